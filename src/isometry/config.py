@@ -1,0 +1,266 @@
+"""A run, resolved: flat dataclasses whose fields carry timm's names.
+
+Command line beats ``--config`` YAML beats these defaults.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from isometry.errors import UserError
+
+Reduction = Literal["mean", "paper"]
+
+
+@dataclass
+class DataConfig:
+    """Where images come from and how they are augmented (timm's names and meanings)."""
+
+    data_dir: str | None = None
+    """Image folder: train/ and val/ (each with one folder per class), or one folder that is split."""
+    dataset: str = ""
+    """`digits` (embedded), empty for an image folder, or a scheme of timm's create_dataset (torch/..., hfds/..., wds/...)."""
+    train_split: str = "train"
+    """Name of the training split."""
+    val_split: str = "validation"
+    """Name of the validation split."""
+    val_fraction: float = 0.1
+    """Share kept for validation when --data-dir is one folder."""
+    class_map: str | None = None
+    """File that maps class names to indices (timm's class_map)."""
+    dataset_download: bool = False
+    """Let torch/ and hfids/ data sets download themselves."""
+    skip_bad_images: bool = False
+    """Replace unreadable images by their neighbours, count and name them, instead of stopping."""
+    batch_size: int = 128
+    """Images a step and process."""
+    validation_batch_size: int | None = None
+    """Images a validation batch; the training batch size if not given."""
+    workers: int = 2
+    """Data loading processes."""
+    pin_mem: bool = False
+    """Pin host memory for faster transfers to a GPU."""
+    no_aug: bool = False
+    """No training augmentation at all."""
+    train_crop_mode: str | None = None
+    """timm's train-crop-mode: rrc, rkrc or rkrr."""
+    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    """Random resized crop: share of the area."""
+    ratio: list[float] = field(default_factory=lambda: [3.0 / 4.0, 4.0 / 3.0])
+    """Random resized crop: aspect ratio."""
+    hflip: float = 0.5
+    """Horizontal flip probability."""
+    vflip: float = 0.0
+    """Vertical flip probability."""
+    color_jitter: float = 0.4
+    """Colour jitter strength (not used together with --aa)."""
+    aa: str | None = None
+    """AutoAugment policy, e.g. rand-m9-mstd0.5-inc1."""
+    aug_repeats: int = 0
+    """Repeated augmentation: copies of an image in an epoch (0: off)."""
+    reprob: float = 0.0
+    """Random erasing probability."""
+    remode: str = "pixel"
+    """Random erasing mode."""
+    recount: int = 1
+    """Random erasing count."""
+    mixup: float = 0.0
+    """Mixup alpha (0: off)."""
+    cutmix: float = 0.0
+    """CutMix alpha (0: off)."""
+    mixup_prob: float = 1.0
+    """Probability of mixup or CutMix when either is on."""
+    mixup_switch_prob: float = 0.5
+    """Probability of CutMix when both are on."""
+    mixup_mode: str = "batch"
+    """batch, pair or elem."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    train_interpolation: str = "random"
+    """Interpolation of training images."""
+    crop_pct: float | None = None
+    """Validation crop share; the model's own if not given."""
+
+
+@dataclass
+class ModelConfig:
+    """The model that trains (the student, where there is a teacher)."""
+
+    model: str = ""
+    """timm name, local-dir:PATH or hf-hub:NAME. `--student` is another name for it."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of timm's constructor, e.g. depth, embed_dim, patch_size. Also `--student-kwargs`."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights (local-dir: and hf-hub: always start from theirs)."""
+    initial_checkpoint: str | None = None
+    """Start from this file of weights."""
+    img_size: int | None = None
+    """Side of the square input image, pixels; the model's own if not given."""
+    in_chans: int | None = None
+    """Input channels: 3 (RGB) or 1 (grey); the model's own if not given."""
+    num_classes: int | None = None
+    """Classes; those of the data (or of the teacher, without labels) if not given."""
+    drop: float = 0.0
+    """Dropout rate."""
+    drop_path: float = 0.0
+    """Stochastic depth rate."""
+
+
+@dataclass
+class TapsConfig:
+    """Blocks whose tokens the terms see; pairs in order. By default the first four and the last four."""
+
+    student: str | list[int] | None = None
+    """Blocks of the student, from 0; e.g. 0,1,10,11."""
+    teacher: str | list[int] | None = None
+    """Blocks of the teacher, from 0, as many."""
+
+
+@dataclass
+class TeacherConfig:
+    """Who teaches, and what is learned."""
+
+    teacher: str = ""
+    """timm name, local-dir:PATH or hf-hub:NAME; empty trains without a teacher."""
+    teacher_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of timm's constructor for the teacher."""
+    teacher_weights: str = "pretrained"
+    """`pretrained` (timm's), a file (safetensors, or a checkpoint that loads weights-only), or `none` for a dry run."""
+    losses: dict[str, float | dict[str, Any]] = field(default_factory=dict)
+    """Terms and weights: `--losses.whole 4`; options as `--losses.soft.temperature 2`. 0 takes a term out."""
+    reduction: Reduction = "mean"
+    """`mean`: mean over entries, average over blocks. `paper`: sums as in arXiv:2107.01378v1."""
+    taps: TapsConfig = field(default_factory=TapsConfig)
+    """Blocks whose tokens are compared."""
+
+
+@dataclass
+class OptimConfig:
+    """Optimizer, schedule and precision (timm's names and meanings)."""
+
+    epochs: int = 300
+    """Passes over the training data, warm-up included."""
+    opt: str = "adamw"
+    """Any optimizer of timm."""
+    opt_eps: float | None = None
+    """Optimizer epsilon; the optimizer's own if not given."""
+    opt_betas: list[float] | None = None
+    """Optimizer betas; the optimizer's own if not given."""
+    momentum: float = 0.9
+    """Momentum, for optimizers that have one."""
+    weight_decay: float = 0.05
+    """Weight decay; not for biases and norms."""
+    clip_grad: float | None = None
+    """Largest gradient norm; no clipping if not given."""
+    lr: float | None = None
+    """Learning rate; lr_base x global batch / lr_base_size if not given."""
+    lr_base: float = 5e-4
+    """Learning rate at lr_base_size images a step."""
+    lr_base_size: int = 512
+    """Batch that lr_base is meant for."""
+    sched: str = "cosine"
+    """Any schedule of timm that needs no metric."""
+    min_lr: float = 1e-5
+    """Learning rate at the end."""
+    warmup_lr: float = 1e-6
+    """Learning rate at the start of the warm-up."""
+    warmup_epochs: int = 5
+    """Epochs of linear warm-up, within --epochs."""
+    grad_accum_steps: int = 1
+    """Batches that one optimizer step adds up."""
+    amp: bool = False
+    """Mixed precision."""
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    """Mixed precision's type; float16 needs a GPU."""
+    compile: bool = False
+    """torch.compile the student and the teacher."""
+    compile_backend: str = "inductor"
+    """Backend of torch.compile."""
+    model_ema: bool = False
+    """Keep and evaluate an exponential moving average of the weights too."""
+    model_ema_decay: float = 0.9998
+    """Decay of the moving average."""
+    model_ema_warmup: bool = False
+    """Let the decay grow from 0 in the first steps."""
+
+
+@dataclass
+class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
+    """One whole run; `config.yaml` in its folder is this, resolved."""
+
+    out: str = ""
+    """Folder of the run."""
+    seed: int = 42
+    """Seed of everything random."""
+    device: str = ""
+    """cpu, cuda, cuda:1, ...; a GPU if there is one."""
+    log_interval: int = 50
+    """Steps between readings of the losses (one device synchronisation each)."""
+    recovery_interval: int = 0
+    """Steps between saves inside an epoch (0: at epochs' ends only)."""
+    log_tensorboard: bool = False
+    """Write TensorBoard files too (needs tensorboard)."""
+    log_wandb: bool = False
+    """Log to Weights & Biases too (needs wandb)."""
+    resume: bool = False
+    """Go on with the run that is in --out."""
+
+
+ALIASES = {"student": "model", "student_kwargs": "model_kwargs", "b": "batch_size", "j": "workers"}
+"""Other names of options, on the command line and in recipes."""
+
+FREE_ON_RESUME = frozenset(
+    {"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log_tensorboard", "log_wandb"}
+)
+"""Options that don't change what a run computes, and so may change when it goes on."""
+
+
+def config_to_yaml(config: RunConfig) -> str:
+    """The whole run as YAML, which ``--config`` reads back."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping, its keys in the option's own spelling (aliases and dashes resolved).
+
+    Raises:
+        UserError: no such file, no YAML, no mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: can't be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: is not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: must hold keys and values, one run option a key")
+    return {canonical(str(key)): value for key, value in content.items()}
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The fields of a RunConfig that :func:`config_to_yaml` wrote.
+
+    Raises:
+        UserError: the file can't be read, or was written by another version.
+    """
+    values = read_yaml(path)
+    if set(values) != {field.name for field in fields(RunConfig)}:
+        raise UserError(f"{path}: was written by another version of isometry; start a new --out")
+    return {**values, "taps": TapsConfig(**values["taps"])}
+
+
+def canonical(name: str) -> str:
+    """An option's own spelling: ``batch-size`` and ``b`` -> ``batch_size``, ``student`` -> ``model``."""
+    head, dot, rest = name.partition(".")
+    head = head.replace("-", "_")
+    return ALIASES.get(head, head) + dot + rest
+
+
+def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
+    """(name, old, new) of every option that differs and matters to what the run computes."""
+    before, now = asdict(old), asdict(new)
+    return [(name, before[name], now[name]) for name in now if name not in FREE_ON_RESUME and before[name] != now[name]]

@@ -1,0 +1,30 @@
+"""Data: ``find_sources`` opens it, ``make_loaders`` reads it, ``Preprocess`` hands it to the network.
+
+    DataConfig ─► find_sources ─► Sources ─► make_loaders (with the model's ImageSpec) ─► Batch ─► Preprocess
+
+An epoch's order and every sample's augmentation are pure functions of (seed, epoch, position in the epoch's
+global order), so a resumed run needs no stored state; see ``loader``, and ``streams`` for what can only be
+read in turn.
+"""
+
+from isometry.data.batches import Batch
+from isometry.data.loader import EvalLoader, TrainLoader
+from isometry.data.loading import Loaders, make_loaders
+from isometry.data.preprocess import Preprocess
+from isometry.data.sources import Sources, find_sources
+from isometry.data.spec import ImageSpec
+from isometry.data.streams import EvalStream, TrainStream
+
+__all__ = [
+    "Batch",
+    "EvalLoader",
+    "EvalStream",
+    "ImageSpec",
+    "Loaders",
+    "Preprocess",
+    "Sources",
+    "TrainLoader",
+    "TrainStream",
+    "find_sources",
+    "make_loaders",
+]

@@ -1,0 +1,215 @@
+"""Image folders: train/ and val/ of class folders, one folder of class folders, or images without labels."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from timm.data import create_dataset
+from timm.data.readers.class_map import load_class_map
+
+from isometry.config import DataConfig
+from isometry.data.parts import UNLABELLED, MapPart, relabelling, split_off
+from isometry.errors import UserError
+
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
+TEST_NAMES = ("test", "testing")
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""What counts as an image; timm alone would pass over all but the first three without a word."""
+
+NO_CLASS = ""
+"""The class name that timm gives to images right inside the folder."""
+
+
+class TimmImages:
+    """Images of a timm reader (folder, Hugging Face), without the silent retries of its ``ImageDataset``."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+        self.class_to_idx: Mapping[str, int] = getattr(reader, "class_to_idx", None) or {}
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def load(self, number: int) -> tuple[Image.Image, int]:
+        """Decoded image and the reader's label (-1 if it has none); raises one of ``parts.DECODE_ERRORS``."""
+        file, label = self.reader[number]
+        with file:
+            image = Image.open(file)
+            image.load()
+        return image, UNLABELLED if label is None else int(label)
+
+    def where(self, number: int) -> str:
+        """The image's path."""
+        return str(self.reader.filename(number, absolute=True) or f"image {number}")
+
+
+@dataclass(frozen=True)
+class FolderParts:
+    """The parts found in a folder; ``class_to_idx`` is None without labels; ``note`` says what was split."""
+
+    train: MapPart
+    val: MapPart | None
+    test: MapPart | None
+    class_to_idx: Mapping[str, int] | None
+    note: str = ""
+
+
+def open_folder(config: DataConfig) -> FolderParts:
+    """Finds the form of ``config.data_dir`` and opens it; reads file names, no image.
+
+    A folder with train/ and a validation folder (timm's synonyms) keeps its parts, test/ too where it has
+    labels. Any other folder is one part, and so is train/ where it stands alone: ``val_fraction`` of each
+    class is split off, always the same images. Images right inside the folder, without class folders, have
+    no labels.
+
+    Raises:
+        UserError: no such folder, no images, one class, a validation class without training images, a bad
+            class map.
+    """
+    root = existing_folder(config.data_dir)
+    class_map = read_class_map(config)
+    train_dir = find_split(root, config.train_split, TRAIN_NAMES)
+    val_dir = find_split(root, config.val_split, VAL_NAMES)
+    test_dir = find_split(root, "test", TEST_NAMES)
+    others = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    others -= {train_dir, val_dir, test_dir}
+    if val_dir and not train_dir and not others:
+        raise UserError(
+            f"--data-dir {root} has {val_dir.name}/ but no {config.train_split}/: add the training images"
+        )
+    if train_dir and (val_dir or not others):
+        return _open_parts(train_dir, val_dir, test_dir, class_map, config)
+    return _open_parts(root, None, None, class_map, config)
+
+
+def _open_parts(
+    train_dir: Path,
+    val_dir: Path | None,
+    test_dir: Path | None,
+    class_map: dict[str, int] | None,
+    config: DataConfig,
+) -> FolderParts:
+    train = scan(train_dir, class_map)
+    labelled = _has_labels(train, train_dir)
+    class_to_idx = train.class_to_idx if labelled else None
+    if labelled and len(set(_labels(train))) < 2:
+        raise UserError(
+            f"{train_dir} holds images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
+            "or give the folder that holds the images themselves to use them without labels"
+        )
+    test = _open_test(test_dir, class_map, class_to_idx)
+    if val_dir is not None:
+        val = _same_labels(scan(val_dir, class_map), class_to_idx, val_dir)
+        return FolderParts(_same_labels(train, class_to_idx, train_dir), val, test, class_to_idx)
+    kept, split = split_off(_labels(train), config.val_fraction)
+    whole = _same_labels(train, class_to_idx, train_dir)
+    return FolderParts(
+        train=MapPart(train, kept, whole.relabel),
+        val=MapPart(train, split, whole.relabel) if split else None,
+        test=test,
+        class_to_idx=class_to_idx,
+        note=f", validation split off {train_dir.name}/",
+    )
+
+
+def _open_test(
+    folder: Path | None, class_map: dict[str, int] | None, class_to_idx: Mapping[str, int] | None
+) -> MapPart | None:
+    """The test part; None too where it has no labels to test with (ImageNet's own test/, for one)."""
+    if folder is None or class_to_idx is None:
+        return None
+    images = scan(folder, class_map)
+    return _same_labels(images, class_to_idx, folder) if _has_labels(images, folder) else None
+
+
+def _same_labels(images: TimmImages, class_to_idx: Mapping[str, int] | None, folder: Path) -> MapPart:
+    labelled = _has_labels(images, folder)
+    if labelled != (class_to_idx is not None):
+        with_or_without = (
+            "has class folders but the training folder has none" if labelled else "has no class folders"
+        )
+        raise UserError(f"{folder} {with_or_without}: give both parts the same form")
+    if class_to_idx is None:
+        return MapPart(images, relabel={0: UNLABELLED})
+    return MapPart(images, relabel=relabelling(images.class_to_idx, class_to_idx, str(folder)))
+
+
+def scan(folder: Path, class_map: dict[str, int] | None = None) -> TimmImages:
+    """The images under ``folder`` in timm's order, labelled by the names of their folders.
+
+    Raises:
+        UserError: no images.
+    """
+    try:
+        dataset = create_dataset(
+            "", root=str(folder), search_split=False, class_map=class_map, input_key=";".join(SUFFIXES)
+        )
+    except RuntimeError as error:  # the only one that timm's folder reader raises: it found no images
+        of_classes = " in folders named in --class-map" if class_map else ""
+        raise UserError(
+            f"no images in {folder}{of_classes}: give a folder with image files (PNG, JPEG, ...)"
+        ) from error
+    return TimmImages(dataset.reader)
+
+
+def _has_labels(images: TimmImages, folder: Path) -> bool:
+    names = set(images.class_to_idx)
+    if NO_CLASS in names and len(names) > 1:
+        stray = images.where(_labels(images).index(images.class_to_idx[NO_CLASS]))
+        raise UserError(
+            f"{stray} lies beside the class folders of {folder}: move it into one of them, or away"
+        )
+    return names != {NO_CLASS}
+
+
+def _labels(images: TimmImages) -> list[int]:
+    return [label for _, label in images.reader.samples]
+
+
+def existing_folder(data_dir: str | None) -> Path:
+    """``data_dir`` as a path; raises UserError unless it is a folder."""
+    if not data_dir:
+        raise UserError("no data: give --data-dir FOLDER, or --dataset digits")
+    root = Path(data_dir).expanduser()
+    if not root.exists():
+        raise UserError(f"--data-dir {root} does not exist: check the path")
+    if not root.is_dir():
+        raise UserError(f"--data-dir {root} is not a folder: give the folder that holds the images")
+    return root
+
+
+def find_split(root: Path, asked: str, synonyms: tuple[str, ...]) -> Path | None:
+    """The folder of a split: by the name asked for, or by a synonym of it; None if there is none."""
+    names = (asked, *synonyms) if asked in synonyms else (asked,)
+    return next((root / name for name in names if name and (root / name).is_dir()), None)
+
+
+def read_class_map(config: DataConfig) -> dict[str, int] | None:
+    """Class name -> index from ``config.class_map``: timm's .txt (a name a line) or .pkl (a plain dict) form.
+
+    Raises:
+        UserError: it cannot be read, or is no map from names to indices.
+    """
+    if config.class_map is None:
+        return None
+    try:
+        class_map = load_class_map(config.class_map, config.data_dir or "")
+    except (AssertionError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"--class-map {config.class_map} cannot be read ({first_line(error)}): give one class a line"
+        ) from error
+    if not class_map or not all(isinstance(index, int) and index >= 0 for index in class_map.values()):
+        raise UserError(
+            f"--class-map {config.class_map} maps no class names to indices: give one class name a line"
+        )
+    return class_map
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -1,0 +1,72 @@
+"""The processes that `torchrun` started, or just this one."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from isometry.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands among all, and the device that it trains on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks to the person."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sum over the processes, in float64; one synchronisation."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        return self.sum([float(flag)])[0] > 0
+
+    def barrier(self) -> None:
+        """Waits until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leaves the process group."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join_world(device: str = "") -> World:
+    """Joins the group that `torchrun` describes in the environment; alone without one.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; empty for a GPU if there is one.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", local_rank if size > 1 else (chosen.index or 0))
+            torch.cuda.set_device(chosen)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: not available here; use --device cpu") from error
+    if size == 1:
+        return World(0, 1, chosen)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size, chosen)

@@ -1,0 +1,105 @@
+"""What a loss is: a module that names its inputs; and how it is found: by the name of its file."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from isometry.errors import UserError
+
+Reduction = Literal["mean", "paper"]
+
+LOGIT_INPUTS = ("student_logits", "student_distilled_logits", "teacher_logits", "labels")
+TOKEN_INPUTS = ("student_tokens", "teacher_tokens")
+
+
+class Loss(nn.Module):
+    """One term of the objective. A subclass sits alone in its file, whose name is the term's name in a recipe.
+
+    ``inputs`` names what ``forward`` takes, in order; nothing that no term names is computed:
+
+    ==========================  ====================================================================
+    ``student_tokens``          patch tokens (B, N, Cs) of one tapped block of the student
+    ``teacher_tokens``          patch tokens (B, N, Ct) of its partner in the teacher, on the same grid
+    ``student_logits``          (B, K), those of the class token where the student has a distillation head
+    ``student_distilled_logits``  (B, K), those of the distillation head, or ``student_logits`` without one
+    ``teacher_logits``          (B, K)
+    ``labels``                  (B,) class indices or (B, K) probabilities
+    ==========================  ====================================================================
+
+    A loss that takes tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
+    or sums (``"paper"``) over blocks. ``forward`` returns a scalar. The constructor gets the recipe's options for
+    the term and, if it names them, ``reduction``, ``generator``, ``student_width`` and ``teacher_width``.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def takes_tokens(cls) -> bool:
+        """Whether the loss is built and called once a block."""
+        return any(name in TOKEN_INPUTS for name in cls.inputs)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The term's value, a scalar."""
+        raise TypeError(f"{type(self).__name__} does not define forward()")
+
+
+def available() -> dict[str, type[Loss]]:
+    """Every loss by its file's name."""
+    return dict(_discover())
+
+
+def find_loss(name: str) -> type[Loss]:
+    """The loss in ``losses/<name>.py``.
+
+    Raises:
+        UserError: there is no such file; near names are given.
+    """
+    losses = available()
+    if name not in losses:
+        near = get_close_matches(name, losses, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(losses))}"
+        raise UserError(f"losses.{name}: no such loss; {hint}")
+    return losses[name]
+
+
+def build_loss(name: str, options: dict[str, Any], **context: Any) -> Loss:
+    """The loss ``name`` with the recipe's ``options`` and what it names of ``context``.
+
+    Raises:
+        UserError: an option that the loss does not have, or a value that it refuses.
+    """
+    loss = find_loss(name)
+    accepted = inspect.signature(loss).parameters
+    unknown = [option for option in options if option not in accepted]
+    if unknown:
+        choices = [p for p in accepted if p not in ("generator", "student_width", "teacher_width")]
+        raise UserError(
+            f"losses.{name}.{unknown[0]}: no such option; {name} has "
+            f"{', '.join(['weight', *choices])}"
+        )
+    given = {key: value for key, value in context.items() if key in accepted}
+    try:
+        return loss(**{**given, **options})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"losses.{name}: {error}") from error
+
+
+def _discover() -> Iterator[tuple[str, type[Loss]]]:
+    package = importlib.import_module("isometry.losses")
+    for found in pkgutil.iter_modules(package.__path__):
+        if found.name == "base":
+            continue
+        module = importlib.import_module(f"isometry.losses.{found.name}")
+        own = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value) and issubclass(value, Loss) and value.__module__ == module.__name__
+        ]
+        if len(own) != 1:
+            raise UserError(f"losses/{found.name}.py: a loss file defines exactly one Loss; this one has {len(own)}")
+        yield found.name, own[0]

@@ -1,0 +1,37 @@
+"""Relations between patches drawn at random from the batch (arXiv:2107.01378v1, eq. 12: L_rs)."""
+
+import torch
+from torch import Tensor
+
+from isometry.functional import gram_gap
+from isometry.losses.base import Loss, Reduction
+
+
+class RandomPatches(Loss):
+    """``‖M(s_R) − M(t_R)‖²_F`` for k tokens R drawn without replacement from all B·N, the same R on both sides.
+
+    Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar. All tokens are taken where there are fewer than k.
+    ``reduction="paper"``: as above, eq. 12. ``"mean"``: divided by its k² entries.
+
+    Args:
+        k: tokens to draw (192 in the paper, Table 6).
+        generator: where the draw comes from; a CPU generator, so that a GPU run draws the same tokens.
+    """
+
+    inputs = ("student_tokens", "teacher_tokens")
+
+    def __init__(
+        self, k: int = 192, reduction: Reduction = "mean", generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        self.k = k
+        self.reduction = reduction
+        self.generator = generator
+
+    def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        student_MC, teacher_MC = student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1)
+        drawn = torch.randperm(len(student_MC), generator=self.generator)[: self.k].to(student_MC.device)
+        gap = gram_gap(student_MC[drawn], teacher_MC[drawn])
+        return gap if self.reduction == "paper" else gap / len(drawn) ** 2

@@ -1,0 +1,295 @@
+"""Objective: student, teacher and weighted terms as one timm training task."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isometry.data.spec import ImageSpec
+from isometry.errors import UserError
+from isometry.losses import Loss, build_loss, find_loss
+from isometry.losses.base import Reduction
+from isometry.models import image_spec
+from isometry.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
+
+RESERVED = ("loss", "output")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss's name, weight and options, as a recipe gives them."""
+
+    name: str
+    weight: float
+    options: dict[str, Any]
+
+
+def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
+    """``{"whole": 4, "soft": {"weight": 1, "temperature": 2}}`` -> terms in order, those of weight 0 left out.
+
+    Raises:
+        UserError: an unknown loss, or a weight that is no finite number of at least 0.
+    """
+    terms = []
+    for name, given in losses.items():
+        options = dict(given) if isinstance(given, dict) else {"weight": given}
+        weight = options.pop("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+            raise UserError(f"losses.{name}: the weight must be a number of at least 0, not {weight!r}")
+        if name in RESERVED:
+            raise UserError(f"losses.{name}: this name is taken by the result's own keys; rename the file")
+        find_loss(name)
+        if weight > 0:
+            terms.append(Term(name, float(weight), options))
+    return terms
+
+
+class TeacherView(nn.Module):
+    """The student's input as the teacher wants it: its own normalisation, resolution and channels.
+
+    Args:
+        student, teacher: the images that each wants. A student on grey images may have a teacher on RGB.
+
+    Raises:
+        UserError: channels that can't be made from the student's.
+    """
+
+    def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
+        super().__init__()
+        self.channels, *size = teacher.input_size
+        self.size = tuple(size)
+        if student.input_size[0] not in (1, self.channels):
+            raise UserError(
+                f"the teacher takes {self.channels} channels and the student {student.input_size[0]}; "
+                f"set --in-chans {self.channels}"
+            )
+        for side, spec in (("student", student), ("teacher", teacher)):
+            self.register_buffer(f"{side}_mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(f"{side}_std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.same_scale = (student.mean, student.std) == (teacher.mean, teacher.std)
+
+    def forward(self, input_BCHW: Tensor) -> Tensor:
+        """Images (B, C, H, W) normalised for the student -> the same images as the teacher wants them."""
+        if not self.same_scale:
+            plain = input_BCHW * self.student_std + self.student_mean
+            input_BCHW = (plain - self.teacher_mean) / self.teacher_std
+        if tuple(input_BCHW.shape[-2:]) != self.size:
+            input_BCHW = F.interpolate(input_BCHW, self.size, mode="bicubic", antialias=True, align_corners=False)
+        return input_BCHW.expand(-1, self.channels, -1, -1)
+
+
+class Trainable(nn.Module):
+    """All that the optimizer sees: the student with its taps, and the losses with their projections."""
+
+    def __init__(self, student: nn.Module, blocks: list[int], terms: nn.ModuleDict) -> None:
+        super().__init__()
+        self.tapped = TappedModel(student, blocks)
+        self.terms = terms
+
+    def forward(self, input_BCHW: Tensor) -> Any:
+        return self.tapped(input_BCHW)
+
+
+class Objective(TrainingTask):
+    """``loss = Σ_k weight_k · term_k``, with everything that the terms need computed once.
+
+    The teacher stays in eval mode, outside the parameters, the EMA and the checkpoint, leaves no autograd graph, and is
+    not run when no term asks for it.
+
+    Args:
+        student: the timm model to train.
+        losses: terms by name, ``{"soft": 1, "whole": 4}`` or ``{"soft": {"weight": 1, "temperature": 2}}``.
+        teacher: a timm model, or None when no term needs one.
+        taps: (student blocks, teacher blocks); by default the first and last four of each.
+        reduction: ``"mean"`` or ``"paper"``, for the relation terms and over blocks.
+        generator: where random terms draw from; a CPU generator.
+        img_size: side of the images, for models that take any size.
+
+    Raises:
+        UserError: an unknown loss or option, a term that needs a teacher where there is none, label spaces that differ,
+            blocks that a model lacks.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        losses: dict[str, float | dict[str, Any]],
+        teacher: nn.Module | None = None,
+        *,
+        taps: tuple[str | list[int] | None, str | list[int] | None] = (None, None),
+        reduction: Reduction = "mean",
+        generator: torch.Generator | None = None,
+        img_size: int | None = None,
+    ) -> None:
+        super().__init__(verbose=False)
+        self.terms = parse_terms(losses)
+        if not self.terms:
+            raise UserError("losses: every term is switched off; give one a weight, e.g. --losses.ce 1")
+        needs = {name for term in self.terms for name in find_loss(term.name).inputs}
+        if teacher is None and needs & {"teacher_logits", "teacher_tokens"}:
+            asking = next(t.name for t in self.terms if "teacher" in "".join(find_loss(t.name).inputs))
+            raise UserError(f"losses.{asking} needs a teacher; name one with --teacher, or set --losses.{asking} 0")
+        self.needs_teacher = bool(needs & {"teacher_logits", "teacher_tokens"})
+        self.needs_labels = "labels" in needs
+        self.reduction = reduction
+        self.pairs: list[BlockPair] = []
+        # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
+        self._teacher: tuple[TappedModel, TeacherView] | None = None
+        if teacher is not None and self.needs_teacher:
+            self._attach_teacher(student, teacher, taps, img_size, needs)
+        if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
+            student.set_distilled_training(True)
+        self.trainable_module: nn.Module = Trainable(
+            student, [pair.student.block for pair in self.pairs], self._build_terms(generator)
+        )
+        self.eval_model = student
+
+    @property
+    def student(self) -> nn.Module:
+        """The model that trains, without wrappers."""
+        return unwrap_model(unwrap_model(self.trainable_module).tapped).model
+
+    @property
+    def teacher_view(self) -> nn.Module | None:
+        """Turns the student's input into the teacher's."""
+        return None if self._teacher is None else self._teacher[1]
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The teacher as timm built it, or None where no term needs one."""
+        return None if self._teacher is None else unwrap_model(self._teacher[0]).model
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """One step's loss.
+
+        Args:
+            input: images (B, C, H, W), normalised for the student.
+            target: class indices (B,) or probabilities (B, K); ignored when no term needs labels.
+
+        Returns:
+            ``loss``, each term by name before its weight (scalars), and ``output``, the logits (B, K).
+        """
+        logits, student_features = self.trainable_module(input)
+        label_logits, distilled_logits = logits if isinstance(logits, tuple) else (logits, logits)
+        known: dict[str, Any] = {
+            "student_logits": label_logits,
+            "student_distilled_logits": distilled_logits,
+            "labels": target,
+        }
+        if self._teacher is not None:
+            teacher_logits, teacher_features = self._ask_teacher(input)
+            known["teacher_logits"] = teacher_logits
+            known["student_tokens"] = [
+                tokens_on_grid(f, pair.grid) for f, pair in zip(student_features, self.pairs, strict=True)
+            ]
+            known["teacher_tokens"] = [
+                tokens_on_grid(f, pair.grid) for f, pair in zip(teacher_features, self.pairs, strict=True)
+            ]
+        modules = unwrap_model(self.trainable_module).terms
+        values = {term.name: self._value(modules[term.name], known) for term in self.terms}
+        loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
+        output = (label_logits + distilled_logits) / 2 if isinstance(logits, tuple) else logits
+        return {"loss": loss, **values, "output": output}
+
+    def _value(self, modules: nn.ModuleList, known: dict[str, Any]) -> Tensor:
+        loss: Loss = modules[0]
+        if not loss.takes_tokens():
+            return loss(*(known[name] for name in loss.inputs))
+        per_block = torch.stack(
+            [
+                module(*(known[name][b] if name.endswith("_tokens") else known[name] for name in module.inputs))
+                for b, module in enumerate(modules)
+            ]
+        )
+        return per_block.sum() if self.reduction == "paper" else per_block.mean()
+
+    @torch.no_grad()
+    def _ask_teacher(self, input: Tensor) -> tuple[Tensor, list[Tensor]]:
+        assert self._teacher is not None
+        model, view = self._teacher
+        return model(view(input))
+
+    def _attach_teacher(
+        self, student: nn.Module, teacher: nn.Module, taps: Any, img_size: int | None, needs: set[str]
+    ) -> None:
+        if "teacher_logits" in needs and teacher.num_classes != student.num_classes:
+            raise UserError(
+                f"the teacher has {teacher.num_classes} classes and the data {student.num_classes}; train the teacher on "
+                "these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens"
+            )
+        student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher, img_size)
+        view = TeacherView(student_spec, teacher_spec)
+        if needs & {"student_tokens", "teacher_tokens"}:
+            self.pairs = pair_blocks(student, teacher, student_spec.input_size, teacher_spec.input_size, *taps)
+        teacher.eval().requires_grad_(False)
+        self._teacher = (TappedModel(teacher, [pair.teacher.block for pair in self.pairs]).eval(), view)
+
+    def _build_terms(self, generator: torch.Generator | None) -> nn.ModuleDict:
+        def build(term: Term, pair: BlockPair | None) -> Loss:
+            widths = {"student_width": pair.student.width, "teacher_width": pair.teacher.width} if pair else {}
+            return build_loss(term.name, term.options, reduction=self.reduction, generator=generator, **widths)
+
+        return nn.ModuleDict(
+            {
+                term.name: nn.ModuleList(
+                    [build(term, pair) for pair in self.pairs]
+                    if find_loss(term.name).takes_tokens()
+                    else [build(term, None)]
+                )
+                for term in self.terms
+            }
+        )
+
+    # --- what timm.task.TrainingTask leaves to its subclasses -----------------------------------------------------
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> "Objective":
+        if self._teacher is not None:
+            for module in self._teacher:
+                module._apply(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+    def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> "Objective":
+        """Wraps what trains in DistributedDataParallel; the teacher stays as it is."""
+        self.trainable_module = nn.parallel.DistributedDataParallel(
+            self.trainable_module, device_ids=device_ids, **ddp_kwargs
+        )
+        return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
+        """Compiles the student with its taps, and the teacher; the losses stay eager. Before ``prepare_distributed``."""
+        trainable = unwrap_model(self.trainable_module)
+        trainable.tapped = torch.compile(trainable.tapped, backend=backend, mode=mode, **compile_kwargs)
+        if self._teacher is not None:
+            model, view = self._teacher
+            self._teacher = (torch.compile(model, backend=backend, mode=mode, **compile_kwargs), view)
+        return trainable.tapped
+
+    def setup_ema(
+        self, decay: float = 0.9999, use_warmup: bool = False, device: torch.device | None = None, **kwargs: Any
+    ) -> nn.Module:
+        """A moving average of the student alone."""
+        self.trainable_module_ema = ModelEmaV3(self.student, decay=decay, use_warmup=use_warmup, device=device, **kwargs)
+        self.eval_model_ema = self.trainable_module_ema.module
+        return self.trainable_module_ema
+
+    def update_ema(self, step: int | None = None) -> None:
+        """Moves the average towards the student's weights."""
+        if self.has_ema():
+            self.trainable_module_ema.update(self.student, step=step)
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """The losses' own weights (projections), which are no part of the saved student."""
+        return {} if ema else unwrap_model(self.trainable_module).terms.state_dict()
+
+    def load_task_state(
+        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+    ) -> None:
+        """The reverse of :meth:`get_task_state`."""
+        if not ema:
+            unwrap_model(self.trainable_module).terms.load_state_dict(state or {}, strict=strict)

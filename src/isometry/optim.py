@@ -1,0 +1,60 @@
+"""timm's optimizers and schedules, from a config."""
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+
+from isometry.config import RunConfig
+from isometry.errors import UserError
+from isometry.objective import Objective
+
+
+def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Optimizer:
+    """timm's optimizer of that name over all that trains; fused where it has that, else in foreach form where it can.
+
+    Raises:
+        UserError: timm has no such optimizer, or it refuses a value.
+    """
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    if config.opt_eps is not None:
+        options["eps"] = config.opt_eps
+    if config.opt_betas is not None:
+        options["betas"] = tuple(config.opt_betas)
+    for speed in ({"fused": True}, {"foreach": True}, {}):
+        try:
+            return create_optimizer_v2(objective.trainable_module, opt=config.opt, **options, **speed)
+        except (TypeError, RuntimeError):
+            # This optimizer has no such form, or not on this device.
+            continue
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"--opt {config.opt}: {' '.join(str(error).split())}") from error
+    raise UserError(f"--opt {config.opt}: timm could not build it with lr, weight decay and momentum")
+
+
+def build_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> Scheduler:
+    """timm's schedule of that name, in steps: ``step_update(k)`` sets the learning rate of step k, whatever came before.
+
+    Raises:
+        UserError: timm has no such schedule, or it needs a metric.
+    """
+    if config.sched == "plateau":
+        raise UserError("--sched plateau: needs a metric after each epoch; use cosine, step, poly or tanh")
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.sched,
+            num_epochs=config.epochs,
+            min_lr=config.min_lr,
+            warmup_lr=config.warmup_lr,
+            warmup_epochs=config.warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=steps_an_epoch,
+        )
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"--sched {config.sched}: {' '.join(str(error).split())}") from error
+    if schedule is None:
+        raise UserError(f"--sched {config.sched}: timm has no such schedule; use cosine, step, poly or tanh")
+    return schedule

@@ -1,0 +1,200 @@
+"""Command lines and recipes -> RunConfig. jsonargparse checks names and types; this file speaks timm's dialect to it.
+
+timm's users write ``--batch-size 64``, ``--amp``, ``--scale 0.5 1.0`` and ``--model-kwargs depth=6``.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonargparse
+
+from isometry.config import ALIASES, RunConfig, canonical, read_yaml
+from isometry.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def parse(kind: type[Config], arguments: list[str], command: str, about: str) -> Config:
+    """The configuration of class ``kind`` (a dataclass) that a command line asks for.
+
+    The command line beats the YAML file that ``--config`` names, which beats the defaults.
+
+    Raises:
+        UserError: an unknown option or recipe key (near names are given), or a value of another type.
+        SystemExit: with 0, after ``--help``.
+    """
+    parser = jsonargparse.ArgumentParser(prog=f"isometry {command}", description=about, exit_on_error=False)
+    parser.add_class_arguments(kind, as_group=False)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(_help(parser))
+        raise SystemExit(0)
+    words, recipe = _take_config(_split_equals(arguments))
+    values = read_yaml(recipe) if recipe else {}
+    _check_keys(kind, values, recipe)
+    try:
+        base = parser.parse_object(values)
+        parsed = parser.parse_args(list(_translate(kind, words)), namespace=base)
+        return _build(kind, parsed)
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_one_line(kind, str(error))) from error
+
+
+def parse_run(arguments: list[str], command: str, about: str) -> RunConfig:
+    """A RunConfig; see :func:`parse`."""
+    return parse(RunConfig, arguments, command, about)
+
+
+def with_overrides(config: RunConfig, overrides: dict[str, Any], where: str) -> RunConfig:
+    """``config`` with some options replaced, checked as a recipe's keys are.
+
+    Raises:
+        UserError: an unknown key or a value of another type; ``where`` says whose.
+    """
+    values = {canonical(str(key)): value for key, value in overrides.items()}
+    _check_keys(RunConfig, values, where)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig, as_group=False)
+    try:
+        return _build(RunConfig, parser.parse_object({**dataclasses.asdict(config), **values}))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"{where}: {_one_line(RunConfig, str(error))}") from error
+
+
+def _build(kind: type[Config], parsed: jsonargparse.Namespace) -> Config:
+    hints = typing.get_type_hints(kind)
+    values = parsed.as_dict()
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        nested = hints[field.name]
+        if dataclasses.is_dataclass(nested) and isinstance(values[field.name], dict):
+            values[field.name] = nested(**values[field.name])
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def _split_equals(arguments: list[str]) -> list[str]:
+    words = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        words += [name, value] if argument.startswith("--") and equals else [argument]
+    return words
+
+
+def _take_config(words: list[str]) -> tuple[list[str], str | None]:
+    if "--config" not in words:
+        return words, None
+    at = words.index("--config")
+    if at + 1 >= len(words):
+        raise UserError("--config: no file given")
+    return words[:at] + words[at + 2 :], words[at + 1]
+
+
+def _check_keys(kind: type, values: dict[str, Any], where: str | None) -> None:
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: {key}: no such key{_near(key, known)}")
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, [*known, *ALIASES], n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _translate(kind: type, words: list[str]) -> Iterator[str]:
+    """timm's way of writing options -> jsonargparse's."""
+    hints = typing.get_type_hints(kind)
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if not re.match(r"--?[A-Za-z]", word):
+            raise UserError(f"{word}: an option's name was expected here, such as --epochs")
+        name = canonical(word.lstrip("-"))
+        values = []
+        while at < len(words) and not re.match(r"--?[A-Za-z]", words[at]):
+            values.append(words[at])
+            at += 1
+        head = name.partition(".")[0]
+        if head not in hints:
+            options = [field.replace("_", "-") for field in hints]
+            near = get_close_matches(head.replace("_", "-"), options, n=2)
+            hint = f"; did you mean {' or '.join('--' + n for n in near)}?" if near else "; --help lists them all"
+            raise UserError(f"{word}: no such option{hint}")
+        yield from _spell(name, hints[head], values, word)
+
+
+def _spell(name: str, hint: Any, values: list[str], word: str) -> Iterator[str]:
+    if hint is bool and not values:
+        values = ["true"]
+    if not values:
+        raise UserError(f"{word}: no value given")
+    if _is_dict(hint) and "." not in name:
+        if not all("=" in value for value in values) and len(values) == 1:
+            yield from (f"--{name}", values[0])
+            return
+        for value in values:
+            key, equals, item = value.partition("=")
+            if not equals:
+                raise UserError(f"{word} {value}: give key=value pairs, e.g. {word} depth=6")
+            yield from (f"--{name}.{key}", item)
+        return
+    if _is_list(hint):
+        joined = ",".join(values).strip("[]")
+        yield from (f"--{name}", f"[{joined}]")
+        return
+    if len(values) > 1:
+        raise UserError(f"{word}: takes one value, and {len(values)} were given ({' '.join(values)})")
+    yield from (f"--{name}", values[0])
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _is_list(hint: Any) -> bool:
+    members = _members(hint)
+    return any(typing.get_origin(m) is list for m in members) and str not in members
+
+
+def _is_dict(hint: Any) -> bool:
+    return any(typing.get_origin(m) is dict for m in _members(hint))
+
+
+def _one_line(kind: type, message: str) -> str:
+    """jsonargparse's paragraphs as one line that names the option."""
+    found = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', message, re.DOTALL)
+    if not found:
+        return " ".join(message.split())
+    key, told = found[1], " ".join(found[2].split())
+    hint = typing.get_type_hints(kind).get(key.partition(".")[0])
+    given = re.search(r"(?:Given value|Got value): (.*?)$", told)
+    if given and hint is not None and "." not in key:
+        return f"--{key.replace('_', '-')} {given[1]}: expected {_words_for(hint)}"
+    return f"--{key.replace('_', '-')}: {told}"
+
+
+def _words_for(hint: Any) -> str:
+    words = []
+    for member in _members(hint):
+        if typing.get_origin(member) is typing.Literal:
+            words += [str(choice) for choice in typing.get_args(member)]
+        elif member is not type(None):
+            plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+            words.append(plain.get(member, str(member)))
+    return " or ".join(words)
+
+
+def _help(parser: jsonargparse.ArgumentParser) -> str:
+    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), parser.format_help())
+
+
+def recipe_path(path: str, beside: str | Path) -> Path:
+    """A recipe named inside another one: relative to that one's folder."""
+    return Path(path) if Path(path).is_absolute() else Path(beside).parent / path

@@ -1,0 +1,142 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Reporter(Protocol):
+    """What the loop tells; a context manager around the loop."""
+
+    def __enter__(self) -> "Reporter": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def step(self, done: int, epoch: int) -> None:
+        """``done`` steps of all are done."""
+    def losses(self, values: Mapping[str, float]) -> None:
+        """The terms as last read."""
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch has ended with this row of metrics."""
+
+
+class Live:
+    """A bar with time left and the loss terms by name."""
+
+    def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[terms]}{task.fields[score]}"),
+            console=console,
+        )
+        self._label = label
+        self._task = self._progress.add_task(label, total=steps, completed=done, terms="", score="")
+
+    def __enter__(self) -> "Live":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, done: int, epoch: int) -> None:
+        self._progress.update(
+            self._task, completed=done, description=f"{self._label} · epoch {epoch + 1}/{self._epochs}"
+        )
+
+    def losses(self, values: Mapping[str, float]) -> None:
+        self._progress.update(self._task, terms=terms_text(values))
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        score = score_text(row)
+        self._progress.update(self._task, score=f" · {score}" if score else "")
+
+
+class Lines:
+    """A line at most every ten seconds, and one for the last epoch."""
+
+    def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
+        self._console, self._label = console, label
+        self._steps, self._epochs, self._first, self._done = steps, epochs, done, done
+        self._start = self._shown = time.monotonic()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def step(self, done: int, epoch: int) -> None:
+        self._done = done
+
+    def losses(self, values: Mapping[str, float]) -> None:
+        """Shown with the epoch's line."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._shown < SECONDS_BETWEEN_LINES and self._done < self._steps:
+            return
+        self._shown = now
+        a_step = (now - self._start) / max(1, self._done - self._first)
+        left = a_step * (self._steps - self._done)
+        terms = {key.removeprefix("train/"): value for key, value in row.items() if key.startswith("train/")}
+        self._console.print(
+            f"{self._label} · epoch {row['epoch']}/{self._epochs} · {left:.0f} s left · {terms_text(terms)} · "
+            f"{score_text(row)}".rstrip(" ·"),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class Silent:
+    """For processes that are not the main one."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def step(self, done: int, epoch: int) -> None:
+        """Says nothing."""
+
+    def losses(self, values: Mapping[str, float]) -> None:
+        """Says nothing."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Says nothing."""
+
+
+def reporter(console: Console | None, label: str, steps: int, epochs: int, done: int) -> Reporter:
+    """A live bar on a terminal, lines off one, silence without a console."""
+    if console is None:
+        return Silent()
+    return (Live if console.is_terminal else Lines)(console, label, steps, epochs, done)
+
+
+def terms_text(values: Mapping[str, float]) -> str:
+    """``loss 1.234 soft 0.41 whole 0.0021``."""
+    return " ".join(f"{name} {value:.3g}" for name, value in values.items())
+
+
+def score_text(row: Mapping[str, Any]) -> str:
+    """The validation figures of a row, if it has some."""
+    shown = []
+    for key, name in (("val/top1", "val top-1"), ("val_ema/top1", "EMA")):
+        if key in row:
+            shown.append(f"{name} {row[key]:.1f} %")
+    if not shown and "val/loss" in row:
+        shown.append(f"val loss {row['val/loss']:.4g}")
+    return " · ".join(shown)

@@ -1,0 +1,27 @@
+"""Pictures, tables and the one-file HTML report: pure functions of plain data (dicts, lists, numpy arrays).
+
+Nothing here knows of models, losses or the loop; a caller gathers the figures and hands them over.
+"""
+
+from isometry.report.comparison import comparison_picture
+from isometry.report.data import RelationMaps, ReportData
+from isometry.report.headline import headline
+from isometry.report.page import render_report, write_report
+from isometry.report.summary import comparison_row, interval, paired_gains
+from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
+
+__all__ = [
+    "RelationMaps",
+    "ReportData",
+    "comparison_markdown",
+    "comparison_picture",
+    "comparison_row",
+    "comparison_table",
+    "headline",
+    "interval",
+    "models_markdown",
+    "models_table",
+    "paired_gains",
+    "render_report",
+    "write_report",
+]

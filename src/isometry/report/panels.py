@@ -1,0 +1,132 @@
+"""Rows of metrics.jsonl -> the small multiples that are drawn: which key goes where, and which points."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isometry.report import formats
+from isometry.report.data import Row
+
+SERIES_NAMES = {"train": "training", "val": "validation", "val_ema": "validation, averaged weights"}
+TITLES = {
+    "top1": "Top-1 accuracy, %",
+    "top5": "Top-5 accuracy, %",
+    "train/loss": "Training loss, all terms",
+    "loss": "Validation loss",
+    "lr": "Learning rate",
+}
+LOG_RATIO = 20
+"""Values of one panel that span more than this are drawn on a logarithmic axis."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: values measured at epochs; NaN where a value was recorded but was not finite."""
+
+    name: str
+    epochs: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @property
+    def last(self) -> tuple[float, float] | None:
+        """(epoch, value) of the last finite point."""
+        points = [pair for pair in zip(self.epochs, self.values, strict=True) if math.isfinite(pair[1])]
+        return points[-1] if points else None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart."""
+
+    key: str
+    title: str
+    series: tuple[Series, ...]
+
+    @property
+    def log(self) -> bool:
+        """Whether the values span so much that a linear axis would hide the small ones."""
+        finite = [value for line in self.series for value in line.values if math.isfinite(value)]
+        loss = not self.key.startswith("top") and self.key != "lr"
+        return loss and min(finite) > 0 and max(finite) / min(finite) > LOG_RATIO
+
+    @property
+    def caption(self) -> str:
+        """Says where values were not finite; empty where all were."""
+        lost = sorted(
+            {
+                epoch
+                for line in self.series
+                for epoch, value in zip(line.epochs, line.values, strict=True)
+                if not math.isfinite(value)
+            }
+        )
+        if not lost:
+            return ""
+        named = ", ".join(f"{epoch:g}" for epoch in lost[:4]) + (", …" if len(lost) > 4 else "")
+        return f"not finite in epoch{'s' if len(lost) > 1 else ''} {named}"
+
+
+def panels(epochs: Sequence[Row]) -> list[Panel]:
+    """All panels that have at least one finite value: accuracies first, then the whole training loss, its
+    terms by name in the order of the file, validation loss, learning rate."""
+    keys = list(dict.fromkeys(key for row in epochs for key in row))
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        if group := _group(key):
+            groups.setdefault(group, []).append(key)
+    found = []
+    for group in sorted(groups, key=_order):
+        lines = tuple(_series(epochs, key) for key in groups[group])
+        lines = tuple(line for line in lines if line.last)
+        if lines:
+            found.append(Panel(group, _title(group), lines))
+    return found
+
+
+def never_finite(epochs: Sequence[Row]) -> list[str]:
+    """The keys that were recorded and never once finite: no panel can show them, so the page names them."""
+    keys = dict.fromkeys(key for row in epochs for key in row if _group(key) and row[key] is not None)
+    return [key for key in keys if not any(formats.is_number(row.get(key)) for row in epochs)]
+
+
+def epoch_range(epochs: Sequence[Row]) -> tuple[float, float]:
+    """First and last epoch: the one horizontal axis of all panels."""
+    found = [_epoch(row, position) for position, row in enumerate(epochs)]
+    return min(found), max(found)
+
+
+def _group(key: str) -> str | None:
+    split, _, metric = key.rpartition("/")
+    if not split:
+        return key if key == "lr" else None
+    # The terms of the training loss have scales of their own, so each has a panel of its own.
+    return key if split == "train" and not metric.startswith("top") else metric
+
+
+def _order(group: str) -> int:
+    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6}
+    return ranks.get(group, 2 if group.startswith("train/") else 5)
+
+
+def _title(group: str) -> str:
+    name = group.removeprefix("train/")
+    return TITLES.get(group, f"Term “{name}”" if group != name else name)
+
+
+def _series(epochs: Sequence[Row], key: str) -> Series:
+    # A key that is absent or None was not measured in that epoch: the line goes on. A value that is there and
+    # is not finite is a fault of the run: the line breaks.
+    points = [
+        (_epoch(row, position), float(row[key]) if formats.is_number(row[key]) else math.nan)
+        for position, row in enumerate(epochs)
+        if row.get(key) is not None
+    ]
+    split = key.rpartition("/")[0]
+    return Series(
+        SERIES_NAMES.get(split, split or key), tuple(x for x, _ in points), tuple(y for _, y in points)
+    )
+
+
+def _epoch(row: Row, position: int) -> float:
+    epoch = row.get("epoch")
+    return float(epoch) if formats.is_number(epoch) else float(position)

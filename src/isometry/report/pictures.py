@@ -1,0 +1,213 @@
+"""Pictures for the page: line charts and matrices as inline SVG that follows the page's colours, maps as PNG.
+
+Matplotlib draws through its object API alone: no global figure, no backend switch. The same input gives the
+same bytes: element ids are salted with the picture's own name, and nothing is dated.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+
+import numpy as np
+from matplotlib import style as matplotlib_style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
+
+from isometry.report.data import Matrix
+from isometry.report.panels import Panel
+
+LARGEST_MAP = 224
+"""Maps of more tokens are averaged down to this many pixels a side: more would not be seen."""
+COLOUR_MAP = LinearSegmentedColormap.from_list(
+    "isometry", ["#08131f", "#0d3b54", "#1d7385", "#6fae9f", "#c9d8b4", "#fbf3dc"]
+)
+"""From low to high, darker to lighter throughout, so that it reads in grey too."""
+MAP_COLOURS = 255
+"""Colours of a map; the palette's last entry is kept for values that are not finite."""
+NOT_FINITE = (128, 128, 128)
+
+# Stand-ins that are replaced by CSS variables, so that one SVG serves light and dark pages.
+INK, MUTED, RULE = "#010101", "#020202", "#030303"
+SERIES = ("#0101f1", "#0102f1", "#0103f1", "#0104f1")
+CSS_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {
+    colour: f"series-{index}" for index, colour in enumerate(SERIES, 1)
+}
+FONT_SIZE = 11.5
+
+
+@contextmanager
+def plain_style(salt: str) -> Iterator[None]:
+    """Matplotlib's own defaults, whatever the user's settings file says, with labels taken literally ("$" is
+    no mathematics), SVG text kept as text, and SVG ids that depend on the content and `salt` alone."""
+    settings = {
+        "svg.hashsalt": salt,
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": FONT_SIZE,
+    }
+    with matplotlib_style.context(["default", settings]):
+        yield
+
+
+def curve_svg(
+    panel: Panel,
+    size: tuple[int, int],
+    epochs: tuple[float, float],
+    marks: Sequence[tuple[float, str]] = (),
+    reference: tuple[float, str] | None = None,
+    name_marks: bool = False,
+) -> str:
+    """One panel as inline SVG.
+
+    Args:
+        panel: the lines.
+        size: (width, height) in CSS pixels at scale 1.
+        epochs: first and last epoch of the horizontal axis.
+        marks: vertical lines at (epoch, label).
+        reference: a horizontal dashed line at (value, label).
+        name_marks: whether the marks' labels are written; the small panels show the lines alone.
+    """
+    name = f"{panel.key} {size}"
+    with plain_style(name):
+        figure, axes = _axes(size, left=46, right=12, top=22 if name_marks and marks else 10, bottom=24)
+        _draw_lines(axes, panel)
+        first, last = epochs
+        slack = 0.02 * (last - first) or 0.5
+        axes.set_xlim(first - slack, last + slack)
+        _draw_marks(axes, marks, name_marks)
+        if reference:
+            _draw_reference(axes, *reference)
+        return _inline_svg(figure, f"{panel.title}, by epoch")
+
+
+def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name: str) -> str:
+    """A matrix of similarities in [0, 1] as inline SVG, rows from the top; a ring marks each row's best."""
+    cell = 420 / max(len(columns), 1)
+    height = round(min(max(cell * len(rows), 90), 420))
+    # About eight pixels a character beside or below the matrix, thirty for the axis' own name.
+    left, bottom = (30 + 8 * max(2, *map(len, labels)) for labels in (rows, columns))
+    with plain_style(name):
+        figure, axes = _axes((442 + left, height + 8 + bottom), left=left, right=12, top=8, bottom=bottom)
+        axes.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
+        axes.spines["bottom"].set_visible(False)
+        axes.grid(False)
+        for row, values in enumerate(matrix):
+            if np.isfinite(values).any():
+                best = int(np.nanargmax(values))
+                ring = "black" if values[best] > 0.6 else "white"
+                axes.plot(best, row, "o", mfc="none", mec=ring, mew=1.2, ms=6)
+        _name_ticks(axes.xaxis, columns, most=12)
+        _name_ticks(axes.yaxis, rows, most=12)
+        if max(map(len, columns)) > 3:
+            axes.tick_params(axis="x", rotation=90)
+        axes.set_xlabel("teacher block", color=MUTED)
+        axes.set_ylabel("student block", color=MUTED)
+        return _inline_svg(figure, name)
+
+
+def map_png(values: Matrix, low: float, high: float) -> str:
+    """A map as the data URI of a PNG with one pixel an entry (see LARGEST_MAP); entries outside [low, high]
+    take the nearest colour, entries that are not finite are grey."""
+    image = Image.fromarray(np.asarray(values, dtype=np.float32))
+    if max(image.size) > LARGEST_MAP:
+        image = image.resize((LARGEST_MAP, LARGEST_MAP), Image.Resampling.BOX)
+    pixels = np.asarray(image)
+    finite = np.isfinite(pixels)
+    share = np.clip((np.where(finite, pixels, low) - low) / max(high - low, 1e-12), 0, 1)
+    indices = np.where(finite, np.round(share * (MAP_COLOURS - 1)), MAP_COLOURS).astype(np.uint8)
+    return _palette_png(indices)
+
+
+def scale_png() -> str:
+    """The colour scale of maps and matrices, from low to high, as the data URI of a PNG of one row."""
+    return _palette_png(np.arange(MAP_COLOURS, dtype=np.uint8)[None])
+
+
+def _palette_png(indices: np.ndarray) -> str:
+    colours = COLOUR_MAP(np.linspace(0, 1, MAP_COLOURS), bytes=True)[:, :3]
+    image = Image.fromarray(indices)
+    image.putpalette(colours.tobytes() + bytes(NOT_FINITE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _axes(size: tuple[int, int], left: int, right: int, top: int, bottom: int) -> tuple[Figure, Axes]:
+    # At 72 dots an inch one point, matplotlib's unit for SVG, is one CSS pixel.
+    width, height = size
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
+    axes = figure.add_axes(box, facecolor="none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.grid(axis="y", color=RULE, lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0, labelsize=FONT_SIZE, labelcolor=MUTED, pad=5)
+    return figure, axes
+
+
+def _draw_lines(axes: Axes, panel: Panel) -> None:
+    for index, line in enumerate(panel.series):
+        colour = SERIES[index % len(SERIES)]
+        few = len(line.values) <= 12
+        axes.plot(line.epochs, line.values, color=colour, lw=1.8, marker="o" if few else None, ms=3.5)
+        if line.last:
+            axes.plot(*line.last, "o", color=colour, ms=5, clip_on=False, zorder=4)
+    axes.margins(y=0.08)
+    if panel.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _draw_reference(axes: Axes, value: float, label: str) -> None:
+    axes.axhline(value, color=MUTED, lw=1.2, dashes=(4, 3))
+    axes.annotate(
+        label, (1, value), (0, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
+        ha="right", color=MUTED,
+    )  # fmt: skip
+
+
+def _draw_marks(axes: Axes, marks: Sequence[tuple[float, str]], named: bool) -> None:
+    for epoch, label in marks:
+        axes.axvline(epoch, color=MUTED, lw=1, dashes=(1, 3))
+        if named:
+            axes.annotate(
+                label, (epoch, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="center", color=MUTED,
+            )  # fmt: skip
+
+
+def _name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+    step = -(-len(labels) // most)
+    positions = range(0, len(labels), step)
+    axis.set_ticks(list(positions), [labels[i] for i in positions])
+
+
+def _inline_svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", metadata=undated, transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Within HTML the page sets size, strokes and fonts, and gives the namespaces; ids of groups, which
+    # nothing refers to, would only repeat from picture to picture.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)
+    view_box, rest = re.findall(r'^<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)$', svg, flags=re.DOTALL)[0]
+    svg = f'<svg {view_box} role="img" aria-label="{escape(label)}">{rest}'
+    for colour, variable in CSS_VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

@@ -1,0 +1,42 @@
+"""SIGTERM and Ctrl-C as a wish that the loop reads between steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it has saved. ``signal_number`` says by what."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class StopWish:
+    """``with StopWish() as wish``: ``wish.signal_number`` is None until SIGTERM or Ctrl-C comes.
+
+    A second Ctrl-C does not wait for the step. Outside the main thread, which alone may set handlers, it stays None.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopWish":
+        try:
+            self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:
+            self._old = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number

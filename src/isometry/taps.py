@@ -1,0 +1,186 @@
+"""Any timm model -> the tokens of chosen blocks, without prefix tokens, on a known grid.
+
+Only this file knows about blocks, prefix tokens and grids. Features come from timm's ``forward_intermediates``, which
+gives every architecture's block outputs as feature maps with the model's own prefix tokens taken off, before the
+final norm. Shape suffixes: B images, C channels, H and W the grid, N = H·W tokens.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isometry.errors import UserError
+
+Grid = tuple[int, int]
+Logits = Tensor | tuple[Tensor, Tensor]
+
+
+class TappedModel(nn.Module):
+    """A timm classifier that gives its logits and the feature maps of some blocks in one forward pass.
+
+    Args:
+        model: a timm model.
+        blocks: block numbers from 0, ascending (stages, for hierarchical models).
+    """
+
+    def __init__(self, model: nn.Module, blocks: list[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.blocks = blocks
+
+    def forward(self, input_BCHW: Tensor) -> tuple[Logits, list[Tensor]]:
+        """Logits (a pair in a training DeiT with a distillation head) and a list of (B, C, H, W), one a tapped block."""
+        if not self.blocks:
+            return self.model(input_BCHW), []
+        last, features = self.model.forward_intermediates(
+            input_BCHW, indices=self.blocks, norm=False, output_fmt="NCHW"
+        )
+        return self.model.forward_head(last), features
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What a tapped block puts out: its number, channels, and token grid (rows, columns)."""
+
+    block: int
+    width: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A student block and the teacher block that it learns from."""
+
+    student: BlockShape
+    teacher: BlockShape
+
+    @property
+    def grid(self) -> Grid:
+        """The common grid: the coarser of the two in each direction."""
+        (student_h, student_w), (teacher_h, teacher_w) = self.student.grid, self.teacher.grid
+        return min(student_h, teacher_h), min(student_w, teacher_w)
+
+    @property
+    def alignment(self) -> str:
+        """How the grids are aligned, in words."""
+        if self.student.grid == self.teacher.grid:
+            return "same grid"
+        pooled = [
+            name
+            for name, shape in (("student", self.student), ("teacher", self.teacher))
+            if shape.grid != self.grid
+        ]
+        return f"{' and '.join(pooled)} pooled to {self.grid[0]}×{self.grid[1]}"
+
+
+def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, C) of a feature map, average-pooled to ``grid`` where that is coarser than its own."""
+    if tuple(features_BCHW.shape[-2:]) != grid:
+        features_BCHW = F.adaptive_avg_pool2d(features_BCHW, grid)
+    return features_BCHW.flatten(2).transpose(1, 2)
+
+
+def block_count(model: nn.Module, name: str) -> int:
+    """Blocks (stages, for hierarchical models) that can be tapped.
+
+    Raises:
+        UserError: the architecture does not give intermediate features.
+    """
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise UserError(f"{name}: this architecture gives no intermediate features in timm; use terms without tokens")
+    return len(model.feature_info)
+
+
+def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> tuple[list[int], list[int]]:
+    """The first four and the last four blocks of each network (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
+    count = min(most, student_blocks, teacher_blocks)
+    head, tail = math.ceil(count / 2), count // 2
+
+    def ends(blocks: int) -> list[int]:
+        return [*range(head), *range(blocks - tail, blocks)]
+
+    return ends(student_blocks), ends(teacher_blocks)
+
+
+def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | None:
+    """Block numbers from ``0,1,10,11`` or a list.
+
+    Raises:
+        UserError: something else was given.
+    """
+    if chosen is None or isinstance(chosen, list):
+        return chosen
+    try:
+        return [int(number) for number in chosen.replace(" ", "").strip("[]").split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {chosen}: give block numbers from 0 with commas, e.g. 0,1,10,11") from error
+
+
+def choose_blocks(
+    student: nn.Module,
+    teacher: nn.Module,
+    student_taps: str | list[int] | None = None,
+    teacher_taps: str | list[int] | None = None,
+) -> tuple[list[int], list[int]]:
+    """The blocks to tap in both models: the ones asked for, else the first four and the last four of each.
+
+    Raises:
+        UserError: a block that a model lacks, numbers that do not ascend, or lists of different length.
+    """
+    counts = block_count(student, "the student"), block_count(teacher, "the teacher")
+    defaults = first_and_last(*counts)
+    chosen = []
+    for taps, count, default, option in zip(
+        (student_taps, teacher_taps), counts, defaults, ("--taps.student", "--taps.teacher"), strict=True
+    ):
+        blocks = parse_blocks(taps, option)
+        blocks = default if blocks is None else blocks
+        lacking = [block for block in blocks if not 0 <= block < count]
+        if lacking:
+            raise UserError(f"{option}: the model has no block {lacking[0]}; its blocks are 0 to {count - 1}")
+        if sorted(set(blocks)) != blocks:
+            raise UserError(f"{option}: block numbers must ascend, without repeats; these are {blocks}")
+        chosen.append(blocks)
+    if len(chosen[0]) != len(chosen[1]):
+        raise UserError(
+            f"--taps.student names {len(chosen[0])} blocks and --taps.teacher {len(chosen[1])}; give as many of each"
+        )
+    return chosen[0], chosen[1]
+
+
+@torch.no_grad()
+def block_shapes(model: nn.Module, blocks: list[int], input_size: tuple[int, int, int]) -> list[BlockShape]:
+    """Widths and grids of the blocks, from one image of zeros."""
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
+    _, features = TappedModel(model, blocks)(image)
+    model.train(was_training)
+    return [
+        BlockShape(block, feature.shape[1], (feature.shape[2], feature.shape[3]))
+        for block, feature in zip(blocks, features, strict=True)
+    ]
+
+
+def pair_blocks(
+    student: nn.Module,
+    teacher: nn.Module,
+    student_input: tuple[int, int, int],
+    teacher_input: tuple[int, int, int],
+    student_taps: str | list[int] | None = None,
+    teacher_taps: str | list[int] | None = None,
+) -> list[BlockPair]:
+    """The pairs of blocks whose tokens are compared, in order; errors as in :func:`choose_blocks`."""
+    student_blocks, teacher_blocks = choose_blocks(student, teacher, student_taps, teacher_taps)
+    return [
+        BlockPair(s, t)
+        for s, t in zip(
+            block_shapes(student, student_blocks, student_input),
+            block_shapes(teacher, teacher_blocks, teacher_input),
+            strict=True,
+        )
+    ]

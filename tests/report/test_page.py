@@ -1,0 +1,259 @@
+import base64
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from digit_maps import relation_map, relations
+from PIL import Image
+
+from isometry.errors import UserError
+from isometry.report import RelationMaps, ReportData, render_report, write_report
+from isometry.report.pictures import MAP_COLOURS, NOT_FINITE, map_png
+
+SECTIONS = ("models", "training", "relations", "cka", "facts", "config")
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see: tags, attributes and text; fails on tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.styles = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] == "style":
+            self.styles += data
+        else:
+            self.text += data
+
+    @property
+    def sections(self):
+        return [attributes["id"] for tag, attributes in self.tags if tag == "section"]
+
+    def count(self, tag):
+        return sum(name == tag for name, _ in self.tags)
+
+
+def test_every_section_is_there_and_in_order(full):
+    page = Page(render_report(full))
+    assert page.sections == list(SECTIONS)
+    for words in (
+        "The student keeps 98.7\u00a0% of the teacher’s accuracy with 9.1\u00a0% of its parameters.",
+        "deit_tiny ◄ cait_s24 on digits",
+        "ran without a teacher's weights: a dry run",
+        "isometry distill --teacher cait_s24",
+        "Term “soft”",
+        "Term “whole”",
+        "block 2 ◄ 4",
+        "1 min 12 s",
+        "6 → 12 blocks",
+        "losses:\n  soft: 1",
+    ):
+        assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("lost", "emptied"),
+    [
+        ("models", {"models": []}),
+        ("training", {"epochs": []}),
+        ("relations", {"relations": []}),
+        ("cka", {"cka_before": None, "cka_after": None}),
+        ("facts", {"facts": []}),
+        ("config", {"config_yaml": ""}),
+    ],
+)
+def test_a_section_without_data_is_left_out(full, lost, emptied):
+    page = Page(render_report(replace(full, **emptied)))
+    assert page.sections == [name for name in SECTIONS if name != lost]
+
+
+def test_minimal_data_make_a_page():
+    page = Page(render_report(ReportData("Isometry · training")))
+    assert page.sections == []
+    assert "No accuracy was measured in this run." in page.text
+
+
+def test_one_epoch_and_one_sided_cka_make_a_page(full):
+    page = Page(render_report(replace(full, epochs=full.epochs[:1], cka_before=None)))
+    assert page.sections == list(SECTIONS)
+    assert "After training" in page.text
+    assert "Before training" not in page.text
+
+
+def test_values_that_are_not_finite_are_said_and_not_drawn(full):
+    nan, inf = float("nan"), float("inf")
+    epochs = [dict(row) for row in full.epochs]
+    epochs[3]["train/loss"], epochs[4]["train/loss"], epochs[5]["val/top1"] = nan, inf, None
+    for row in epochs:
+        row["train/whole"] = nan
+    broken = RelationMaps("block 1", *(np.full((4, 4), nan) for _ in range(3)), nan, nan)
+    models = [dict(full.models[2], top1=nan, images_per_s=inf, seconds=None)]
+    page = Page(render_report(replace(full, epochs=epochs, relations=[broken], models=models)))
+    assert "not finite in epochs 3, 4" in page.text
+    assert "Never finite, so not drawn: train/whole." in page.text
+    assert "The gap to the teacher’s cosines is not finite." in page.text
+    paths = [attributes["d"] for tag, attributes in page.tags if tag == "path"]
+    assert paths
+    assert not any("nan" in path.lower() or "inf" in path.lower() for path in paths)
+
+
+def test_hostile_strings_stay_text(full):
+    hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;$\\frac$ --> ]]>'
+    data = replace(
+        full,
+        title=hostile,
+        subtitle=hostile,
+        facts=[(hostile, hostile)],
+        models=[dict(full.models[2], model=hostile, top1_part=hostile, **{hostile: hostile})],
+        epochs=[{**row, f"train/{hostile}": 1.0, f"{hostile}/top1": 2.0} for row in full.epochs],
+        relations=[replace(full.relations[0], block=hostile)],
+        student_blocks=[hostile] * 3,
+        teacher_blocks=[hostile] * 4,
+        notes=[hostile],
+        config_yaml=hostile,
+        marks=[(3.0, hostile)],
+    )
+    page = Page(render_report(data))
+    assert page.count("script") == 0
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert all(
+        attributes["src"].startswith("data:image/png;base64,")
+        for tag, attributes in page.tags
+        if tag == "img"
+    )
+    assert page.text.count("<script>alert(1)</script>") >= 8
+
+
+def test_nothing_outside_the_file_is_asked_for(full):
+    html = render_report(full)
+    page = Page(html)
+    assert {"script", "link", "iframe", "object", "embed", "base"}.isdisjoint(tag for tag, _ in page.tags)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:image/png;base64,", "#"))
+        for reference in re.findall(
+            r"url\(([^)]*)\)", attributes.get("style", "") + attributes.get("clip-path", "")
+        ):
+            assert reference.startswith("#")
+    assert "url(" not in page.styles
+    assert "@import" not in page.styles
+    assert not re.search(r"https?://|//\w+\.\w", html)
+
+
+def test_every_reference_within_the_page_finds_its_one_target(full):
+    page = Page(render_report(full))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {attributes["xlink:href"][1:] for tag, attributes in page.tags if tag == "use"}
+    wanted |= {attributes["clip-path"][5:-1] for _, attributes in page.tags if "clip-path" in attributes}
+    assert wanted
+    assert wanted <= set(ids)
+
+
+def test_same_data_same_bytes(full, tmp_path):
+    write_report(tmp_path / "one.html", full)
+    write_report(tmp_path / "two.html", full)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_a_users_matplotlib_settings_change_nothing(full):
+    plain = render_report(full)
+    with matplotlib.rc_context(
+        {"lines.linewidth": 9, "axes.grid": False, "font.size": 30, "svg.fonttype": "path"}
+    ):
+        assert render_report(full) == plain
+
+
+def test_pyplot_and_its_global_state_are_not_loaded():
+    code = "import isometry.report, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_eight_blocks_of_196_tokens_stay_small(full, tmp_path):
+    write_report(tmp_path / "report.html", replace(full, relations=relations(side=14, blocks=8)))
+    assert (tmp_path / "report.html").stat().st_size < 2_500_000
+
+
+def test_a_failed_write_keeps_the_older_report(full, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("older")
+
+    def full_disk(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(UserError, match=r"report\.html: No space left on device"):
+        write_report(path, full)
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_one_clear_line(full, tmp_path):
+    with pytest.raises(UserError, match="No such file or directory") as caught:
+        write_report(tmp_path / "missing" / "report.html", full)
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_that_do_not_fit_are_refused(full):
+    square = np.eye(3)
+    with pytest.raises(ValueError, match=r"'after' has shape \(3, 2\)"):
+        RelationMaps("block 1", square, square, square[:, :2], 0.0, 0.0)
+    with pytest.raises(ValueError, match="cka_after"):
+        replace(full, cka_after=np.eye(3))
+
+
+def pixels(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(
+        int
+    )
+
+
+def test_a_map_png_keeps_the_order_of_its_values():
+    values = relation_map(0, side=6)
+    lightness = pixels(map_png(values, -1.0, 1.0)) @ np.array([0.2126, 0.7152, 0.0722])
+    assert lightness.shape == values.shape
+    order = np.argsort(values, axis=None)
+    steps = np.diff(lightness.ravel()[order])
+    # Neighbouring colours of 8 bits may round against the order by less than one level.
+    assert steps.min() > -1.0
+    assert np.corrcoef(values.ravel(), lightness.ravel())[0, 1] > 0.98
+
+
+def test_a_map_png_clips_and_marks_what_is_not_finite():
+    colours = pixels(map_png(np.array([[-9.0, 0.0], [9.0, np.nan]]), 0.0, 1.0))
+    assert (colours[0, 0] == colours[0, 1]).all()
+    assert (colours[1, 0] != colours[0, 1]).any()
+    assert tuple(colours[1, 1]) == NOT_FINITE
+
+
+def test_a_large_map_is_averaged_down():
+    large = np.kron(relation_map(0, side=10), np.ones((5, 5)))
+    assert pixels(map_png(large, -1.0, 1.0)).shape == (224, 224, 3)
+    assert MAP_COLOURS < 256

@@ -1,0 +1,82 @@
+import io
+
+from rich.console import Console
+
+from isometry.report import (
+    comparison_markdown,
+    comparison_row,
+    comparison_table,
+    models_markdown,
+    models_table,
+)
+from isometry.report.tables import models_grid
+
+BASE = [92.0, 93.0, 94.0]
+ROWS = [comparison_row("soft", BASE), comparison_row("soft+whole", [94.0, 96.0, 96.0], BASE)]
+
+
+def shown(table) -> str:
+    console = Console(file=io.StringIO(), width=140, color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_models(full):
+    grid = models_grid(full.models)
+    assert grid.header == ["model", "top-1 on test", "params", "MACs", "images/s", "training"]
+    assert grid.rows[0] == ["cait", "96.4 %", "5.7 M", "363 M", "201", "1 min 04 s"]
+    assert grid.rows[1] == ["KD alone", "92.8 %", "521 k", "30.1 M", "–", "–"]
+
+
+def test_terminal_and_markdown_show_the_same_cells(full):
+    grid = models_grid(full.models)
+    terminal, markdown = shown(models_table(full.models)), models_markdown(full.models)
+    for row in grid.rows:
+        for cell in row:
+            assert cell in terminal
+            assert cell in markdown
+
+
+def test_parts_that_differ_are_named_in_each_cell():
+    rows = [
+        {"model": "a", "top1": 90.0, "top1_part": "test"},
+        {"model": "b", "top1": 91.0, "top1_part": "val"},
+    ]
+    grid = models_grid(rows)
+    assert grid.header == ["model", "top-1"]
+    assert grid.rows == [["a", "90.0 % (test)"], ["b", "91.0 % (validation)"]]
+
+
+def test_other_keys_become_columns():
+    grid = models_grid(
+        [{"model": "a", "role": "student", "top5": 99.12, "depth": 12, "head": "avg", "x": None}]
+    )
+    assert grid.header == ["model", "top5", "depth", "head"]
+    assert grid.rows == [["a", "99.1", "12", "avg"]]
+
+
+def test_comparison_markdown():
+    assert comparison_markdown(ROWS) == (
+        "| variant | seeds | top-1, % | gain over soft | gain of each seed |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| soft | 3 | 93.0 ± 2.5 | – | – |\n"
+        "| soft+whole | 3 | 95.3 ± 2.9 | +2.3 ± 1.4 | +2.0 +3.0 +2.0 |\n"
+    )
+
+
+def test_comparison_table_in_the_terminal():
+    text = shown(comparison_table(ROWS))
+    for cell in ("soft+whole", "95.3 ± 2.9", "+2.3 ± 1.4", "+2.0  +3.0  +2.0", "gain over soft"):
+        assert cell in text
+
+
+def test_one_seed_has_no_interval():
+    rows = [comparison_row("soft", [92.0]), comparison_row("whole", [91.5], [92.0])]
+    assert "| whole | 1 | 91.5 | −0.5 | −0.5 |" in comparison_markdown(rows)
+
+
+def test_names_are_shown_and_not_obeyed():
+    name = "[red]a[/red] | <b>\nc"
+    rows = [{"model": name, "top1": 1.0}]
+    assert "[red]a[/red] | <b>" in shown(models_table(rows))
+    assert models_markdown(rows).splitlines()[2] == r"| [red]a[/red] \| &lt;b&gt; c | 1.0 % |"

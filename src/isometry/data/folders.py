@@ -11,7 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
-from isometry.data.parts import UNLABELLED, MapPart, relabelling, split_off
+from isometry.data.parts import UNLABELLED, MapPart, first_line, relabelling, split_off
 from isometry.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
@@ -208,8 +208,3 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
             f"--class-map {config.class_map} maps no class names to indices: give one class name a line"
         )
     return class_map
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -119,3 +119,8 @@ def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[
         split.extend(members[: min(wanted, len(members) - 1)].tolist())
     kept = np.setdiff1d(np.arange(len(targets)), split)
     return kept.tolist(), sorted(split)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

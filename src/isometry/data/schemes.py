@@ -17,10 +17,9 @@ from isometry.data.folders import (
     TimmImages,
     existing_folder,
     find_split,
-    first_line,
     read_class_map,
 )
-from isometry.data.parts import MapPart, Part, StreamPart, relabelling
+from isometry.data.parts import MapPart, Part, StreamPart, first_line, relabelling
 from isometry.errors import UserError
 
 STREAMS = ("hfids", "tfds", "wds")

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from isometry.data.batches import Batch, reseed
 from isometry.data.loader import Batches
-from isometry.data.parts import DECODE_ERRORS, UNLABELLED, StreamPart
+from isometry.data.parts import DECODE_ERRORS, UNLABELLED, StreamPart, first_line
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
 from isometry.seeding import derive_seed
@@ -57,17 +57,14 @@ class StreamReader(IterableDataset[Batch | UserError]):
             while chunk := list(islice(samples, self.batch_size)):
                 yield self._batch(chunk)
         except DECODE_ERRORS as error:
-            yield UserError(
-                f"the stream cannot be read on ({type(error).__name__}: {error}): check its shards"
-            )
+            yield UserError(f"the stream cannot be read on ({first_line(error)}): check its shards")
 
     def _batch(self, chunk: list[tuple[int, tuple[Image.Image, int]]]) -> Batch:
         worker = get_worker_info()
+        worker_id = worker.id if worker else 0
         images, targets = [], []
         for number, (image, target) in chunk:
-            reseed(
-                derive_seed(self.seed, "augment", self.epoch, self.rank, worker.id if worker else 0, number)
-            )
+            reseed(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
             images.append(self.transform(image.convert(self.mode)))
             targets.append(UNLABELLED if target is None else int(target))
         return Batch(torch.stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])

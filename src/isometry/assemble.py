@@ -1,20 +1,49 @@
-"""RunConfig -> everything that a run is made of: data, student, teacher, objective, and the config resolved."""
+"""RunConfig -> all that a run is made of: data, student, teacher, objective, and the config resolved."""
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from isometry.config import RunConfig, TapsConfig
 from isometry.data import ImageSpec, Sources, find_sources
+from isometry.data.parts import first_line
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.models import ModelSpec, WeightSource, build_model, check_name, image_spec
+from isometry.losses import find_loss
+from isometry.models import ModelSpec, build_model, check_name, image_spec, pretrained_cfg
 from isometry.objective import Objective, parse_terms
+from isometry.profile import macs
 from isometry.seeding import derive_seed, seed_global_generators
+from isometry.weights import WeightSource
 
-DEFAULT_LOSSES: dict[str, float] = {"soft": 1.0, "whole": 4.0}
-DEFAULT_LOSSES_ALONE: dict[str, float] = {"ce": 1.0}
+DEFAULT_LOSSES: dict[str, float | dict[str, Any]] = {"soft": 1.0, "whole": 4.0}
+DEFAULT_LOSSES_ALONE: dict[str, float | dict[str, Any]] = {"ce": 1.0}
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (1, math.inf),
+    "warmup_epochs": (0, math.inf),
+    "grad_accum_steps": (1, math.inf),
+    "log_interval": (1, math.inf),
+    "recovery_interval": (0, math.inf),
+    "img_size": (1, math.inf),
+    "in_chans": (1, math.inf),
+    "num_classes": (1, math.inf),
+    "drop": (0, 0.99),
+    "drop_path": (0, 0.99),
+    "lr": (0, math.inf),
+    "lr_base": (0, math.inf),
+    "lr_base_size": (1, math.inf),
+    "min_lr": (0, math.inf),
+    "warmup_lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "momentum": (0, 1),
+    "clip_grad": (1e-12, math.inf),
+    "model_ema_decay": (0, 1),
+}
+"""Least and largest value of options, where they are given."""
 
 
 @dataclass
@@ -44,13 +73,16 @@ def assemble(config: RunConfig, world: World) -> Run:
     config = _with_losses(config)
     check_name(student_spec(config), "--model")
     sources = find_sources(config)
-    teacher, teacher_weights = _build_teacher(config, notes)
+    teacher, teacher_weights = _build_teacher(config, sources, notes)
     classes = _number_of_classes(config, sources, teacher)
     config = replace(config, num_classes=classes)
     student, student_weights = build_student(config)
     spec = image_spec(student, config.img_size)
+    _try_images(student, spec, f"the student {config.model}")
     config = replace(config, img_size=spec.input_size[-1], in_chans=spec.input_size[0])
-    _check_label_names(config, sources, teacher)
+    if teacher is not None:
+        _try_images(teacher, image_spec(teacher, config.img_size), f"the teacher {config.teacher}")
+        _check_label_names(config, sources, teacher)
     generator = torch.Generator()
     seed_global_generators(derive_seed(config.seed, "terms"))
     objective = Objective(
@@ -104,12 +136,16 @@ def build_student(config: RunConfig) -> tuple[nn.Module, WeightSource]:
     return build_model(student_spec(config), flag="--model")
 
 
-def _build_teacher(config: RunConfig, notes: list[str]) -> tuple[nn.Module | None, WeightSource | None]:
+def _build_teacher(
+    config: RunConfig, sources: Sources, notes: list[str]
+) -> tuple[nn.Module | None, WeightSource | None]:
     if not config.teacher:
         return None, None
     spec = ModelSpec(config.teacher, config.teacher_kwargs, config.teacher_weights)
     if config.teacher_weights == "none":
         notes.append("DRY RUN: --teacher-weights none, the teacher is random and teaches nothing")
+        if "num_classes" not in config.teacher_kwargs:
+            spec = replace(spec, num_classes=config.num_classes or sources.num_classes)
     seed_global_generators(derive_seed(config.seed, "teacher"))
     return build_model(spec, flag="--teacher")
 
@@ -123,7 +159,7 @@ def _with_losses(config: RunConfig) -> RunConfig:
 def _number_of_classes(config: RunConfig, sources: Sources, teacher: nn.Module | None) -> int:
     known = config.num_classes or sources.num_classes
     if known is None and not sources.labelled and teacher is not None:
-        known = teacher.num_classes
+        known = int(teacher.num_classes)  # type: ignore[arg-type]
     if known is None:
         raise UserError("--num-classes: the data does not say how many classes it has; give the number")
     if sources.num_classes is not None and known < sources.num_classes:
@@ -131,23 +167,23 @@ def _number_of_classes(config: RunConfig, sources: Sources, teacher: nn.Module |
     return known
 
 
-def _check_label_names(config: RunConfig, sources: Sources, teacher: nn.Module | None) -> None:
+def _check_label_names(config: RunConfig, sources: Sources, teacher: nn.Module) -> None:
     """A teacher with the same number of classes in another order would teach nonsense."""
-    names = label_names(teacher)
-    uses_logits = any("soft" == t.name or "hard" == t.name for t in parse_terms(config.losses))
-    if uses_logits and names and sources.class_names and len(names) == len(sources.class_names):
-        wrong = [(i, a, b) for i, (a, b) in enumerate(zip(names, sources.class_names, strict=True)) if a != b]
-        if wrong:
-            index, theirs, ours = wrong[0]
+    names = label_names(teacher) or []
+    uses_logits = any("teacher_logits" in find_loss(term.name).inputs for term in parse_terms(config.losses))
+    if not uses_logits or not sources.class_names or len(names) != len(sources.class_names):
+        return
+    for index, (theirs, ours) in enumerate(zip(names, sources.class_names, strict=True)):
+        if theirs != ours:
             raise UserError(
                 f"--teacher {config.teacher}: its class {index} is {theirs!r} and the data's is {ours!r}; "
                 "use a teacher of these classes, a --class-map, or only terms on tokens"
             )
 
 
-def label_names(model: nn.Module | None) -> list[str] | None:
+def label_names(model: nn.Module) -> list[str] | None:
     """The names of a model's classes, where its config gives them."""
-    names = model.pretrained_cfg.get("label_names") if model is not None else None
+    names = pretrained_cfg(model).get("label_names")
     return [str(name) for name in names] if isinstance(names, list | tuple) else None
 
 
@@ -173,15 +209,31 @@ def _resolved(config: RunConfig, objective: Objective, world: World, notes: list
 
 
 def _check_numbers(config: RunConfig) -> None:
-    at_least = {
-        "epochs": 1,
-        "log_interval": 1,
-        "grad_accum_steps": 1,
-        "recovery_interval": 0,
-        "warmup_epochs": 0,
-    }
-    for name, least in at_least.items():
-        if getattr(config, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least {least}")
+    for name, (least, most) in LIMITS.items():
+        value = getattr(config, name)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+    betas = config.opt_betas
+    if betas is not None and (len(betas) < 2 or not all(0 <= beta < 1 for beta in betas)):
+        raise UserError(f"--opt-betas {betas}: must be two numbers or more, at least 0 and below 1")
+    if config.compile and config.compile_backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise UserError(
+            f"--compile-backend {config.compile_backend}: torch has no such backend here; it has {known}"
+        )
     if config.amp and config.amp_dtype == "float16" and not torch.cuda.is_available():
-        raise UserError("--amp-dtype float16 needs a GPU; use bfloat16")
+        raise UserError("--amp-dtype float16: needs a GPU; use bfloat16")
+
+
+def _try_images(model: nn.Module, spec: ImageSpec, name: str) -> None:
+    """A forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
+    try:
+        macs(model, spec.input_size)
+    except Exception as error:
+        # What goes wrong inside a network that is given such images is anything.
+        size = "×".join(map(str, spec.input_size))
+        raise UserError(
+            f"--img-size {spec.input_size[-1]}: {name} can't take images of {size} ({first_line(error)}); "
+            "give another size"
+        ) from error

@@ -1,17 +1,26 @@
 """`isometry check`: what a run would do, before it does anything."""
 
+import os
 from typing import Any
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from isometry.assemble import Run, assemble, label_names
 from isometry.config import RunConfig
+from isometry.data.parts import first_line
 from isometry.distributed import World, join_world
-from isometry.models import WeightSource, image_spec
-from isometry.optim import build_optimizer
+from isometry.errors import UserError
+from isometry.models import image_spec
+from isometry.objective import Objective
+from isometry.optim import build_optimizer, build_schedule
 from isometry.profile import StepMemory, macs, parameter_count, step_memory
+from isometry.report import formats
+from isometry.runfolder import RunFolder
+from isometry.weights import WeightSource
 
 
 def check(config: RunConfig, console: Console) -> None:
@@ -22,18 +31,20 @@ def check(config: RunConfig, console: Console) -> None:
     """
     world = join_world(config.device)
     run = assemble(config, world)
-    console.print(f"[bold]Data[/]  {run.sources.description}", highlight=False, soft_wrap=True)
+    needed = memory(run, world)
+    _say(console, "Data", run.sources.description)
     console.print(_models_table(run))
-    _print_weights(console, "student", run.student_weights)
+    _say(console, "Weights of the student", weights_words(run.student_weights))
     if run.teacher_weights is not None:
-        _print_weights(console, "teacher", run.teacher_weights)
-    console.print(f"[bold]Labels[/]  {labels_words(run)}", highlight=False, soft_wrap=True)
+        _say(console, "Weights of the teacher", weights_words(run.teacher_weights))
+    _say(console, "Labels", labels_words(run))
     if run.objective.pairs:
         console.print(_taps_table(run))
-    console.print(f"[bold]Terms[/]  {terms_words(run)}", highlight=False, soft_wrap=True)
-    console.print(f"[bold]Memory of a step[/]  {memory_words(memory(run, world))}", highlight=False, soft_wrap=True)
+    _say(console, "Terms", terms_words(run))
+    _say(console, "Memory of a step", memory_words(needed))
     for warning in warnings(run):
-        console.print(f"[yellow]Mind[/]  {warning}", highlight=False, soft_wrap=True)
+        _say(console, "Mind", warning)
+    refuse_folder(config)
     console.print("[green]Nothing stands in the way of this run.[/]")
 
 
@@ -41,6 +52,11 @@ def figures(model: nn.Module, img_size: int | None) -> dict[str, Any]:
     """Parameters and MACs of a model at its input size."""
     size = image_spec(model, img_size).input_size
     return {"params": parameter_count(model), "macs": macs(model, size), "input": size}
+
+
+def weights_words(source: WeightSource) -> str:
+    """Where a model's weights come from, with their hash."""
+    return f"{source.words} (SHA-256 {source.sha256})" if source.sha256 else source.words
 
 
 def labels_words(run: Run) -> str:
@@ -56,29 +72,56 @@ def labels_words(run: Run) -> str:
     if names and run.sources.class_names:
         same = names == run.sources.class_names
         return f"{data}, as many in the teacher, {'with the same names' if same else 'with OTHER names'}"
-    return f"{data}, as many in the teacher (its weights carry no names to compare: their order is taken on trust)"
+    return f"{data}, as many in the teacher (its weights carry no names: their order is taken on trust)"
 
 
 def terms_words(run: Run) -> str:
     """The loss as a formula, and how it is reduced."""
     formula = " + ".join(f"{term.weight:g} {term.name}" for term in run.objective.terms)
     over = "mean over entries and blocks" if run.config.reduction == "mean" else "sums, as in the paper"
-    asked = "" if run.objective.needs_teacher or run.teacher is None else "; no term needs the teacher: it is not run"
+    asked = (
+        ""
+        if run.objective.needs_teacher or run.teacher is None
+        else "; no term needs the teacher: it is not run"
+    )
     return f"loss = {formula} ({over}{asked})"
 
 
 def memory(run: Run, world: World) -> StepMemory:
-    """What a step would hold on this run's device."""
-    moments = {"sgd": 0, "momentum": 1}.get(run.config.opt, 2)
+    """What a step would hold on this run's device; refuses an optimizer or a schedule as the run would."""
+    config = run.config
     run.objective.to(world.device)
-    build_optimizer(run.config, run.objective)
+    steps_an_epoch = max(
+        1, len(run.sources.train) // (config.batch_size * world.size * config.grad_accum_steps)
+    )
+    build_schedule(config, build_optimizer(config, run.objective), steps_an_epoch)
     return step_memory(
         run.objective,
         run.spec.input_size,
-        run.config.batch_size,
-        moments=moments,
-        moving_average=run.config.model_ema,
+        config.batch_size,
+        moments=optimizer_moments(config),
+        moving_average=config.model_ema,
+        amp_dtype=getattr(torch, config.amp_dtype) if config.amp else None,
     )
+
+
+def optimizer_moments(config: RunConfig) -> float:
+    """Numbers that the optimizer keeps a parameter, counted after a step on a layer (AdamW: 2, SGD: 0 or 1).
+
+    Raises:
+        UserError: the optimizer is unknown, or its step fails.
+    """
+    width = 64
+    probe = Objective(nn.Linear(width, width, bias=False), {"ce": 1.0})
+    optimizer = build_optimizer(config, probe)
+    probe(torch.ones(2, width), torch.zeros(2, dtype=torch.long))["loss"].backward()
+    try:
+        optimizer.step()
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"--opt {config.opt}: its first step fails ({first_line(error)})") from error
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    # Step counters are scalars.
+    return sum(value.numel() for value in states if isinstance(value, Tensor) and value.dim()) / width**2
 
 
 def memory_words(found: StepMemory) -> str:
@@ -98,6 +141,8 @@ def memory_words(found: StepMemory) -> str:
 def warnings(run: Run) -> list[str]:
     """What works, but perhaps not as meant."""
     found = list(run.notes)
+    if not run.config.out:
+        found.append("no --out is given, and a run needs a folder")
     steps = len(run.sources.train) // run.config.batch_size
     if steps < 10:
         found.append(f"an epoch has only {max(1, steps)} steps at -b {run.config.batch_size}")
@@ -106,6 +151,26 @@ def warnings(run: Run) -> list[str]:
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
         found.append("the teacher is smaller than the student")
     return found
+
+
+def refuse_folder(config: RunConfig) -> None:
+    """Raises UserError where the run would refuse its folder; makes none."""
+    if not config.out:
+        return
+    folder = RunFolder(config)
+    there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {folder.path}: can't be written ({there} is not a folder)")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--out {folder.path}: can't be written ({there} is read-only for you)")
+    holds = sorted(path.name for path in folder.path.iterdir()) if there == folder.path else []
+    if config.resume and not folder.config.is_file():
+        raise UserError(f"--resume: there is no run in {folder.path}")
+    if holds and not config.resume:
+        raise UserError(
+            f"--out {folder.path}: is not empty (it holds {holds[0]}); choose another folder, "
+            "or add --resume to go on with the run in it"
+        )
 
 
 def _models_table(run: Run) -> Table:
@@ -119,15 +184,23 @@ def _models_table(run: Run) -> Table:
             f"[bold]{side}[/]",
             name,
             "×".join(map(str, found["input"])),
-            f"{found['params'] / 1e6:.4g} M",
-            f"{found['macs'] / 1e9:.4g} G",
+            formats.params(found["params"]),
+            formats.macs(found["macs"]),
         )
     return table
 
 
 def _taps_table(run: Run) -> Table:
     table = Table(
-        "student block", "grid", "width", "teacher block", "grid", "width", "aligned", box=None, header_style="dim"
+        "student block",
+        "grid",
+        "width",
+        "teacher block",
+        "grid",
+        "width",
+        "aligned",
+        box=None,
+        header_style="dim",
     )
     for pair in run.objective.pairs:
         student, teacher = pair.student, pair.teacher
@@ -143,9 +216,9 @@ def _taps_table(run: Run) -> Table:
     return table
 
 
-def _print_weights(console: Console, side: str, source: WeightSource) -> None:
-    digest = f" (SHA-256 {source.sha256})" if source.sha256 else ""
-    console.print(f"[bold]Weights of the {side}[/]  {source.words}{digest}", highlight=False, soft_wrap=True)
+def _say(console: Console, head: str, words: str) -> None:
+    # What a person named may hold square brackets, which are no markup.
+    console.print(f"[bold]{head}[/]  {escape(words)}", highlight=False, soft_wrap=True)
 
 
 def _bytes(size: int) -> str:

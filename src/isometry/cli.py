@@ -4,16 +4,20 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from rich.console import Console
 
 from isometry import __version__
 from isometry.check import check
 from isometry.compare import CompareConfig, compare
+from isometry.config import RunConfig
 from isometry.engine import execute
 from isometry.errors import UserError
+from isometry.helptext import help_text
 from isometry.outcome import Outcome
-from isometry.parsing import parse, parse_run
+from isometry.parsing import parse, recipe_named
 from isometry.report import models_table
 from isometry.signals import Interrupted
 
@@ -28,21 +32,12 @@ isometry COMMAND --help lists the options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 2 for bad input (said in one line), 128 + signal when stopped."""
+    """Runs a command; the exit code is 0, 2 for bad input (said in one line), 128 + signal when stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
     complaints = Console(stderr=True)
     _quiet_libraries()
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(USAGE)
-            return 0
-        if words[0] == "--version":
-            print(f"isometry {__version__}")
-            return 0
-        if words[0] not in COMMANDS:
-            raise UserError(f"{words[0]}: no such command; there are {', '.join(COMMANDS)}")
-        COMMANDS[words[0]](words[1:], console)
+        _run(words, Console())
     except UserError as error:
         complaints.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return 2
@@ -50,33 +45,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complaints.print(f"isometry: {_plain(stop)}", highlight=False, soft_wrap=True)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
-        complaints.print("isometry: stopped at once; the last save is kept, go on with --resume", soft_wrap=True)
+        complaints.print(
+            "isometry: stopped at once; the last save is kept, go on with --resume", soft_wrap=True
+        )
         return 130
     return 0
 
 
+def _run(words: list[str], console: Console) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    if words[0] == "--version":
+        print(f"isometry {__version__}")
+        return
+    command = words[0]
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise UserError(f"{command}: no such command; {hint}")
+    kind, about, action = COMMANDS[command]
+    if {"-h", "--help"} & set(words[1:]):
+        print(help_text(kind, command, about))
+        return
+    action(words[1:], console)
+
+
 def _distill(words: list[str], console: Console) -> None:
-    config = parse_run(words, "distill", "Distil a teacher into a student.")
+    config = parse(RunConfig, words)
     if not config.teacher:
-        raise UserError("--teacher: no teacher named; give a timm name or local-dir:PATH (or use isometry train)")
+        raise UserError(
+            "--teacher: no teacher named; give a timm name or local-dir:PATH (or use isometry train)"
+        )
     _show(execute(config, console), console)
 
 
 def _train(words: list[str], console: Console) -> None:
-    config = parse_run(words, "train", "Train a model without a teacher.")
+    config = parse(RunConfig, words)
     if config.teacher:
         raise UserError("--teacher: isometry train has no teacher; use isometry distill")
     _show(execute(config, console), console)
 
 
 def _check(words: list[str], console: Console) -> None:
-    check(parse_run(words, "check", "Say what a run would do; trains nothing."), console)
+    check(parse(RunConfig, words), console)
 
 
 def _compare(words: list[str], console: Console) -> None:
-    config = parse(CompareConfig, words, "compare", "Run variants with the same seeds and compare them.")
-    recipe = words[words.index("--config") + 1] if "--config" in words else ""
-    compare(config, recipe, console)
+    recipe = recipe_named(words)
+    if not recipe:
+        raise UserError("--config: no comparison named; give its recipe, e.g. recipes/digits/ablation.yaml")
+    compare(parse(CompareConfig, words), recipe, console)
 
 
 def _show(outcome: Outcome | None, console: Console) -> None:
@@ -100,12 +119,14 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\..*")
 
 
-COMMANDS: dict[str, Callable[[list[str], Console], None]] = {
-    "distill": _distill,
-    "train": _train,
-    "check": _check,
-    "compare": _compare,
+COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]] = {
+    "distill": (RunConfig, "Teach a small model what a large one sees.", _distill),
+    "train": (RunConfig, "Train or fine-tune a model without a teacher.", _train),
+    "check": (RunConfig, "Say what a run would do, and what would go wrong; trains nothing.", _check),
+    "compare": (CompareConfig, "Run variants with the same seeds and compare them.", _compare),
 }
+"""What a command takes, does and is called with, by its name."""
+
 
 if __name__ == "__main__":
     sys.exit(main())

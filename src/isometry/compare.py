@@ -2,21 +2,25 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from isometry.config import RunConfig, read_yaml
+from isometry.config import RunConfig
 from isometry.engine import execute
 from isometry.errors import UserError
-from isometry.parsing import parse_run, recipe_path, with_overrides
+from isometry.geometry import last_block_maps
+from isometry.parsing import parse, recipe_path, with_overrides
 from isometry.report import (
     comparison_markdown,
     comparison_picture,
     comparison_row,
     comparison_table,
+    maps_picture,
     models_table,
 )
 
@@ -71,10 +75,12 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
             given = replace(plan, teacher=f"local-dir:{out}/teacher/student") if teacher and _has_teacher(plan) else plan
             run = replace(given, seed=seed, out=str(out / name / f"seed-{seed}"))
             label = f"{name} · seed {seed}" if config.seeds > 1 else name
-            figures.setdefault(name, []).append(_result(run, console, label))
+            others = [{**rows[-1], "model": other, "role": "companion"} for other, rows in figures.items() if other != name]
+            figures.setdefault(name, []).append(_result(run, console, label, others))
     rows = summarise(figures, config.baseline)
     models = model_rows(figures, teacher)
     write(out, rows, models, config.baseline)
+    draw_geometry(out, base, models, config.first_seed)
     console.print(models_table(models))
     if config.seeds > 1:
         console.print(comparison_table(rows))
@@ -116,17 +122,34 @@ def write(out: Path, rows: list[Row], models: list[Row], baseline: str) -> None:
     comparison_picture(out / "comparison.png", rows, title="Top-1 by variant", baseline=baseline)
 
 
+def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> None:
+    """``geometry.png``: the relation maps of every model's last block, on the same validation images."""
+    folders = {
+        row["model"]: f"local-dir:{out / 'teacher' if row['model'] == 'teacher' else out / row['model'] / f'seed-{seed}'}/student"
+        for row in models
+    }
+    maps = last_block_maps(folders, base)
+    first = next(iter(maps.values()))
+    captions = {
+        row["model"]: f"{row['top1']:.1f} % · {row['params'] / 1e3:,.0f} k parameters"
+        + ("" if maps[row["model"]] is first else f"\ngap {np.mean((maps[row['model']] - first) ** 2):.4f}")
+        for row in models
+    }
+    title = "Relations between the patches of the same images, last block"
+    maps_picture(out / "geometry.png", maps, captions, title)
+
+
 def _base(config: CompareConfig, recipe: str) -> RunConfig:
     if not config.base:
         raise UserError(f"--config {recipe}: names no base recipe")
-    base = parse_run(["--config", str(recipe_path(config.base, recipe))], "compare", "")
+    base = parse(RunConfig, ["--config", str(recipe_path(config.base, recipe))])
     return with_overrides(base, config.overrides, "--overrides")
 
 
 def _teacher(config: CompareConfig, recipe: str, out: Path, console: Console) -> Row | None:
     if config.teacher_recipe is None:
         return None
-    plan = parse_run(["--config", str(recipe_path(config.teacher_recipe, recipe))], "compare", "")
+    plan = parse(RunConfig, ["--config", str(recipe_path(config.teacher_recipe, recipe))])
     known = {key: value for key, value in config.overrides.items() if key not in ("losses", "taps")}
     plan = with_overrides(plan, known, "--overrides")
     return _result(replace(plan, out=str(out / "teacher")), console, "teacher")
@@ -136,11 +159,11 @@ def _has_teacher(plan: RunConfig) -> bool:
     return any(name != "ce" for name in plan.losses)
 
 
-def _result(run: RunConfig, console: Console, label: str) -> Row:
+def _result(run: RunConfig, console: Console, label: str, companions: Sequence[Row] = ()) -> Row:
     folder = Path(run.out)
     summary = folder / "summary.json"
     if not summary.is_file():
-        outcome = execute(replace(run, resume=(folder / "config.yaml").is_file()), console, label)
+        outcome = execute(replace(run, resume=(folder / "config.yaml").is_file()), console, label, companions)
         if outcome is None:
             raise UserError("isometry compare runs in one process; use torchrun with distill")
     row = next(row for row in json.loads(summary.read_text(encoding="utf-8")) if row["role"] == "student")
@@ -156,8 +179,3 @@ def _say_where(console: Console, out: Path, figures: dict[str, list[Row]]) -> No
     reports = sorted((out / last).glob("seed-*/report.html"))
     if reports:
         console.print(f"Report   {reports[0]}", highlight=False, soft_wrap=True)
-
-
-def recipe_values(recipe: str) -> dict[str, Any]:
-    """The keys of a comparison's recipe."""
-    return read_yaml(recipe)

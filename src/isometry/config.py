@@ -21,7 +21,7 @@ class DataConfig:
     data_dir: str | None = None
     """Image folder: train/ and val/ (each with one folder per class), or one folder that is split."""
     dataset: str = ""
-    """`digits` (embedded), empty for an image folder, or a scheme of timm's create_dataset (torch/..., hfds/..., wds/...)."""
+    """`digits` (embedded), empty for an image folder, or a scheme of timm (torch/..., hfds/..., wds/...)."""
     train_split: str = "train"
     """Name of the training split."""
     val_split: str = "validation"
@@ -31,7 +31,7 @@ class DataConfig:
     class_map: str | None = None
     """File that maps class names to indices (timm's class_map)."""
     dataset_download: bool = False
-    """Let torch/ and hfids/ data sets download themselves."""
+    """Let torch/ and hfds/ data sets download themselves."""
     skip_bad_images: bool = False
     """Replace unreadable images by their neighbours, count and name them, instead of stopping."""
     batch_size: int = 128
@@ -89,9 +89,9 @@ class ModelConfig:
     """The model that trains (the student, where there is a teacher)."""
 
     model: str = ""
-    """timm name, local-dir:PATH or hf-hub:NAME. `--student` is another name for it."""
+    """timm name, local-dir:PATH or hf-hub:NAME."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of timm's constructor, e.g. depth, embed_dim, patch_size. Also `--student-kwargs`."""
+    """Arguments of timm's constructor, e.g. depth, embed_dim, patch_size."""
     pretrained: bool = False
     """Start from timm's pretrained weights (local-dir: and hf-hub: always start from theirs)."""
     initial_checkpoint: str | None = None
@@ -127,7 +127,7 @@ class TeacherConfig:
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of timm's constructor for the teacher."""
     teacher_weights: str = "pretrained"
-    """`pretrained` (timm's), a file (safetensors, or a checkpoint that loads weights-only), or `none` for a dry run."""
+    """`pretrained` (timm's), a file (safetensors, or what torch loads weights-only), or `none` (dry run)."""
     losses: dict[str, float | dict[str, Any]] = field(default_factory=dict)
     """Terms and weights: `--losses.whole 4`; options as `--losses.soft.temperature 2`. 0 takes a term out."""
     reduction: Reduction = "mean"
@@ -212,7 +212,17 @@ ALIASES = {"student": "model", "student_kwargs": "model_kwargs", "b": "batch_siz
 """Other names of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = frozenset(
-    {"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log_tensorboard", "log_wandb"}
+    {
+        "resume",
+        "out",
+        "device",
+        "workers",
+        "pin_mem",
+        "log_interval",
+        "recovery_interval",
+        "log_tensorboard",
+        "log_wandb",
+    }
 )
 """Options that don't change what a run computes, and so may change when it goes on."""
 
@@ -263,4 +273,8 @@ def canonical(name: str) -> str:
 def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     """(name, old, new) of every option that differs and matters to what the run computes."""
     before, now = asdict(old), asdict(new)
-    return [(name, before[name], now[name]) for name in now if name not in FREE_ON_RESUME and before[name] != now[name]]
+    return [
+        (name, before[name], now[name])
+        for name in now
+        if name not in FREE_ON_RESUME and before[name] != now[name]
+    ]

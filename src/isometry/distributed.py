@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from isometry.errors import UserError
 
@@ -30,6 +31,22 @@ class World:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Element-wise mean of a tensor over the processes, on its device."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def gather(self, value: list[int]) -> list[list[int]]:
+        """Every process's list, by rank."""
+        if self.size == 1:
+            return [value]
+        lists: list[list[int]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(lists, value)
+        return lists
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

@@ -1,5 +1,6 @@
 """A config in, a finished run out: the one path that `train`, `distill` and `compare` share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -7,14 +8,21 @@ from rich.console import Console
 from isometry.assemble import assemble
 from isometry.config import RunConfig
 from isometry.distributed import World, join_world
-from isometry.errors import UserError
-from isometry.outcome import Outcome, finish
+from isometry.outcome import Outcome, Row, finish
 from isometry.runfolder import RunFolder
 from isometry.train import Trainer
 
 
-def execute(config: RunConfig, console: Console, label: str = "") -> Outcome | None:
+def execute(
+    config: RunConfig, console: Console, label: str = "", companions: Sequence[Row] = ()
+) -> Outcome | None:
     """Runs a config to its end and writes its folder; None in processes that are not the main one.
+
+    Args:
+        config: the run.
+        console: where a person watches.
+        label: the run's name on the progress bar; its folder's name if empty.
+        companions: rows of other runs for the report's table.
 
     Raises:
         UserError: bad input, or a loss that is not finite.
@@ -34,7 +42,7 @@ def execute(config: RunConfig, console: Console, label: str = "") -> Outcome | N
             if trainer.state.unreadable:
                 names = sorted(set(trainer.state.unreadable))
                 console.print(f"{len(names)} unreadable images were skipped: {', '.join(names[:20])}", soft_wrap=True)
-            outcome = finish(trainer, folder)
+            outcome = finish(trainer, folder, companions)
         return outcome
     finally:
         world.close()
@@ -44,6 +52,3 @@ def _train_along(config: RunConfig, console: Console, world: World, label: str) 
     run = assemble(config, world)
     trainer = Trainer(run, None, world, None, label)
     trainer.fit()
-
-
-__all__ = ["Outcome", "UserError", "execute"]

@@ -1,58 +1,60 @@
 """Extra places for the metrics: TensorBoard and Weights & Biases, for those who have them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
 
-Logger = Callable[[Mapping[str, Any] | None], None]
-"""Called with each epoch's row of metrics, and with None at the end."""
+Logger = Callable[[Mapping[str, Any]], None]
+"""Called with each epoch's row of metrics."""
 
 
-def open_loggers(config: RunConfig) -> list[Logger]:
-    """The loggers that the config asks for.
+@contextmanager
+def open_loggers(config: RunConfig) -> Iterator[Logger]:
+    """The loggers that the config asks for, as one; closed at the end, however it comes.
 
     Raises:
         UserError: the library is not installed.
     """
-    loggers: list[Logger] = []
-    if config.log_tensorboard:
-        loggers.append(_tensorboard(config))
-    if config.log_wandb:
-        loggers.append(_wandb(config))
-    return loggers
+    with ExitStack() as stack:
+        loggers = []
+        if config.log_tensorboard:
+            loggers.append(_tensorboard(config, stack))
+        if config.log_wandb:
+            loggers.append(_wandb(config, stack))
+
+        def log(row: Mapping[str, Any]) -> None:
+            for logger in loggers:
+                logger(row)
+
+        yield log
 
 
-def _tensorboard(config: RunConfig) -> Logger:
+def _tensorboard(config: RunConfig, stack: ExitStack) -> Logger:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--log-tensorboard: not installed; pip install 'isometry[tensorboard]'") from error
-    writer = SummaryWriter(f"{config.out}/tensorboard")
+    writer = stack.enter_context(SummaryWriter(f"{config.out}/tensorboard"))
 
-    def log(row: Mapping[str, Any] | None) -> None:
-        if row is None:
-            writer.close()
-            return
+    def log(row: Mapping[str, Any]) -> None:
         for name, value in row.items():
             writer.add_scalar(name, value, row["step"])
 
     return log
 
 
-def _wandb(config: RunConfig) -> Logger:
+def _wandb(config: RunConfig, stack: ExitStack) -> Logger:
     try:
         import wandb
     except ImportError as error:
         raise UserError("--log-wandb: not installed; pip install 'isometry[wandb]'") from error
-    run = wandb.init(project="isometry", config=asdict(config), dir=config.out)
+    run = stack.enter_context(wandb.init(project="isometry", config=asdict(config), dir=config.out))
 
-    def log(row: Mapping[str, Any] | None) -> None:
-        if row is None:
-            run.finish()
-        else:
-            run.log(dict(row), step=row["step"])
+    def log(row: Mapping[str, Any]) -> None:
+        run.log(dict(row), step=row["step"])
 
     return log

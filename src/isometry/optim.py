@@ -1,9 +1,10 @@
 """timm's optimizers and schedules, from a config."""
 
+from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 
@@ -15,23 +16,54 @@ from isometry.objective import Objective
 def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Optimizer:
     """timm's optimizer of that name over all that trains; fused where it has that, else in foreach form where it can.
 
+    Weight decay spares biases, norms, and what the student itself exempts (timm's ``no_weight_decay``: position
+    embeddings and class tokens, as in DeiT, arXiv:2012.12877).
+
     Raises:
         UserError: timm has no such optimizer, or it refuses a value.
     """
-    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    options: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "momentum": config.momentum,
+    }
     if config.opt_eps is not None:
         options["eps"] = config.opt_eps
     if config.opt_betas is not None:
         options["betas"] = tuple(config.opt_betas)
+    groups = partial(
+        param_groups_weight_decay, weight_decay=config.weight_decay, no_weight_decay_list=_exempt(objective)
+    )
+    refusal: Exception | None = None
     for speed in ({"fused": True}, {"foreach": True}, {}):
         try:
-            return create_optimizer_v2(objective.trainable_module, opt=config.opt, **options, **speed)
-        except (TypeError, RuntimeError):
+            optimizer = create_optimizer_v2(
+                objective.trainable_module, opt=config.opt, param_group_fn=groups, **options, **speed
+            )
+        except (TypeError, RuntimeError) as error:
             # This optimizer has no such form, or not on this device.
-            continue
+            refusal = error
         except (ValueError, AssertionError) as error:
             raise UserError(f"--opt {config.opt}: {' '.join(str(error).split())}") from error
-    raise UserError(f"--opt {config.opt}: timm could not build it with lr, weight decay and momentum")
+        else:
+            if getattr(optimizer, "is_second_order", False):
+                raise UserError(
+                    f"--opt {config.opt}: needs second derivatives, which the loop does not compute"
+                )
+            return optimizer
+    raise UserError(
+        f"--opt {config.opt}: timm could not build it from these options ({refusal})"
+    ) from refusal
+
+
+def _exempt(objective: Objective) -> list[str]:
+    """Names of the trainable parameters that the student wants without weight decay."""
+    student = objective.student
+    wanted = student.no_weight_decay() if hasattr(student, "no_weight_decay") else set()
+    spared = {id(parameter) for name, parameter in student.named_parameters() if name in wanted}
+    return [
+        name for name, parameter in objective.trainable_module.named_parameters() if id(parameter) in spared
+    ]
 
 
 def build_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> Scheduler:

@@ -3,30 +3,29 @@
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from isometry.assemble import Run, build_student
+from isometry.assemble import Run
 from isometry.checkpoint import load_checkpoint, write_atomically
 from isometry.config import config_to_yaml
-from isometry.data import Batch, make_loaders
+from isometry.data import make_loaders
 from isometry.evaluate import accuracy
-from isometry.functional import linear_cka, relation_map
+from isometry.geometry import first_images, run_geometry
 from isometry.models import save_model
 from isometry.profile import images_per_second, macs, parameter_count
-from isometry.report import RelationMaps, ReportData, write_report
+from isometry.report import ReportData, write_report
 from isometry.runfolder import RunFolder
-from isometry.taps import TappedModel, block_count, tokens_on_grid
 from isometry.train import Trainer
 
-IMAGES_SHOWN = 2
-IMAGES_COMPARED = 64
+Row = dict[str, Any]
+
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,19 @@ class Outcome:
 
     folder: Path
     report: Path
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
     @property
-    def student(self) -> dict[str, Any]:
+    def student(self) -> Row:
         """The row of the model that was trained."""
         return next(row for row in self.rows if row["role"] == "student")
 
 
-def finish(trainer: Trainer, folder: RunFolder) -> Outcome:
-    """Exports the best student, measures it and the teacher, and writes ``summary.json`` and ``report.html``."""
+def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) -> Outcome:
+    """Exports the best student, measures it and the teacher, and writes ``summary.json`` and ``report.html``.
+
+    ``companions`` are rows of other runs that the report's table shows beside this one's.
+    """
     run = trainer.run
     student = run.student
     parts, _ = load_checkpoint(folder.best)
@@ -62,20 +64,21 @@ def finish(trainer: Trainer, folder: RunFolder) -> Outcome:
     rows = measure(trainer)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
     report = folder.path / "report.html"
-    write_report(report, report_data(trainer, folder, rows))
+    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]]))
     return Outcome(folder.path, report, rows)
 
 
-def measure(trainer: Trainer) -> list[dict[str, Any]]:
+def measure(trainer: Trainer) -> list[Row]:
     """Rows of the table: teacher (if it was loaded) and student. Accuracy is on the test part, where there is one."""
     run = trainer.run
     rows = []
     if run.teacher is not None:
         teacher = run.teacher.to(trainer.world.device).eval()
-        rows.append({"model": f"teacher {short_name(run.config.teacher)}", "role": "teacher", **_figures(trainer, teacher)})
+        rows.append({"model": f"teacher {architecture(teacher)}", "role": "teacher", **_figures(trainer, teacher)})
+    name = architecture(run.student)
     rows.append(
         {
-            "model": f"student {short_name(run.config.model)}" if run.teacher is not None else short_name(run.config.model),
+            "model": f"student {name}" if run.teacher is not None else name,
             "role": "student",
             **_figures(trainer, run.student),
             "seconds": trainer.state.seconds,
@@ -84,17 +87,17 @@ def measure(trainer: Trainer) -> list[dict[str, Any]]:
     return rows
 
 
-def short_name(name: str) -> str:
-    """A model's name without the path of a local folder."""
-    return Path(name.removeprefix("local-dir:")).name if name.startswith("local-dir:") else name
+def architecture(model: nn.Module) -> str:
+    """timm's name of a model, also of one that came from a folder."""
+    return str(model.pretrained_cfg["architecture"])
 
 
-def _figures(trainer: Trainer, model: nn.Module) -> dict[str, Any]:
+def _figures(trainer: Trainer, model: nn.Module) -> Row:
     run = trainer.run
     is_teacher = model is run.teacher
     view = trainer.objective.teacher_view if is_teacher else None
     size = (view.channels, *view.size) if view is not None else run.spec.input_size
-    figures: dict[str, Any] = {
+    figures: Row = {
         "params": parameter_count(model),
         "macs": macs(model, size),
         "images_per_s": images_per_second(model, size),
@@ -110,11 +113,11 @@ def _figures(trainer: Trainer, model: nn.Module) -> dict[str, Any]:
     return figures
 
 
-def report_data(trainer: Trainer, folder: RunFolder, rows: list[dict[str, Any]]) -> ReportData:
+def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportData:
     """Everything that the report shows."""
     run, config = trainer.run, trainer.config
     where = config.dataset or Path(config.data_dir or "").name
-    taught = f"{short_name(config.model)} ◄ {short_name(config.teacher)}" if config.teacher else short_name(config.model)
+    taught = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
     geometry = _geometry(trainer) if run.objective.pairs else {}
     notes = list(run.notes)
     if trainer.state.unreadable:
@@ -150,68 +153,12 @@ def _facts(run: Run, trainer: Trainer) -> list[tuple[str, str]]:
     return facts
 
 
-@torch.no_grad()
 def _geometry(trainer: Trainer) -> dict[str, Any]:
-    """Relation maps of the tapped blocks and CKA of all blocks, before and after training, on the same images."""
-    run, objective = trainer.run, trainer.objective
-    batch = _first_images(trainer)
-    images, _ = trainer.preprocess.normalise(batch)
-    teacher, view = objective.teacher, objective.teacher_view
-    assert teacher is not None and view is not None
-    before, _ = build_student(trainer.config)
-    before.to(images.device)
-    features = {}
-    for name, model, seen in (
-        ("teacher", teacher, view(images)),
-        ("before", before, images),
-        ("after", run.student, images),
-    ):
-        blocks = list(range(block_count(model, name)))
-        features[name] = [f.float() for f in TappedModel(model, blocks).eval()(seen)[1]]
-    maps = []
-    for pair in objective.pairs:
-        drawn = {}
-        for name in features:
-            block = pair.teacher.block if name == "teacher" else pair.student.block
-            tokens_BNC = tokens_on_grid(features[name][block][:IMAGES_SHOWN], pair.grid)
-            drawn[name] = relation_map(_thin(tokens_BNC).flatten(0, 1)).cpu().numpy()
-        maps.append(
-            RelationMaps(
-                block=f"block {pair.student.block + 1} ◄ {pair.teacher.block + 1}",
-                **drawn,
-                gap_before=float(np.mean((drawn["before"] - drawn["teacher"]) ** 2)),
-                gap_after=float(np.mean((drawn["after"] - drawn["teacher"]) ** 2)),
-            )
-        )
-    return {
-        "relations": maps,
-        "cka_before": _cka(features["before"], features["teacher"]),
-        "cka_after": _cka(features["after"], features["teacher"]),
-        "student_blocks": [str(b + 1) for b in range(len(features["after"]))],
-        "teacher_blocks": [str(b + 1) for b in range(len(features["teacher"]))],
-    }
-
-
-def _first_images(trainer: Trainer) -> Batch:
-    part = trainer.loaders.val or trainer.loaders.test
-    batch = next(iter(part)) if part is not None else next(trainer.loaders.train.epoch(0))
-    n = min(len(batch), IMAGES_COMPARED)
-    return Batch(batch.images[:n], batch.targets[:n], batch.indices[:n], [])
-
-
-def _thin(tokens_BNC: Tensor, most: int = 98) -> Tensor:
-    """At most ``most`` tokens an image, evenly spaced, so that a map can be seen."""
-    stride = -(-tokens_BNC.shape[1] // most)
-    return tokens_BNC[:, ::stride]
-
-
-def _cka(student: list[Tensor], teacher: list[Tensor]) -> np.ndarray:
-    """CKA of every student block with every teacher block, over tokens on the coarser grid of the two."""
-    values = np.zeros((len(student), len(teacher)))
-    for i, s in enumerate(student):
-        for j, t in enumerate(teacher):
-            grid = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
-            values[i, j] = float(
-                linear_cka(tokens_on_grid(s, grid).flatten(0, 1), tokens_on_grid(t, grid).flatten(0, 1))
-            )
-    return values
+    objective = trainer.objective
+    assert objective.teacher is not None
+    assert objective.teacher_view is not None
+    part = trainer.loaders.val if trainer.loaders.val is not None else trainer.loaders.train.epoch(0)
+    images, _ = trainer.preprocess.normalise(first_images(next(iter(part))))
+    return run_geometry(
+        trainer.config, objective.pairs, trainer.run.student, objective.teacher, objective.teacher_view, images
+    )

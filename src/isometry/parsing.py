@@ -1,4 +1,4 @@
-"""Command lines and recipes -> RunConfig. jsonargparse checks names and types; this file speaks timm's dialect to it.
+"""Command lines and recipes -> RunConfig. jsonargparse checks values; this file speaks timm's dialect to it.
 
 timm's users write ``--batch-size 64``, ``--amp``, ``--scale 0.5 1.0`` and ``--model-kwargs depth=6``.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,35 +19,43 @@ from isometry.errors import UserError
 
 Config = TypeVar("Config")
 
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "values one after another",
+    dict: "names with values of the right kind",
+}
+"""Types in words."""
 
-def parse(kind: type[Config], arguments: list[str], command: str, about: str) -> Config:
+
+def parse(kind: type[Config], arguments: list[str]) -> Config:
     """The configuration of class ``kind`` (a dataclass) that a command line asks for.
 
     The command line beats the YAML file that ``--config`` names, which beats the defaults.
 
     Raises:
         UserError: an unknown option or recipe key (near names are given), or a value of another type.
-        SystemExit: with 0, after ``--help``.
     """
-    parser = jsonargparse.ArgumentParser(prog=f"isometry {command}", description=about, exit_on_error=False)
-    parser.add_class_arguments(kind, as_group=False)
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(_help(parser))
-        raise SystemExit(0)
+    parser = _parser(kind)
     words, recipe = _take_config(_split_equals(arguments))
-    values = read_yaml(recipe) if recipe else {}
-    _check_keys(kind, values, recipe)
+    base = _read_recipe(kind, parser, recipe) if recipe else parser.get_defaults()
     try:
-        base = parser.parse_object(values)
         parsed = parser.parse_args(list(_translate(kind, words)), namespace=base)
         return _build(kind, parsed)
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(kind, str(error))) from error
 
 
-def parse_run(arguments: list[str], command: str, about: str) -> RunConfig:
+def parse_run(arguments: list[str], command: str = "", about: str = "") -> RunConfig:
     """A RunConfig; see :func:`parse`."""
-    return parse(RunConfig, arguments, command, about)
+    return parse(RunConfig, arguments)
+
+
+def recipe_named(arguments: list[str]) -> str:
+    """The file that ``--config`` names; empty where there is none."""
+    return _take_config(_split_equals(arguments))[1] or ""
 
 
 def with_overrides(config: RunConfig, overrides: dict[str, Any], where: str) -> RunConfig:
@@ -58,22 +66,34 @@ def with_overrides(config: RunConfig, overrides: dict[str, Any], where: str) -> 
     """
     values = {canonical(str(key)): value for key, value in overrides.items()}
     _check_keys(RunConfig, values, where)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(RunConfig, as_group=False)
+    parser = _parser(RunConfig)
     try:
         return _build(RunConfig, parser.parse_object({**dataclasses.asdict(config), **values}))
     except jsonargparse.ArgumentError as error:
         raise UserError(f"{where}: {_one_line(RunConfig, str(error))}") from error
 
 
+def _parser(kind: type[Any]) -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, as_group=False)
+    return parser
+
+
+def _read_recipe(kind: type[Any], parser: jsonargparse.ArgumentParser, recipe: str) -> jsonargparse.Namespace:
+    values = read_yaml(recipe)
+    _check_keys(kind, values, f"--config {recipe}")
+    try:
+        return parser.parse_object(values)
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"--config {recipe}: {_one_line(kind, str(error))}") from error
+
+
 def _build(kind: type[Config], parsed: jsonargparse.Namespace) -> Config:
-    hints = typing.get_type_hints(kind)
     values = parsed.as_dict()
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        nested = hints[field.name]
-        if dataclasses.is_dataclass(nested) and isinstance(values[field.name], dict):
-            values[field.name] = nested(**values[field.name])
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    for name, hint in typing.get_type_hints(kind).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            values[name] = hint(**values[name])
+    return kind(**values)
 
 
 def _split_equals(arguments: list[str]) -> list[str]:
@@ -93,15 +113,22 @@ def _take_config(words: list[str]) -> tuple[list[str], str | None]:
     return words[:at] + words[at + 2 :], words[at + 1]
 
 
-def _check_keys(kind: type, values: dict[str, Any], where: str | None) -> None:
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
+def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
+    known = typing.get_type_hints(kind)
+    for key, value in values.items():
         if key not in known:
-            raise UserError(f"{where}: {key}: no such key{_near(key, known)}")
+            raise UserError(f"{where}: {key}: no such key{_near(key, [*known, *ALIASES])}")
+        if not dataclasses.is_dataclass(known[key]):
+            continue
+        parts = typing.get_type_hints(known[key])
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {key}: must hold {' and '.join(parts)}, not {value!r}")
+        for part in value.keys() - parts.keys():
+            raise UserError(f"{where}: {key}.{part}: no such key{_near(str(part), parts)}")
 
 
-def _near(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, [*known, *ALIASES], n=2)
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -123,8 +150,18 @@ def _translate(kind: type, words: list[str]) -> Iterator[str]:
         if head not in hints:
             options = [field.replace("_", "-") for field in hints]
             near = get_close_matches(head.replace("_", "-"), options, n=2)
-            hint = f"; did you mean {' or '.join('--' + n for n in near)}?" if near else "; --help lists them all"
+            hint = (
+                f"; did you mean {' or '.join('--' + n for n in near)}?"
+                if near
+                else "; --help lists them all"
+            )
             raise UserError(f"{word}: no such option{hint}")
+        if dataclasses.is_dataclass(hints[head]):
+            parts = [f"{head}.{field}" for field in typing.get_type_hints(hints[head])]
+            if name not in parts:
+                raise UserError(
+                    f"{word}: no such option; there are {', '.join('--' + part for part in parts)}"
+                )
         yield from _spell(name, hints[head], values, word)
 
 
@@ -186,13 +223,8 @@ def _words_for(hint: Any) -> str:
         if typing.get_origin(member) is typing.Literal:
             words += [str(choice) for choice in typing.get_args(member)]
         elif member is not type(None):
-            plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-            words.append(plain.get(member, str(member)))
+            words.append(WORDS.get(typing.get_origin(member) or member, str(member)))
     return " or ".join(words)
-
-
-def _help(parser: jsonargparse.ArgumentParser) -> str:
-    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), parser.format_help())
 
 
 def recipe_path(path: str, beside: str | Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,18 +19,32 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one image: half of the floating-point operations that torch counts in matrix products.
+    """Multiply-accumulates of one image: half of the FLOPs that torch counts in matrix products.
 
-    Attention runs as plain matrix products here, because torch counts the fused kernel of the CPU as 0.
+    Counted on shapes alone (torch's meta device) where the architecture allows it: the same number.
     """
     was_training = model.training
     model.eval()
-    parameter = next(model.parameters())
-    image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
-    # With autograd on: the counter follows modules through graph hooks, and fails on parameters without a graph.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(image)
-    model.train(was_training)
+    try:
+        return _count(model, input_size, torch.device("meta"))
+    except Exception:
+        # A forward that looks at values, or that mixes in tensors of its own, has to be run in earnest.
+        return _count(model, input_size, next(model.parameters()).device)
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.device) -> int:
+    # Detached: the counter follows modules through graph hooks, and fails on parameters without a graph.
+    state = {
+        name: torch.empty_like(tensor, device=device) if device.type == "meta" else tensor.detach()
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    image = torch.zeros(1, *input_size, device=device, dtype=next(model.parameters()).dtype)
+    # As plain matrix products: the fused attention of the CPU counts as 0.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        functional_call(model, state, (image,))
     return counter.get_total_flops() // 2
 
 
@@ -37,7 +52,7 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
 def images_per_second(
     model: nn.Module, input_size: tuple[int, int, int], batch_size: int = 64, seconds: float = 0.5
 ) -> float:
-    """Images a second in eval mode: the median over batches timed for about ``seconds``, after one warm-up batch."""
+    """Images a second in eval mode: median over batches, for about ``seconds``, after a warm-up batch."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -88,18 +103,23 @@ def step_memory(
     input_size: tuple[int, int, int],
     batch_size: int,
     *,
-    moments: int,
+    moments: float,
     moving_average: bool,
+    amp_dtype: torch.dtype | None = None,
     probe: int = 2,
 ) -> StepMemory:
     """Memory of a training step, from what autograd really keeps for ``probe`` images, scaled to the batch.
+
+    Gradients count in full, though they come as activations go; workspaces of single operations don't:
+    within a third of the allocator's peak at 16 images and more (tests/test_profile.py measures it).
 
     Args:
         objective: student, teacher and terms.
         input_size: (C, H, W) of an image.
         batch_size: images a step.
-        moments: tensors of a parameter's shape that the optimizer keeps (AdamW: 2).
+        moments: numbers that the optimizer keeps a parameter (AdamW: 2).
         moving_average: whether an EMA is kept.
+        amp_dtype: mixed precision's type, or None without it.
         probe: images to try.
     """
     kept: dict[int, int] = {}
@@ -116,7 +136,8 @@ def step_memory(
     was_training = objective.training
     objective.train()
     buffers = {name: value.clone() for name, value in objective.student.named_buffers()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         objective(images, labels)
     for name, value in objective.student.named_buffers():
         value.copy_(buffers[name])
@@ -127,7 +148,7 @@ def step_memory(
     return StepMemory(
         weights=weights,
         gradients=weights,
-        optimizer=moments * weights,
+        optimizer=round(moments * weights),
         moving_average=weights if moving_average else 0,
         teacher=sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher is not None else 0,
         activations=activations,

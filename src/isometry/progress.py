@@ -6,7 +6,14 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -20,8 +27,10 @@ class Reporter(Protocol):
     ) -> None: ...
     def step(self, done: int, epoch: int) -> None:
         """``done`` steps of all are done."""
+
     def losses(self, values: Mapping[str, float]) -> None:
         """The terms as last read."""
+
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch has ended with this row of metrics."""
 
@@ -65,11 +74,12 @@ class Live:
 
 
 class Lines:
-    """A line at most every ten seconds, and one for the last epoch."""
+    """A line now and then: after an epoch or within a long one, at most every ten seconds, and for the last epoch."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
-        self._console, self._label = console, label
-        self._steps, self._epochs, self._first, self._done = steps, epochs, done, done
+        self._console, self._label, self._epochs = console, label, epochs
+        self._steps, self._first, self._done = steps, done, done
+        self._epoch = 0
         self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -79,25 +89,28 @@ class Lines:
         return None
 
     def step(self, done: int, epoch: int) -> None:
-        self._done = done
+        self._done, self._epoch = done, epoch + 1
 
     def losses(self, values: Mapping[str, float]) -> None:
-        """Shown with the epoch's line."""
+        if self._is_time():
+            self._print(self._epoch, terms_text(values))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if now - self._shown < SECONDS_BETWEEN_LINES and self._done < self._steps:
-            return
-        self._shown = now
-        a_step = (now - self._start) / max(1, self._done - self._first)
-        left = a_step * (self._steps - self._done)
-        terms = {key.removeprefix("train/"): value for key, value in row.items() if key.startswith("train/")}
-        self._console.print(
-            f"{self._label} · epoch {row['epoch']}/{self._epochs} · {left:.0f} s left · {terms_text(terms)} · "
-            f"{score_text(row)}".rstrip(" ·"),
-            highlight=False,
-            soft_wrap=True,
-        )
+        if self._is_time() or self._done >= self._steps:
+            terms = {
+                key.removeprefix("train/"): value for key, value in row.items() if key.startswith("train/")
+            }
+            self._print(row["epoch"], terms_text(terms), score_text(row))
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES
+
+    def _print(self, epoch: int, *rest: str) -> None:
+        self._shown = time.monotonic()
+        a_step = (self._shown - self._start) / max(1, self._done - self._first)
+        left = f"{a_step * (self._steps - self._done):.0f} s left"
+        words = [self._label, f"epoch {epoch}/{self._epochs}", left, *rest]
+        self._console.print(" · ".join(word for word in words if word), highlight=False, soft_wrap=True)
 
 
 class Silent:

@@ -4,19 +4,30 @@ import csv
 import fcntl
 import io
 import json
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from isometry.checkpoint import write_atomically
+from isometry.checkpoint import disk_trouble, has_checkpoint, reason, write_atomically
 from isometry.config import RunConfig, changed_options, config_to_yaml, read_saved
 from isometry.errors import UserError
 
 Row = dict[str, Any]
 
 
+def last_checkpoint(out: str | Path) -> Path:
+    """Checkpoint of the latest save of the run in ``out``."""
+    return Path(out) / "last"
+
+
 class RunFolder:
     """``with RunFolder(config) as folder``: the folder of the run, locked against other runs until the block ends.
+
+    A new run that fails before its first save leaves the folder as it was found, so that the mended command can be given
+    as it is.
 
     Raises:
         UserError: another process is using the folder, it holds another run, or it can't be written.
@@ -25,14 +36,15 @@ class RunFolder:
     def __init__(self, config: RunConfig) -> None:
         if not config.out:
             raise UserError("--out: no folder given for the run, e.g. --out runs/first")
-        self.resume = config.resume
         self.path = Path(config.out)
         self.metrics = Metrics(self.path)
+        self._resume = config.resume
+        self._new = False
 
     @property
     def last(self) -> Path:
         """Checkpoint of the latest save."""
-        return self.path / "last"
+        return last_checkpoint(self.path)
 
     @property
     def best(self) -> Path:
@@ -46,61 +58,80 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         try:
+            if self._resume and not self.path.is_dir():
+                raise UserError(f"--resume: there is no run in {self.path} (no such folder)")
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = self._lock_file.open("a")
         except OSError as error:
-            raise UserError(f"--out {self.path}: can't be written ({error.strerror})") from error
+            raise UserError(f"--out {self.path}: can't be written ({reason(error)})") from error
         try:
             # The kernel lets go of this lock when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise UserError(f"--out {self.path}: another run is writing here; choose another folder") from error
+            taken = isinstance(error, BlockingIOError)
+            why = "another run is writing here" if taken else f"can't be locked ({reason(error)})"
+            raise UserError(f"--out {self.path}: {why}; choose another folder") from error
         try:
             self._refuse_other_contents()
         except UserError:
-            self._leave()
+            self._leave(failed=True)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
+        self._leave(failed=kind is not None and issubclass(kind, Exception))
 
     def begin(self, config: RunConfig) -> None:
-        """Writes ``config.yaml``; when resuming, checks that the run is the one that was begun.
+        """Writes ``config.yaml``; where a run was begun, checks that it is this one.
 
         Raises:
-            UserError: an option that matters has changed; the message names it.
+            UserError: options that matter have changed; the message names them.
         """
-        if self.resume:
-            changed = changed_options(RunConfig(**read_saved(self.config)), config)
-            if changed:
-                name, old, new = changed[0]
-                raise UserError(
-                    f"--resume: {name} was {old!r} in {self.path} and is {new!r} now; take it back, or start a new --out"
-                )
+        if not self.config.is_file():
+            self._new = True
+            write_atomically(self.config, config_to_yaml(config))
             return
-        write_atomically(self.config, config_to_yaml(config))
+        changed = changed_options(RunConfig(**read_saved(self.config)), config)
+        if changed:
+            told = ", ".join(
+                f"--{name.replace('_', '-')} was {old!r} and is {new!r} now" for name, old, new in changed
+            )
+            raise UserError(
+                f"--resume: not the run in {self.path}: {told}; take it back, or start a new --out"
+            )
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
 
     def _refuse_other_contents(self) -> None:
-        if self.resume:
-            if not self.config.is_file():
-                raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")
-            return
-        holds = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        # What a run leaves that was killed before it began.
+        traces = {self._lock_file.name, f"{self.config.name}.new"}
+        holds = sorted({path.name for path in self.path.iterdir()} - traces)
         if self.config.is_file():
-            raise UserError(f"--out {self.path}: holds another run; add --resume to go on with it, or choose another")
-        if holds:
+            if not self._resume:
+                raise UserError(
+                    f"--out {self.path}: holds another run; add --resume to go on with it, or choose another"
+                )
+        elif holds and self._resume:
+            raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")
+        elif holds:
             raise UserError(f"--out {self.path}: is not empty (it holds {holds[0]}); choose another folder")
 
-    def _leave(self) -> None:
-        """Lets go of the folder; one in which nothing was begun is left as it was found."""
-        lock = self.path / ".lock"
+    def _leave(self, failed: bool) -> None:
+        if failed and self._new and not has_checkpoint(self.last):
+            for folder in (self.last, self.best):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (self.config, self.metrics.csv, self.metrics.jsonl):
+                file.unlink(missing_ok=True)
         if not self.config.is_file():
-            lock.unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
+            self.config.with_name(f"{self.config.name}.new").unlink(missing_ok=True)
+            self._lock_file.unlink(missing_ok=True)
+            # It may hold what was there before.
+            with suppress(OSError):
                 self.path.rmdir()
         self._lock.close()
 
@@ -113,19 +144,25 @@ class Metrics:
         self.jsonl = folder / "metrics.jsonl"
 
     def append(self, row: Row) -> None:
-        """Adds a row; every row has the same keys."""
+        """Adds a row; every row has the same keys.
+
+        Raises:
+            UserError: the disk is full.
+        """
         line = io.StringIO()
         writer = csv.DictWriter(line, fieldnames=list(row), lineterminator="\n")
         if not self.csv.exists() or self.csv.stat().st_size == 0:
             writer.writeheader()
         writer.writerow(row)
-        try:
-            with self.csv.open("a", encoding="utf-8", newline="") as file:
-                file.write(line.getvalue())
-            with self.jsonl.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise UserError(f"{self.csv.parent}: could not write metrics ({error.strerror})") from error
+        for path, text in ((self.csv, line.getvalue()), (self.jsonl, json.dumps(row) + "\n")):
+            with (
+                disk_trouble(path, "make room and go on with --resume"),
+                path.open("a", encoding="utf-8") as file,
+            ):
+                file.write(text)
+                file.flush()
+                # The checkpoint that counts these bytes must not reach the disk before them.
+                os.fsync(file.fileno())
 
     def rows(self) -> list[Row]:
         """All rows so far."""
@@ -138,8 +175,15 @@ class Metrics:
         return {path.name: path.stat().st_size if path.exists() else 0 for path in (self.csv, self.jsonl)}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Cuts both files back to where they were when a checkpoint was saved."""
+        """Cuts both files back to where they were when a checkpoint was saved; to nothing without sizes.
+
+        Raises:
+            UserError: a file is shorter than it was then.
+        """
+        now = self.sizes()
         for path in (self.csv, self.jsonl):
+            size = sizes.get(path.name, 0)
+            if now[path.name] < size:
+                raise UserError(f"{path}: has lost rows that were there at the last save; put the file back")
             if path.exists():
-                with path.open("rb+") as file:
-                    file.truncate(sizes.get(path.name, 0))
+                os.truncate(path, size)

@@ -25,7 +25,9 @@ class StopWish:
 
     def __enter__(self) -> "StopWish":
         try:
-            self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._old = {
+                number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+            }
         except ValueError:
             self._old = {}
         return self

@@ -13,7 +13,7 @@ from PIL import Image
 
 from isometry.config import DataConfig
 from isometry.data import Batch, TrainLoader, find_sources, make_loaders
-from isometry.data.batches import BatchReader
+from isometry.data.batches import BatchReader, Request
 from isometry.data.digits import open_digits
 from isometry.data.order import EvalRequests, TrainRequests, epoch_order
 from isometry.data.parts import MapPart
@@ -80,6 +80,17 @@ def test_seed_and_epoch_both_matter():
     for one, other in pairwise(runs):
         assert not torch.equal(one[0].indices, other[0].indices)
         assert not torch.equal(one[0].images, other[0].images)
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_position():
+    def image(seed: int, epoch: int, position: int) -> torch.Tensor:
+        transform = train_transform(DIGITS, GREY8)
+        reader = BatchReader(open_digits()[0], transform, "L", seed=seed, skip_bad_images=False)
+        return reader[Request(epoch, position, [7])].images
+
+    torch.testing.assert_close(image(1, 2, 3), image(1, 2, 3), rtol=0, atol=0)
+    for other in (image(2, 2, 3), image(1, 3, 3), image(1, 2, 4)):
+        assert not torch.equal(image(1, 2, 3), other)
 
 
 def test_global_generators_are_left_alone():

@@ -144,6 +144,15 @@ def test_streams_are_a_function_of_seed_and_epoch(tmp_path: Path):
     assert not torch.equal(first[0].images, stream_epoch(config, seed=2)[0].images)
 
 
+def test_stream_shards_are_dealt_anew_each_epoch(tmp_path: Path):
+    write_shards(tmp_path)
+    config = folder_config(tmp_path, dataset="wds/shards", workers=2, batch_size=16, no_aug=True)
+    loader = make_loaders(find_sources(config), config, RGB16, seed=1).train
+    first_workers = [next(loader.epoch(epoch)).images for epoch in range(5)]
+    contents = {frozenset(image.numpy().tobytes() for image in images) for images in first_workers}
+    assert len(contents) > 1
+
+
 def test_stream_evaluation_sees_every_image_once(tmp_path: Path):
     write_shards(tmp_path)
     config = folder_config(tmp_path, dataset="wds/shards", workers=2, validation_batch_size=5)

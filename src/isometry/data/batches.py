@@ -77,7 +77,7 @@ class BatchReader(Dataset[Batch | UserError]):
                     indices.append(used)
         except UserError as error:
             return error
-        return Batch(torch.stack(images), torch.tensor(targets), torch.tensor(indices), unreadable)
+        return Batch(stack(images), torch.tensor(targets), torch.tensor(indices), unreadable)
 
     def _readable(self, index: int, unreadable: list[str]) -> tuple[Image.Image, int, int]:
         """(image, target, index) of the first image from ``index`` on, around the end, that can be read."""
@@ -97,6 +97,14 @@ class BatchReader(Dataset[Batch | UserError]):
         raise UserError(
             f"none of the {len(self.part)} images can be read, e.g. {unreadable[0]}: check the files"
         )
+
+
+def stack(images: list[torch.Tensor]) -> torch.Tensor:
+    """Images uint8 (C,H,W) -> one batch (B,C,H,W)."""
+    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
+    # on one thread, by NumPy: torch.stack's threads take 60 times as long where other work holds the cores
+    np.stack([image.numpy() for image in images], out=batch.numpy())
+    return batch
 
 
 def reseed(seed: int) -> None:

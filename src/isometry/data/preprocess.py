@@ -37,6 +37,7 @@ class Preprocess:
             self._erase = RandomErasing(
                 config.reprob, mode=config.remode, max_count=config.recount, device=str(device)
             )
+        self._smoothing = config.smoothing
         self._mix = None
         if config.mixup > 0 or config.cutmix > 0:
             self._mix = Mixup(
@@ -66,6 +67,8 @@ class Preprocess:
         if self._erase is not None:
             images_BCHW = self._erase(images_BCHW)
         if self._mix is None:
+            if self._smoothing > 0 and self.num_classes is not None:
+                return images_BCHW, mixup_target(targets_B, self.num_classes, smoothing=self._smoothing)
             return images_BCHW, targets_B
         return self._mixed(self._mix, images_BCHW, targets_B)
 

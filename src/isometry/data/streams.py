@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from isometry.data.batches import Batch, reseed
+from isometry.data.batches import Batch, reseed, stack
 from isometry.data.loader import Batches
 from isometry.data.parts import DECODE_ERRORS, UNLABELLED, StreamPart, first_line
 from isometry.data.transforms import Transform
@@ -67,7 +67,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
             reseed(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
             images.append(self.transform(image.convert(self.mode)))
             targets.append(UNLABELLED if target is None else int(target))
-        return Batch(torch.stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])
+        return Batch(stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])
 
 
 class TrainStream:

@@ -48,6 +48,15 @@ class Loss(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward()")
 
 
+def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:
+    """Raises ValueError unless both sides have the same images and the same grid of tokens."""
+    if student_BNC.ndim != 3 or student_BNC.shape[:2] != teacher_BNC.shape[:2]:
+        raise ValueError(
+            f"student tokens {tuple(student_BNC.shape)} and teacher tokens {tuple(teacher_BNC.shape)} "
+            "must be (images, tokens, channels) of the same images and the same grid"
+        )
+
+
 def available() -> dict[str, type[Loss]]:
     """Every loss by its file's name."""
     return dict(_discover())

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isometry.losses.base import Loss
+from isometry.losses.base import Loss, check_same_tokens
 
 
 class Embedding(Loss):
@@ -20,4 +20,5 @@ class Embedding(Loss):
         self.projection = nn.Linear(student_width, teacher_width)
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        check_same_tokens(student_BNC, teacher_BNC)
         return F.mse_loss(self.projection(student_BNC).float(), teacher_BNC.float())

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction
+from isometry.losses.base import Loss, Reduction, check_same_tokens
 
 
 class InterImage(Loss):
@@ -20,5 +20,6 @@ class InterImage(Loss):
         self.reduction = reduction
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        check_same_tokens(student_BNC, teacher_BNC)
         per_position = gram_gap(student_BNC.transpose(0, 1), teacher_BNC.transpose(0, 1)).mean()
         return per_position if self.reduction == "paper" else per_position / student_BNC.shape[0] ** 2

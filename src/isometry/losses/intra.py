@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction
+from isometry.losses.base import Loss, Reduction, check_same_tokens
 
 
 class IntraImage(Loss):
@@ -20,5 +20,6 @@ class IntraImage(Loss):
         self.reduction = reduction
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        check_same_tokens(student_BNC, teacher_BNC)
         per_image = gram_gap(student_BNC, teacher_BNC).mean()
         return per_image if self.reduction == "paper" else per_image / student_BNC.shape[1] ** 2

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction
+from isometry.losses.base import Loss, Reduction, check_same_tokens
 
 
 class RandomPatches(Loss):
@@ -31,6 +31,7 @@ class RandomPatches(Loss):
         self.generator = generator
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        check_same_tokens(student_BNC, teacher_BNC)
         student_MC, teacher_MC = student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1)
         drawn = torch.randperm(len(student_MC), generator=self.generator)[: self.k].to(student_MC.device)
         gap = gram_gap(student_MC[drawn], teacher_MC[drawn])

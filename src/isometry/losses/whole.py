@@ -4,7 +4,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction
+from isometry.losses.base import Loss, Reduction, check_same_tokens
 
 
 class WholeBatch(Loss):
@@ -25,6 +25,7 @@ class WholeBatch(Loss):
         self.reduction = reduction
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+        check_same_tokens(student_BNC, teacher_BNC)
         spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         gap = gram_gap(
             student_BNC.flatten(0, 1),

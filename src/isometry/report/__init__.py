@@ -6,6 +6,7 @@ Nothing here knows of models, losses or the loop; a caller gathers the figures a
 from isometry.report.comparison import comparison_picture
 from isometry.report.data import RelationMaps, ReportData
 from isometry.report.headline import headline
+from isometry.report.maps import maps_picture
 from isometry.report.page import render_report, write_report
 from isometry.report.summary import comparison_row, interval, paired_gains
 from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
@@ -19,6 +20,7 @@ __all__ = [
     "comparison_table",
     "headline",
     "interval",
+    "maps_picture",
     "models_markdown",
     "models_table",
     "paired_gains",

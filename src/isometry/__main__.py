@@ -1,0 +1,8 @@
+"""`python -m isometry`, and so `torchrun -m isometry`."""
+
+import sys
+
+from isometry.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

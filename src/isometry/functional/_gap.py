@@ -1,0 +1,285 @@
+"""The gap between two relation maps as autograd functions: the numerics behind ``relations.gram_gap``.
+
+Shape suffixes: P problems (leading dimensions, flattened), N tokens, R tokens of one tile, C channels of
+one side, Z = Cs + Ct channels of both, S = 2 sides (student, teacher).
+
+The channel form rests on ‖AAᵀ − BBᵀ‖²_F = ‖AᵀA‖²_F + ‖BᵀB‖²_F − 2‖AᵀB‖²_F, as linear CKA does (Kornblith et
+al., 2019, https://arxiv.org/abs/1905.00414), and neuron selectivity transfer with a quadratic kernel (Huang
+& Wang, 2017, https://arxiv.org/abs/1707.01219). Both sides stand next to each other in one matrix
+Z = [A | B], and each channel has a sign, + for the student's and − for the teacher's. Then, with G = ZᵀZ,
+
+    gap = Σ_jk sign_j sign_k G_jk²,        d gap / d Z = 4 Z (sign signᵀ ∘ G).
+
+Large and nearly equal numbers are subtracted here, and their rounding is kept out of the difference in four
+ways: sums over tiles of tokens are float64; each token is split into its part along an axis that dominates
+its side (a common mean direction, one massive channel) and the small rest, which alone goes through float32
+products; the gradient along that axis is kept apart; and long float32 sums are made of short ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed import ProcessGroup
+
+# Tokens in a tile: on a CPU a tile stays in the cache; elsewhere launching kernels costs more than memory
+# traffic.
+_CPU_ROWS, _ROWS = 512, 4096
+# Numbers in a tile, which bounds the scratch memory when there are many problems.
+_TILE = 2**21
+# Columns of a block of G. Only blocks on and above the diagonal are computed: narrow ones save more work,
+# wide ones multiply faster.
+_GRAM_BLOCK = 96
+# Terms summed in float32 at a time in the gradient's products.
+_SUM_BLOCK = 64
+
+
+class TokenGap(torch.autograd.Function):
+    """D = AAᵀ − BBᵀ, gap = ‖D‖²_F, d gap / d A = 4DA, d gap / d B = −4DB."""
+
+    @staticmethod
+    def forward(ctx: Any, student_PNC: Tensor, teacher_PNC: Tensor, dtype: torch.dtype) -> Tensor:
+        problems, n_tokens, _ = student_PNC.shape
+        gap_P = student_PNC.new_zeros(problems, dtype=torch.float64)
+        with full_precision(student_PNC.device):
+            difference_PNN = student_PNC.new_empty(problems, n_tokens, n_tokens, dtype=dtype)
+            for some, _ in _tiles(student_PNC, teacher_PNC, whole=True):
+                a_PNC, _ = normalise(student_PNC[some], dtype)
+                b_PNC, _ = normalise(teacher_PNC[some], dtype)
+                map_PNN = torch.bmm(a_PNC, a_PNC.mT)
+                torch.baddbmm(map_PNN, b_PNC, b_PNC.mT, alpha=-1, out=difference_PNN[some])
+                row_norms_PN = torch.linalg.vector_norm(difference_PNN[some], dim=-1)
+                gap_P[some] = row_norms_PN.double().square().sum(-1)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(student_PNC, teacher_PNC, difference_PNN)
+        return gap_P.to(result_dtype(student_PNC, teacher_PNC))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
+        student_PNC, teacher_PNC, difference_PNN = ctx.saved_tensors
+        grads: list[Tensor | None] = [None, None, None]
+        with full_precision(student_PNC.device):
+            for side, (tokens_PNC, sign) in enumerate(((student_PNC, 4.0), (teacher_PNC, -4.0))):
+                if not ctx.needs_input_grad[side]:
+                    continue
+                grad_PNC = torch.empty_like(tokens_PNC)
+                for some, _ in _tiles(student_PNC, teacher_PNC, whole=True):
+                    unit_PNC, inverse_PN1 = normalise(tokens_PNC[some], difference_PNN.dtype)
+                    slope_PNC = torch.bmm(difference_PNN[some], unit_PNC)
+                    for _ in range(2):  # the second time takes out what rounding left of a large radial part
+                        radial_PN1 = (slope_PNC * unit_PNC).sum(-1, keepdim=True)
+                        slope_PNC.addcmul_(unit_PNC, radial_PN1, value=-1)
+                    scale_PN1 = inverse_PN1 * (sign * grad_P[some, None, None]).to(inverse_PN1)
+                    grad_PNC[some] = slope_PNC.mul_(scale_PN1)
+                grads[side] = grad_PNC
+        return tuple(grads)
+
+
+class ChannelGap(torch.autograd.Function):
+    """The gap and its gradient from G = ZᵀZ, as the module's docstring says."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student_PNC: Tensor, teacher_PNC: Tensor, dtype: torch.dtype, group: ProcessGroup | None
+    ) -> Tensor:
+        with full_precision(student_PNC.device):
+            axes = [_dominant_axis(tokens, dtype) for tokens in (student_PNC, teacher_PNC)]
+            gram_PZZ = _gram(student_PNC, teacher_PNC, axes, dtype)
+            if group is not None:
+                gram_PZZ = _all_reduce(gram_PZZ, group)
+            signs_Z = _signs(student_PNC, teacher_PNC)
+            gap_P = (gram_PZZ.square() @ signs_Z @ signs_Z).clamp_min(0)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes)
+        ctx.dtype, ctx.ranks = dtype, 1 if group is None else group.size()
+        return gap_P.to(result_dtype(student_PNC, teacher_PNC))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
+        student_PNC, teacher_PNC, gram_PZZ, *axes = ctx.saved_tensors
+        sides = [(0, student_PNC), (1, teacher_PNC)]
+        grads = {side: torch.empty_like(tokens) for side, tokens in sides if ctx.needs_input_grad[side]}
+        signs_Z = _signs(student_PNC, teacher_PNC)
+        with full_precision(student_PNC.device):
+            slope_PZZ = 4 * ctx.ranks * grad_P[:, None, None] * torch.outer(signs_Z, signs_Z) * gram_PZZ
+            slopes = {side: _Slope.of(slope_PZZ, axes, side, ctx.dtype) for side in grads}
+            for some, rows in _tiles(student_PNC, teacher_PNC):
+                tile = _split(student_PNC[some, rows], teacher_PNC[some, rows], axes, some, ctx.dtype)
+                for side, grad_PNC in grads.items():
+                    grad_PNC[some, rows] = slopes[side].tangent(tile, side, some)
+        return grads.get(0), grads.get(1), None, None
+
+
+class _Tile(NamedTuple):
+    """Some tokens of both sides, split: unit token = along · axis + rest."""
+
+    units: list[Tensor]  # per side (P, R, C)
+    inverse_norms: list[Tensor]  # per side (P, R, 1)
+    channels: list[slice]  # per side, its channels in Z
+    along: Tensor  # (P, R, S)
+    rest: Tensor  # (P, R, Z)
+
+
+class _Slope(NamedTuple):
+    """What takes Z to the gradient of one side's unit tokens: that side's columns of 4 (sign signᵀ ∘ G).
+
+    Their component along the side's axis is kept apart: where the axis dominates it is far larger than the
+    rest, and nearly all of it is radial and drops out of the gradient, which its rounding error would not.
+    """
+
+    axis: Tensor  # (P, 1, C)
+    rest_across: Tensor  # (P, Z, C), from rest to the gradient's part orthogonal to the axis
+    along_across: Tensor  # (P, S, C), from along to the same
+    rest_axial: Tensor  # (P, Z, 1), from rest to the gradient's coefficient of the axis
+    along_axial: Tensor  # (P, S, 1), from along to the same, float64
+
+    @classmethod
+    def of(cls, slope_PZZ: Tensor, axes: list[Tensor], side: int, dtype: torch.dtype) -> "_Slope":
+        n_student = axes[0].shape[-1]
+        slope_PZC = slope_PZZ[..., :n_student] if side == 0 else slope_PZZ[..., n_student:]
+        axis_PC1 = axes[side].double().mT
+        squared_P11 = axis_PC1.square().sum(1, keepdim=True)  # is 1 only up to float32's rounding
+        axial_PZ1 = slope_PZC @ axis_PC1 / torch.where(squared_P11 > 0, squared_P11, 1)
+        across_PZC = slope_PZC - axial_PZ1 @ axis_PC1.mT
+        axes_PSZ = _block_axes(axes)
+        along_across = (axes_PSZ @ across_PZC).to(dtype)
+        return cls(axes[side], across_PZC.to(dtype), along_across, axial_PZ1.to(dtype), axes_PSZ @ axial_PZ1)
+
+    def tangent(self, tile: _Tile, side: int, some: slice) -> Tensor:
+        """Gradient of the raw tokens: (slope − unit (unit · slope)) / norm, slope = across + axial · axis."""
+        unit, along, rest = tile.units[side], tile.along[..., side, None], tile.rest[..., tile.channels[side]]
+        across = torch.bmm(tile.along, self.along_across[some])
+        for start in range(0, tile.rest.shape[-1], _SUM_BLOCK):
+            block = slice(start, start + _SUM_BLOCK)
+            across.baddbmm_(tile.rest[..., block], self.rest_across[some, block])
+        axial = torch.bmm(tile.along.double(), self.along_axial[some])
+        axial = (axial + torch.bmm(tile.rest, self.rest_axial[some])).to(along)
+        radial = (across * rest).sum(-1, keepdim=True)
+        # The axis' own tangent is |unit|² axis − (unit · axis) unit = (rest · unit) axis − (unit · axis)
+        # rest, in which nothing large cancels.
+        on_axis = axial * (rest * unit).sum(-1, keepdim=True) - along * radial
+        across.addcmul_(rest, radial + axial * along, value=-1).addcmul_(on_axis, self.axis[some])
+        return across.mul_(tile.inverse_norms[side])
+
+
+def _gram(student_PNC: Tensor, teacher_PNC: Tensor, axes: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """G = ZᵀZ, (P, Z, Z) in float64."""
+    problems, width = len(student_PNC), student_PNC.shape[-1] + teacher_PNC.shape[-1]
+    rest_PZZ = student_PNC.new_zeros(problems, width, width, dtype=torch.float64)
+    mixed_PSZ = student_PNC.new_zeros(problems, 2, width, dtype=torch.float64)
+    along_PSS = student_PNC.new_zeros(problems, 2, 2, dtype=torch.float64)
+    for some, rows in _tiles(student_PNC, teacher_PNC):
+        tile = _split(student_PNC[some, rows], teacher_PNC[some, rows], axes, some, dtype)
+        for start in range(0, width, _GRAM_BLOCK):
+            block = slice(start, start + _GRAM_BLOCK)
+            rest_PZZ[some, block, start:] += torch.bmm(tile.rest[..., block].mT, tile.rest[..., start:])
+        mixed_PSZ[some] += torch.bmm(tile.along.mT, tile.rest)
+        along_PRS = tile.along.double()
+        along_PSS[some] += torch.bmm(along_PRS.mT, along_PRS)
+    axes_PSZ = _block_axes(axes)
+    mixed_PZZ = mixed_PSZ.mT @ axes_PSZ
+    upper_PZZ = rest_PZZ.triu_()
+    return upper_PZZ + upper_PZZ.triu(1).mT + mixed_PZZ + mixed_PZZ.mT + axes_PSZ.mT @ along_PSS @ axes_PSZ
+
+
+def _split(
+    student_PRC: Tensor, teacher_PRC: Tensor, axes: list[Tensor], some: slice, dtype: torch.dtype
+) -> _Tile:
+    width, n_student = student_PRC.shape[-1] + teacher_PRC.shape[-1], student_PRC.shape[-1]
+    channels = [slice(0, n_student), slice(n_student, width)]
+    rest_PRZ = student_PRC.new_empty(*student_PRC.shape[:-1], width, dtype=dtype)
+    along_PRS = student_PRC.new_empty(*student_PRC.shape[:-1], 2, dtype=dtype)
+    units, inverse_norms = [], []
+    for side, tokens_PRC in enumerate((student_PRC, teacher_PRC)):
+        unit_PRC, inverse_PR1 = normalise(tokens_PRC, dtype)
+        axis_P1C, along_PR1 = axes[side][some], along_PRS[..., side, None]
+        along_PR1.copy_(unit_PRC @ axis_P1C.mT)
+        torch.addcmul(unit_PRC, along_PR1, axis_P1C, value=-1, out=rest_PRZ[..., channels[side]])
+        units.append(unit_PRC)
+        inverse_norms.append(inverse_PR1)
+    return _Tile(units, inverse_norms, channels, along_PRS, rest_PRZ)
+
+
+def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, steps: int = 6) -> Tensor:
+    """(P, 1, C): about the leading right singular vector of the unit tokens, by power iteration on a sample.
+
+    The results are the same for any axis but for rounding, so a rough one will do.
+    """
+    stride = max(1, -(-tokens_PNC.shape[1] // rows))
+    sample_PRC, _ = normalise(tokens_PNC[:, ::stride], dtype)
+    strongest_P11 = sample_PRC.square().sum(1, keepdim=True).argmax(-1, keepdim=True)
+    start_PR1 = sample_PRC.gather(-1, strongest_P11.expand(-1, sample_PRC.shape[1], -1))
+    axis_P1C, _ = normalise(start_PR1.mT @ sample_PRC, dtype)
+    for _ in range(steps):
+        axis_P1C, _ = normalise((axis_P1C @ sample_PRC.mT) @ sample_PRC, dtype)
+    return axis_P1C
+
+
+def _block_axes(axes: list[Tensor]) -> Tensor:
+    """(P, S, Z) in float64: each side's axis in its own channels, zeros in the other's."""
+    student_P1C, teacher_P1C = (axis.double() for axis in axes)
+    student_P1Z = torch.cat([student_P1C, torch.zeros_like(teacher_P1C)], dim=-1)
+    teacher_P1Z = torch.cat([torch.zeros_like(student_P1C), teacher_P1C], dim=-1)
+    return torch.cat([student_P1Z, teacher_P1Z], dim=1)
+
+
+def _signs(student_PNC: Tensor, teacher_PNC: Tensor) -> Tensor:
+    signs_Z = student_PNC.new_ones(student_PNC.shape[-1] + teacher_PNC.shape[-1], dtype=torch.float64)
+    signs_Z[student_PNC.shape[-1] :] = -1
+    return signs_Z
+
+
+def _all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
+    """The sum over ranks, in one call; of a symmetric matrix only the upper triangle travels."""
+    row, column = torch.triu_indices(*gram_PZZ.shape[1:], device=gram_PZZ.device)
+    upper = gram_PZZ[:, row, column]
+    torch.distributed.all_reduce(upper, group=group)
+    gram_PZZ[:, row, column] = upper
+    gram_PZZ[:, column, row] = upper
+    return gram_PZZ
+
+
+def normalise(tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Unit tokens and inverse norms (..., 1) in ``dtype``, both zero for a zero token; differentiable."""
+    # Norms in float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared
+    # by all relations of its token, and by all tokens that are alike, so it doesn't average out.
+    norm = torch.linalg.vector_norm(tokens.double(), dim=-1, keepdim=True)
+    is_zero = norm < torch.finfo(dtype).tiny  # whose inverse would overflow
+    inverse = torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
+    return tokens.to(dtype) * inverse, inverse
+
+
+def _tiles(student_PNC: Tensor, teacher_PNC: Tensor, whole: bool = False) -> Iterator[tuple[slice, slice]]:
+    """Slices of problems and of tokens that cover them all; ``whole`` keeps a problem's tokens together."""
+    problems, n_tokens, n_student = student_PNC.shape
+    rows = n_tokens if whole else _CPU_ROWS if student_PNC.device.type == "cpu" else _ROWS
+    rows = max(1, min(rows, n_tokens))
+    some = max(1, _TILE // (rows * max(1, n_student + teacher_PNC.shape[-1])))
+    for problem in range(0, problems, some):
+        for row in range(0, n_tokens, rows):
+            yield slice(problem, problem + some), slice(row, row + rows)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Float32 products in float32: no autocast, no TF32 on CUDA, no bfloat16 on CPU; as it was afterwards."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def result_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any tensor is, float32 otherwise."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

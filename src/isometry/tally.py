@@ -1,0 +1,54 @@
+"""The losses of an epoch: kept on the device, read from it once a logging interval, never let through when not finite."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from isometry.distributed import World
+
+
+class NotFinite(Exception):
+    """A loss is not finite: at which ``step``, in which ``terms``, on which ``images`` of the training part."""
+
+    def __init__(self, step: int, terms: list[str], images: list[int]) -> None:
+        super().__init__(f"step {step}: {', '.join(terms)}")
+        self.step, self.terms, self.images = step, terms, images
+
+
+class Tally:
+    """Adds up the terms ``names`` over an epoch's steps, as means over the processes: the same in every process.
+
+    ``sums`` holds what was read so far.
+    """
+
+    def __init__(self, names: Sequence[str], world: World) -> None:
+        self.names, self.world = list(names), world
+        self.sums = [0.0] * len(self.names)
+        self._unread: list[tuple[int, Tensor, list[int]]] = []
+
+    def add(self, step: int, values_T: Tensor, images: list[int]) -> None:
+        """Takes the terms (T,) of a step on some images; waits for nothing."""
+        self._unread.append((step, values_T, images))
+
+    def read(self, flag: bool = False) -> tuple[dict[str, float], bool]:
+        """The terms of the latest step, and whether ``flag`` is up in any process.
+
+        One synchronisation, the flag included; none when nothing was added since the last reading.
+
+        Raises:
+            NotFinite: in every process alike. What came before that step is in the sums.
+        """
+        if not self._unread:
+            return {}, False
+        unread, self._unread = self._unread, []
+        table_ST = torch.stack([values_T for _, values_T, _ in unread])
+        flags_S1 = torch.full((len(unread), 1), float(flag), device=table_ST.device)
+        rows = self.world.mean(torch.cat([table_ST, flags_S1], dim=1)).tolist()
+        for (step, _, images), (*row, _) in zip(unread, rows, strict=True):
+            bad = [name for name, value in zip(self.names, row, strict=True) if not math.isfinite(value)]
+            if bad:
+                raise NotFinite(step, bad, [image for share in self.world.gather(images) for image in share])
+            self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
+        return dict(zip(self.names, rows[-1], strict=False)), rows[-1][-1] > 0

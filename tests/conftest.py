@@ -1,0 +1,15 @@
+"""Fixtures that many tests share."""
+
+from pathlib import Path
+
+import pytest
+from helpers import TINY_TEACHER, run
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved teacher of the digits, hardly trained: give it as ``local-dir:PATH``."""
+    folder = tmp_path_factory.mktemp("teacher")
+    ended = run("train", *TINY_TEACHER, "--epochs", "1", "--out", str(folder / "run"), said=folder / "said")
+    assert ended.code == 0, ended.err
+    return folder / "run" / "student"

@@ -1,0 +1,210 @@
+"""Small runs for tests, each in a process of its own, as a person's would be."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from isometry import outcome
+from isometry.assemble import assemble
+from isometry.cli import main
+from isometry.config import RunConfig
+from isometry.distributed import World
+from isometry.parsing import parse
+from isometry.runfolder import RunFolder
+from isometry.train import Trainer
+
+TEACHER_KWARGS = ("patch_size=4", "embed_dim=32", "depth=2", "depth_token_only=1", "num_heads=2", "init_values=0.1")
+STUDENT_KWARGS = ("patch_size=4", "embed_dim=16", "depth=2", "num_heads=2", "mlp_ratio=2")
+
+DIGITS = (
+    "--dataset digits --img-size 8 --in-chans 1 --batch-size 150 --validation-batch-size 500 --workers 0 --hflip 0 "
+    "--color-jitter 0 --scale 0.6 1 --ratio 0.8 1.25 --crop-pct 1 --warmup-epochs 0 --lr 1e-3 --device cpu"
+).split()
+"""Six steps an epoch, on every augmentation that the recipes use."""
+
+TINY_TEACHER = [*DIGITS, "--model", "cait_xxs24_224", "--model-kwargs", *TEACHER_KWARGS]
+TINY_STUDENT = [*DIGITS, "--student", "vit_tiny_patch16_224", "--student-kwargs", *STUDENT_KWARGS]
+
+SECONDS_TO_WAIT = 120
+"""A run that takes longer hangs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: its exit code (minus the signal, if that ended it), and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(*words: str, environment: dict[str, str] | None = None) -> Ended:
+    """``python -m isometry WORDS``, from the shell's point of view; it takes seconds to import everything."""
+    done = subprocess.run(
+        [sys.executable, "-m", "isometry", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_TO_WAIT,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class Started:
+    """``isometry WORDS`` in a process of its own that has everything imported already; see :func:`start`."""
+
+    def __init__(self, process: BaseProcess, said: Path) -> None:
+        self.process, self._said = process, said
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def wait(self) -> Ended:
+        """Waits for its end."""
+        self.process.join(SECONDS_TO_WAIT)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {SECONDS_TO_WAIT} s; it said: {self._read('err')}")
+        return Ended(self.process.exitcode, self._read("out"), self._read("err"))
+
+    def _read(self, stream: str) -> str:
+        return self._said.with_suffix(f".{stream}").read_text(encoding="utf-8")
+
+
+def start(*words: str, said: Path, prepare: Callable[[], None] | None = None) -> Started:
+    """Starts ``isometry WORDS`` without waiting for it.
+
+    Args:
+        words: the command line.
+        said: where its output goes: ``SAID.out`` and ``SAID.err``.
+        prepare: called in the process first, e.g. to make something fail; a function of a module, or a partial of one.
+    """
+    # Forked from a process that has imported everything but computed nothing: autograd can't be forked once used.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["isometry.cli", "helpers"])
+    process = context.Process(target=_run, args=(list(words), str(said), prepare))
+    process.start()
+    return Started(process, said)
+
+
+def run(*words: str, said: Path, prepare: Callable[[], None] | None = None) -> Ended:
+    """``isometry WORDS`` to its end; see :func:`start`."""
+    return start(*words, said=said, prepare=prepare).wait()
+
+
+def _run(words: list[str], said: str, prepare: Callable[[], None] | None) -> None:
+    for number, stream in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{said}.{stream}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+    torch.set_num_threads(1)
+    # Loading processes start as they do from the command line, not as this process was started.
+    multiprocessing.set_start_method("fork", force=True)
+    # Measuring takes a second, and no test here looks at it.
+    outcome.images_per_second = lambda model, size: 1.0
+    if prepare is not None:
+        prepare()
+    code = main(words)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+FILE_EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"})
+
+
+def watch_files(folder: str, journal: str, die_at: int = 0) -> None:
+    """Writes what this process is about to do to files in ``folder`` into ``journal``, a line each.
+
+    Before line number ``die_at`` (from 1) it is killed.
+    """
+    lines = 0
+    owner = os.getpid()
+    paper = os.open(journal, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal lines
+        if event not in FILE_EVENTS or os.getpid() != owner or not str(details[0]).startswith(folder):
+            return
+        lines += 1
+        if lines == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.write(paper, f"{event} {str(details[0]).removeprefix(folder)}\n".encode())
+
+    sys.addaudithook(hook)
+
+
+def call_at(target: str, number: int, action: Callable[[], None]) -> None:
+    """Makes the ``number``-th call (from 1) of ``module:Class.method`` do ``action`` first."""
+    module, _, path = target.partition(":")
+    owner: Any = __import__(module, fromlist=["_"])
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    original = getattr(owner, name)
+    calls = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            action()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def send_self(number: int) -> None:
+    """Sends this process a signal."""
+    os.kill(os.getpid(), number)
+
+
+def signalled_at_step(step: int, number: signal.Signals) -> Callable[[], None]:
+    """For ``prepare``: the process gets the signal as its step ``step`` (from 1) begins."""
+    return partial(call_at, "isometry.train:Trainer.train_step", step, partial(send_self, number))
+
+
+def config_of(*words: str) -> RunConfig:
+    """The RunConfig of a command line."""
+    return parse(RunConfig, list(words))
+
+
+def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu") -> Trainer:
+    """The Trainer of a command line in this process; without a folder it writes nothing."""
+    world = World(0, 1, torch.device(device))
+    run = assemble(config_of(*words), world)
+    return Trainer(run, folder, world, None, "test")
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything in a run folder that must be the same for the same run: tensors by file and name, texts by file.
+
+    Left out: what holds times of day or of the clock (``summary.json``, ``report.html``, the seconds in
+    ``last/checkpoint.json``) and ``config.yaml``, which says how the run was begun.
+    """
+    return dict(_contents(folder))
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or name in ("summary.json", "report.html", "config.yaml", ".lock"):
+            continue
+        if path.suffix == ".safetensors":
+            for key, tensor in load_file(path).items():
+                yield f"{name}:{key}", (tensor.dtype, tensor.shape, tensor.numpy().tobytes())
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            yield name, [line for line in lines if '"seconds"' not in line]

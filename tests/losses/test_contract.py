@@ -1,0 +1,120 @@
+"""What every loss in the folder promises, whoever wrote it."""
+
+import pytest
+import torch
+
+from isometry.errors import UserError
+from isometry.losses import Loss, available, build_loss
+from isometry.losses.base import LOGIT_INPUTS, TOKEN_INPUTS
+
+B, N, K, CS, CT = 4, 6, 5, 8, 12
+NAMES = sorted(available())
+
+
+def built(name: str) -> Loss:
+    torch.manual_seed(0)
+    return build_loss(
+        name, {}, reduction="mean", generator=torch.Generator().manual_seed(0), student_width=CS, teacher_width=CT
+    )
+
+
+def inputs_of(loss: Loss, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"student_tokens": (B, N, CS), "teacher_tokens": (B, N, CT)}
+    made = []
+    for name in loss.inputs:
+        if name == "labels":
+            made.append(torch.randint(K, (B,), generator=generator))
+            continue
+        tensor = torch.randn(shapes.get(name, (B, K)), generator=generator).to(dtype)
+        made.append(tensor.requires_grad_(name.startswith("student")))
+    return made
+
+
+def test_the_losses_of_the_package_are_found_by_their_files_names():
+    assert {"ce", "embedding", "hard", "inter", "intra", "random", "soft", "whole"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_inputs_that_exist(name):
+    loss = available()[name]
+    assert loss.inputs
+    assert set(loss.inputs) <= {*LOGIT_INPUTS, *TOKEN_INPUTS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_gives_a_finite_float32_scalar_that_is_not_negative(name, dtype):
+    loss = built(name).to(dtype)
+    value = loss(*inputs_of(loss, dtype))
+    assert value.shape == ()
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value)
+    assert value >= 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_reaches_the_student_and_is_finite(name):
+    loss = built(name)
+    given = inputs_of(loss)
+    loss(*given).backward()
+    for input_name, tensor in zip(loss.inputs, given, strict=True):
+        if input_name.startswith("student"):
+            assert torch.isfinite(tensor.grad).all()
+            assert tensor.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_is_the_slope(name):
+    loss = built(name).double()
+    given = [t.detach().double() if t.is_floating_point() else t for t in inputs_of(loss)]
+    given[0].requires_grad_()
+    # Random terms must draw alike at every call.
+    state = loss.generator.get_state() if getattr(loss, "generator", None) is not None else None
+
+    def value(student):
+        if state is not None:
+            loss.generator.set_state(state)
+        return loss(student, *given[1:])
+
+    direction = torch.randn(given[0].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(value(given[0]), given[0])
+    # Logit losses compute in float32, so the step is as large as the curvature allows.
+    step = 1e-3
+    with torch.no_grad():
+        slope = (value(given[0] + step * direction) - value(given[0] - step * direction)) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum().double(), slope.double(), rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if available()[n].takes_tokens() and n != "embedding"])
+def test_a_student_with_the_teachers_geometry_has_no_loss(name):
+    tokens = torch.randn(B, N, CS, generator=torch.Generator().manual_seed(5))
+    assert built(name)(tokens, 2 * tokens) < 1e-6
+
+
+def test_a_student_with_the_teachers_logits_has_no_soft_loss():
+    logits = torch.randn(B, K)
+    assert built("soft")(logits, logits) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if len(available()[n].inputs) == 2])
+def test_shapes_that_do_not_fit_are_refused(name):
+    loss = built(name)
+    student, other = inputs_of(loss)
+    with pytest.raises((ValueError, RuntimeError)):
+        loss(student[: B - 1], other)
+
+
+def test_an_unknown_loss_is_refused_with_a_near_name():
+    with pytest.raises(UserError, match=r"losses.whol: no such loss; did you mean whole"):
+        build_loss("whol", {})
+
+
+def test_an_unknown_option_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match=r"losses.soft.temprature: no such option; soft has weight, temperature"):
+        build_loss("soft", {"temprature": 2})
+
+
+def test_a_value_that_the_loss_refuses_is_named():
+    with pytest.raises(UserError, match=r"losses.soft: temperature must be positive, not -1"):
+        build_loss("soft", {"temperature": -1})

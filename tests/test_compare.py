@@ -1,0 +1,147 @@
+"""`isometry compare`: the same seeds for every variant, finished runs kept, figures that add up."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run
+
+from isometry.compare import summarise
+
+COMMON = {
+    "dataset": "digits",
+    "img_size": 8,
+    "in_chans": 1,
+    "epochs": 1,
+    "batch_size": 150,
+    "validation_batch_size": 500,
+    "workers": 0,
+    "warmup_epochs": 0,
+    "device": "cpu",
+}
+
+
+def kwargs(pairs):
+    return {key: float(value) if "." in value else int(value) for key, value in (p.split("=") for p in pairs)}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    student = {**COMMON, "student": "vit_tiny_patch16_224", "student_kwargs": kwargs(STUDENT_KWARGS)}
+    teacher = {**COMMON, "model": "cait_xxs24_224", "model_kwargs": kwargs(TEACHER_KWARGS), "losses": {"ce": 1}}
+    comparison = {
+        "base": "student.yaml",
+        "teacher_recipe": "teacher.yaml",
+        "baseline": "soft",
+        "variants": {
+            "none": {"losses": {"ce": 1}},
+            "soft": {"losses": {"soft": 1}},
+            "whole": {"losses": {"soft": 1, "whole": 4}},
+        },
+    }
+    for name, content in (("student", student), ("teacher", teacher), ("comparison", comparison)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder / "comparison.yaml"
+
+
+def compared(recipe: Path, out: Path, *words: str) -> Ended:
+    return run("compare", "--config", str(recipe), "--out", str(out), *words, said=out.with_name("said"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("compare") / "out"
+    ended = compared(recipe, out, "--seeds", "2")
+    assert ended.code == 0, ended.err
+    assert "gain over soft" in ended.out
+    assert "teacher" in ended.out
+    return out
+
+
+def test_every_variant_ran_with_the_same_seeds(finished):
+    for name in ("none", "soft", "whole"):
+        assert sorted(path.name for path in (finished / name).iterdir()) == ["seed-0", "seed-1"]
+    seeds = {yaml.safe_load((finished / name / "seed-1" / "config.yaml").read_text())["seed"] for name in ("none", "soft")}
+    assert seeds == {1}
+
+
+def test_the_csv_holds_each_seeds_figures_and_gain_over_the_baseline(finished):
+    rows = list(csv.DictReader((finished / "comparison.csv").open()))
+    assert len(rows) == 6
+    top1 = {(row["variant"], row["number"]): float(row["top1"]) for row in rows}
+    for row in rows:
+        if row["variant"] == "soft":
+            assert row["gain"] == ""
+        else:
+            expected = top1[row["variant"], row["number"]] - top1["soft", row["number"]]
+            assert float(row["gain"]) == pytest.approx(expected)
+
+
+def test_the_csv_says_what_the_runs_said(finished):
+    rows = {(r["variant"], r["number"]): float(r["top1"]) for r in csv.DictReader((finished / "comparison.csv").open())}
+    for (name, number), value in rows.items():
+        summary = json.loads((finished / name / f"seed-{number}" / "summary.json").read_text())
+        assert summary[-1]["top1"] == value
+        assert summary[-1]["top1_part"] == "test"
+
+
+def test_pictures_and_markdown_are_there(finished):
+    for name in ("comparison.png", "geometry.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    assert (finished / "comparison.md").read_text().count("|") > 10
+
+
+def test_the_last_variants_report_shows_the_others_beside_it(finished):
+    page = (finished / "whole" / "seed-0" / "report.html").read_text(encoding="utf-8")
+    for name in ("none", "soft"):
+        assert f">{name}<" in page
+
+
+def test_a_second_call_runs_nothing_again_and_more_seeds_are_added(recipe, finished):
+    kept = finished / "soft" / "seed-0" / "last" / "checkpoint.json"
+    before = kept.stat().st_mtime_ns
+    ended = compared(recipe, finished, "--seeds", "3")
+    assert ended.code == 0, ended.err
+    assert kept.stat().st_mtime_ns == before
+    assert (finished / "whole" / "seed-2" / "summary.json").is_file()
+
+
+def test_without_a_teacher_student_and_data_are_the_same_for_a_seed(finished):
+    """A variant changes what it names and nothing else: the first epoch's learning rate and steps agree."""
+    rows = [
+        json.loads((finished / name / "seed-0" / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("none", "soft", "whole")
+    ]
+    assert len({(row["step"], row["lr"]) for row in rows}) == 1
+
+
+def test_gains_are_paired_by_seed():
+    figures = {"soft": [{"top1": 90.0}, {"top1": 80.0}], "whole": [{"top1": 91.0}, {"top1": 83.0}]}
+    soft, whole = summarise(figures, "soft")
+    assert soft["gains"] is None
+    assert whole["gains"] == [1.0, 3.0]
+    assert whole["mean"] == 87.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"variants": {}}, "names no variants"),
+        ({"baseline": "sotf"}, "baseline sotf is none of the variants"),
+        ({"variants": {"a": {"lossez": {"ce": 1}}}, "baseline": "a"}, "lossez"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"variantz": {}}, "variantz"),
+    ],
+)
+def test_a_comparison_that_can_not_be_is_refused_in_one_line(recipe, tmp_path, change, said):
+    content = {**yaml.safe_load(recipe.read_text()), **change}
+    broken = recipe.with_name("broken.yaml")
+    broken.write_text(yaml.safe_dump(content))
+    ended = compared(broken, tmp_path / "out")
+    assert ended.code == 2
+    assert said in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

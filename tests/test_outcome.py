@@ -1,0 +1,105 @@
+"""What a finished run leaves behind, seen by plain timm and by a reader of its files."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from helpers import TINY_STUDENT, run
+from safetensors.torch import load_file
+
+from isometry.geometry import drawn_map
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_teacher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("outcome")
+    words = ["--teacher", f"local-dir:{tiny_teacher}", "--losses.whole", "4", "--losses.soft", "1", "--losses.ce", "1"]
+    ended = run("distill", *TINY_STUDENT, *words, "--epochs", "2", "--out", str(folder / "run"), said=folder / "said")
+    assert ended.code == 0, ended.err
+    for line in ("Folder", "Student", "Report"):
+        assert line in ended.out
+    return folder / "run"
+
+
+def test_every_promised_file_is_there(finished):
+    names = {"config.yaml", "metrics.csv", "metrics.jsonl", "last", "best", "student", "report.html", "summary.json"}
+    assert names <= {path.name for path in finished.iterdir()}
+    assert {path.name for path in (finished / "student").iterdir()} == {"config.json", "model.safetensors"}
+
+
+@torch.no_grad()
+def test_plain_timm_loads_the_student_and_gives_the_best_epochs_logits(finished):
+    model = timm.create_model(f"local-dir:{finished / 'student'}", pretrained=True).eval()
+    assert model.num_classes == 10
+    (best,) = (finished / "best").glob("*.safetensors")
+    twin = timm.create_model(f"local-dir:{finished / 'student'}").eval()
+    twin.load_state_dict(load_file(best))
+    images = torch.randn(3, 1, 8, 8)
+    assert torch.equal(model(images), twin(images))
+
+
+def test_the_student_carries_its_classes_and_its_preprocessing(finished):
+    config = json.loads((finished / "student" / "config.json").read_text())
+    assert config["label_names"] == [str(digit) for digit in range(10)]
+    assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
+    assert config["model_args"]["embed_dim"] == 16
+
+
+def test_metrics_hold_every_term_by_name_in_both_forms(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    table = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for row, cells in zip(rows, table, strict=True):
+        assert {"train/loss", "train/whole", "train/soft", "train/ce", "val/top1", "lr", "step"} <= set(row)
+        assert {key: float(value) for key, value in cells.items()} == row
+        total = 4 * row["train/whole"] + row["train/soft"] + row["train/ce"]
+        assert math.isclose(row["train/loss"], total, rel_tol=1e-5)
+
+
+def test_the_config_is_resolved(finished):
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["taps"] == {"student": [0, 1], "teacher": [0, 1]}
+    assert config["num_classes"] == 10
+    assert config["lr"] == pytest.approx(1e-3)
+
+
+def test_the_summary_reports_the_test_part(finished):
+    teacher, student = json.loads((finished / "summary.json").read_text())
+    assert (teacher["role"], student["role"]) == ("teacher", "student")
+    assert {teacher["top1_part"], student["top1_part"]} == {"test"}
+    assert 0 <= student["top1"] <= 100
+    assert student["params"] < teacher["params"]
+    assert student["seconds"] > 0
+
+
+def test_the_report_shows_maps_layers_and_table(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    for heading in ("Relation maps", "Layer by layer", "Models", "Training"):
+        assert heading in page
+    assert page.count("student before") >= 2
+
+
+def test_a_saved_student_trains_on_in_another_run(finished, tmp_path):
+    """`isometry train --model local-dir:...`: fine-tuning starts from the saved weights."""
+    from helpers import DIGITS
+
+    words = ["--model", f"local-dir:{finished / 'student'}", "--epochs", "1", "--lr", "1e-9", "--min-lr", "0"]
+    ended = run("train", *DIGITS, *words, "--out", str(tmp_path / "run"), said=tmp_path / "said")
+    assert ended.code == 0, ended.err
+    before, after = (load_file(f / "student" / "model.safetensors") for f in (finished, tmp_path / "run"))
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_a_drawn_map_is_small_enough_to_be_seen_and_holds_cosines():
+    features = torch.randn(8, 12, 14, 14)
+    values = drawn_map(features, (14, 14))
+    assert values.shape[0] == values.shape[1] <= 200
+    assert values.min() >= -1.0001
+    assert values.max() <= 1.0001
+    assert values.diagonal() == pytest.approx(1.0, abs=1e-5)

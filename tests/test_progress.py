@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from isometry import progress
+from isometry.progress import Lines, Live, Silent, reporter, score_text, terms_text
+
+ROW = {"epoch": 1, "step": 10, "lr": 1e-3, "train/loss": 1.25, "train/whole": 0.002, "val/top1": 87.5}
+
+
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        """The time now."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that ``progress`` looks at."""
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def paper(terminal: bool = False) -> Console:
+    """A console that keeps what is printed."""
+    return Console(file=io.StringIO(), force_terminal=terminal, width=160)
+
+
+def text(console: Console) -> str:
+    """What was printed."""
+    return console.file.getvalue()
+
+
+def test_a_terminal_gets_a_bar_a_file_lines_and_other_processes_nothing() -> None:
+    assert isinstance(reporter(paper(terminal=True), "run", 10, 1, 0), Live)
+    assert isinstance(reporter(paper(), "run", 10, 1, 0), Lines)
+    assert isinstance(reporter(None, "run", 10, 1, 0), Silent)
+
+
+def test_the_bar_names_the_terms_the_epoch_and_the_score() -> None:
+    console = paper(terminal=True)
+    with reporter(console, "student", 20, 2, 5) as bar:
+        bar.step(10, 0)
+        bar.losses({"loss": 1.25, "whole": 0.002})
+        bar.epoch(ROW)
+    shown = text(console)
+    for words in ("student · epoch 1/2", "10/20", "left", "loss 1.25 whole 0.002", "val top-1 87.5 %"):
+        assert words in shown
+
+
+def test_lines_say_the_time_left_from_where_the_run_went_on(clock: Clock) -> None:
+    console = paper()
+    with reporter(console, "student", 30, 3, 10) as lines:
+        clock.now += 40
+        lines.step(20, 1)
+        lines.epoch({**ROW, "epoch": 2})
+    # Ten steps took 40 s, and ten are left.
+    assert text(console) == "student · epoch 2/3 · 40 s left · loss 1.25 whole 0.002 · val top-1 87.5 %\n"
+
+
+def test_lines_are_not_many_but_the_last_epoch_has_one(clock: Clock) -> None:
+    console = paper()
+    with reporter(console, "student", 100, 100, 0) as lines:
+        for step in range(100):
+            clock.now += 1
+            lines.step(step + 1, step)
+            lines.losses({"loss": 1.0})
+            lines.epoch({**ROW, "epoch": step + 1})
+    printed = text(console).splitlines()
+    assert len(printed) == 10
+    assert printed[-1].startswith("student · epoch 100/100 · 0 s left")
+
+
+def test_long_epochs_are_not_silent(clock: Clock) -> None:
+    console = paper()
+    with reporter(console, "student", 1000, 1, 0) as lines:
+        clock.now += 60
+        lines.step(100, 0)
+        lines.losses({"loss": 1.0, "soft": 0.5})
+    assert text(console) == "student · epoch 1/1 · 540 s left · loss 1 soft 0.5\n"
+
+
+def test_figures_are_short() -> None:
+    assert terms_text({"loss": 1.23456, "whole": 2.1e-5}) == "loss 1.23 whole 2.1e-05"
+    assert score_text({"val/top1": 50.04, "val_ema/top1": 51.0}) == "val top-1 50.0 % · EMA 51.0 %"
+    assert score_text({"val/loss": 0.12345}) == "val loss 0.1235"
+    assert score_text({}) == ""

@@ -24,13 +24,48 @@ from isometry.parsing import parse
 from isometry.runfolder import RunFolder
 from isometry.train import Trainer
 
-TEACHER_KWARGS = ("patch_size=4", "embed_dim=32", "depth=2", "depth_token_only=1", "num_heads=2", "init_values=0.1")
+TEACHER_KWARGS = (
+    "patch_size=4",
+    "embed_dim=32",
+    "depth=2",
+    "depth_token_only=1",
+    "num_heads=2",
+    "init_values=0.1",
+)
 STUDENT_KWARGS = ("patch_size=4", "embed_dim=16", "depth=2", "num_heads=2", "mlp_ratio=2")
 
-DIGITS = (
-    "--dataset digits --img-size 8 --in-chans 1 --batch-size 150 --validation-batch-size 500 --workers 0 --hflip 0 "
-    "--color-jitter 0 --scale 0.6 1 --ratio 0.8 1.25 --crop-pct 1 --warmup-epochs 0 --lr 1e-3 --device cpu"
-).split()
+DIGITS = [
+    "--dataset",
+    "digits",
+    "--img-size",
+    "8",
+    "--in-chans",
+    "1",
+    "--batch-size",
+    "150",
+    "--validation-batch-size",
+    "500",
+    "--workers",
+    "0",
+    "--hflip",
+    "0",
+    "--color-jitter",
+    "0",
+    "--scale",
+    "0.6",
+    "1",
+    "--ratio",
+    "0.8",
+    "1.25",
+    "--crop-pct",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--lr",
+    "1e-3",
+    "--device",
+    "cpu",
+]
 """Six steps an epoch, on every augmentation that the recipes use."""
 
 TINY_TEACHER = [*DIGITS, "--model", "cait_xxs24_224", "--model-kwargs", *TEACHER_KWARGS]
@@ -92,9 +127,11 @@ def start(*words: str, said: Path, prepare: Callable[[], None] | None = None) ->
     Args:
         words: the command line.
         said: where its output goes: ``SAID.out`` and ``SAID.err``.
-        prepare: called in the process first, e.g. to make something fail; a function of a module, or a partial of one.
+        prepare: called in the process first, e.g. to make something fail; a function of a module, or a
+            partial of one.
     """
-    # Forked from a process that has imported everything but computed nothing: autograd can't be forked once used.
+    # Forked from a process that has imported everything but computed nothing: autograd can't be forked once
+    # used.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["isometry.cli", "helpers"])
     process = context.Process(target=_run, args=(list(words), str(said), prepare))
@@ -189,7 +226,8 @@ def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu"
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Everything in a run folder that must be the same for the same run: tensors by file and name, texts by file.
+    """Everything in a run folder that must be the same for the same run: tensors by file and name, texts by
+    file.
 
     Left out: what holds times of day or of the clock (``summary.json``, ``report.html``, the seconds in
     ``last/checkpoint.json``) and ``config.yaml``, which says how the run was begun.

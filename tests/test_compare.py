@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run
 
+from helpers import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run
 from isometry.compare import summarise
 
 COMMON = {
@@ -31,7 +31,12 @@ def kwargs(pairs):
 def recipe(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
     student = {**COMMON, "student": "vit_tiny_patch16_224", "student_kwargs": kwargs(STUDENT_KWARGS)}
-    teacher = {**COMMON, "model": "cait_xxs24_224", "model_kwargs": kwargs(TEACHER_KWARGS), "losses": {"ce": 1}}
+    teacher = {
+        **COMMON,
+        "model": "cait_xxs24_224",
+        "model_kwargs": kwargs(TEACHER_KWARGS),
+        "losses": {"ce": 1},
+    }
     comparison = {
         "base": "student.yaml",
         "teacher_recipe": "teacher.yaml",
@@ -64,7 +69,10 @@ def finished(recipe, tmp_path_factory) -> Path:
 def test_every_variant_ran_with_the_same_seeds(finished):
     for name in ("none", "soft", "whole"):
         assert sorted(path.name for path in (finished / name).iterdir()) == ["seed-0", "seed-1"]
-    seeds = {yaml.safe_load((finished / name / "seed-1" / "config.yaml").read_text())["seed"] for name in ("none", "soft")}
+    seeds = {
+        yaml.safe_load((finished / name / "seed-1" / "config.yaml").read_text())["seed"]
+        for name in ("none", "soft")
+    }
     assert seeds == {1}
 
 
@@ -81,7 +89,10 @@ def test_the_csv_holds_each_seeds_figures_and_gain_over_the_baseline(finished):
 
 
 def test_the_csv_says_what_the_runs_said(finished):
-    rows = {(r["variant"], r["number"]): float(r["top1"]) for r in csv.DictReader((finished / "comparison.csv").open())}
+    rows = {
+        (r["variant"], r["number"]): float(r["top1"])
+        for r in csv.DictReader((finished / "comparison.csv").open())
+    }
     for (name, number), value in rows.items():
         summary = json.loads((finished / name / f"seed-{number}" / "summary.json").read_text())
         assert summary[-1]["top1"] == value

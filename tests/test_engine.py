@@ -7,12 +7,22 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers import Ended, run
 from PIL import Image
 from safetensors.torch import save_file
 
-FORM = "--img-size 16 --batch-size 8 --workers 0 --epochs 1 --warmup-epochs 0 --device cpu".split()
-STUDENT = ["--student", "vit_tiny_patch16_224", "--student-kwargs", "patch_size=8", "embed_dim=12", "depth=2", "num_heads=2"]
+from helpers import Ended, run
+
+SIZE = ["--img-size", "16", "--batch-size", "8", "--epochs", "1", "--warmup-epochs", "0"]
+FORM = [*SIZE, "--workers", "0", "--device", "cpu"]
+STUDENT = [
+    "--student",
+    "vit_tiny_patch16_224",
+    "--student-kwargs",
+    "patch_size=8",
+    "embed_dim=12",
+    "depth=2",
+    "num_heads=2",
+]
 TEACHER_KWARGS = {"patch_size": 8, "embed_dim": 18, "depth": 2, "num_heads": 3, "img_size": 16}
 TEACHER = [
     "--teacher",
@@ -48,7 +58,9 @@ def teacher_file(tmp_path) -> Path:
 
 
 def distil(tmp_path: Path, *words: str) -> Ended:
-    return run("distill", *FORM, *STUDENT, *TEACHER, *words, "--out", str(tmp_path / "run"), said=tmp_path / "said")
+    return run(
+        "distill", *FORM, *STUDENT, *TEACHER, *words, "--out", str(tmp_path / "run"), said=tmp_path / "said"
+    )
 
 
 def test_a_folder_of_class_folders_is_split_and_taught(photos, teacher_file, tmp_path):
@@ -86,14 +98,29 @@ def test_images_without_labels_teach_geometry(photos, tmp_path):
 
 
 def test_a_term_that_needs_labels_is_refused_without_them(photos, tmp_path):
-    words = ["--data-dir", str(photos / "grass"), "--losses.ce", "1", "--losses.whole", "1", "--teacher-weights", "none"]
+    words = [
+        "--data-dir",
+        str(photos / "grass"),
+        "--losses.ce",
+        "1",
+        "--losses.whole",
+        "1",
+        "--teacher-weights",
+        "none",
+    ]
     ended = distil(tmp_path, *words)
     assert ended.code == 2
     assert "have no labels, and losses.ce needs them" in ended.err
 
 
-def test_a_teacher_of_other_classes_teaches_by_tokens_alone(photos, tmp_path):
-    words = ["--data-dir", str(photos), "--losses.whole", "4", "--losses.ce", "1", "--teacher-weights", "none"]
+def test_a_teacher_of_other_classes_teaches_by_tokens_alone(photos, teacher_file, tmp_path):
+    for number in range(12):
+        paint(photos / "sunsets" / f"{number}.png", 3, number)
+    weights = ["--teacher-weights", str(teacher_file)]
+    refused = distil(tmp_path, "--data-dir", str(photos), *weights)
+    assert refused.code == 2
+    assert "the teacher has 3 classes and the data 4" in refused.err
+    words = ["--data-dir", str(photos), "--losses.whole", "4", "--losses.ce", "1", *weights]
     ended = distil(tmp_path, *words)
     assert ended.code == 0, ended.err
     teacher, _student = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -115,7 +142,9 @@ def test_unreadable_images_stop_the_run_or_are_counted_and_named(photos, teacher
     assert ended.code == 2
     assert str(bad) in ended.err
     assert len(ended.err.strip().splitlines()) == 1
-    ended = distil(tmp_path, *words, "--skip-bad-images", *(["--resume"] if (tmp_path / "run").exists() else []))
+    ended = distil(
+        tmp_path, *words, "--skip-bad-images", *(["--resume"] if (tmp_path / "run").exists() else [])
+    )
     assert ended.code == 0, ended.err
     assert "1 unreadable image" in ended.out
     assert str(bad) in ended.out.replace("\n", "")

@@ -9,17 +9,28 @@ import pytest
 import timm
 import torch
 import yaml
-from helpers import TINY_STUDENT, run
 from safetensors.torch import load_file
 
+from helpers import TINY_STUDENT, run
 from isometry.geometry import drawn_map
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_teacher, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outcome")
-    words = ["--teacher", f"local-dir:{tiny_teacher}", "--losses.whole", "4", "--losses.soft", "1", "--losses.ce", "1"]
-    ended = run("distill", *TINY_STUDENT, *words, "--epochs", "2", "--out", str(folder / "run"), said=folder / "said")
+    words = [
+        "--teacher",
+        f"local-dir:{tiny_teacher}",
+        "--losses.whole",
+        "4",
+        "--losses.soft",
+        "1",
+        "--losses.ce",
+        "1",
+    ]
+    ended = run(
+        "distill", *TINY_STUDENT, *words, "--epochs", "2", "--out", str(folder / "run"), said=folder / "said"
+    )
     assert ended.code == 0, ended.err
     for line in ("Folder", "Student", "Report"):
         assert line in ended.out
@@ -27,7 +38,16 @@ def finished(tiny_teacher, tmp_path_factory) -> Path:
 
 
 def test_every_promised_file_is_there(finished):
-    names = {"config.yaml", "metrics.csv", "metrics.jsonl", "last", "best", "student", "report.html", "summary.json"}
+    names = {
+        "config.yaml",
+        "metrics.csv",
+        "metrics.jsonl",
+        "last",
+        "best",
+        "student",
+        "report.html",
+        "summary.json",
+    }
     assert names <= {path.name for path in finished.iterdir()}
     assert {path.name for path in (finished / "student").iterdir()} == {"config.json", "model.safetensors"}
 

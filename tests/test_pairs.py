@@ -28,7 +28,10 @@ PAIRS = {
     ),
     "vit_tiny_patch16 ◄ vit_small_patch14 at another resolution": (
         ("vit_tiny_patch16_224", {"img_size": 64, "depth": 4, **TINY}),
-        ("vit_small_patch14_dinov2", {"img_size": 70, "depth": 4, "num_classes": 6, "embed_dim": 36, "num_heads": 3}),
+        (
+            "vit_small_patch14_dinov2",
+            {"img_size": 70, "depth": 4, "num_classes": 6, "embed_dim": 36, "num_heads": 3},
+        ),
     ),
     "resnet18 ◄ regnety": (("resnet18", {}), ("regnety_004", {})),
 }

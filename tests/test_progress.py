@@ -86,6 +86,7 @@ def test_long_epochs_are_not_silent(clock: Clock) -> None:
         clock.now += 60
         lines.step(100, 0)
         lines.losses({"loss": 1.0, "soft": 0.5})
+        lines.losses({"loss": 2.0})
     assert text(console) == "student · epoch 1/1 · 540 s left · loss 1 soft 0.5\n"
 
 

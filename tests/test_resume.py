@@ -12,27 +12,60 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY_STUDENT, call_at, contents, run, send_self, signalled_at_step, start, watch_files
 
+from helpers import TINY_STUDENT, call_at, contents, run, send_self, signalled_at_step, start, watch_files
 from isometry import assemble, checkpoint
 
 SLOW = pytest.mark.slow
 
-LIVELY = (
-    "--epochs 2 --aa rand-m9-mstd0.5-inc1 --mixup 0.2 --reprob 0.25 --smoothing 0.1 --drop-path 0.2 --clip-grad 1 "
-    "--model-ema --model-ema-decay 0.9 --losses.soft 1 --losses.whole 1 --losses.embedding 1 --losses.random.k 40"
-).split()
+LIVELY = [
+    "--epochs",
+    "2",
+    "--aa",
+    "rand-m9-mstd0.5-inc1",
+    "--mixup",
+    "0.2",
+    "--reprob",
+    "0.25",
+    "--smoothing",
+    "0.1",
+    "--drop-path",
+    "0.2",
+    "--clip-grad",
+    "1",
+    "--model-ema",
+    "--model-ema-decay",
+    "0.9",
+    "--losses.soft",
+    "1",
+    "--losses.whole",
+    "1",
+    "--losses.embedding",
+    "1",
+    "--losses.random.k",
+    "40",
+]
 """Whatever a run can draw at random, and everything that a checkpoint can hold."""
 
 
 @pytest.fixture(scope="module")
 def words(tiny_teacher: Path) -> list[str]:
     """The run that these tests disturb: twelve steps, a save after every second one."""
-    return ["distill", *TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", *LIVELY, "--recovery-interval", "2"]
+    return [
+        "distill",
+        *TINY_STUDENT,
+        "--teacher",
+        f"local-dir:{tiny_teacher}",
+        *LIVELY,
+        "--recovery-interval",
+        "2",
+    ]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
+def undisturbed(
+    words: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[str]]:
     """What the run leaves when nothing happens, and what it does to its folder's files on the way."""
     folder = tmp_path_factory.mktemp("undisturbed")
     watch = partial(watch_files, str(folder / "run"), str(folder / "journal"))
@@ -50,11 +83,15 @@ def check_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 def disturb(
     words: list[str], folder: Path, wanted: dict[str, Any], *preparations: Callable[[], None], code: int
 ) -> list[str]:
-    """Starts the run and goes on with it, disturbed each time in another way, then to its end; returns what it said."""
+    """Starts the run and goes on with it, disturbed each time in another way, then to its end; returns what
+    it said.
+    """
     said = []
     for number, prepare in enumerate(preparations):
         resume = ["--resume"] if number else []
-        ended = run(*words, "--out", str(folder / "run"), *resume, said=folder / f"said-{number}", prepare=prepare)
+        ended = run(
+            *words, "--out", str(folder / "run"), *resume, said=folder / f"said-{number}", prepare=prepare
+        )
         assert ended.code == code, ended.err
         said.append(ended.err)
     ended = run(*words, "--out", str(folder / "run"), "--resume", said=folder / "said-last")
@@ -76,7 +113,9 @@ def killed_at(folder: Path, number: int) -> Callable[[], None]:
         pytest.param("open /last/optimizer-step4.safetensors.new", 0, id="inside a save in an epoch"),
         pytest.param("open /metrics.jsonl", 0, id="between the two files of metrics", marks=SLOW),
         pytest.param("open /last/model-step12.safetensors.new", 1, id="between best and last"),
-        pytest.param("os.remove /last/model-step10.safetensors", 0, id="tidying up after its last save", marks=SLOW),
+        pytest.param(
+            "os.remove /last/model-step10.safetensors", 0, id="tidying up after its last save", marks=SLOW
+        ),
         pytest.param("os.rename /student.new", 0, id="while it exports the student", marks=SLOW),
     ],
 )
@@ -160,7 +199,9 @@ def test_a_failed_loss_is_named_and_the_save_before_it_goes_on_bitwise(
     words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
     (said,) = disturb(words, tmp_path, undisturbed[0], _one_loss_is_nan, code=2)
-    assert said.startswith("isometry: step 8 (epoch 2): losses.embedding is not finite, on the training images [")
+    assert said.startswith(
+        "isometry: step 8 (epoch 2): losses.embedding is not finite, on the training images ["
+    )
     assert "saved at step 8" in said
     assert len(said.splitlines()) == 1
 
@@ -199,7 +240,9 @@ def _one_gradient_is_nan() -> None:
         nonlocal calls
         calls += 1
         if calls == 6:
-            next(p for p in self.objective.student.parameters() if p.grad is not None).grad.fill_(float("nan"))
+            next(p for p in self.objective.student.parameters() if p.grad is not None).grad.fill_(
+                float("nan")
+            )
         update(self)
 
     Trainer._update = spoiled
@@ -212,7 +255,7 @@ def test_options_that_change_nothing_may_change(
     out = str(tmp_path / "run")
     ended = run(*words, "--out", out, said=tmp_path / "a", prepare=signalled_at_step(4, signal.SIGTERM))
     assert ended.code == 128 + signal.SIGTERM
-    free = "--resume --log-interval 1 --recovery-interval 5 --workers 1".split()
+    free = ["--resume", "--log-interval", "1", "--recovery-interval", "5", "--workers", "1"]
     ended = run(*words, "--out", out, *free, said=tmp_path / "b")
     assert ended.code == 0, ended.err
     check_equal(contents(tmp_path / "run"), undisturbed[0])
@@ -276,9 +319,26 @@ def test_with_loading_processes_too(
     check_equal(contents(out), undisturbed[0])
 
 
+@SLOW
+@pytest.mark.parametrize("failing", ["_one_loss_is_nan", "_ctrl_c_twice"])
+def test_loading_processes_leave_without_a_word(failing: str, words: list[str], tmp_path: Path) -> None:
+    ended = run(
+        *words,
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "2",
+        said=tmp_path / "a",
+        prepare=globals()[failing],
+    )
+    assert ended.code in (2, 130)
+    assert len(ended.err.splitlines()) == 1
+
+
 def _signalled_from_outside_at_step(step: int, number: signal.Signals) -> None:
     os.setsid()
-    # From another process, because a loading process takes its parent's SIGTERM in another way than a stranger's.
+    # From another process, because a loading process takes its parent's SIGTERM in another way than a
+    # stranger's.
     target = os.getpid() if number == signal.SIGKILL else -os.getpid()
     command = ["setsid", "kill", f"-{int(number)}", "--", str(target)]
     call_at("isometry.train:Trainer.train_step", step, partial(subprocess.run, command, check=True))
@@ -286,7 +346,9 @@ def _signalled_from_outside_at_step(step: int, number: signal.Signals) -> None:
 
 @SLOW
 def test_random_terms_that_are_evaluated_without_labels_repeat(tiny_teacher: Path, tmp_path: Path) -> None:
-    """Where the validation figure is the objective's own loss, its draws must not depend on the steps before."""
+    """Where the validation figure is the objective's own loss, its draws must not depend on the steps
+    before.
+    """
     words = ["distill", *TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", "--losses.random.k", "20"]
     words += ["--epochs", "2", "--recovery-interval", "1"]
     ended = run(*words, "--out", str(tmp_path / "whole"), said=tmp_path / "said", prepare=_without_labels)

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import DIGITS, TINY_STUDENT, call_at, config_of, contents, run, signalled_at_step, start
 
+from helpers import DIGITS, TINY_STUDENT, call_at, config_of, run, signalled_at_step, start
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.runfolder import Metrics, RunFolder
@@ -35,42 +35,36 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
-    with RunFolder(config(tmp_path / "run")) as folder:
-        folder.begin(config(tmp_path / "run"))
-        before = everything(tmp_path)
-        for words in ([], ["--resume"]):
-            with pytest.raises(UserError, match="another run is writing here"), RunFolder(config(folder.path, *words)):
-                pass
-        assert everything(tmp_path) == before
-
-
 def test_a_second_run_is_refused_after_the_first_has_ended(tmp_path: Path) -> None:
     begun(tmp_path / "run")
     before = everything(tmp_path)
-    with pytest.raises(UserError, match="holds another run; add --resume"), RunFolder(config(tmp_path / "run")):
+    with (
+        pytest.raises(UserError, match="holds another run; add --resume"),
+        RunFolder(config(tmp_path / "run")),
+    ):
         pass
     assert everything(tmp_path) == before
 
 
-def test_from_the_command_line_too(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
     out, stopped = tmp_path / "run", tmp_path / "stopped"
     pause = partial(call_at, "isometry.train:Trainer.train_step", 2, partial(_wait_for, stopped))
     first = start(*ALONE, "--out", str(out), said=tmp_path / "first", prepare=pause)
     while not (out / "config.yaml").is_file():
         time.sleep(0.01)
-    before = contents(out)
-    second = run(*ALONE, "--out", str(out), said=tmp_path / "second")
-    assert second.code == 2
-    assert second.err == f"isometry: --out {out}: another run is writing here; choose another folder\n"
-    assert contents(out) == before
+    before = everything(out)
+    for words in ([], ["--resume"]):
+        second = run(*ALONE, "--out", str(out), *words, said=tmp_path / "second")
+        assert second.code == 2
+        assert second.err == f"isometry: --out {out}: another run is writing here; choose another folder\n"
+    assert everything(out) == before
     stopped.touch()
     assert first.wait().code == 0
-    before = contents(out)
+    before = everything(out)
     third = run(*ALONE, "--out", str(out), said=tmp_path / "third")
     assert third.code == 2
     assert len(third.err.splitlines()) == 1
-    assert contents(out) == before
+    assert everything(out) == before
 
 
 def _wait_for(path: Path) -> None:
@@ -88,7 +82,10 @@ def test_a_folder_with_something_else_is_refused_and_not_touched(words: list[str
 
 
 def test_nothing_is_resumed_where_nothing_is(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no run in"), RunFolder(config(tmp_path / "typo", "--resume")):
+    with (
+        pytest.raises(UserError, match="there is no run in"),
+        RunFolder(config(tmp_path / "typo", "--resume")),
+    ):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -111,7 +108,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_run_that_fails_before_its_first_save_leaves_the_folder_as_it_was(there: bool, tmp_path: Path) -> None:
+def test_a_run_that_fails_before_its_first_save_leaves_the_folder_as_it_was(
+    there: bool, tmp_path: Path
+) -> None:
     """So that the mended command can be given as it is."""
     out = tmp_path / "run"
     if there:
@@ -124,20 +123,26 @@ def test_a_run_that_fails_before_its_first_save_leaves_the_folder_as_it_was(ther
 
 
 def test_a_run_that_fails_after_a_save_keeps_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError), RunFolder(config(tmp_path)) as folder:
-        folder.begin(config(tmp_path))
-        folder.last.mkdir()
-        (folder.last / "checkpoint.json").write_text('{"files": {}}')
-        raise UserError("later")
-    assert folder.config.is_file()
-    assert (folder.last / "checkpoint.json").is_file()
+    saved = partial(call_at, "isometry.train:Trainer.train_epoch", 2, _complain)
+    ended = run(
+        *ALONE, "--epochs", "2", "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=saved
+    )
+    assert (ended.code, ended.err) == (2, "isometry: later\n")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert (tmp_path / "run" / "last" / "checkpoint.json").is_file()
+
+
+def _complain() -> None:
+    raise UserError("later")
 
 
 def test_changed_options_are_all_named(tmp_path: Path) -> None:
     begun(tmp_path)
     changed = config(tmp_path, "--resume", "--mixup", "0.5", "--workers", "7", "--opt", "lamb")
     with (
-        pytest.raises(UserError, match=r"--opt was 'adamw' and is 'lamb' now, --mixup was 0.0 and is 0.5 now"),
+        pytest.raises(
+            UserError, match=r"--opt was 'adamw' and is 'lamb' now, --mixup was 0.0 and is 0.5 now"
+        ),
         RunFolder(changed) as folder,
     ):
         folder.begin(changed)

@@ -29,7 +29,12 @@ ARCHITECTURES = {
     "deit_tiny_distilled_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 24},
     "vit_small_patch16_dinov3": {"img_size": 64, "depth": 3, "num_classes": 5},
     "cait_xxs24_224": {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 24, "num_heads": 3},
-    "swin_tiny_patch4_window7_224": {"img_size": 64, "window_size": 2, "embed_dim": 24, "depths": (1, 1, 2, 1)},
+    "swin_tiny_patch4_window7_224": {
+        "img_size": 64,
+        "window_size": 2,
+        "embed_dim": 24,
+        "depths": (1, 1, 2, 1),
+    },
     "mobilenetv4_conv_small": {},
     "resnet18": {},
     "regnety_004": {},

@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment: tensors as safetensors, the loop's state as readable JSON.
 
-A checkpoint folder holds ``checkpoint.json``, which names the tensor files that belong to it. New tensor files are
-written under new names first; replacing ``checkpoint.json`` is the one atomic step that makes them count; what it no
-longer names is deleted last. No pickle is written or read.
+A checkpoint folder holds ``checkpoint.json``, which names the tensor files that belong to it. New tensor
+files are written under new names first; replacing ``checkpoint.json`` is the one atomic step that makes them
+count; what it no longer names is deleted last. No pickle is written or read.
 """
 
 import json
@@ -116,7 +116,8 @@ def reason(error: BaseException) -> str:
 
 
 def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors by ``state/index/name`` or ``param_groups/index/name``, and the rest for JSON.
+    """An optimizer's state as tensors by ``state/index/name`` or ``param_groups/index/name``, and the rest
+    for JSON.
 
     Raises:
         UserError: it keeps something that is neither a tensor nor fit for JSON.
@@ -139,8 +140,8 @@ def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, di
         json.dumps(rest)
     except TypeError as error:
         raise UserError(
-            f"--opt: {type(optimizer).__name__} keeps a state that needs a pickle to save ({error}); take another, "
-            "e.g. adamw"
+            f"--opt: {type(optimizer).__name__} keeps a state that needs a pickle to save ({error}); "
+            "take another, e.g. adamw"
         ) from error
     return tensors, rest
 

@@ -126,7 +126,3 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]]
     "compare": (CompareConfig, "Run variants with the same seeds and compare them.", _compare),
 }
 """What a command takes, does and is called with, by its name."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

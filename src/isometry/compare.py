@@ -66,16 +66,27 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     if config.baseline and config.baseline not in config.variants:
         raise UserError(f"--config {recipe}: baseline {config.baseline} is none of the variants")
     base = _base(config, recipe)
-    plans = {name: with_overrides(base, given, f"{recipe}: variants.{name}") for name, given in config.variants.items()}
+    plans = {
+        name: with_overrides(base, given, f"{recipe}: variants.{name}")
+        for name, given in config.variants.items()
+    }
     out = Path(config.out)
     teacher = _teacher(config, recipe, out, console)
     figures: dict[str, list[Row]] = {}
     for seed in range(config.first_seed, config.first_seed + config.seeds):
         for name, plan in plans.items():
-            given = replace(plan, teacher=f"local-dir:{out}/teacher/student") if teacher and _has_teacher(plan) else plan
+            given = (
+                replace(plan, teacher=f"local-dir:{out}/teacher/student")
+                if teacher and _has_teacher(plan)
+                else plan
+            )
             run = replace(given, seed=seed, out=str(out / name / f"seed-{seed}"))
             label = f"{name} · seed {seed}" if config.seeds > 1 else name
-            others = [{**rows[-1], "model": other, "role": "companion"} for other, rows in figures.items() if other != name]
+            others = [
+                {**rows[-1], "model": other, "role": "companion"}
+                for other, rows in figures.items()
+                if other != name
+            ]
             figures.setdefault(name, []).append(_result(run, console, label, others))
     rows = summarise(figures, config.baseline)
     models = model_rows(figures, teacher)
@@ -118,14 +129,18 @@ def write(out: Path, rows: list[Row], models: list[Row], baseline: str) -> None:
             for number, (value, gain) in enumerate(zip(row["values"], gains, strict=True)):
                 writer.writerow([row["name"], number, value, gain])
     (out / "comparison.md").write_text(comparison_markdown(rows) + "\n", encoding="utf-8")
-    (out / "comparison.json").write_text(json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8")
+    (out / "comparison.json").write_text(
+        json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
+    )
     comparison_picture(out / "comparison.png", rows, title="Top-1 by variant", baseline=baseline)
 
 
 def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> None:
     """``geometry.png``: the relation maps of every model's last block, on the same validation images."""
     folders = {
-        row["model"]: f"local-dir:{out / 'teacher' if row['model'] == 'teacher' else out / row['model'] / f'seed-{seed}'}/student"
+        row[
+            "model"
+        ]: f"local-dir:{out / 'teacher' if row['model'] == 'teacher' else out / row['model'] / f'seed-{seed}'}/student"
         for row in models
     }
     maps = last_block_maps(folders, base)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from isometry.errors import UserError
 
@@ -61,6 +61,14 @@ class World:
         """Leaves the process group."""
         if self.size > 1:
             dist.destroy_process_group()
+
+
+def freeze_unreached(module: nn.Module, loss: Tensor) -> None:
+    """Takes the parameters that ``loss`` does not depend on out of training; they get no gradient anyway."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def join_world(device: str = "") -> World:

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from isometry.assemble import assemble
 from isometry.config import RunConfig
-from isometry.distributed import World, join_world
-from isometry.outcome import Outcome, Row, finish
+from isometry.distributed import join_world
+from isometry.outcome import Outcome, Row, finish, skipped_images
 from isometry.runfolder import RunFolder
 from isometry.train import Trainer
 
@@ -31,24 +31,19 @@ def execute(
     world = join_world(config.device)
     try:
         if not world.main:
-            return _train_along(config, console, world, label)
+            Trainer(assemble(config, world), None, world, None, label).fit()
+            return None
         with RunFolder(config) as folder:
             run = assemble(config, world)
             folder.begin(run.config)
-            for note in run.notes:
-                console.print(f"[yellow]{note}[/]", highlight=False, soft_wrap=True)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
+            for note in run.notes:
+                console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
             trainer.fit()
-            if trainer.state.unreadable:
-                names = sorted(set(trainer.state.unreadable))
-                console.print(f"{len(names)} unreadable images were skipped: {', '.join(names[:20])}", soft_wrap=True)
             outcome = finish(trainer, folder, companions)
-        return outcome
+            trainer.loaders.close()
+            for note in skipped_images(trainer):
+                console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            return outcome
     finally:
         world.close()
-
-
-def _train_along(config: RunConfig, console: Console, world: World, label: str) -> None:
-    run = assemble(config, world)
-    trainer = Trainer(run, None, world, None, label)
-    trainer.fit()

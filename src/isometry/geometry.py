@@ -11,9 +11,9 @@ from isometry.config import RunConfig
 from isometry.data import Batch, ImageSpec, Preprocess, find_sources, make_loaders
 from isometry.functional import linear_cka, relation_map
 from isometry.models import ModelSpec, build_model, image_spec
-from isometry.objective import TeacherView
 from isometry.report import RelationMaps
 from isometry.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
+from isometry.view import TeacherView
 
 IMAGES_COMPARED = 64
 TOKENS_SHOWN = 96
@@ -61,9 +61,13 @@ def last_block_maps(models: dict[str, str], config: RunConfig) -> dict[str, np.n
     first = next(iter(specs.values()))
     images = _first_images(config, first)
     last = {
-        label: _features(model, TeacherView(first, specs[label])(images))[-1] for label, model in built.items()
+        label: _features(model, TeacherView(first, specs[label])(images))[-1]
+        for label, model in built.items()
     }
-    grid = min(feature.shape[2] for feature in last.values()), min(feature.shape[3] for feature in last.values())
+    grid = (
+        min(feature.shape[2] for feature in last.values()),
+        min(feature.shape[3] for feature in last.values()),
+    )
     return {label: drawn_map(feature, grid) for label, feature in last.items()}
 
 

@@ -2,21 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from isometry.data.spec import ImageSpec
 from isometry.errors import UserError
 from isometry.losses import Loss, build_loss, find_loss
 from isometry.losses.base import Reduction
 from isometry.models import image_spec
 from isometry.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
+from isometry.view import TeacherView
 
 RESERVED = ("loss", "output")
 
@@ -40,7 +39,12 @@ def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
     for name, given in losses.items():
         options = dict(given) if isinstance(given, dict) else {"weight": given}
         weight = options.pop("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not math.isfinite(weight)
+            or weight < 0
+        ):
             raise UserError(f"losses.{name}: the weight must be a number of at least 0, not {weight!r}")
         if name in RESERVED:
             raise UserError(f"losses.{name}: this name is taken by the result's own keys; rename the file")
@@ -48,40 +52,6 @@ def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
         if weight > 0:
             terms.append(Term(name, float(weight), options))
     return terms
-
-
-class TeacherView(nn.Module):
-    """The student's input as the teacher wants it: its own normalisation, resolution and channels.
-
-    Args:
-        student, teacher: the images that each wants. A student on grey images may have a teacher on RGB.
-
-    Raises:
-        UserError: channels that can't be made from the student's.
-    """
-
-    def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
-        super().__init__()
-        self.channels, *size = teacher.input_size
-        self.size = tuple(size)
-        if student.input_size[0] not in (1, self.channels):
-            raise UserError(
-                f"the teacher takes {self.channels} channels and the student {student.input_size[0]}; "
-                f"set --in-chans {self.channels}"
-            )
-        for side, spec in (("student", student), ("teacher", teacher)):
-            self.register_buffer(f"{side}_mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-            self.register_buffer(f"{side}_std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
-        self.same_scale = (student.mean, student.std) == (teacher.mean, teacher.std)
-
-    def forward(self, input_BCHW: Tensor) -> Tensor:
-        """Images (B, C, H, W) normalised for the student -> the same images as the teacher wants them."""
-        if not self.same_scale:
-            plain = input_BCHW * self.student_std + self.student_mean
-            input_BCHW = (plain - self.teacher_mean) / self.teacher_std
-        if tuple(input_BCHW.shape[-2:]) != self.size:
-            input_BCHW = F.interpolate(input_BCHW, self.size, mode="bicubic", antialias=True, align_corners=False)
-        return input_BCHW.expand(-1, self.channels, -1, -1)
 
 
 class Trainable(nn.Module):
@@ -134,17 +104,19 @@ class Objective(TrainingTask):
         needs = {name for term in self.terms for name in find_loss(term.name).inputs}
         if teacher is None and needs & {"teacher_logits", "teacher_tokens"}:
             asking = next(t.name for t in self.terms if "teacher" in "".join(find_loss(t.name).inputs))
-            raise UserError(f"losses.{asking} needs a teacher; name one with --teacher, or set --losses.{asking} 0")
+            raise UserError(
+                f"losses.{asking} needs a teacher; name one with --teacher, or set --losses.{asking} 0"
+            )
         self.needs_teacher = bool(needs & {"teacher_logits", "teacher_tokens"})
         self.needs_labels = "labels" in needs
         self.reduction = reduction
         self.pairs: list[BlockPair] = []
         # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
-        self._teacher: tuple[TappedModel, TeacherView] | None = None
+        self._teacher: tuple[nn.Module, TeacherView] | None = None
         if teacher is not None and self.needs_teacher:
             self._attach_teacher(student, teacher, taps, img_size, needs)
         if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
-            student.set_distilled_training(True)
+            student.set_distilled_training(True)  # type: ignore[operator]
         self.trainable_module: nn.Module = Trainable(
             student, [pair.student.block for pair in self.pairs], self._build_terms(generator)
         )
@@ -156,7 +128,7 @@ class Objective(TrainingTask):
         return unwrap_model(unwrap_model(self.trainable_module).tapped).model
 
     @property
-    def teacher_view(self) -> nn.Module | None:
+    def teacher_view(self) -> TeacherView | None:
         """Turns the student's input into the teacher's."""
         return None if self._teacher is None else self._teacher[1]
 
@@ -185,25 +157,28 @@ class Objective(TrainingTask):
         if self._teacher is not None:
             teacher_logits, teacher_features = self._ask_teacher(input)
             known["teacher_logits"] = teacher_logits
-            known["student_tokens"] = [
-                tokens_on_grid(f, pair.grid) for f, pair in zip(student_features, self.pairs, strict=True)
-            ]
-            known["teacher_tokens"] = [
-                tokens_on_grid(f, pair.grid) for f, pair in zip(teacher_features, self.pairs, strict=True)
-            ]
+            known["student_tokens"] = self._on_common_grids(student_features)
+            known["teacher_tokens"] = self._on_common_grids(teacher_features)
         modules = unwrap_model(self.trainable_module).terms
-        values = {term.name: self._value(modules[term.name], known) for term in self.terms}
+        values = {term.name: self._value(list(modules[term.name]), known) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         output = (label_logits + distilled_logits) / 2 if isinstance(logits, tuple) else logits
         return {"loss": loss, **values, "output": output}
 
-    def _value(self, modules: nn.ModuleList, known: dict[str, Any]) -> Tensor:
-        loss: Loss = modules[0]
+    def _on_common_grids(self, features: list[Tensor]) -> list[Tensor]:
+        return [
+            tokens_on_grid(feature, pair.grid) for feature, pair in zip(features, self.pairs, strict=True)
+        ]
+
+    def _value(self, modules: list[Loss], known: dict[str, Any]) -> Tensor:
+        loss = modules[0]
         if not loss.takes_tokens():
             return loss(*(known[name] for name in loss.inputs))
         per_block = torch.stack(
             [
-                module(*(known[name][b] if name.endswith("_tokens") else known[name] for name in module.inputs))
+                module(
+                    *(known[name][b] if name.endswith("_tokens") else known[name] for name in module.inputs)
+                )
                 for b, module in enumerate(modules)
             ]
         )
@@ -220,20 +195,26 @@ class Objective(TrainingTask):
     ) -> None:
         if "teacher_logits" in needs and teacher.num_classes != student.num_classes:
             raise UserError(
-                f"the teacher has {teacher.num_classes} classes and the data {student.num_classes}; train the teacher on "
-                "these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens"
+                f"the teacher has {teacher.num_classes} classes and the data {student.num_classes}; train the teacher "
+                "on these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens"
             )
         student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher, img_size)
         view = TeacherView(student_spec, teacher_spec)
         if needs & {"student_tokens", "teacher_tokens"}:
-            self.pairs = pair_blocks(student, teacher, student_spec.input_size, teacher_spec.input_size, *taps)
+            self.pairs = pair_blocks(
+                student, teacher, student_spec.input_size, teacher_spec.input_size, *taps
+            )
         teacher.eval().requires_grad_(False)
         self._teacher = (TappedModel(teacher, [pair.teacher.block for pair in self.pairs]).eval(), view)
 
     def _build_terms(self, generator: torch.Generator | None) -> nn.ModuleDict:
         def build(term: Term, pair: BlockPair | None) -> Loss:
-            widths = {"student_width": pair.student.width, "teacher_width": pair.teacher.width} if pair else {}
-            return build_loss(term.name, term.options, reduction=self.reduction, generator=generator, **widths)
+            widths = (
+                {"student_width": pair.student.width, "teacher_width": pair.teacher.width} if pair else {}
+            )
+            return build_loss(
+                term.name, term.options, reduction=self.reduction, generator=generator, **widths
+            )
 
         return nn.ModuleDict(
             {
@@ -262,19 +243,28 @@ class Objective(TrainingTask):
         return self
 
     def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
-        """Compiles the student with its taps, and the teacher; the losses stay eager. Before ``prepare_distributed``."""
+        """Compiles the student with its taps, and the teacher, not the losses; call before ``prepare_distributed``."""
         trainable = unwrap_model(self.trainable_module)
         trainable.tapped = torch.compile(trainable.tapped, backend=backend, mode=mode, **compile_kwargs)
         if self._teacher is not None:
             model, view = self._teacher
-            self._teacher = (torch.compile(model, backend=backend, mode=mode, **compile_kwargs), view)
+            self._teacher = (
+                cast(nn.Module, torch.compile(model, backend=backend, mode=mode, **compile_kwargs)),
+                view,
+            )
         return trainable.tapped
 
     def setup_ema(
-        self, decay: float = 0.9999, use_warmup: bool = False, device: torch.device | None = None, **kwargs: Any
+        self,
+        decay: float = 0.9999,
+        use_warmup: bool = False,
+        device: torch.device | None = None,
+        **kwargs: Any,
     ) -> nn.Module:
         """A moving average of the student alone."""
-        self.trainable_module_ema = ModelEmaV3(self.student, decay=decay, use_warmup=use_warmup, device=device, **kwargs)
+        self.trainable_module_ema = ModelEmaV3(
+            self.student, decay=decay, use_warmup=use_warmup, device=device, **kwargs
+        )
         self.eval_model_ema = self.trainable_module_ema.module
         return self.trainable_module_ema
 
@@ -288,7 +278,11 @@ class Objective(TrainingTask):
         return {} if ema else unwrap_model(self.trainable_module).terms.state_dict()
 
     def load_task_state(
-        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+        self,
+        state: dict[str, Any] | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
     ) -> None:
         """The reverse of :meth:`get_task_state`."""
         if not ema:

@@ -14,10 +14,10 @@ from isometry.objective import Objective
 
 
 def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over all that trains; fused where it has that, else in foreach form where it can.
+    """timm's optimizer of that name over all that trains, in its fused form, else foreach, else plain.
 
-    Weight decay spares biases, norms, and what the student itself exempts (timm's ``no_weight_decay``: position
-    embeddings and class tokens, as in DeiT, arXiv:2012.12877).
+    Weight decay spares biases, norms, and what the student itself exempts (timm's ``no_weight_decay``:
+    position embeddings and class tokens, as in DeiT, arXiv:2012.12877).
 
     Raises:
         UserError: timm has no such optimizer, or it refuses a value.
@@ -59,7 +59,7 @@ def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Opti
 def _exempt(objective: Objective) -> list[str]:
     """Names of the trainable parameters that the student wants without weight decay."""
     student = objective.student
-    wanted = student.no_weight_decay() if hasattr(student, "no_weight_decay") else set()
+    wanted: set[str] = getattr(student, "no_weight_decay", set)()
     spared = {id(parameter) for name, parameter in student.named_parameters() if name in wanted}
     return [
         name for name, parameter in objective.trainable_module.named_parameters() if id(parameter) in spared
@@ -67,7 +67,7 @@ def _exempt(objective: Objective) -> list[str]:
 
 
 def build_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> Scheduler:
-    """timm's schedule of that name, in steps: ``step_update(k)`` sets the learning rate of step k, whatever came before.
+    """timm's schedule of that name, in steps: ``step_update(k)`` sets step k's rate, whatever came before.
 
     Raises:
         UserError: timm has no such schedule, or it needs a metric.

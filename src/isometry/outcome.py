@@ -18,14 +18,13 @@ from isometry.config import config_to_yaml
 from isometry.data import make_loaders
 from isometry.evaluate import accuracy
 from isometry.geometry import first_images, run_geometry
-from isometry.models import save_model
+from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.report import ReportData, write_report
 from isometry.runfolder import RunFolder
 from isometry.train import Trainer
 
 Row = dict[str, Any]
-
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ def measure(trainer: Trainer) -> list[Row]:
     rows = []
     if run.teacher is not None:
         teacher = run.teacher.to(trainer.world.device).eval()
-        rows.append({"model": f"teacher {architecture(teacher)}", "role": "teacher", **_figures(trainer, teacher)})
+        rows.append(
+            {"model": f"teacher {architecture(teacher)}", "role": "teacher", **_figures(trainer, teacher)}
+        )
     name = architecture(run.student)
     rows.append(
         {
@@ -89,7 +90,7 @@ def measure(trainer: Trainer) -> list[Row]:
 
 def architecture(model: nn.Module) -> str:
     """timm's name of a model, also of one that came from a folder."""
-    return str(model.pretrained_cfg["architecture"])
+    return str(pretrained_cfg(model)["architecture"])
 
 
 def _figures(trainer: Trainer, model: nn.Module) -> Row:
@@ -105,11 +106,13 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     # The other processes have left by now: this one reads every image.
     alone = replace(trainer.world, rank=0, size=1)
     loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
-    part = loaders.test or loaders.val
+    part = loaders.val if loaders.test is None else loaders.test
     comparable = model.num_classes == trainer.config.num_classes and (view is not None or not is_teacher)
     if part is not None and run.sources.labelled and comparable:
-        found = accuracy(model, part, trainer.preprocess, alone, trainer.autocast, view)
+        batches = trainer.noting_unreadable(part)
+        found = accuracy(model, batches, trainer.preprocess, alone, trainer.autocast, view)
         figures |= {"top1": found["top1"], "top1_part": "test" if loaders.test is not None else "val"}
+    loaders.close()
     return figures
 
 
@@ -119,10 +122,7 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportD
     where = config.dataset or Path(config.data_dir or "").name
     taught = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
     geometry = _geometry(trainer) if run.objective.pairs else {}
-    notes = list(run.notes)
-    if trainer.state.unreadable:
-        shown = sorted(set(trainer.state.unreadable))
-        notes.append(f"{len(shown)} unreadable images were skipped: {', '.join(shown[:20])}")
+    notes = [*run.notes, *skipped_images(trainer)]
     return ReportData(
         title=f"{taught} on {where}",
         subtitle=run.sources.description,
@@ -135,6 +135,16 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportD
     )
 
 
+def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
+    """A sentence that counts and names the unreadable images, if there were any."""
+    names = sorted(set(trainer.state.unreadable))
+    if not names:
+        return []
+    more = ", ..." if len(names) > most else ""
+    images = "image was" if len(names) == 1 else "images were"
+    return [f"{len(names)} unreadable {images} skipped: {', '.join(names[:most])}{more}"]
+
+
 def _facts(run: Run, trainer: Trainer) -> list[tuple[str, str]]:
     best = f"{trainer.state.best_epoch} of {trainer.config.epochs}"
     facts = [
@@ -144,7 +154,10 @@ def _facts(run: Run, trainer: Trainer) -> list[tuple[str, str]]:
         ("Epoch shown", best),
         ("Seed", str(trainer.config.seed)),
         ("Device", f"{trainer.world.device} × {trainer.world.size}, {torch.get_num_threads()} threads"),
-        ("Versions", f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"),
+        (
+            "Versions",
+            f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}",
+        ),
         ("Command", " ".join(["isometry", *sys.argv[1:]])),
     ]
     if run.teacher_weights is not None:
@@ -160,5 +173,10 @@ def _geometry(trainer: Trainer) -> dict[str, Any]:
     part = trainer.loaders.val if trainer.loaders.val is not None else trainer.loaders.train.epoch(0)
     images, _ = trainer.preprocess.normalise(first_images(next(iter(part))))
     return run_geometry(
-        trainer.config, objective.pairs, trainer.run.student, objective.teacher, objective.teacher_view, images
+        trainer.config,
+        objective.pairs,
+        trainer.run.student,
+        objective.teacher,
+        objective.teacher_view,
+        images,
     )

@@ -48,11 +48,6 @@ def parse(kind: type[Config], arguments: list[str]) -> Config:
         raise UserError(_one_line(kind, str(error))) from error
 
 
-def parse_run(arguments: list[str], command: str = "", about: str = "") -> RunConfig:
-    """A RunConfig; see :func:`parse`."""
-    return parse(RunConfig, arguments)
-
-
 def recipe_named(arguments: list[str]) -> str:
     """The file that ``--config`` names; empty where there is none."""
     return _take_config(_split_equals(arguments))[1] or ""

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_OF_SILENCE = 60.0
 
 
 class Reporter(Protocol):
@@ -74,7 +75,7 @@ class Live:
 
 
 class Lines:
-    """A line now and then: after an epoch or within a long one, at most every ten seconds, and for the last epoch."""
+    """A line after an epoch, at most every ten seconds, and after the last; one a minute in a long epoch."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._console, self._label, self._epochs = console, label, epochs
@@ -92,18 +93,18 @@ class Lines:
         self._done, self._epoch = done, epoch + 1
 
     def losses(self, values: Mapping[str, float]) -> None:
-        if self._is_time():
+        if self._silent_for() >= SECONDS_OF_SILENCE:
             self._print(self._epoch, terms_text(values))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        if self._is_time() or self._done >= self._steps:
+        if self._silent_for() >= SECONDS_BETWEEN_LINES or self._done >= self._steps:
             terms = {
                 key.removeprefix("train/"): value for key, value in row.items() if key.startswith("train/")
             }
             self._print(row["epoch"], terms_text(terms), score_text(row))
 
-    def _is_time(self) -> bool:
-        return time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES
+    def _silent_for(self) -> float:
+        return time.monotonic() - self._shown
 
     def _print(self, epoch: int, *rest: str) -> None:
         self._shown = time.monotonic()

@@ -24,10 +24,10 @@ def last_checkpoint(out: str | Path) -> Path:
 
 
 class RunFolder:
-    """``with RunFolder(config) as folder``: the folder of the run, locked against other runs until the block ends.
+    """``with RunFolder(config) as folder``: the run's folder, locked against other runs inside the block.
 
-    A new run that fails before its first save leaves the folder as it was found, so that the mended command can be given
-    as it is.
+    A new run that fails before its first save leaves the folder as it was found, so that the mended command
+    can be given as it is.
 
     Raises:
         UserError: another process is using the folder, it holds another run, or it can't be written.
@@ -39,7 +39,7 @@ class RunFolder:
         self.path = Path(config.out)
         self.metrics = Metrics(self.path)
         self._resume = config.resume
-        self._new = False
+        self._made = self._new = False
 
     @property
     def last(self) -> Path:
@@ -60,16 +60,18 @@ class RunFolder:
         try:
             if self._resume and not self.path.is_dir():
                 raise UserError(f"--resume: there is no run in {self.path} (no such folder)")
+            self._made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._lock_file.open("a")
         except OSError as error:
             raise UserError(f"--out {self.path}: can't be written ({reason(error)})") from error
         try:
-            # The kernel lets go of this lock when the process ends, however it ends.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The kernel lets go of this lock when the process ends, however it ends. (One by flock would be
+            # shared with the loading processes, which outlive a killed run by seconds.)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            taken = isinstance(error, BlockingIOError)
+            taken = isinstance(error, BlockingIOError | PermissionError)
             why = "another run is writing here" if taken else f"can't be locked ({reason(error)})"
             raise UserError(f"--out {self.path}: {why}; choose another folder") from error
         try:
@@ -130,14 +132,15 @@ class RunFolder:
         if not self.config.is_file():
             self.config.with_name(f"{self.config.name}.new").unlink(missing_ok=True)
             self._lock_file.unlink(missing_ok=True)
-            # It may hold what was there before.
-            with suppress(OSError):
-                self.path.rmdir()
+            if self._made:
+                # Someone may have put something in since.
+                with suppress(OSError):
+                    self.path.rmdir()
         self._lock.close()
 
 
 class Metrics:
-    """``metrics.csv`` and ``metrics.jsonl``: one row an epoch, every term by name; the same bytes for the same run."""
+    """``metrics.csv`` and ``metrics.jsonl``: a row an epoch; the same bytes for the same run."""
 
     def __init__(self, folder: Path) -> None:
         self.csv = folder / "metrics.csv"

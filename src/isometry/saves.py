@@ -26,8 +26,8 @@ from isometry.runfolder import RunFolder, last_checkpoint
 class LoopState:
     """Where the loop stands; all that a checkpoint needs besides tensors.
 
-    ``step`` counts optimizer steps, ``batch`` the epoch's batches; ``sums`` are the epoch's losses so far, ``seconds``
-    the time in the loop, ``unreadable`` the images that were replaced.
+    ``step`` counts optimizer steps, ``batch`` the epoch's batches; ``sums`` are the epoch's losses so far,
+    ``seconds`` the time in the loop, ``unreadable`` the images that were replaced.
     """
 
     step: int = 0

@@ -5,7 +5,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - it is no error
     """The run was asked to stop; it has saved. ``signal_number`` says by what."""
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -16,7 +16,8 @@ class Interrupted(Exception):
 class StopWish:
     """``with StopWish() as wish``: ``wish.signal_number`` is None until SIGTERM or Ctrl-C comes.
 
-    A second Ctrl-C does not wait for the step. Outside the main thread, which alone may set handlers, it stays None.
+    A second Ctrl-C does not wait for the step. Outside the main thread, which alone may set handlers, it
+    stays None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The losses of an epoch: kept on the device, read from it once a logging interval, never let through when not finite."""
+"""The losses of an epoch: kept on the device, read once a logging interval, stopped at when not finite."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from torch import Tensor
 from isometry.distributed import World
 
 
-class NotFinite(Exception):
-    """A loss is not finite: at which ``step``, in which ``terms``, on which ``images`` of the training part."""
+class NotFiniteError(Exception):
+    """A loss is not finite: at which ``step``, in which ``terms``, on which training ``images``."""
 
     def __init__(self, step: int, terms: list[str], images: list[int]) -> None:
         super().__init__(f"step {step}: {', '.join(terms)}")
@@ -18,7 +18,7 @@ class NotFinite(Exception):
 
 
 class Tally:
-    """Adds up the terms ``names`` over an epoch's steps, as means over the processes: the same in every process.
+    """Adds up the terms ``names`` over an epoch's steps: their means over the processes, so the same in each.
 
     ``sums`` holds what was read so far.
     """
@@ -38,7 +38,7 @@ class Tally:
         One synchronisation, the flag included; none when nothing was added since the last reading.
 
         Raises:
-            NotFinite: in every process alike. What came before that step is in the sums.
+            NotFiniteError: in every process alike. What came before that step is in the sums.
         """
         if not self._unread:
             return {}, False
@@ -49,6 +49,7 @@ class Tally:
         for (step, _, images), (*row, _) in zip(unread, rows, strict=True):
             bad = [name for name, value in zip(self.names, row, strict=True) if not math.isfinite(value)]
             if bad:
-                raise NotFinite(step, bad, [image for share in self.world.gather(images) for image in share])
+                shares = self.world.gather(images)
+                raise NotFiniteError(step, bad, [image for share in shares for image in share])
             self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
         return dict(zip(self.names, rows[-1], strict=False)), rows[-1][-1] > 0

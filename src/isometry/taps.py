@@ -7,6 +7,7 @@ final norm. Shape suffixes: B images, C channels, H and W the grid, N = H·W tok
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,11 @@ class TappedModel(nn.Module):
 
     def __init__(self, model: nn.Module, blocks: list[int]) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.blocks = blocks
 
     def forward(self, input_BCHW: Tensor) -> tuple[Logits, list[Tensor]]:
-        """Logits (a pair in a training DeiT with a distillation head) and a list of (B, C, H, W), one a tapped block."""
+        """Logits (a pair in a training DeiT with a distillation head) and (B, C, H, W) of each tapped block."""
         if not self.blocks:
             return self.model(input_BCHW), []
         last, features = self.model.forward_intermediates(
@@ -83,19 +84,21 @@ def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
     return features_BCHW.flatten(2).transpose(1, 2)
 
 
-def block_count(model: nn.Module, name: str) -> int:
+def block_count(model: Any, name: str) -> int:
     """Blocks (stages, for hierarchical models) that can be tapped.
 
     Raises:
         UserError: the architecture does not give intermediate features.
     """
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
-        raise UserError(f"{name}: this architecture gives no intermediate features in timm; use terms without tokens")
+        raise UserError(
+            f"{name}: this architecture gives no intermediate features in timm; use terms without tokens"
+        )
     return len(model.feature_info)
 
 
 def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> tuple[list[int], list[int]]:
-    """The first four and the last four blocks of each network (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
+    """The first and last four blocks of each (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
     count = min(most, student_blocks, teacher_blocks)
     head, tail = math.ceil(count / 2), count // 2
 
@@ -116,7 +119,9 @@ def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | Non
     try:
         return [int(number) for number in chosen.replace(" ", "").strip("[]").split(",")]
     except ValueError as error:
-        raise UserError(f"{option} {chosen}: give block numbers from 0 with commas, e.g. 0,1,10,11") from error
+        raise UserError(
+            f"{option} {chosen}: give block numbers from 0 with commas, e.g. 0,1,10,11"
+        ) from error
 
 
 def choose_blocks(

@@ -1,9 +1,9 @@
-"""The loop: steps, epochs, saves, and nothing else. What it trains is an Objective; what it leaves is a run folder."""
+"""The loop: steps, epochs, saves, and nothing else. It trains an Objective and leaves a run folder."""
 
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isometry.assemble import Run
 from isometry.data import Batch, Preprocess, make_loaders
-from isometry.distributed import World
+from isometry.distributed import World, freeze_unreached
 from isometry.errors import UserError
 from isometry.evaluate import accuracy, objective_loss
 from isometry.loggers import open_loggers
@@ -23,14 +23,16 @@ from isometry.runfolder import RunFolder
 from isometry.saves import LoopState, Saves
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.signals import Interrupted, StopWish
-from isometry.tally import NotFinite, Tally
+from isometry.tally import NotFiniteError, Tally
+
+CALMER = "try a smaller --lr or --clip-grad 1 in a new --out"
 
 
 class Trainer:
     """Trains ``run.objective`` into ``folder`` (None: this process writes nothing); call :meth:`fit`.
 
-    Everything random in step k is drawn from generators seeded by (seed, k), so that a resumed run repeats the steps of
-    one that was never stopped without having stored any generator.
+    Everything random in step k is drawn from generators seeded by (seed, k), so that a resumed run repeats
+    the steps of one that was never stopped without having stored any generator.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Trainer:
         """
         self.state = self.saves.restore()
         self.tally.sums = self.state.sums or self.tally.sums
+        if self.world.size > 1:
+            self._freeze_what_no_term_reaches()
         if self.config.compile:
             self.objective.compile(backend=self.config.compile_backend)
         if self.world.size > 1:
@@ -91,6 +95,17 @@ class Trainer:
                 if self.world.any(self.wish.signal_number is not None):
                     self._leave()
 
+    def _freeze_what_no_term_reaches(self) -> None:
+        """Terms on tokens alone leave a head without gradients, and processes would wait for those."""
+        student, images = self.objective.student, torch.zeros(2, *self.run.spec.input_size)
+        buffers = [buffer.clone() for buffer in student.buffers()]
+        self.objective.train()
+        result = self.objective(images.to(self.world.device), torch.zeros(2).long().to(self.world.device))
+        freeze_unreached(self.objective.get_trainable_module(), result["loss"])
+        # Norms count every batch that they see.
+        for buffer, before in zip(student.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
     def train_epoch(self) -> None:
         """The epoch's steps, from the batch where the state stands."""
         self.objective.train()
@@ -106,7 +121,7 @@ class Trainer:
         self.settle()
 
     def train_step(self, batches: list[Batch]) -> bool:
-        """One optimizer step on some batches, whose gradients are averaged; returns whether the run should stop."""
+        """One optimizer step on the mean gradient of some batches; returns whether the run should stop."""
         state = self.state
         self._seed("step", state.step)
         self.scheduler.step_update(state.step)
@@ -120,7 +135,6 @@ class Trainer:
                 self.scaler.scale(result["loss"] / len(batches)).backward()
             terms = torch.stack([result[name].detach().float() for name in self.tally.names]) / len(batches)
             values = terms if values is None else values + terms
-            state.unreadable += [name for name in batch.unreadable if name not in state.unreadable]
         assert values is not None
         self.tally.add(state.step, values, [int(i) for batch in batches for i in batch.indices])
         # Without a device to wait for, look before the step is taken: what is saved is then still good.
@@ -131,7 +145,7 @@ class Trainer:
         state.batch += len(batches)
         if not on_host and state.step % self.config.log_interval == 0:
             asked = self.read_losses()
-        # Several processes must leave at the same step, so they leave after a reading, which tells all of them.
+        # Several processes must leave at the same step: after a reading, which tells all of them.
         return asked or (self.world.size == 1 and self.wish.signal_number is not None)
 
     def _update(self) -> None:
@@ -150,19 +164,21 @@ class Trainer:
             Whether a process was asked to stop.
 
         Raises:
-            UserError: one is not finite; the message names the step, the term and the images. What can be saved is.
+            UserError: one is not finite: the step, the term and the images; after a save.
         """
         try:
             values, asked = self.tally.read(self.wish.signal_number is not None)
-        except NotFinite as error:
-            blamed = [name for name in error.terms if name != "loss"] or error.terms
+        except NotFiniteError as error:
+            blamed = (
+                ", ".join(f"losses.{name}" for name in error.terms if name != "loss") or "the sum of losses"
+            )
             kept = "the weights no longer are either, and the save before is kept"
             if self._weights_are_finite():
                 self.save()
                 kept = f"saved at step {self.state.step}"
             raise UserError(
-                f"step {error.step} (epoch {self.state.epoch + 1}): losses.{', losses.'.join(blamed)} is not finite, on "
-                f"the training images {error.images}; {kept}; try a smaller --lr or --clip-grad 1 in a new --out"
+                f"step {error.step} (epoch {self.state.epoch + 1}): {blamed} is not finite, on the training "
+                f"images {error.images}; {kept}; {CALMER}"
             ) from error
         if values:
             self.reporter.losses(values)
@@ -177,15 +193,13 @@ class Trainer:
         self.read_losses()
         if not self._weights_are_finite():
             raise UserError(
-                f"step {self.state.step}: the weights are not finite, though the losses were; the save before is kept; "
-                "try a smaller --lr or --clip-grad 1 in a new --out"
+                f"step {self.state.step}: the weights are not finite, though the losses were; "
+                f"the save before is kept; {CALMER}"
             )
 
     def _weights_are_finite(self) -> bool:
-        tensors = [
-            t for t in self.objective.get_checkpoint_state()["state_dict"].values() if t.is_floating_point()
-        ]
-        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+        tensors = self.objective.get_trainable_module().state_dict().values()
+        return bool(torch.stack([t.isfinite().all() for t in tensors if t.is_floating_point()]).all())
 
     def _leave(self) -> None:
         done = f"stopped at step {self.state.step} of {self.total_steps}, saved; go on with --resume"
@@ -207,23 +221,30 @@ class Trainer:
         return row
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on the validation part, of the model and of its moving average; none without such a part."""
+        """Figures on the validation part, if there is one, of the model and of its moving average."""
         if self.loaders.val is None:
             return {}
+        val = self.loaders.val
         if not self.run.sources.labelled:
             self._seed("evaluate", self.state.epoch)
             figures = objective_loss(
-                self.objective, self.loaders.val, self.preprocess, self.world, self.autocast
+                self.objective, self.noting_unreadable(val), self.preprocess, self.world, self.autocast
             )
             return {f"val/{name}": value for name, value in figures.items()}
-        row = {}
+        row: dict[str, float] = {}
         for prefix, ema in (("val", False), ("val_ema", True)):
             if ema and not self.objective.has_ema():
                 continue
             model = self.objective.get_eval_model(ema=ema)
-            figures = accuracy(model, self.loaders.val, self.preprocess, self.world, self.autocast)
+            figures = accuracy(model, self.noting_unreadable(val), self.preprocess, self.world, self.autocast)
             row |= {f"{prefix}/{name}": value for name, value in figures.items()}
         return row
+
+    def noting_unreadable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, with the images that could not be read noted on the way."""
+        for batch in batches:
+            self.state.unreadable += [name for name in batch.unreadable if name not in self.state.unreadable]
+            yield batch
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
         score = self._score(row)
@@ -232,7 +253,7 @@ class Trainer:
             self.saves.save_best(self.state)
 
     def _score(self, row: Mapping[str, float]) -> float:
-        """Larger is better: top-1 (of the moving average, if there is one), else minus the loss, else the latest."""
+        """Larger is better: top-1 (of the moving average, if any), else minus the loss, else the latest."""
         for key in ("val_ema/top1", "val/top1"):
             if key in row:
                 return row[key]
@@ -257,7 +278,8 @@ class Trainer:
     def _groups(self) -> Iterator[list[Batch]]:
         """The epoch's batches, as many together as one optimizer step takes."""
         group: list[Batch] = []
-        batches = self.loaders.train.epoch(self.state.epoch, start_batch=self.state.batch)
+        epoch = self.loaders.train.epoch(self.state.epoch, start_batch=self.state.batch)
+        batches = self.noting_unreadable(epoch)
         for batch in batches:
             group.append(batch)
             if len(group) == self.config.grad_accum_steps:

@@ -30,7 +30,9 @@ def test_soft_labels_equal_equation_5_written_out(temperature):
 
 def test_hard_labels_are_the_teachers_decisions():
     expected = -(math.log(softmax(STUDENT[0])[0]) + math.log(softmax(STUDENT[1])[2])) / 2
-    assert hard_label_loss(torch.tensor(STUDENT), torch.tensor(TEACHER)).item() == pytest.approx(expected, rel=1e-5)
+    assert hard_label_loss(torch.tensor(STUDENT), torch.tensor(TEACHER)).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_cross_entropy_takes_indices_and_the_same_as_probabilities():

@@ -14,7 +14,12 @@ NAMES = sorted(available())
 def built(name: str) -> Loss:
     torch.manual_seed(0)
     return build_loss(
-        name, {}, reduction="mean", generator=torch.Generator().manual_seed(0), student_width=CS, teacher_width=CT
+        name,
+        {},
+        reduction="mean",
+        generator=torch.Generator().manual_seed(0),
+        student_width=CS,
+        teacher_width=CT,
     )
 
 
@@ -111,7 +116,9 @@ def test_an_unknown_loss_is_refused_with_a_near_name():
 
 
 def test_an_unknown_option_is_refused_with_those_there_are():
-    with pytest.raises(UserError, match=r"losses.soft.temprature: no such option; soft has weight, temperature"):
+    with pytest.raises(
+        UserError, match=r"losses.soft.temprature: no such option; soft has weight, temperature"
+    ):
         build_loss("soft", {"temprature": 2})
 
 

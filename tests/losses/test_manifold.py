@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import manifold as oracle
 
 from isometry.losses import InterImage, IntraImage, Loss, RandomPatches, WholeBatch
+from oracles import manifold as oracle
 
 B, N, CS, CT = 3, 5, 4, 7
 
@@ -19,7 +19,7 @@ def tokens():
 
 
 ENTRIES = {"whole": (B * N) ** 2, "inter": B**2, "intra": N**2}
-"""What a paper-sized value is divided by to become a mean over entries (eq. 10 and 11 are already divided by N and B)."""
+"""What makes a paper-sized value a mean over entries (eq. 10 and 11 are already divided by N and B)."""
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_random_patches_refuses_to_draw_nothing():
 def test_rotation_and_scale_of_either_side_change_nothing(tokens, loss: Loss):
     student, teacher = tokens
     rotation, _ = torch.linalg.qr(torch.randn(CT, CT, generator=torch.Generator().manual_seed(3)))
-    torch.testing.assert_close(loss(3 * student, teacher @ rotation), loss(student, teacher), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        loss(3 * student, teacher @ rotation), loss(student, teacher), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_permuting_all_tokens_of_both_sides_changes_the_whole_map_not_at_all(tokens):

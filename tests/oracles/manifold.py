@@ -1,4 +1,4 @@
-"""The manifold terms as the paper writes them: explicit maps, explicit sums, float64 (arXiv:2107.01378v1, eq. 7 to 12)."""
+"""The manifold terms as the paper writes them: explicit maps and sums, float64 (arXiv:2107.01378v1, eq. 7 to 12)."""
 
 import torch
 from torch import Tensor

@@ -21,6 +21,12 @@ class Loaders:
     val: EvalLoader | EvalStream | None
     test: EvalLoader | EvalStream | None
 
+    def close(self) -> None:
+        """Ends the worker processes."""
+        for loader in (self.train, self.val, self.test):
+            if loader is not None:
+                loader.close()
+
 
 def make_loaders(
     sources: Sources, config: DataConfig, spec: ImageSpec, *, seed: int, rank: int = 0, world_size: int = 1

@@ -58,10 +58,8 @@ def _sources(
 ) -> Sources:
     """``class_to_idx``: None for data without labels, empty for labels without names."""
     names = _class_names(class_to_idx) if class_to_idx else None
-    if class_to_idx is None:
-        classes = "no labels"
-    else:
-        classes = f"{len(names)} classes" if names else "classes not named"
+    named = f"{len(names)} classes" if names else "classes not named"
+    classes = "no labels" if class_to_idx is None else named
     parts = {"training": train, "validation": val, "test": test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
     return Sources(

@@ -3,7 +3,6 @@
 Shape suffixes: B images, K classes.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,7 +33,7 @@ def soft_label_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float =
 
 
 def hard_label_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Cross-entropy of the student against the teacher's decision, ``CE(student, argmax teacher)`` (eq. 6, second part).
+    """Cross-entropy of the student against the teacher's decision, ``CE(student, argmax teacher)`` (eq. 6).
 
     Args and errors as in :func:`soft_label_loss`; returns a float32 scalar (nats), averaged over the batch.
     """

@@ -18,7 +18,7 @@ TOKEN_INPUTS = ("student_tokens", "teacher_tokens")
 
 
 class Loss(nn.Module):
-    """One term of the objective. A subclass sits alone in its file, whose name is the term's name in a recipe.
+    """One term of the objective. A subclass sits alone in its file, whose name is the term's in a recipe.
 
     ``inputs`` names what ``forward`` takes, in order; nothing that no term names is computed:
 
@@ -42,10 +42,6 @@ class Loss(nn.Module):
     def takes_tokens(cls) -> bool:
         """Whether the loss is built and called once a block."""
         return any(name in TOKEN_INPUTS for name in cls.inputs)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The term's value, a scalar."""
-        raise TypeError(f"{type(self).__name__} does not define forward()")
 
 
 def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:
@@ -88,8 +84,7 @@ def build_loss(name: str, options: dict[str, Any], **context: Any) -> Loss:
     if unknown:
         choices = [p for p in accepted if p not in ("generator", "student_width", "teacher_width")]
         raise UserError(
-            f"losses.{name}.{unknown[0]}: no such option; {name} has "
-            f"{', '.join(['weight', *choices])}"
+            f"losses.{name}.{unknown[0]}: no such option; {name} has {', '.join(['weight', *choices])}"
         )
     given = {key: value for key, value in context.items() if key in accepted}
     try:
@@ -110,5 +105,7 @@ def _discover() -> Iterator[tuple[str, type[Loss]]]:
             if inspect.isclass(value) and issubclass(value, Loss) and value.__module__ == module.__name__
         ]
         if len(own) != 1:
-            raise UserError(f"losses/{found.name}.py: a loss file defines exactly one Loss; this one has {len(own)}")
+            raise UserError(
+                f"losses/{found.name}.py: a loss file defines exactly one Loss; this one has {len(own)}"
+            )
         yield found.name, own[0]

@@ -33,6 +33,8 @@ class RandomPatches(Loss):
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
         student_MC, teacher_MC = student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1)
-        drawn = torch.randperm(len(student_MC), generator=self.generator)[: self.k].to(student_MC.device)
+        drawn = torch.randperm(len(student_MC), generator=self.generator)[: self.k].to(
+            student_MC.device, non_blocking=True
+        )
         gap = gram_gap(student_MC[drawn], teacher_MC[drawn])
         return gap if self.reduction == "paper" else gap / len(drawn) ** 2

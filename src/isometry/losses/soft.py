@@ -7,7 +7,7 @@ from isometry.losses.base import Loss
 
 
 class SoftLabel(Loss):
-    """``τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ))``; on the distillation head where there is one, as DeiT does.
+    """``τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ))``, on the distillation head if there is one (DeiT).
 
     Shapes: student (B, K), teacher (B, K) -> scalar.
     """

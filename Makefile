@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+# A teacher, and a student of it with KD alone and with the manifold term. What is finished is not run again: a second
+# `make demo` shows the results, and one that was stopped goes on.
+demo: .venv/ready
+	@$(BIN)/isometry compare --config recipes/digits/demo.yaml --out runs/demo
+
+# The tests compute little and start many processes, which one thread each serves best.
+test: lint
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: .venv/ready
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+bench: .venv/ready
+	@$(BIN)/python benchmarks/relations.py
+
+# Runs are kept.
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: pyproject.toml
+	@echo "Setting up .venv, once: torch and its companions are large"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isometry needs Python 3.11 or newer; make PYTHON=...")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

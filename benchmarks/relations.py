@@ -1,0 +1,233 @@
+"""What the exact whole-batch relation map costs, and how exact it is: ``python benchmarks/relations.py``.
+
+Times are forward and backward of one block's loss. The two sides of a ratio take turns in one process, and the
+ratio is that of their medians. Writes results/relations.json next to this file.
+"""
+
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from isometry.functional import gram_gap
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+from oracles import relations as oracle  # noqa: E402
+
+THREADS = 2
+IMAGES, PATCHES, STUDENT, TEACHER = (
+    128,
+    196,
+    192,
+    384,
+)  # DeiT-Tiny under CaiT-S24 at 224 pixels, the paper's batch
+RANDOM_PATCHES = 192
+Loss = Callable[[Tensor, Tensor], Tensor]
+Figure = dict[str, str | float | None]
+
+
+def whole(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+    """Eq. 8, exactly, as the package computes it."""
+    return gram_gap(student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1))
+
+
+def explicit_whole(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+    """Eq. 8 with its maps."""
+    return explicit(*(F.normalize(x.flatten(0, 1), dim=-1) for x in (student_BNC, teacher_BNC)))
+
+
+def decoupled(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+    """Eq. 9 to 12 with their maps: between images at each position, within each image, among random patches."""
+    a_BNC, b_BNC = F.normalize(student_BNC, dim=-1), F.normalize(teacher_BNC, dim=-1)
+    images, patches, _ = a_BNC.shape
+    inter = explicit(a_BNC.transpose(0, 1), b_BNC.transpose(0, 1)) / patches
+    intra = explicit(a_BNC, b_BNC) / images
+    drawn = torch.randperm(images * patches)[:RANDOM_PATCHES]
+    random = explicit(a_BNC.flatten(0, 1)[drawn], b_BNC.flatten(0, 1)[drawn])
+    return inter + intra + 0.2 * random
+
+
+def explicit(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of ‖ââᵀ − b̂b̂ᵀ‖²_F over leading dimensions, by maps and plain autograd."""
+    return (a @ a.mT - b @ b.mT).square().sum()
+
+
+def intra(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+    """The package's per-image maps."""
+    return gram_gap(student_BNC, teacher_BNC).sum()
+
+
+def explicit_intra(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
+    """The same with maps and plain autograd."""
+    return explicit(F.normalize(student_BNC, dim=-1), F.normalize(teacher_BNC, dim=-1))
+
+
+def batch(images: int) -> tuple[Tensor, Tensor]:
+    """Tokens with a common mean, as real features have."""
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(images, PATCHES, c).add_(torch.randn(c)) for c in (STUDENT, TEACHER))
+    return student.requires_grad_(), teacher
+
+
+def seconds(loss: Loss, inputs: tuple[Tensor, Tensor]) -> float:
+    """One forward and backward."""
+    inputs[0].grad = None
+    start = time.perf_counter()
+    loss(*inputs).backward()
+    return time.perf_counter() - start
+
+
+def medians(*sides: tuple[Loss, tuple[Tensor, Tensor]], rounds: int) -> list[float]:
+    """Median seconds of each side, taking turns."""
+    taken = [[seconds(*side) for side in sides] for _ in range(rounds + 1)][1:]
+    return [statistics.median(times) for times in zip(*taken, strict=True)]
+
+
+def peak_memory(name: str) -> float:
+    """MiB that a forward and backward adds to what the process holds with its inputs, at its peak."""
+    torch.set_num_threads(THREADS)
+    loss = {"whole": whole, "decoupled": decoupled}[name]
+    loss(*batch(4)).backward()  # libraries and their buffers are loaded
+    inputs = batch(IMAGES)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loss(*inputs).backward()
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return kibibytes / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def in_a_fresh_process(name: str) -> float:
+    """``peak_memory`` where nothing else has raised the peak."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak_memory, name).result()
+
+
+def cost_figures() -> list[Figure]:
+    """Ratios of time and memory."""
+    # Memory first: on Linux a process starts with the peak of the one that started it.
+    exact_memory, terms_memory = in_a_fresh_process("whole"), in_a_fresh_process("decoupled")
+    paper, small, large, few = batch(IMAGES), batch(32), batch(256), batch(16)
+    exact, terms = medians((whole, paper), (decoupled, paper), rounds=11)
+    fast, slow = medians((whole, small), (explicit_whole, small), rounds=5)
+    many, little = medians((whole, large), (whole, few), rounds=7)
+    ours, maps = medians((intra, paper), (explicit_intra, paper), rounds=7)
+    shape = f"B={IMAGES}, N={PATCHES}, {STUDENT}/{TEACHER} channels"
+    return [
+        figure(
+            f"time: whole map / three decoupled terms with maps, {shape}",
+            exact / terms,
+            "at most 0.9",
+            f"{1e3 * exact:.0f} ms / {1e3 * terms:.0f} ms",
+        ),
+        figure(
+            f"peak memory beyond the inputs: the same two, {shape}",
+            exact_memory / terms_memory,
+            "at most 1",
+            f"{exact_memory:.0f} MiB / {terms_memory:.0f} MiB",
+        ),
+        figure(
+            "time: whole map with its N·B × N·B maps / without, N·B = 6,272",
+            slow / fast,
+            "at least 20",
+            f"{1e3 * slow:.0f} ms / {1e3 * fast:.0f} ms",
+        ),
+        figure(
+            "time an image: B=256 / B=16",
+            many / 256 / (little / 16),
+            "at most 1.5",
+            f"{1e3 * many / 256:.2f} ms / {1e3 * little / 16:.2f} ms",
+        ),
+        figure(
+            f"time: per-image maps / the same by plain autograd, {shape}",
+            ours / maps,
+            None,
+            f"{1e3 * ours:.0f} ms / {1e3 * maps:.0f} ms",
+        ),
+    ]
+
+
+def precision_figures() -> list[Figure]:
+    """The largest errors against float64 over the hard cases, at a network's width in float32."""
+    value_error, near_error, far_error = 0.0, 0.0, 0.0
+    generator = torch.Generator().manual_seed(0)
+    cases = [
+        (tokens, ratio)
+        for tokens in oracle.hard_tokens(2048, STUDENT, generator).values()
+        for ratio in (1e-3, 1e-6)
+    ]
+    cases.append((oracle.hard_tokens(IMAGES * PATCHES, STUDENT, generator)["common mean"], 1e-3))
+    for student, ratio in cases:
+        # A little above the ratio, where the stricter promise begins.
+        teacher = oracle.teacher_at(student, 1.02 * ratio, TEACHER, generator)
+        true = oracle.channel_gap(student, teacher)
+        student, teacher = student.requires_grad_(), teacher.requires_grad_()
+        value = gram_gap(student, teacher)
+        grads = torch.autograd.grad(value, (student, teacher))
+        value_error = max(value_error, float((value.detach().double() - true.value).abs() / true.scale))
+        error = max(
+            oracle.relative_error(*pair)
+            for pair in zip(grads, (true.student_grad, true.teacher_grad), strict=True)
+        )
+        if ratio == 1e-3:
+            near_error = max(near_error, error)
+        else:
+            far_error = max(far_error, error)
+        student.requires_grad_(False)
+    return [
+        figure("largest error of the value, as a share of the scale", value_error, "at most 1e-7"),
+        figure("largest relative error of a gradient, gap 0.1 % of the scale", near_error, "at most 1e-5"),
+        figure("largest relative error of a gradient, gap a millionth of it", far_error, "at most 1e-3"),
+    ]
+
+
+def figure(meaning: str, value: float, target: str | None, measured: str = "") -> Figure:
+    """One line of the table."""
+    return {"meaning": meaning, "value": float(f"{value:.3g}"), "target": target, "measured": measured}
+
+
+def processor() -> str:
+    """The CPU's own name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    figures = cost_figures() + precision_figures()
+    setting = {
+        "device": processor(),
+        "threads": THREADS,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    table = Table(
+        title="The exact whole-batch relation map", caption=", ".join(f"{k} {v}" for k, v in setting.items())
+    )
+    for heading in ("what", "measured", "figure", "target"):
+        table.add_column(heading, justify="right" if heading == "figure" else "left")
+    for row in figures:
+        table.add_row(
+            str(row["meaning"]), str(row["measured"]), f"{row['value']:.3g}", str(row["target"] or "–")
+        )
+    Console().print(table)
+    results = HERE / "results" / "relations.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps({**setting, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The house rules that a machine can keep: where imports point, what losses see, how long a file may be."""
+
+import ast
+import csv
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+import isometry
+from isometry.losses import available
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "isometry"
+FILES = sorted(SOURCE.rglob("*.py"))
+GROUND = {"errors", "config", "seeding"}
+"""Exceptions, options and seeds, which all but `functional` may know."""
+
+
+def part_of(path: Path) -> str:
+    """The part of the house that a file is in: a package's name or the file's."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it, in full."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_parts(path: Path) -> set[str]:
+    """The parts of the house that a file imports."""
+    names = [name.split(".") for name in imported(path) if name.startswith("isometry.")]
+    return {name[1] for name in names if (SOURCE / name[1]).is_dir() or (SOURCE / f"{name[1]}.py").is_file()}
+
+
+def reached(*parts: str) -> set[str]:
+    """The parts, all that they import, all that those import, and so on."""
+    seen, waiting = set(), set(parts)
+    while waiting:
+        part = waiting.pop()
+        seen.add(part)
+        for path in FILES:
+            if part_of(path) == part:
+                waiting |= own_parts(path) - seen
+    return seen
+
+
+def others(path: Path) -> set[str]:
+    """Libraries outside Python's own and this package that a file imports."""
+    return {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - {"isometry"}
+
+
+def files_of(part: str) -> list[Path]:
+    return [path for path in FILES if part_of(path) == part]
+
+
+def test_functional_imports_torch_alone():
+    assert reached("functional") == {"functional"}
+    assert all(others(path) <= {"torch"} for path in files_of("functional"))
+
+
+def test_losses_import_the_maths_alone():
+    assert reached("losses") == {"losses", "functional", "errors"}
+    assert all(others(path) <= {"torch"} for path in files_of("losses"))
+
+
+def test_what_trains_does_not_know_how_it_is_trained():
+    low = {"functional", "losses", "data", "weights", "models", "taps", "view", "objective"}
+    assert reached(*low) == low | GROUND
+
+
+def test_the_loop_does_not_know_who_runs_it():
+    assert not reached("train") & {"engine", "outcome", "report", "compare", "check", "cli"}
+
+
+def test_nothing_imports_the_command_line():
+    assert {part_of(path) for path in FILES if "cli" in own_parts(path)} == {"__main__"}
+
+
+def test_no_part_imports_itself_in_a_circle():
+    for part in {part_of(path) for path in FILES}:
+        direct = {used for path in files_of(part) for used in own_parts(path)} - {part}
+        assert part not in reached(*direct), part
+
+
+def test_the_rules_would_notice(tmp_path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("def f():\n    from isometry.cli import main\n    import timm.models\n")
+    assert own_parts(wrong) == {"cli"}
+    assert others(wrong) == {"timm"}
+
+
+@pytest.mark.parametrize("name", available())
+def test_losses_see_tensors_only(name):
+    loss = available()[name]
+    signature = inspect.signature(loss.forward)
+    given = list(signature.parameters.values())[1:]
+    assert len(given) == len(loss.inputs)
+    assert all(parameter.annotation is Tensor for parameter in given)
+    assert signature.return_annotation is Tensor
+
+
+def test_only_the_whole_map_knows_of_other_processes():
+    knowing = {
+        path.stem for path in files_of("losses") if any("distributed" in name for name in imported(path))
+    }
+    assert knowing <= {"whole"}
+
+
+def test_only_taps_knows_prefix_tokens_and_grids():
+    knowing = {
+        path.name
+        for path in FILES
+        if re.search("prefix_tokens|forward_intermediates", path.read_text("utf-8"))
+    }
+    assert knowing == {"taps.py"}
+
+
+def test_no_file_is_longer_than_300_lines():
+    lengths = {str(path.relative_to(SOURCE)): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_no_library_code_leaves_the_process():
+    leaving = {
+        path.name
+        for path in FILES
+        if re.search(r"\bsys\.exit\(|\bSystemExit\b|\bos\._exit", path.read_text("utf-8"))
+    }
+    assert leaving <= {"cli.py", "__main__.py"}
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of the page "Write your own loss" in CONTRIBUTING.md."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Write your own loss")[2]
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def test_a_new_loss_is_one_file_as_the_page_says(tmp_path):
+    """The page's code, dropped into a copy of the package, is used from a recipe; nothing else is edited."""
+    loss, its_test = blocks("python")
+    (recipe,) = blocks("yaml")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    before = {path: path.read_bytes() for path in (tmp_path / "src").rglob("*.py")}
+    (tmp_path / "src" / "isometry" / "losses" / "means.py").write_text(loss, encoding="utf-8")
+    (tmp_path / "test_means.py").write_text(its_test, encoding="utf-8")
+    tiny = "{patch_size: 4, embed_dim: 24, depth: 2, num_heads: 3}"
+    (tmp_path / "recipe.yaml").write_text(
+        f"{recipe}dataset: digits\nimg_size: 8\nin_chans: 1\nbatch_size: 300\nworkers: 0\nepochs: 1\n"
+        f"student: vit_tiny_patch16_224\nstudent_kwargs: {tiny}\nteacher: vit_tiny_patch16_224\ndevice: cpu\n"
+        "teacher_kwargs: {patch_size: 4, embed_dim: 36, depth: 2, num_heads: 3, img_size: 8, in_chans: 1}\n"
+        "teacher_weights: none\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+
+    def run(*words: str) -> None:
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("isometry", "distill", "--config", "recipe.yaml", "--out", "run")
+    shutil.copy(ROOT / "tests" / "losses" / "test_contract.py", tmp_path)
+    run("pytest", "-q", "test_means.py", "test_contract.py")
+    with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["train/means"]) > 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_public_surface_is_what_is_promised():
+    functional = __import__("isometry.functional", fromlist=["_"])
+    losses = __import__("isometry.losses", fromlist=["_"])
+    assert callable(functional.gram_gap)
+    assert {"WholeBatch", "IntraImage", "InterImage", "RandomPatches"} <= set(losses.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", isometry.__version__)

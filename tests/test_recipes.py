@@ -1,0 +1,188 @@
+"""Every recipe loads, opens with its four lines, says its true cost, and runs in a shrink of seconds."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from isometry.cli import main
+from isometry.compare import CompareConfig
+from isometry.config import RunConfig, read_yaml
+from isometry.losses import available
+from isometry.models import ModelSpec, check_name
+from isometry.parsing import parse, recipe_path
+from isometry.profile import macs
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+ALL = sorted(RECIPES.rglob("*.yaml"))
+COMPARISONS = [path for path in ALL if "variants" in read_yaml(path)]
+RUNS = [path for path in ALL if path not in COMPARISONS]
+IMAGENET = sorted((RECIPES / "imagenet").glob("*.yaml"))
+IMAGES, EPOCHS = 1_281_167, 300
+
+PLAIN = "patch_size=8 embed_dim=48 depth=4 num_heads=3"
+SMALLER = {
+    "deit": PLAIN,
+    "cait": f"{PLAIN} depth_token_only=1",
+    "swin": "img_size=32 patch_size=2 window_size=2 embed_dim=24 depths=[1,1,2,1] num_heads=[1,2,2,4]",
+}
+"""Constructor arguments that make a small network of the same kind, by the first letters of its name."""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(RECIPES))
+
+
+def smaller(option: str, model: str) -> list[str]:
+    sizes = next(sizes for start, sizes in SMALLER.items() if model.startswith(start))
+    return [option, *sizes.split()]
+
+
+def shrink(path: Path, images: Path) -> list[str]:
+    """The command line that runs a recipe in seconds.
+
+    The convention: the recipe as it is, but for one epoch of few images; where it names ImageNet-sized
+    networks, small ones of the same kind on 32 pixels; where its teacher's weights would be fetched, a random
+    teacher; and a teacher of the student's kind where it leaves the naming of one to the person.
+    """
+    config = parse(RunConfig, ["--config", str(path)])
+    words = ["--config", str(path), "--epochs", "1", "--workers", "0", "--device", "cpu"]
+    if not config.dataset:
+        words += [
+            "--data-dir",
+            str(images),
+            "--img-size",
+            "32",
+            "-b",
+            "8",
+            *smaller("--student-kwargs", config.model),
+        ]
+    if config.teacher:
+        words += ["--teacher-weights", "none", *smaller("--teacher-kwargs", config.teacher)]
+    elif set(config.losses) - {"ce"}:
+        sizes = [f"{key}={value}" for key, value in config.model_kwargs.items()]
+        words += ["--teacher", config.model, "--teacher-weights", "none", "--teacher-kwargs", *sizes]
+        words += [f"img_size={config.img_size}", f"in_chans={config.in_chans}"]
+        config.teacher = config.model
+    return ["distill" if config.teacher else "train", *words]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder of 4 classes with 6 images of 32 pixels each."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for label in "abcd":
+        (folder / label).mkdir()
+        for number in range(6):
+            pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """Images a second are measured for a second, and no test here looks at them."""
+    monkeypatch.setattr("isometry.outcome.images_per_second", lambda *_, **__: 1.0)
+
+
+def opening(path: Path) -> str:
+    """The comment that a recipe opens with, as one text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next(at for at, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(line.lstrip("#").strip() for line in lines[:end])
+
+
+def test_there_are_the_recipes_that_are_promised():
+    promised = {f"manifold_{s}_{t}" for s in ("tiny", "small") for t in ("s24", "xxs24")}
+    promised |= {"manifold_tiny_s24_released", "manifold_tiny_s24_whole", "swin_tiny"}
+    assert promised == {path.stem for path in IMAGENET}
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_a_recipe_opens_with_its_command_cost_and_figures(path):
+    for word in ("command:", "cost:", "published:", "measured:"):
+        assert len(re.findall(rf"^{word} +\S", opening(path), re.MULTILINE)) == 1, f"one line with {word}"
+    assert f"--config recipes/{name(path)}" in " ".join(opening(path).split())
+    measured = re.search(r"^measured: +(yes, here|no$)", opening(path), re.MULTILINE)
+    assert measured
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_a_run_loads_and_names_what_there_is(path):
+    config = parse(RunConfig, ["--config", str(path)])
+    check_name(ModelSpec(config.model), "--model")
+    if config.teacher:
+        check_name(ModelSpec(config.teacher), "--teacher")
+    assert set(config.losses) <= set(available())
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=name)
+def test_a_comparison_loads_and_names_what_there_is(path):
+    config = parse(CompareConfig, ["--config", str(path)])
+    assert config.baseline in config.variants
+    for recipe in (config.base, config.teacher_recipe):
+        if recipe is not None:
+            assert recipe_path(recipe, path) in RUNS
+
+
+@pytest.mark.parametrize("path", IMAGENET, ids=name)
+def test_the_cost_is_that_of_the_networks(path):
+    config = parse(RunConfig, ["--config", str(path)])
+    with torch.device("meta"):
+        student, teacher = timm.create_model(config.model), timm.create_model(config.teacher)
+    an_image = 3 * macs(student, (3, 224, 224)) + macs(teacher, (3, 224, 224))
+    said = re.search(r"([\d.]+) GMACs an image .*?([\de+.]+) MACs for", opening(path), re.DOTALL)
+    assert said
+    assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
+    assert float(said[2]) == pytest.approx(an_image * IMAGES * EPOCHS, rel=0.005)
+
+
+@pytest.mark.parametrize("path", [p for p in IMAGENET if "s24" in p.stem], ids=name)
+def test_the_settings_are_those_of_the_paper(path):
+    """METHODS of arXiv:2107.01378v1 and of DeiT (arXiv:2012.12877)."""
+    config = parse(RunConfig, ["--config", str(path)])
+    assert (config.epochs, config.opt, config.weight_decay, config.warmup_epochs) == (300, "adamw", 0.05, 5)
+    assert (config.lr, config.lr_base, config.lr_base_size, config.sched, config.min_lr) == (
+        None,
+        5e-4,
+        512,
+        "cosine",
+        1e-5,
+    )
+    assert (config.mixup, config.cutmix, config.smoothing, config.reprob) == (0.8, 1.0, 0.1, 0.25)
+    assert (config.aa, config.aug_repeats, config.drop_path) == ("rand-m9-mstd0.5-inc1", 3, 0.0)
+    assert (config.model_ema, config.model_ema_decay, config.img_size) == (True, 0.99996, 224)
+    if path.stem.count("_") == 2:
+        assert config.reduction == "paper"
+        assert config.losses == {
+            "ce": 0.5,
+            "hard": 0.5,
+            "inter": 1,
+            "intra": 1,
+            "random": {"weight": 0.2, "k": 192},
+        }
+    else:
+        assert config.reduction == "mean"
+        assert "ce" not in config.losses
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_a_run_runs(path, images, tmp_path, capsys):
+    assert main([*shrink(path, images), "--out", str(tmp_path / "run")]) == 0, capsys.readouterr().err
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", COMPARISONS, ids=name)
+def test_a_comparison_runs(path, tmp_path, capsys):
+    shrunk = ["--seeds", "1", "--overrides", "epochs=1", "batch_size=300", "device=cpu"]
+    code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
+    assert code == 0, capsys.readouterr().err
+    config = parse(CompareConfig, ["--config", str(path)])
+    table = (tmp_path / "all" / "comparison.csv").read_text(encoding="utf-8")
+    assert all(f"{variant}," in table for variant in config.variants)

@@ -113,9 +113,6 @@ def killed_at(folder: Path, number: int) -> Callable[[], None]:
         pytest.param("open /last/optimizer-step4.safetensors.new", 0, id="inside a save in an epoch"),
         pytest.param("open /metrics.jsonl", 0, id="between the two files of metrics", marks=SLOW),
         pytest.param("open /last/model-step12.safetensors.new", 1, id="between best and last"),
-        pytest.param(
-            "os.remove /last/model-step10.safetensors", 0, id="tidying up after its last save", marks=SLOW
-        ),
         pytest.param("os.rename /student.new", 0, id="while it exports the student", marks=SLOW),
     ],
 )
@@ -146,6 +143,27 @@ def _killed_with_half_a_file_written() -> None:
             send_self(signal.SIGKILL)
 
     checkpoint.save_file = half
+
+
+@SLOW
+def test_a_run_killed_while_it_tidies_up_after_its_last_save_goes_on_bitwise(
+    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    """Nothing is saved any more when it goes on, and what was to be deleted is."""
+    # The last save inside an epoch is then not at the epoch's end.
+    apart = [*words[:-1], "5"]
+    disturb(apart, tmp_path, undisturbed[0], _killed_deleting_step_10, code=-signal.SIGKILL)
+
+
+def _killed_deleting_step_10() -> None:
+    unlink = Path.unlink
+
+    def deadly(self: Path, missing_ok: bool = False) -> None:
+        if self.name == "model-step10.safetensors":
+            send_self(signal.SIGKILL)
+        unlink(self, missing_ok)
+
+    Path.unlink = deadly
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=SLOW), 4, pytest.param(7, marks=SLOW)])

@@ -225,7 +225,7 @@ def test_leading_dimensions_are_independent(form: str, lead: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("form", FORMS)
 def test_more_than_one_tile(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isometry.functional._gap._TILE", 1000)
+    monkeypatch.setattr("isometry.functional._gap._CPU_TILE", 1000)
     monkeypatch.setattr("isometry.functional._gap._CPU_ROWS", 7)
     monkeypatch.setattr("isometry.functional._gap._GRAM_BLOCK", 5)
     test_leading_dimensions_are_independent(form, (5,))

@@ -88,7 +88,7 @@ class Batches:
             "num_workers": workers,
             "persistent_workers": requests is not None and workers > 0,
             "pin_memory": pin_mem and torch.cuda.is_available(),
-            "worker_init_fn": _leave_ctrl_c_to_the_run,
+            "worker_init_fn": _leave_signals_to_the_run,
         }
         self._seed = seed
         self._loader: DataLoader[Batch | UserError] | None = None
@@ -115,6 +115,12 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _leave_ctrl_c_to_the_run(worker: int) -> None:
-    # Ctrl-C reaches all processes of the terminal; the run saves and leaves, and its workers with it
+SECONDS_TO_LIVE_ON = 30
+"""As long as batch systems wait between SIGTERM and SIGKILL."""
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # Ctrl-C reaches all processes of the terminal, and batch systems send SIGTERM to all: the run finishes its
+    # step, saves and ends its workers itself. Torch would end them at once, and the run with them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_TO_LIVE_ON))

@@ -25,11 +25,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-# Tokens in a tile: on a CPU a tile stays in the cache; elsewhere launching kernels costs more than memory
-# traffic.
-_CPU_ROWS, _ROWS = 512, 4096
-# Numbers in a tile, which bounds the scratch memory when there are many problems.
-_TILE = 2**21
+# Tokens of a problem and numbers in a tile. On a CPU a tile stays in the cache; elsewhere, launching
+# kernels costs more than memory traffic.
+_CPU_ROWS, _CPU_TILE = 1024, 2**18
+_ROWS, _TILE = 4096, 2**24
 # Columns of a block of G. Only blocks on and above the diagonal are computed: narrow ones save more work,
 # wide ones multiply faster.
 _GRAM_BLOCK = 96
@@ -46,21 +45,22 @@ class TokenGap(torch.autograd.Function):
         gap_P = student_PNC.new_zeros(problems, dtype=torch.float64)
         with full_precision(student_PNC.device):
             difference_PNN = student_PNC.new_empty(problems, n_tokens, n_tokens, dtype=dtype)
-            for some, _ in _tiles(student_PNC, teacher_PNC, whole=True):
-                a_PNC, _ = normalise(student_PNC[some], dtype)
-                b_PNC, _ = normalise(teacher_PNC[some], dtype)
-                map_PNN = torch.bmm(a_PNC, a_PNC.mT)
-                torch.baddbmm(map_PNN, b_PNC, b_PNC.mT, alpha=-1, out=difference_PNN[some])
-                row_norms_PN = torch.linalg.vector_norm(difference_PNN[some], dim=-1)
+            inverse_norms = [student_PNC.new_empty(problems, n_tokens, 1, dtype=dtype) for _ in range(2)]
+            for some, rows in _tiles(student_PNC, teacher_PNC, whole=True):
+                _measure(student_PNC, teacher_PNC, inverse_norms, some, rows)
+                a_PNC, b_PNC = _units(student_PNC, teacher_PNC, inverse_norms, some, rows)
+                map_PNN = torch.bmm(a_PNC, a_PNC.mT, out=difference_PNN[some])
+                map_PNN.baddbmm_(b_PNC, b_PNC.mT, alpha=-1)
+                row_norms_PN = torch.linalg.vector_norm(map_PNN, dim=-1)
                 gap_P[some] = row_norms_PN.double().square().sum(-1)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(student_PNC, teacher_PNC, difference_PNN)
+            ctx.save_for_backward(student_PNC, teacher_PNC, difference_PNN, *inverse_norms)
         return gap_P.to(result_dtype(student_PNC, teacher_PNC))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
-        student_PNC, teacher_PNC, difference_PNN = ctx.saved_tensors
+        student_PNC, teacher_PNC, difference_PNN, *inverse_norms = ctx.saved_tensors
         grads: list[Tensor | None] = [None, None, None]
         with full_precision(student_PNC.device):
             for side, (tokens_PNC, sign) in enumerate(((student_PNC, 4.0), (teacher_PNC, -4.0))):
@@ -68,7 +68,8 @@ class TokenGap(torch.autograd.Function):
                     continue
                 grad_PNC = torch.empty_like(tokens_PNC)
                 for some, _ in _tiles(student_PNC, teacher_PNC, whole=True):
-                    unit_PNC, inverse_PN1 = normalise(tokens_PNC[some], difference_PNN.dtype)
+                    inverse_PN1 = inverse_norms[side][some]
+                    unit_PNC = tokens_PNC[some].to(inverse_PN1) * inverse_PN1
                     slope_PNC = torch.bmm(difference_PNN[some], unit_PNC)
                     for _ in range(2):  # the second time takes out what rounding left of a large radial part
                         radial_PN1 = (slope_PNC * unit_PNC).sum(-1, keepdim=True)
@@ -88,30 +89,33 @@ class ChannelGap(torch.autograd.Function):
     ) -> Tensor:
         with full_precision(student_PNC.device):
             axes = [_dominant_axis(tokens, dtype) for tokens in (student_PNC, teacher_PNC)]
-            gram_PZZ = _gram(student_PNC, teacher_PNC, axes, dtype)
+            inverse_norms = [x.new_empty(*x.shape[:-1], 1, dtype=dtype) for x in (student_PNC, teacher_PNC)]
+            gram_PZZ = _gram(student_PNC, teacher_PNC, axes, inverse_norms)
             if group is not None:
                 gram_PZZ = _all_reduce(gram_PZZ, group)
             signs_Z = _signs(student_PNC, teacher_PNC)
             gap_P = (gram_PZZ.square() @ signs_Z @ signs_Z).clamp_min(0)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes)
-        ctx.dtype, ctx.ranks = dtype, 1 if group is None else group.size()
+            ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes, *inverse_norms)
+        ctx.ranks = 1 if group is None else group.size()
         return gap_P.to(result_dtype(student_PNC, teacher_PNC))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
-        student_PNC, teacher_PNC, gram_PZZ, *axes = ctx.saved_tensors
+        student_PNC, teacher_PNC, gram_PZZ, *saved = ctx.saved_tensors
+        axes, inverse_norms = saved[:2], saved[2:]
         sides = [(0, student_PNC), (1, teacher_PNC)]
         grads = {side: torch.empty_like(tokens) for side, tokens in sides if ctx.needs_input_grad[side]}
         signs_Z = _signs(student_PNC, teacher_PNC)
         with full_precision(student_PNC.device):
             slope_PZZ = 4 * ctx.ranks * grad_P[:, None, None] * torch.outer(signs_Z, signs_Z) * gram_PZZ
-            slopes = {side: _Slope.of(slope_PZZ, axes, side, ctx.dtype) for side in grads}
+            slopes = {side: _Slope.of(slope_PZZ, axes, side) for side in grads}
             for some, rows in _tiles(student_PNC, teacher_PNC):
-                tile = _split(student_PNC[some, rows], teacher_PNC[some, rows], axes, some, ctx.dtype)
+                tile = _split(_units(student_PNC, teacher_PNC, inverse_norms, some, rows), axes, some)
                 for side, grad_PNC in grads.items():
-                    grad_PNC[some, rows] = slopes[side].tangent(tile, side, some)
+                    tangent = slopes[side].tangent(tile, side, some)
+                    torch.mul(tangent, inverse_norms[side][some, rows], out=grad_PNC[some, rows])
         return grads.get(0), grads.get(1), None, None
 
 
@@ -119,7 +123,6 @@ class _Tile(NamedTuple):
     """Some tokens of both sides, split: unit token = along · axis + rest."""
 
     units: list[Tensor]  # per side (P, R, C)
-    inverse_norms: list[Tensor]  # per side (P, R, 1)
     channels: list[slice]  # per side, its channels in Z
     along: Tensor  # (P, R, S)
     rest: Tensor  # (P, R, Z)
@@ -139,8 +142,8 @@ class _Slope(NamedTuple):
     along_axial: Tensor  # (P, S, 1), from along to the same, float64
 
     @classmethod
-    def of(cls, slope_PZZ: Tensor, axes: list[Tensor], side: int, dtype: torch.dtype) -> "_Slope":
-        n_student = axes[0].shape[-1]
+    def of(cls, slope_PZZ: Tensor, axes: list[Tensor], side: int) -> "_Slope":
+        n_student, dtype = axes[0].shape[-1], axes[0].dtype
         slope_PZC = slope_PZZ[..., :n_student] if side == 0 else slope_PZZ[..., n_student:]
         axis_PC1 = axes[side].double().mT
         squared_P11 = axis_PC1.square().sum(1, keepdim=True)  # is 1 only up to float32's rounding
@@ -151,7 +154,7 @@ class _Slope(NamedTuple):
         return cls(axes[side], across_PZC.to(dtype), along_across, axial_PZ1.to(dtype), axes_PSZ @ axial_PZ1)
 
     def tangent(self, tile: _Tile, side: int, some: slice) -> Tensor:
-        """Gradient of the raw tokens: (slope − unit (unit · slope)) / norm, slope = across + axial · axis."""
+        """slope − unit (unit · slope), slope = across + axial · axis."""
         unit, along, rest = tile.units[side], tile.along[..., side, None], tile.rest[..., tile.channels[side]]
         across = torch.bmm(tile.along, self.along_across[some])
         for start in range(0, tile.rest.shape[-1], _SUM_BLOCK):
@@ -163,18 +166,20 @@ class _Slope(NamedTuple):
         # The axis' own tangent is |unit|² axis − (unit · axis) unit = (rest · unit) axis − (unit · axis)
         # rest, in which nothing large cancels.
         on_axis = axial * (rest * unit).sum(-1, keepdim=True) - along * radial
-        across.addcmul_(rest, radial + axial * along, value=-1).addcmul_(on_axis, self.axis[some])
-        return across.mul_(tile.inverse_norms[side])
+        return across.addcmul_(rest, radial + axial * along, value=-1).addcmul_(on_axis, self.axis[some])
 
 
-def _gram(student_PNC: Tensor, teacher_PNC: Tensor, axes: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """G = ZᵀZ, (P, Z, Z) in float64."""
+def _gram(
+    student_PNC: Tensor, teacher_PNC: Tensor, axes: list[Tensor], inverse_norms: list[Tensor]
+) -> Tensor:
+    """G = ZᵀZ, (P, Z, Z) in float64; fills ``inverse_norms``."""
     problems, width = len(student_PNC), student_PNC.shape[-1] + teacher_PNC.shape[-1]
     rest_PZZ = student_PNC.new_zeros(problems, width, width, dtype=torch.float64)
     mixed_PSZ = student_PNC.new_zeros(problems, 2, width, dtype=torch.float64)
     along_PSS = student_PNC.new_zeros(problems, 2, 2, dtype=torch.float64)
     for some, rows in _tiles(student_PNC, teacher_PNC):
-        tile = _split(student_PNC[some, rows], teacher_PNC[some, rows], axes, some, dtype)
+        _measure(student_PNC, teacher_PNC, inverse_norms, some, rows)
+        tile = _split(_units(student_PNC, teacher_PNC, inverse_norms, some, rows), axes, some)
         for start in range(0, width, _GRAM_BLOCK):
             block = slice(start, start + _GRAM_BLOCK)
             rest_PZZ[some, block, start:] += torch.bmm(tile.rest[..., block].mT, tile.rest[..., start:])
@@ -187,22 +192,30 @@ def _gram(student_PNC: Tensor, teacher_PNC: Tensor, axes: list[Tensor], dtype: t
     return upper_PZZ + upper_PZZ.triu(1).mT + mixed_PZZ + mixed_PZZ.mT + axes_PSZ.mT @ along_PSS @ axes_PSZ
 
 
-def _split(
-    student_PRC: Tensor, teacher_PRC: Tensor, axes: list[Tensor], some: slice, dtype: torch.dtype
-) -> _Tile:
-    width, n_student = student_PRC.shape[-1] + teacher_PRC.shape[-1], student_PRC.shape[-1]
+def _measure(
+    student_PNC: Tensor, teacher_PNC: Tensor, inverse_norms: list[Tensor], some: slice, rows: slice
+) -> None:
+    for tokens_PNC, inverse_PN1 in zip((student_PNC, teacher_PNC), inverse_norms, strict=True):
+        inverse_PN1[some, rows] = inverse_norm(tokens_PNC[some, rows], inverse_PN1.dtype)
+
+
+def _units(
+    student_PNC: Tensor, teacher_PNC: Tensor, inverse_norms: list[Tensor], some: slice, rows: slice
+) -> list[Tensor]:
+    sides = zip((student_PNC, teacher_PNC), inverse_norms, strict=True)
+    return [tokens[some, rows].to(inverse) * inverse[some, rows] for tokens, inverse in sides]
+
+
+def _split(units: list[Tensor], axes: list[Tensor], some: slice) -> _Tile:
+    n_student, width = units[0].shape[-1], units[0].shape[-1] + units[1].shape[-1]
     channels = [slice(0, n_student), slice(n_student, width)]
-    rest_PRZ = student_PRC.new_empty(*student_PRC.shape[:-1], width, dtype=dtype)
-    along_PRS = student_PRC.new_empty(*student_PRC.shape[:-1], 2, dtype=dtype)
-    units, inverse_norms = [], []
-    for side, tokens_PRC in enumerate((student_PRC, teacher_PRC)):
-        unit_PRC, inverse_PR1 = normalise(tokens_PRC, dtype)
+    rest_PRZ = units[0].new_empty(*units[0].shape[:-1], width)
+    along_PRS = units[0].new_empty(*units[0].shape[:-1], 2)
+    for side, unit_PRC in enumerate(units):
         axis_P1C, along_PR1 = axes[side][some], along_PRS[..., side, None]
-        along_PR1.copy_(unit_PRC @ axis_P1C.mT)
+        along_PR1.copy_(torch.bmm(unit_PRC, axis_P1C.mT))
         torch.addcmul(unit_PRC, along_PR1, axis_P1C, value=-1, out=rest_PRZ[..., channels[side]])
-        units.append(unit_PRC)
-        inverse_norms.append(inverse_PR1)
-    return _Tile(units, inverse_norms, channels, along_PRS, rest_PRZ)
+    return _Tile(units, channels, along_PRS, rest_PRZ)
 
 
 def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, steps: int = 6) -> Tensor:
@@ -211,12 +224,12 @@ def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, step
     The results are the same for any axis but for rounding, so a rough one will do.
     """
     stride = max(1, -(-tokens_PNC.shape[1] // rows))
-    sample_PRC, _ = normalise(tokens_PNC[:, ::stride], dtype)
+    sample_PRC = normalise(tokens_PNC[:, ::stride], dtype)
     strongest_P11 = sample_PRC.square().sum(1, keepdim=True).argmax(-1, keepdim=True)
     start_PR1 = sample_PRC.gather(-1, strongest_P11.expand(-1, sample_PRC.shape[1], -1))
-    axis_P1C, _ = normalise(start_PR1.mT @ sample_PRC, dtype)
+    axis_P1C = normalise(start_PR1.mT @ sample_PRC, dtype)
     for _ in range(steps):
-        axis_P1C, _ = normalise((axis_P1C @ sample_PRC.mT) @ sample_PRC, dtype)
+        axis_P1C = normalise((axis_P1C @ sample_PRC.mT) @ sample_PRC, dtype)
     return axis_P1C
 
 
@@ -244,22 +257,27 @@ def _all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
     return gram_PZZ
 
 
-def normalise(tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Unit tokens and inverse norms (..., 1) in ``dtype``, both zero for a zero token; differentiable."""
-    # Norms in float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared
-    # by all relations of its token, and by all tokens that are alike, so it doesn't average out.
+def normalise(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """Tokens divided by their norms, in ``dtype``; zero for a zero token. Differentiable."""
+    return tokens.to(dtype) * inverse_norm(tokens, dtype)
+
+
+def inverse_norm(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 / ‖token‖ (..., 1) in ``dtype``, zero for a zero token. Differentiable."""
+    # In float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared by all
+    # relations of its token, and by all tokens that are alike, so it doesn't average out.
     norm = torch.linalg.vector_norm(tokens.double(), dim=-1, keepdim=True)
     is_zero = norm < torch.finfo(dtype).tiny  # whose inverse would overflow
-    inverse = torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
-    return tokens.to(dtype) * inverse, inverse
+    return torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
 
 
 def _tiles(student_PNC: Tensor, teacher_PNC: Tensor, whole: bool = False) -> Iterator[tuple[slice, slice]]:
     """Slices of problems and of tokens that cover them all; ``whole`` keeps a problem's tokens together."""
     problems, n_tokens, n_student = student_PNC.shape
-    rows = n_tokens if whole else _CPU_ROWS if student_PNC.device.type == "cpu" else _ROWS
-    rows = max(1, min(rows, n_tokens))
-    some = max(1, _TILE // (rows * max(1, n_student + teacher_PNC.shape[-1])))
+    on_cpu = student_PNC.device.type == "cpu"
+    rows = n_tokens if whole else min(_CPU_ROWS if on_cpu else _ROWS, n_tokens)
+    rows = max(1, rows)
+    some = max(1, (_CPU_TILE if on_cpu else _TILE) // (rows * max(1, n_student + teacher_PNC.shape[-1])))
     for problem in range(0, problems, some):
         for row in range(0, n_tokens, rows):
             yield slice(problem, problem + some), slice(row, row + rows)

@@ -84,7 +84,7 @@ def relation_map(tokens: Tensor) -> Tensor:
     """
     _check_tokens("tokens", tokens)
     with full_precision(tokens.device):
-        unit, _ = normalise(tokens, result_dtype(tokens))
+        unit = normalise(tokens, result_dtype(tokens))
         return unit @ unit.mT
 
 

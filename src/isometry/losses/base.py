@@ -31,7 +31,7 @@ class Loss(nn.Module):
     ``labels``                  (B,) class indices or (B, K) probabilities
     ==========================  ====================================================================
 
-    A loss that takes tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
+    A loss on tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
     or sums (``"paper"``) over blocks. ``forward`` returns a scalar. The constructor gets the recipe's options for
     the term and, if it names them, ``reduction``, ``generator``, ``student_width`` and ``teacher_width``.
     """

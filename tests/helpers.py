@@ -21,8 +21,8 @@ from isometry.cli import main
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.parsing import parse
-from isometry.runfolder import RunFolder
-from isometry.train import Trainer
+from isometry.training.loop import Trainer
+from isometry.training.runfolder import RunFolder
 
 TEACHER_KWARGS = (
     "patch_size=4",
@@ -210,7 +210,7 @@ def send_self(number: int) -> None:
 
 def signalled_at_step(step: int, number: signal.Signals) -> Callable[[], None]:
     """For ``prepare``: the process gets the signal as its step ``step`` (from 1) begins."""
-    return partial(call_at, "isometry.train:Trainer.train_step", step, partial(send_self, number))
+    return partial(call_at, "isometry.training.loop:Trainer.train_step", step, partial(send_self, number))
 
 
 def config_of(*words: str) -> RunConfig:

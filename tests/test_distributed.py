@@ -28,12 +28,12 @@ from helpers import (
     send_self,
     start,
 )
-from isometry.checkpoint import load_checkpoint
 from isometry.distributed import World, freeze_unreached, join_world
 from isometry.errors import UserError
 from isometry.models import ModelSpec, build_model
 from isometry.objective import Objective
-from isometry.tally import NotFiniteError, Tally
+from isometry.training.checkpoint import load_checkpoint
+from isometry.training.tally import NotFiniteError, Tally
 
 
 def as_rank(rank: int, rendezvous: str) -> World:
@@ -209,7 +209,7 @@ def run_two(
 
 def keep_weights(path: str) -> None:
     """When the loop has ended, writes down what this process trained."""
-    from isometry.train import Trainer
+    from isometry.training.loop import Trainer
 
     fit = Trainer.fit
 
@@ -273,7 +273,7 @@ def test_two_processes_stop_together_and_go_on_bitwise(words: list[str], tmp_pat
     whole, out = tmp_path / "whole", tmp_path / "run"
     ended = run_two(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=(None, None))
     assert [each.code for each in ended] == [0, 0], ended
-    ask = partial(call_at, "isometry.train:Trainer.train_step", 4, partial(send_self, signal.SIGTERM))
+    ask = partial(call_at, "isometry.training.loop:Trainer.train_step", 4, partial(send_self, signal.SIGTERM))
     ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, ask))
     assert [each.code for each in ended] == [128 + signal.SIGTERM] * 2
     assert "stopped at step 4 of 12, saved" in ended[0].err

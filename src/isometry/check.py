@@ -16,10 +16,10 @@ from isometry.distributed import World, join_world
 from isometry.errors import UserError
 from isometry.models import image_spec
 from isometry.objective import Objective
-from isometry.optim import build_optimizer, build_schedule
 from isometry.profile import StepMemory, macs, parameter_count, step_memory
 from isometry.report import formats
-from isometry.runfolder import RunFolder
+from isometry.training.optim import build_optimizer, build_schedule
+from isometry.training.runfolder import RunFolder
 from isometry.weights import WeightSource
 
 

@@ -19,7 +19,7 @@ from isometry.helptext import help_text
 from isometry.outcome import Outcome
 from isometry.parsing import parse, recipe_named
 from isometry.report import models_table
-from isometry.signals import Interrupted
+from isometry.training.signals import Interrupted, sigterm_interrupts
 
 USAGE = """usage: isometry COMMAND [OPTIONS]
 
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     complaints = Console(stderr=True)
     _quiet_libraries()
     try:
-        _run(words, Console())
+        with sigterm_interrupts():
+            _run(words, Console())
     except UserError as error:
         complaints.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return 2

@@ -9,8 +9,9 @@ from isometry.assemble import assemble
 from isometry.config import RunConfig
 from isometry.distributed import join_world
 from isometry.outcome import Outcome, Row, finish, skipped_images
-from isometry.runfolder import RunFolder
-from isometry.train import Trainer
+from isometry.training.checkpoint import disk_trouble
+from isometry.training.loop import Trainer
+from isometry.training.runfolder import RunFolder
 
 
 def execute(
@@ -40,7 +41,8 @@ def execute(
             for note in run.notes:
                 console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
             trainer.fit()
-            outcome = finish(trainer, folder, companions)
+            with disk_trouble(folder.path, "make room and go on with --resume"):
+                outcome = finish(trainer, folder, companions)
             trainer.loaders.close()
             for note in skipped_images(trainer):
                 console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from isometry.assemble import Run
-from isometry.checkpoint import load_checkpoint, write_atomically
 from isometry.config import config_to_yaml
 from isometry.data import make_loaders
-from isometry.evaluate import accuracy
 from isometry.geometry import first_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.report import ReportData, write_report
-from isometry.runfolder import RunFolder
-from isometry.train import Trainer
+from isometry.training.checkpoint import load_checkpoint, write_atomically
+from isometry.training.evaluate import accuracy
+from isometry.training.loop import Trainer
+from isometry.training.runfolder import RunFolder
 
 Row = dict[str, Any]
 

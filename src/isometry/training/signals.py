@@ -1,6 +1,8 @@
 """SIGTERM and Ctrl-C as a wish that the loop reads between steps."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,6 +13,25 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Outside the loop nothing needs saving: there SIGTERM raises Interrupted at once."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("stopped; what was saved before is kept, go on with --resume", number)
+
+    try:
+        old = signal.signal(signal.SIGTERM, leave)
+    except ValueError:
+        # Only the main thread may set handlers.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 class StopWish:

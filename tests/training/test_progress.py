@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from isometry import progress
-from isometry.progress import Lines, Live, Silent, reporter, score_text, terms_text
+from isometry.training import progress
+from isometry.training.progress import Lines, Live, Silent, reporter, score_text, terms_text
 
 ROW = {"epoch": 1, "step": 10, "lr": 1e-3, "train/loss": 1.25, "train/whole": 0.002, "val/top1": 87.5}
 

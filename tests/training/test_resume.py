@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from helpers import TINY_STUDENT, call_at, contents, run, send_self, signalled_at_step, start, watch_files
-from isometry import assemble, checkpoint
+from isometry import assemble
+from isometry.training import checkpoint
 
 SLOW = pytest.mark.slow
 
@@ -178,7 +179,7 @@ def test_a_run_killed_between_saves_goes_on_bitwise(
 def test_a_run_saved_at_an_epochs_last_step_and_killed_before_its_evaluation_goes_on_bitwise(
     words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
-    die = partial(call_at, "isometry.train:Trainer.end_epoch", 1, partial(send_self, signal.SIGKILL))
+    die = partial(call_at, "isometry.training.loop:Trainer.end_epoch", 1, partial(send_self, signal.SIGKILL))
     disturb(words, tmp_path, undisturbed[0], die, code=-signal.SIGKILL)
 
 
@@ -195,7 +196,7 @@ def test_a_run_asked_to_stop_saves_says_so_and_goes_on_bitwise(
 def test_a_run_asked_to_stop_while_it_evaluates_stops_after_the_epochs_save(
     words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
-    ask = partial(call_at, "isometry.train:Trainer.evaluate", 1, partial(send_self, signal.SIGTERM))
+    ask = partial(call_at, "isometry.training.loop:Trainer.evaluate", 1, partial(send_self, signal.SIGTERM))
     said = disturb(words, tmp_path, undisturbed[0], ask, code=128 + signal.SIGTERM)
     assert said == ["isometry: stopped at step 6 of 12, saved; go on with --resume\n"]
 
@@ -210,7 +211,9 @@ def test_a_second_ctrl_c_does_not_wait(
 
 
 def _ctrl_c_twice() -> None:
-    call_at("isometry.train:Trainer.train_step", 5, lambda: [send_self(signal.SIGINT) for _ in range(2)])
+    call_at(
+        "isometry.training.loop:Trainer.train_step", 5, lambda: [send_self(signal.SIGINT) for _ in range(2)]
+    )
 
 
 def test_a_failed_loss_is_named_and_the_save_before_it_goes_on_bitwise(
@@ -249,7 +252,7 @@ def test_weights_that_are_no_longer_finite_are_never_saved(
 
 
 def _one_gradient_is_nan() -> None:
-    from isometry.train import Trainer
+    from isometry.training.loop import Trainer
 
     calls = 0
     update = Trainer._update
@@ -359,7 +362,7 @@ def _signalled_from_outside_at_step(step: int, number: signal.Signals) -> None:
     # stranger's.
     target = os.getpid() if number == signal.SIGKILL else -os.getpid()
     command = ["setsid", "kill", f"-{int(number)}", "--", str(target)]
-    call_at("isometry.train:Trainer.train_step", step, partial(subprocess.run, command, check=True))
+    call_at("isometry.training.loop:Trainer.train_step", step, partial(subprocess.run, command, check=True))
 
 
 @SLOW
@@ -387,4 +390,4 @@ def _without_labels() -> None:
 
 def _without_labels_and_killed() -> None:
     _without_labels()
-    call_at("isometry.train:Trainer.end_epoch", 1, partial(send_self, signal.SIGKILL))
+    call_at("isometry.training.loop:Trainer.end_epoch", 1, partial(send_self, signal.SIGKILL))

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from helpers import TINY_STUDENT, config_of, contents, run, trainer_of
-from isometry import checkpoint
 from isometry.data import Batch
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.runfolder import RunFolder
-from isometry.tally import NotFiniteError, Tally
-from isometry.train import Trainer
+from isometry.training import checkpoint
+from isometry.training.loop import Trainer
+from isometry.training.runfolder import RunFolder
+from isometry.training.tally import NotFiniteError, Tally
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import DIGITS, TINY_STUDENT, call_at, config_of, run, signalled_at_step, start
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.runfolder import Metrics, RunFolder
+from isometry.training.runfolder import Metrics, RunFolder
 
 ALONE = ["train", *TINY_STUDENT, "--epochs", "1"]
 
@@ -48,7 +48,7 @@ def test_a_second_run_is_refused_after_the_first_has_ended(tmp_path: Path) -> No
 
 def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
     out, stopped = tmp_path / "run", tmp_path / "stopped"
-    pause = partial(call_at, "isometry.train:Trainer.train_step", 2, partial(_wait_for, stopped))
+    pause = partial(call_at, "isometry.training.loop:Trainer.train_step", 2, partial(_wait_for, stopped))
     first = start(*ALONE, "--out", str(out), said=tmp_path / "first", prepare=pause)
     while not (out / "config.yaml").is_file():
         time.sleep(0.01)
@@ -123,7 +123,7 @@ def test_a_run_that_fails_before_its_first_save_leaves_the_folder_as_it_was(
 
 
 def test_a_run_that_fails_after_a_save_keeps_it(tmp_path: Path) -> None:
-    saved = partial(call_at, "isometry.train:Trainer.train_epoch", 2, _complain)
+    saved = partial(call_at, "isometry.training.loop:Trainer.train_epoch", 2, _complain)
     ended = run(
         *ALONE, "--epochs", "2", "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=saved
     )

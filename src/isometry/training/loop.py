@@ -15,15 +15,15 @@ from isometry.assemble import Run
 from isometry.data import Batch, Preprocess, make_loaders
 from isometry.distributed import World, freeze_unreached
 from isometry.errors import UserError
-from isometry.evaluate import accuracy, objective_loss
-from isometry.loggers import open_loggers
-from isometry.optim import build_optimizer, build_schedule
-from isometry.progress import reporter
-from isometry.runfolder import RunFolder
-from isometry.saves import LoopState, Saves
 from isometry.seeding import derive_seed, seed_global_generators
-from isometry.signals import Interrupted, StopWish
-from isometry.tally import NotFiniteError, Tally
+from isometry.training.evaluate import accuracy, objective_loss
+from isometry.training.loggers import open_loggers
+from isometry.training.optim import build_optimizer, build_schedule
+from isometry.training.progress import reporter
+from isometry.training.runfolder import RunFolder
+from isometry.training.saves import LoopState, Saves
+from isometry.training.signals import Interrupted, StopWish
+from isometry.training.tally import NotFiniteError, Tally
 
 CALMER = "try a smaller --lr or --clip-grad 1 in a new --out"
 

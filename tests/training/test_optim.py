@@ -12,7 +12,7 @@ from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.models import ModelSpec, build_model
 from isometry.objective import Objective
-from isometry.optim import build_optimizer, build_schedule
+from isometry.training.optim import build_optimizer, build_schedule
 
 
 @pytest.fixture(scope="module")

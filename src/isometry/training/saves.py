@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 
-from isometry.checkpoint import (
+from isometry.config import RunConfig
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.objective import Objective
+from isometry.training.checkpoint import (
     Tensors,
     has_checkpoint,
     join_optimizer_state,
@@ -15,11 +19,7 @@ from isometry.checkpoint import (
     split_optimizer_state,
     tidy_checkpoint,
 )
-from isometry.config import RunConfig
-from isometry.distributed import World
-from isometry.errors import UserError
-from isometry.objective import Objective
-from isometry.runfolder import RunFolder, last_checkpoint
+from isometry.training.runfolder import RunFolder, last_checkpoint
 
 
 @dataclass

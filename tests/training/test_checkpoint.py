@@ -10,7 +10,8 @@ import pytest
 import torch
 from timm.optim import create_optimizer_v2
 
-from isometry.checkpoint import (
+from isometry.errors import UserError
+from isometry.training.checkpoint import (
     has_checkpoint,
     join_optimizer_state,
     load_checkpoint,
@@ -19,7 +20,6 @@ from isometry.checkpoint import (
     tidy_checkpoint,
     write_atomically,
 )
-from isometry.errors import UserError
 
 WEIGHTS = {
     "w": torch.arange(6.0).view(2, 3),

@@ -79,18 +79,18 @@ def test_every_variant_ran_with_the_same_seeds(finished):
 def test_the_csv_holds_each_seeds_figures_and_gain_over_the_baseline(finished):
     rows = list(csv.DictReader((finished / "comparison.csv").open()))
     assert len(rows) == 6
-    top1 = {(row["variant"], row["number"]): float(row["top1"]) for row in rows}
+    top1 = {(row["variant"], row["seed"]): float(row["top1"]) for row in rows}
     for row in rows:
         if row["variant"] == "soft":
             assert row["gain"] == ""
         else:
-            expected = top1[row["variant"], row["number"]] - top1["soft", row["number"]]
+            expected = top1[row["variant"], row["seed"]] - top1["soft", row["seed"]]
             assert float(row["gain"]) == pytest.approx(expected)
 
 
 def test_the_csv_says_what_the_runs_said(finished):
     rows = {
-        (r["variant"], r["number"]): float(r["top1"])
+        (r["variant"], r["seed"]): float(r["top1"])
         for r in csv.DictReader((finished / "comparison.csv").open())
     }
     for (name, number), value in rows.items():
@@ -118,6 +118,12 @@ def test_a_second_call_runs_nothing_again_and_more_seeds_are_added(recipe, finis
     assert ended.code == 0, ended.err
     assert kept.stat().st_mtime_ns == before
     assert (finished / "whole" / "seed-2" / "summary.json").is_file()
+
+
+def test_another_comparison_does_not_take_the_finished_runs_for_its_own(recipe, finished):
+    ended = compared(recipe, finished, "--seeds", "2", "--overrides", "epochs=2")
+    assert ended.code == 2
+    assert "holds another comparison" in ended.err
 
 
 def test_without_a_teacher_student_and_data_are_the_same_for_a_seed(finished):

@@ -3,17 +3,19 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.console import Console
 
 from isometry.config import RunConfig
 from isometry.engine import execute
 from isometry.errors import UserError
 from isometry.geometry import last_block_maps
+from isometry.losses import find_loss
 from isometry.parsing import parse, recipe_path, with_overrides
 from isometry.report import (
     comparison_markdown,
@@ -23,6 +25,7 @@ from isometry.report import (
     maps_picture,
     models_table,
 )
+from isometry.training.checkpoint import disk_trouble, write_atomically
 
 Row = dict[str, Any]
 
@@ -57,45 +60,33 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     Raises:
         UserError: as :func:`isometry.engine.execute`, or a comparison without variants.
     """
-    if not config.variants:
-        raise UserError(f"--config {recipe}: names no variants to compare")
-    if not config.out:
-        raise UserError("--out: no folder given for the comparison, e.g. --out runs/compare")
-    if config.seeds < 1:
-        raise UserError(f"--seeds {config.seeds}: must be at least 1")
-    if config.baseline and config.baseline not in config.variants:
-        raise UserError(f"--config {recipe}: baseline {config.baseline} is none of the variants")
-    base = _base(config, recipe)
+    _check(config, recipe)
+    out = Path(config.out)
+    base = _recipe(config.base, recipe, config.overrides)
     plans = {
         name: with_overrides(base, given, f"{recipe}: variants.{name}")
         for name, given in config.variants.items()
     }
-    out = Path(config.out)
-    teacher = _teacher(config, recipe, out, console)
-    figures: dict[str, list[Row]] = {}
-    for seed in range(config.first_seed, config.first_seed + config.seeds):
+    _claim(out, plans, config.teacher_recipe)
+    teacher = _train_teacher(config, recipe, out, console)
+    figures: dict[str, list[Row]] = {name: [] for name in plans}
+    seeds = list(range(config.first_seed, config.first_seed + config.seeds))
+    for seed in seeds:
+        beside: list[Row] = []
         for name, plan in plans.items():
-            given = (
-                replace(plan, teacher=f"local-dir:{out}/teacher/student")
-                if teacher and _has_teacher(plan)
-                else plan
-            )
-            run = replace(given, seed=seed, out=str(out / name / f"seed-{seed}"))
-            label = f"{name} · seed {seed}" if config.seeds > 1 else name
-            others = [
-                {**rows[-1], "model": other, "role": "companion"}
-                for other, rows in figures.items()
-                if other != name
-            ]
-            figures.setdefault(name, []).append(_result(run, console, label, others))
-    rows = summarise(figures, config.baseline)
-    models = model_rows(figures, teacher)
-    write(out, rows, models, config.baseline)
+            run = replace(plan, seed=seed, out=str(out / name / f"seed-{seed}"))
+            if teacher and _asks_teacher(plan):
+                run = replace(run, teacher=f"local-dir:{out}/teacher/student")
+            row = _result(run, console, f"{name} · seed {seed}" if len(seeds) > 1 else name, beside)
+            beside.append({**row, "model": name, "role": "companion"})
+            figures[name].append(row)
+    rows, models = summarise(figures, config.baseline), model_rows(figures, teacher)
+    write(out, rows, models, seeds, config.baseline)
     draw_geometry(out, base, models, config.first_seed)
     console.print(models_table(models))
-    if config.seeds > 1:
+    if len(seeds) > 1:
         console.print(comparison_table(rows))
-    _say_where(console, out, figures)
+    _say_where(console, out, list(plans)[-1])
     return rows
 
 
@@ -119,15 +110,15 @@ def model_rows(figures: dict[str, list[Row]], teacher: Row | None) -> list[Row]:
     return rows
 
 
-def write(out: Path, rows: list[Row], models: list[Row], baseline: str) -> None:
+def write(out: Path, rows: list[Row], models: list[Row], seeds: list[int], baseline: str) -> None:
     """``comparison.csv`` (one line a variant and seed), ``.md``, ``.json`` and ``.png``."""
     with (out / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "number", "top1", "gain"])
+        writer.writerow(["variant", "seed", "top1", "gain"])
         for row in rows:
             gains = row["gains"] or [""] * len(row["values"])
-            for number, (value, gain) in enumerate(zip(row["values"], gains, strict=True)):
-                writer.writerow([row["name"], number, value, gain])
+            for seed, value, gain in zip(seeds, row["values"], gains, strict=True):
+                writer.writerow([row["name"], seed, value, gain])
     (out / "comparison.md").write_text(comparison_markdown(rows) + "\n", encoding="utf-8")
     (out / "comparison.json").write_text(
         json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
@@ -154,24 +145,49 @@ def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> N
     maps_picture(out / "geometry.png", maps, captions, title)
 
 
-def _base(config: CompareConfig, recipe: str) -> RunConfig:
+def _check(config: CompareConfig, recipe: str) -> None:
+    if not config.variants:
+        raise UserError(f"--config {recipe}: names no variants to compare")
+    if not config.out:
+        raise UserError("--out: no folder given for the comparison, e.g. --out runs/compare")
+    if config.seeds < 1:
+        raise UserError(f"--seeds {config.seeds}: must be at least 1")
+    if config.baseline and config.baseline not in config.variants:
+        raise UserError(f"--config {recipe}: baseline {config.baseline} is none of the variants")
     if not config.base:
         raise UserError(f"--config {recipe}: names no base recipe")
-    base = parse(RunConfig, ["--config", str(recipe_path(config.base, recipe))])
-    return with_overrides(base, config.overrides, "--overrides")
 
 
-def _teacher(config: CompareConfig, recipe: str, out: Path, console: Console) -> Row | None:
+def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
+    config = parse(RunConfig, ["--config", str(recipe_path(name, beside))])
+    return with_overrides(config, overrides, "--overrides")
+
+
+def _claim(out: Path, plans: dict[str, RunConfig], teacher_recipe: str | None) -> None:
+    """Finished runs are kept, so a folder belongs to one comparison; more seeds may be added to it."""
+    plan = yaml.safe_dump(
+        {"teacher_recipe": teacher_recipe, **{name: asdict(run) for name, run in plans.items()}}
+    )
+    path = out / "plan.yaml"
+    if path.is_file() and path.read_text(encoding="utf-8") != plan:
+        raise UserError(f"--out {out}: holds another comparison (see plan.yaml there); choose another folder")
+    with disk_trouble(out, "choose another --out"):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, plan)
+
+
+def _train_teacher(config: CompareConfig, recipe: str, out: Path, console: Console) -> Row | None:
     if config.teacher_recipe is None:
         return None
-    plan = parse(RunConfig, ["--config", str(recipe_path(config.teacher_recipe, recipe))])
-    known = {key: value for key, value in config.overrides.items() if key not in ("losses", "taps")}
-    plan = with_overrides(plan, known, "--overrides")
+    shared = {key: value for key, value in config.overrides.items() if key not in ("losses", "taps")}
+    plan = _recipe(config.teacher_recipe, recipe, shared)
     return _result(replace(plan, out=str(out / "teacher")), console, "teacher")
 
 
-def _has_teacher(plan: RunConfig) -> bool:
-    return any(name != "ce" for name in plan.losses)
+def _asks_teacher(plan: RunConfig) -> bool:
+    return not plan.losses or any(
+        "teacher" in given for name in plan.losses for given in find_loss(name).inputs
+    )
 
 
 def _result(run: RunConfig, console: Console, label: str, companions: Sequence[Row] = ()) -> Row:
@@ -187,10 +203,12 @@ def _result(run: RunConfig, console: Console, label: str, companions: Sequence[R
     return row
 
 
-def _say_where(console: Console, out: Path, figures: dict[str, list[Row]]) -> None:
-    console.print(f"Folder   {out}", highlight=False, soft_wrap=True)
-    console.print(f"Picture  {out / 'comparison.png'}", highlight=False, soft_wrap=True)
-    last = list(figures)[-1]
+def _say_where(console: Console, out: Path, last: str) -> None:
     reports = sorted((out / last).glob("seed-*/report.html"))
-    if reports:
-        console.print(f"Report   {reports[0]}", highlight=False, soft_wrap=True)
+    for name, path in (
+        ("Folder", out),
+        ("Pictures", out / "comparison.png"),
+        ("", out / "geometry.png"),
+        ("Report", reports[0]),
+    ):
+        console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)

@@ -35,20 +35,22 @@ _GRAM_BLOCK = 96
 # Terms summed in float32 at a time in the gradient's products.
 _SUM_BLOCK = 64
 
+Sides = tuple[Tensor, Tensor]  # student (P, N, Cs) and teacher (P, N, Ct)
+
 
 class TokenGap(torch.autograd.Function):
     """D = AAᵀ − BBᵀ, gap = ‖D‖²_F, d gap / d A = 4DA, d gap / d B = −4DB."""
 
     @staticmethod
     def forward(ctx: Any, student_PNC: Tensor, teacher_PNC: Tensor, dtype: torch.dtype) -> Tensor:
-        problems, n_tokens, _ = student_PNC.shape
+        sides, (problems, n_tokens, _) = (student_PNC, teacher_PNC), student_PNC.shape
         gap_P = student_PNC.new_zeros(problems, dtype=torch.float64)
         with full_precision(student_PNC.device):
             difference_PNN = student_PNC.new_empty(problems, n_tokens, n_tokens, dtype=dtype)
             inverse_norms = [student_PNC.new_empty(problems, n_tokens, 1, dtype=dtype) for _ in range(2)]
-            for some, rows in _tiles(student_PNC, teacher_PNC, whole=True):
-                _measure(student_PNC, teacher_PNC, inverse_norms, some, rows)
-                a_PNC, b_PNC = _units(student_PNC, teacher_PNC, inverse_norms, some, rows)
+            for some, rows in _tiles(sides, whole=True):
+                _measure(sides, inverse_norms, some, rows)
+                a_PNC, b_PNC = _units(sides, inverse_norms, some, rows)
                 map_PNN = torch.bmm(a_PNC, a_PNC.mT, out=difference_PNN[some])
                 map_PNN.baddbmm_(b_PNC, b_PNC.mT, alpha=-1)
                 row_norms_PN = torch.linalg.vector_norm(map_PNN, dim=-1)
@@ -61,23 +63,20 @@ class TokenGap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
         student_PNC, teacher_PNC, difference_PNN, *inverse_norms = ctx.saved_tensors
-        grads: list[Tensor | None] = [None, None, None]
+        sides = student_PNC, teacher_PNC
+        grads = {i: torch.empty_like(sides[i]) for i in range(2) if ctx.needs_input_grad[i]}
         with full_precision(student_PNC.device):
-            for side, (tokens_PNC, sign) in enumerate(((student_PNC, 4.0), (teacher_PNC, -4.0))):
-                if not ctx.needs_input_grad[side]:
-                    continue
-                grad_PNC = torch.empty_like(tokens_PNC)
-                for some, _ in _tiles(student_PNC, teacher_PNC, whole=True):
+            for side, grad_PNC in grads.items():
+                for some, _ in _tiles(sides, whole=True):
                     inverse_PN1 = inverse_norms[side][some]
-                    unit_PNC = tokens_PNC[some].to(inverse_PN1) * inverse_PN1
+                    unit_PNC = sides[side][some].to(inverse_PN1) * inverse_PN1
                     slope_PNC = torch.bmm(difference_PNN[some], unit_PNC)
                     for _ in range(2):  # the second time takes out what rounding left of a large radial part
                         radial_PN1 = (slope_PNC * unit_PNC).sum(-1, keepdim=True)
                         slope_PNC.addcmul_(unit_PNC, radial_PN1, value=-1)
-                    scale_PN1 = inverse_PN1 * (sign * grad_P[some, None, None]).to(inverse_PN1)
-                    grad_PNC[some] = slope_PNC.mul_(scale_PN1)
-                grads[side] = grad_PNC
-        return tuple(grads)
+                    above_P11 = (4 if side == 0 else -4) * grad_P[some, None, None]
+                    grad_PNC[some] = slope_PNC.mul_(inverse_PN1 * above_P11)
+        return grads.get(0), grads.get(1), None
 
 
 class ChannelGap(torch.autograd.Function):
@@ -87,13 +86,14 @@ class ChannelGap(torch.autograd.Function):
     def forward(
         ctx: Any, student_PNC: Tensor, teacher_PNC: Tensor, dtype: torch.dtype, group: ProcessGroup | None
     ) -> Tensor:
+        sides = student_PNC, teacher_PNC
         with full_precision(student_PNC.device):
-            axes = [_dominant_axis(tokens, dtype) for tokens in (student_PNC, teacher_PNC)]
-            inverse_norms = [x.new_empty(*x.shape[:-1], 1, dtype=dtype) for x in (student_PNC, teacher_PNC)]
-            gram_PZZ = _gram(student_PNC, teacher_PNC, axes, inverse_norms)
+            axes = [_dominant_axis(tokens, dtype) for tokens in sides]
+            inverse_norms = [tokens.new_empty(*tokens.shape[:-1], 1, dtype=dtype) for tokens in sides]
+            gram_PZZ = _gram(sides, axes, inverse_norms)
             if group is not None:
                 gram_PZZ = _all_reduce(gram_PZZ, group)
-            signs_Z = _signs(student_PNC, teacher_PNC)
+            signs_Z = _signs(sides)
             gap_P = (gram_PZZ.square() @ signs_Z @ signs_Z).clamp_min(0)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes, *inverse_norms)
@@ -105,14 +105,13 @@ class ChannelGap(torch.autograd.Function):
     def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
         student_PNC, teacher_PNC, gram_PZZ, *saved = ctx.saved_tensors
         axes, inverse_norms = saved[:2], saved[2:]
-        sides = [(0, student_PNC), (1, teacher_PNC)]
-        grads = {side: torch.empty_like(tokens) for side, tokens in sides if ctx.needs_input_grad[side]}
-        signs_Z = _signs(student_PNC, teacher_PNC)
+        sides = student_PNC, teacher_PNC
+        grads = {i: torch.empty_like(sides[i]) for i in range(2) if ctx.needs_input_grad[i]}
         with full_precision(student_PNC.device):
-            slope_PZZ = 4 * ctx.ranks * grad_P[:, None, None] * torch.outer(signs_Z, signs_Z) * gram_PZZ
-            slopes = {side: _Slope.of(slope_PZZ, axes, side) for side in grads}
-            for some, rows in _tiles(student_PNC, teacher_PNC):
-                tile = _split(_units(student_PNC, teacher_PNC, inverse_norms, some, rows), axes, some)
+            weights_PZ = 4 * ctx.ranks * grad_P.double()[:, None] * _signs(sides)
+            slopes = {side: _Slope.of(gram_PZZ, weights_PZ, axes, side) for side in grads}
+            for some, rows in _tiles(sides):
+                tile = _split(_units(sides, inverse_norms, some, rows), axes, some)
                 for side, grad_PNC in grads.items():
                     tangent = slopes[side].tangent(tile, side, some)
                     torch.mul(tangent, inverse_norms[side][some, rows], out=grad_PNC[some, rows])
@@ -142,9 +141,12 @@ class _Slope(NamedTuple):
     along_axial: Tensor  # (P, S, 1), from along to the same, float64
 
     @classmethod
-    def of(cls, slope_PZZ: Tensor, axes: list[Tensor], side: int) -> "_Slope":
+    def of(cls, gram_PZZ: Tensor, weights_PZ: Tensor, axes: list[Tensor], side: int) -> "_Slope":
         n_student, dtype = axes[0].shape[-1], axes[0].dtype
-        slope_PZC = slope_PZZ[..., :n_student] if side == 0 else slope_PZZ[..., n_student:]
+        if side == 0:
+            slope_PZC = gram_PZZ[..., :n_student] * weights_PZ[..., None]
+        else:
+            slope_PZC = gram_PZZ[..., n_student:] * -weights_PZ[..., None]
         axis_PC1 = axes[side].double().mT
         squared_P11 = axis_PC1.square().sum(1, keepdim=True)  # is 1 only up to float32's rounding
         axial_PZ1 = slope_PZC @ axis_PC1 / torch.where(squared_P11 > 0, squared_P11, 1)
@@ -169,41 +171,37 @@ class _Slope(NamedTuple):
         return across.addcmul_(rest, radial + axial * along, value=-1).addcmul_(on_axis, self.axis[some])
 
 
-def _gram(
-    student_PNC: Tensor, teacher_PNC: Tensor, axes: list[Tensor], inverse_norms: list[Tensor]
-) -> Tensor:
+def _gram(sides: Sides, axes: list[Tensor], inverse_norms: list[Tensor]) -> Tensor:
     """G = ZᵀZ, (P, Z, Z) in float64; fills ``inverse_norms``."""
-    problems, width = len(student_PNC), student_PNC.shape[-1] + teacher_PNC.shape[-1]
-    rest_PZZ = student_PNC.new_zeros(problems, width, width, dtype=torch.float64)
-    mixed_PSZ = student_PNC.new_zeros(problems, 2, width, dtype=torch.float64)
-    along_PSS = student_PNC.new_zeros(problems, 2, 2, dtype=torch.float64)
-    for some, rows in _tiles(student_PNC, teacher_PNC):
-        _measure(student_PNC, teacher_PNC, inverse_norms, some, rows)
-        tile = _split(_units(student_PNC, teacher_PNC, inverse_norms, some, rows), axes, some)
+    problems, width = len(sides[0]), sides[0].shape[-1] + sides[1].shape[-1]
+    rest_PZZ = sides[0].new_zeros(problems, width, width, dtype=torch.float64)
+    mixed_PSZ = sides[0].new_zeros(problems, 2, width, dtype=torch.float64)
+    along_PSS = sides[0].new_zeros(problems, 2, 2, dtype=torch.float64)
+    for some, rows in _tiles(sides):
+        _measure(sides, inverse_norms, some, rows)
+        tile = _split(_units(sides, inverse_norms, some, rows), axes, some)
         for start in range(0, width, _GRAM_BLOCK):
             block = slice(start, start + _GRAM_BLOCK)
             rest_PZZ[some, block, start:] += torch.bmm(tile.rest[..., block].mT, tile.rest[..., start:])
         mixed_PSZ[some] += torch.bmm(tile.along.mT, tile.rest)
         along_PRS = tile.along.double()
         along_PSS[some] += torch.bmm(along_PRS.mT, along_PRS)
+    # Half of the symmetric G: the blocks' upper triangle, and the terms of the axes.
     axes_PSZ = _block_axes(axes)
-    mixed_PZZ = mixed_PSZ.mT @ axes_PSZ
-    upper_PZZ = rest_PZZ.triu_()
-    return upper_PZZ + upper_PZZ.triu(1).mT + mixed_PZZ + mixed_PZZ.mT + axes_PSZ.mT @ along_PSS @ axes_PSZ
+    half_PZZ = rest_PZZ.triu_()
+    half_PZZ.diagonal(dim1=1, dim2=2).mul_(0.5)
+    half_PZZ.baddbmm_((mixed_PSZ + 0.5 * along_PSS @ axes_PSZ).mT, axes_PSZ)
+    return half_PZZ + half_PZZ.mT
 
 
-def _measure(
-    student_PNC: Tensor, teacher_PNC: Tensor, inverse_norms: list[Tensor], some: slice, rows: slice
-) -> None:
-    for tokens_PNC, inverse_PN1 in zip((student_PNC, teacher_PNC), inverse_norms, strict=True):
+def _measure(sides: Sides, inverse_norms: list[Tensor], some: slice, rows: slice) -> None:
+    for tokens_PNC, inverse_PN1 in zip(sides, inverse_norms, strict=True):
         inverse_PN1[some, rows] = inverse_norm(tokens_PNC[some, rows], inverse_PN1.dtype)
 
 
-def _units(
-    student_PNC: Tensor, teacher_PNC: Tensor, inverse_norms: list[Tensor], some: slice, rows: slice
-) -> list[Tensor]:
-    sides = zip((student_PNC, teacher_PNC), inverse_norms, strict=True)
-    return [tokens[some, rows].to(inverse) * inverse[some, rows] for tokens, inverse in sides]
+def _units(sides: Sides, inverse_norms: list[Tensor], some: slice, rows: slice) -> list[Tensor]:
+    pairs = zip(sides, inverse_norms, strict=True)
+    return [tokens[some, rows].to(inverse) * inverse[some, rows] for tokens, inverse in pairs]
 
 
 def _split(units: list[Tensor], axes: list[Tensor], some: slice) -> _Tile:
@@ -218,7 +216,7 @@ def _split(units: list[Tensor], axes: list[Tensor], some: slice) -> _Tile:
     return _Tile(units, channels, along_PRS, rest_PRZ)
 
 
-def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, steps: int = 6) -> Tensor:
+def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, steps: int = 4) -> Tensor:
     """(P, 1, C): about the leading right singular vector of the unit tokens, by power iteration on a sample.
 
     The results are the same for any axis but for rounding, so a rough one will do.
@@ -241,10 +239,9 @@ def _block_axes(axes: list[Tensor]) -> Tensor:
     return torch.cat([student_P1Z, teacher_P1Z], dim=1)
 
 
-def _signs(student_PNC: Tensor, teacher_PNC: Tensor) -> Tensor:
-    signs_Z = student_PNC.new_ones(student_PNC.shape[-1] + teacher_PNC.shape[-1], dtype=torch.float64)
-    signs_Z[student_PNC.shape[-1] :] = -1
-    return signs_Z
+def _signs(sides: Sides) -> Tensor:
+    ones = [side.new_ones(side.shape[-1], dtype=torch.float64) for side in sides]
+    return torch.cat([ones[0], -ones[1]])
 
 
 def _all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
@@ -271,13 +268,12 @@ def inverse_norm(tokens: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
 
 
-def _tiles(student_PNC: Tensor, teacher_PNC: Tensor, whole: bool = False) -> Iterator[tuple[slice, slice]]:
+def _tiles(sides: Sides, whole: bool = False) -> Iterator[tuple[slice, slice]]:
     """Slices of problems and of tokens that cover them all; ``whole`` keeps a problem's tokens together."""
-    problems, n_tokens, n_student = student_PNC.shape
-    on_cpu = student_PNC.device.type == "cpu"
-    rows = n_tokens if whole else min(_CPU_ROWS if on_cpu else _ROWS, n_tokens)
-    rows = max(1, rows)
-    some = max(1, (_CPU_TILE if on_cpu else _TILE) // (rows * max(1, n_student + teacher_PNC.shape[-1])))
+    problems, n_tokens, n_student = sides[0].shape
+    most_rows, numbers = (_CPU_ROWS, _CPU_TILE) if sides[0].device.type == "cpu" else (_ROWS, _TILE)
+    rows = max(1, n_tokens if whole else min(most_rows, n_tokens))
+    some = max(1, numbers // (rows * max(1, n_student + sides[1].shape[-1])))
     for problem in range(0, problems, some):
         for row in range(0, n_tokens, rows):
             yield slice(problem, problem + some), slice(row, row + rows)

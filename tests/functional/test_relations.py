@@ -1,115 +1,13 @@
-"""The gap against float64 oracles on tokens that are hard on it, and its laws."""
+"""The laws of the gap, of relation maps and of CKA, and what they refuse."""
 
-import functools
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from isometry.functional import gram_gap, linear_cka, relation_map, relations
 from oracles import relations as oracle
-
-FORMS = ("tokens", "channels")
-CASES = tuple(oracle.hard_tokens(16, 8, torch.Generator().manual_seed(0)))
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def rotation(channels: int, seed: int = 0) -> Tensor:
-    return torch.linalg.qr(normal(channels, channels, seed=seed, dtype=torch.float64))[0]
-
-
-def with_gradients(student: Tensor, teacher: Tensor, **options: object) -> tuple[Tensor, Tensor, Tensor]:
-    student, teacher = (x.detach().clone().requires_grad_() for x in (student, teacher))
-    value = gram_gap(student, teacher, **options)
-    value.sum().backward()
-    return value.detach(), student.grad, teacher.grad
-
-
-@functools.cache
-def tokens_of(case: str, n: int, channels: int) -> Tensor:
-    return oracle.hard_tokens(n, channels, torch.Generator().manual_seed(1))[case]
-
-
-@pytest.fixture(params=["float32", "as it comes"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with float32 forced where float64 would be taken because the problem is small."""
-    if request.param == "float32":
-        monkeypatch.setattr(relations, "_SMALL", 0)
-
-
-def assert_as_promised(found: tuple[Tensor, Tensor, Tensor], true: oracle.Gap) -> None:
-    value, *grads = found
-    ratio = float(true.value / true.scale)
-    error = float((value.double() - true.value).abs())
-    assert value >= 0
-    assert error <= 1e-7 * true.scale
-    if ratio >= 1e-2:
-        assert error <= 1e-5 * true.value
-    bound = 1e-5 if ratio >= 1e-3 else 1e-3
-    for found_grad, true_grad in zip(grads, (true.student_grad, true.teacher_grad), strict=True):
-        assert oracle.relative_error(found_grad, true_grad) <= bound
-
-
-# Ratios a little above the round ones, so that each is on the strict side of the promise that it tests.
-@pytest.mark.usefixtures("arithmetic")
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("n", "student_channels", "teacher_channels"), [(16, 8, 8), (196, 64, 128)])
-def test_precision(case: str, n: int, student_channels: int, teacher_channels: int, form: str) -> None:
-    student = tokens_of(case, n, student_channels)
-    for seed, ratio in enumerate(oracle.RATIOS):
-        generator = torch.Generator().manual_seed(seed)
-        teacher = oracle.teacher_at(student, 1.02 * ratio, teacher_channels, generator)
-        assert_as_promised(with_gradients(student, teacher, form=form), oracle.explicit_gap(student, teacher))
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("ratio", [1e-3, 1e-6])
-def test_precision_at_a_networks_width(case: str, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relations, "_SMALL", 0)
-    student = tokens_of(case, 1536, 192)
-    teacher = oracle.teacher_at(student, 1.02 * ratio, 384, torch.Generator().manual_seed(2))
-    true = oracle.channel_gap(student, teacher)
-    assert_as_promised(with_gradients(student, teacher, form="channels"), true)
-
-
-@pytest.mark.usefixtures("arithmetic")
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", CASES)
-def test_precision_against_an_unrelated_teacher(case: str, form: str) -> None:
-    student, teacher = tokens_of(case, 196, 64), tokens_of(case, 196, 128).flip(0)
-    if oracle.explicit_gap(student, teacher).value < 1e-6 * oracle.explicit_gap(student, teacher).scale:
-        teacher = normal(196, 128, seed=5)
-    assert_as_promised(with_gradients(student, teacher, form=form), oracle.explicit_gap(student, teacher))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("ratio", [1e-3, 1e-6])
-def test_precision_with_many_tokens_against_explicit_maps(ratio: float, form: str) -> None:
-    student = tokens_of("common mean", 4096, 192)
-    teacher = oracle.teacher_at(student, 1.02 * ratio, 384, torch.Generator().manual_seed(3))
-    assert_as_promised(with_gradients(student, teacher, form=form), oracle.explicit_gap(student, teacher))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("case", "ratio"), [("isotropic", 1e-3), ("common mean", 1e-6)])
-def test_precision_at_the_papers_batch(case: str, ratio: float) -> None:
-    student = tokens_of(case, 128 * 196, 192)
-    teacher = oracle.teacher_at(student, 1.02 * ratio, 384, torch.Generator().manual_seed(4))
-    assert_as_promised(with_gradients(student, teacher), oracle.channel_gap(student, teacher))
-
-
-def test_oracles_agree() -> None:
-    student, teacher = normal(40, 6), normal(40, 9, seed=1)
-    for explicit, by_channels in zip(
-        oracle.explicit_gap(student, teacher), oracle.channel_gap(student, teacher), strict=True
-    ):
-        torch.testing.assert_close(explicit, by_channels, rtol=1e-12, atol=1e-12)
+from oracles.relation_checks import FORMS, assert_as_promised, normal, rotation, tokens_of, with_gradients
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -57,6 +57,18 @@ def test_the_bar_names_the_terms_the_epoch_and_the_score() -> None:
         assert words in shown
 
 
+def test_a_narrow_terminal_shows_the_time_left_and_the_terms_in_full() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with reporter(console, "whole+intra · seed 4", 3600, 200, 0) as bar:
+        bar.step(1800, 99)
+        bar.losses({"loss": 1.25, "soft": 1.24, "whole": 0.002, "intra": 0.003})
+        bar.epoch(ROW)
+    shown = text(console)
+    for words in ("1800/3600", "left", "loss 1.25 soft 1.24 whole 0.002 intra 0.003", "val top-1 87.5 %"):
+        assert words in shown
+    assert "…" not in shown
+
+
 def test_lines_say_the_time_left_from_where_the_run_went_on(clock: Clock) -> None:
     console = paper()
     with reporter(console, "student", 30, 3, 10) as lines:

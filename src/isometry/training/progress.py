@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
+import rich.live
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_SILENCE = 60.0
@@ -37,29 +39,30 @@ class Reporter(Protocol):
 
 
 class Live:
-    """A bar with time left and the loss terms by name."""
+    """A bar with time left, and under it the loss terms by name: two lines, so that both fit a narrow terminal."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
-        self._epochs = epochs
+        self._label, self._epochs = label, epochs
+        self._terms = self._score = ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[terms]}{task.fields[score]}"),
             console=console,
+            expand=True,
         )
-        self._label = label
-        self._task = self._progress.add_task(label, total=steps, completed=done, terms="", score="")
+        self._task = self._progress.add_task(label, total=steps, completed=done)
+        self._view = rich.live.Live(console=console, get_renderable=self._lines, refresh_per_second=8)
 
     def __enter__(self) -> "Live":
-        self._progress.start()
+        self._view.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._view.stop()
 
     def step(self, done: int, epoch: int) -> None:
         self._progress.update(
@@ -67,11 +70,14 @@ class Live:
         )
 
     def losses(self, values: Mapping[str, float]) -> None:
-        self._progress.update(self._task, terms=terms_text(values))
+        self._terms = terms_text(values)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        score = score_text(row)
-        self._progress.update(self._task, score=f" · {score}" if score else "")
+        self._score = score_text(row)
+
+    def _lines(self) -> Group:
+        words = " · ".join(text for text in (self._terms, self._score) if text)
+        return Group(self._progress.get_renderable(), Text(f"  {words}", style="dim"))
 
 
 class Lines:

@@ -119,9 +119,9 @@ def cost_figures() -> list[Figure]:
     # Memory first: on Linux a process starts with the peak of the one that started it.
     exact_memory, terms_memory = in_a_fresh_process("whole"), in_a_fresh_process("decoupled")
     paper, small, large, few = batch(IMAGES), batch(32), batch(256), batch(16)
-    exact, terms = medians((whole, paper), (decoupled, paper), rounds=11)
-    fast, slow = medians((whole, small), (explicit_whole, small), rounds=11)
-    many, little = medians((whole, large), (whole, few), rounds=7)
+    exact, terms = medians((whole, paper), (decoupled, paper), rounds=31)
+    fast, slow = medians((whole, small), (explicit_whole, small), rounds=21)
+    many, little = medians((whole, large), (whole, few), rounds=15)
     ours, maps = medians((intra, paper), (explicit_intra, paper), rounds=7)
     shape = f"B={IMAGES}, N={PATCHES}, {STUDENT}/{TEACHER} channels"
     return [

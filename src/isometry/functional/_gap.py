@@ -17,13 +17,14 @@ products; the gradient along that axis is kept apart; and long float32 sums are 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
+
+from isometry.functional._precision import full_precision
 
 # Tokens of a problem and numbers in a tile. On a CPU a tile stays in the cache; elsewhere, launching
 # kernels costs more than memory traffic.
@@ -93,8 +94,7 @@ class ChannelGap(torch.autograd.Function):
             gram_PZZ = _gram(sides, axes, inverse_norms)
             if group is not None:
                 gram_PZZ = _all_reduce(gram_PZZ, group)
-            signs_Z = _signs(sides)
-            gap_P = (gram_PZZ.square() @ signs_Z @ signs_Z).clamp_min(0)
+            gap_P = _signed_square(gram_PZZ, n=student_PNC.shape[-1]).clamp_min(0)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes, *inverse_norms)
         ctx.ranks = 1 if group is None else group.size()
@@ -194,6 +194,13 @@ def _gram(sides: Sides, axes: list[Tensor], inverse_norms: list[Tensor]) -> Tens
     return half_PZZ + half_PZZ.mT
 
 
+def _signed_square(gram_PZZ: Tensor, n: int) -> Tensor:
+    """Σ_jk sign_j sign_k G_jk², by norms of blocks, which need no second matrix; n channels are the student's."""
+    blocks = gram_PZZ[:, :n, :n], gram_PZZ[:, n:, n:], gram_PZZ[:, :n, n:]
+    student_P, teacher_P, both_P = (torch.linalg.matrix_norm(block_PCC).square() for block_PCC in blocks)
+    return student_P + teacher_P - 2 * both_P
+
+
 def _measure(sides: Sides, inverse_norms: list[Tensor], some: slice, rows: slice) -> None:
     for tokens_PNC, inverse_PN1 in zip(sides, inverse_norms, strict=True):
         inverse_PN1[some, rows] = inverse_norm(tokens_PNC[some, rows], inverse_PN1.dtype)
@@ -263,7 +270,7 @@ def inverse_norm(tokens: Tensor, dtype: torch.dtype) -> Tensor:
     """1 / ‖token‖ (..., 1) in ``dtype``, zero for a zero token. Differentiable."""
     # In float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared by all
     # relations of its token, and by all tokens that are alike, so it doesn't average out.
-    norm = torch.linalg.vector_norm(tokens.double(), dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float64)
     is_zero = norm < torch.finfo(dtype).tiny  # whose inverse would overflow
     return torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
 
@@ -277,21 +284,6 @@ def _tiles(sides: Sides, whole: bool = False) -> Iterator[tuple[slice, slice]]:
     for problem in range(0, problems, some):
         for row in range(0, n_tokens, rows):
             yield slice(problem, problem + some), slice(row, row + rows)
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 products in float32: no autocast, no TF32 on CUDA, no bfloat16 on CPU; as it was afterwards."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 def result_dtype(*tensors: Tensor) -> torch.dtype:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from isometry.functional._gap import ChannelGap, TokenGap, full_precision, normalise, result_dtype
+from isometry.functional._gap import ChannelGap, TokenGap, normalise, result_dtype
+from isometry.functional._precision import full_precision
 
 Form = Literal["auto", "tokens", "channels"]
 

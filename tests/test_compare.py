@@ -42,7 +42,11 @@ def recipe(tmp_path_factory) -> Path:
         "teacher_recipe": "teacher.yaml",
         "baseline": "soft",
         "variants": {
-            "none": {"losses": {"ce": 1}},
+            # Of another size than the rest, in depth, width and grid.
+            "none": {
+                "losses": {"ce": 1},
+                "student_kwargs": {**kwargs(STUDENT_KWARGS), "patch_size": 2, "embed_dim": 24, "depth": 3},
+            },
             "soft": {"losses": {"soft": 1}},
             "whole": {"losses": {"soft": 1, "whole": 4}},
         },
@@ -50,6 +54,10 @@ def recipe(tmp_path_factory) -> Path:
     for name, content in (("student", student), ("teacher", teacher), ("comparison", comparison)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
     return folder / "comparison.yaml"
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def compared(recipe: Path, out: Path, *words: str) -> Ended:
@@ -61,8 +69,10 @@ def finished(recipe, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "out"
     ended = compared(recipe, out, "--seeds", "2")
     assert ended.code == 0, ended.err
-    assert "gain over soft" in ended.out
+    for heading in ("top-1, %", "gain over", "speed-up"):
+        assert heading in ended.out
     assert "teacher" in ended.out
+    assert "geometry.png" in ended.out
     return out
 
 
@@ -77,7 +87,7 @@ def test_every_variant_ran_with_the_same_seeds(finished):
 
 
 def test_the_csv_holds_each_seeds_figures_and_gain_over_the_baseline(finished):
-    rows = list(csv.DictReader((finished / "comparison.csv").open()))
+    rows = lines_of(finished / "comparison.csv")
     assert len(rows) == 6
     top1 = {(row["variant"], row["seed"]): float(row["top1"]) for row in rows}
     for row in rows:
@@ -88,11 +98,34 @@ def test_the_csv_holds_each_seeds_figures_and_gain_over_the_baseline(finished):
             assert float(row["gain"]) == pytest.approx(expected)
 
 
+def test_the_csv_holds_measured_times_and_paired_speed_ups(finished):
+    rows = lines_of(finished / "comparison.csv")
+    seconds = {(row["variant"], row["seed"]): float(row["seconds"]) for row in rows}
+    for row in rows:
+        summary = json.loads((finished / row["variant"] / f"seed-{row['seed']}" / "summary.json").read_text())
+        assert summary[-1]["seconds"] == seconds[row["variant"], row["seed"]]
+        if row["variant"] == "soft":
+            assert row["speed_up"] == ""
+        else:
+            expected = seconds["soft", row["seed"]] / seconds[row["variant"], row["seed"]]
+            assert float(row["speed_up"]) == pytest.approx(expected)
+
+
+def test_table_csv_and_json_tell_the_same_speed_ups(finished):
+    said = json.loads((finished / "comparison.json").read_text())
+    table = (finished / "comparison.md").read_text()
+    csv_rows = lines_of(finished / "comparison.csv")
+    assert "speed-up over soft" in table
+    for row in said["rows"]:
+        if row["name"] != "soft":
+            told = [float(line["speed_up"]) for line in csv_rows if line["variant"] == row["name"]]
+            assert row["speed_ups"] == told
+            assert f"{row['speed_up_mean']:.2f}× ± " in table
+    assert not any("speed" in key for row in said["models"] for key in row)
+
+
 def test_the_csv_says_what_the_runs_said(finished):
-    rows = {
-        (r["variant"], r["seed"]): float(r["top1"])
-        for r in csv.DictReader((finished / "comparison.csv").open())
-    }
+    rows = {(r["variant"], r["seed"]): float(r["top1"]) for r in lines_of(finished / "comparison.csv")}
     for (name, number), value in rows.items():
         summary = json.loads((finished / name / f"seed-{number}" / "summary.json").read_text())
         assert summary[-1]["top1"] == value
@@ -135,12 +168,48 @@ def test_without_a_teacher_student_and_data_are_the_same_for_a_seed(finished):
     assert len({(row["step"], row["lr"]) for row in rows}) == 1
 
 
-def test_gains_are_paired_by_seed():
-    figures = {"soft": [{"top1": 90.0}, {"top1": 80.0}], "whole": [{"top1": 91.0}, {"top1": 83.0}]}
-    soft, whole = summarise(figures, "soft")
+FIGURES = {
+    "soft": [{"top1": 90.0, "seconds": 10.0}, {"top1": 80.0, "seconds": 20.0}],
+    "whole": [{"top1": 91.0, "seconds": 8.0}, {"top1": 83.0, "seconds": 16.0}],
+}
+
+
+def test_gains_and_speed_ups_are_paired_by_seed():
+    soft, whole = summarise(FIGURES, "soft")
     assert soft["gains"] is None
+    assert soft["speed_ups"] is None
     assert whole["gains"] == [1.0, 3.0]
     assert whole["mean"] == 87.0
+    assert whole["speed_ups"] == [1.25, 1.25]
+    assert whole["seconds_mean"] == 12.0
+
+
+def test_without_a_baseline_nothing_is_gained_over_it():
+    assert all(row["gains"] is None and row["speed_ups"] is None for row in summarise(FIGURES, ""))
+
+
+def test_variants_without_a_teacher_have_no_map_to_be_measured_against(recipe, tmp_path):
+    """Of different sizes too, and with one seed: the table says gain and speed-up, without intervals."""
+    content = yaml.safe_load(recipe.read_text())
+    del content["teacher_recipe"]
+    small = {**kwargs(STUDENT_KWARGS), "depth": 1}
+    content["baseline"] = "full"
+    content["variants"] = {
+        "full": {"losses": {"ce": 1}},
+        "small": {"losses": {"ce": 1}, "student_kwargs": small},
+    }
+    alone = recipe.with_name("alone.yaml")
+    alone.write_text(yaml.safe_dump(content))
+    out = tmp_path / "out"
+    ended = compared(alone, out, "--seeds", "1")
+    assert ended.code == 0, ended.err
+    assert not (out / "geometry.png").exists()
+    assert "geometry" not in ended.out
+    assert "teacher" not in ended.out
+    assert "×" in (out / "comparison.md").read_text()
+    assert "±" not in (out / "comparison.md").read_text()
+    assert "×" in ended.out
+    assert (out / "comparison.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from dataclasses import asdict
 import pytest
 
 from isometry.compare import CompareConfig
-from isometry.config import RunConfig, TapsConfig, config_to_yaml, read_saved
+from isometry.config import RunConfig, TapsConfig
+from isometry.configfile import config_to_yaml, read_saved
 from isometry.errors import UserError
 from isometry.helptext import field_words, help_text
 from isometry.parsing import parse, recipe_named, recipe_path, with_overrides

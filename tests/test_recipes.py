@@ -11,7 +11,8 @@ from PIL import Image
 
 from isometry.cli import main
 from isometry.compare import CompareConfig
-from isometry.config import RunConfig, read_yaml
+from isometry.config import RunConfig
+from isometry.configfile import read_yaml
 from isometry.losses import available
 from isometry.models import ModelSpec, check_name
 from isometry.parsing import parse, recipe_path

@@ -12,11 +12,13 @@ from isometry.data import ImageSpec, Sources, find_sources
 from isometry.data.parts import first_line
 from isometry.distributed import World
 from isometry.errors import UserError
+from isometry.grow.schedule import Schedule, Stage, wants_to_grow
 from isometry.losses import find_loss
 from isometry.models import ModelSpec, build_model, check_name, image_spec, pretrained_cfg
 from isometry.objective import Objective, parse_terms
 from isometry.profile import macs
 from isometry.seeding import derive_seed, seed_global_generators
+from isometry.student import build_objective, build_student, plan_stages, settle_growth, student_spec
 from isometry.weights import WeightSource
 
 DEFAULT_LOSSES: dict[str, float | dict[str, Any]] = {"soft": 1.0, "whole": 4.0}
@@ -59,6 +61,8 @@ class Run:
     teacher_weights: WeightSource | None
     objective: Objective
     generator: torch.Generator
+    schedule: Schedule
+    stage: Stage
     notes: list[str]
 
 
@@ -76,24 +80,19 @@ def assemble(config: RunConfig, world: World) -> Run:
     teacher, teacher_weights = _build_teacher(config, sources, notes)
     classes = _number_of_classes(config, sources, teacher)
     config = replace(config, num_classes=classes)
-    student, student_weights = build_student(config)
+    schedule = plan_stages(config)
+    stage = schedule.stages[0]
+    student, student_weights = build_student(config, stage)
     spec = image_spec(student, config.img_size)
     _try_images(student, spec, f"the student {config.model}")
     config = replace(config, img_size=spec.input_size[-1], in_chans=spec.input_size[0])
+    if schedule.grows:
+        config = settle_growth(config, schedule, teacher, notes)
     if teacher is not None:
         _try_images(teacher, image_spec(teacher, config.img_size), f"the teacher {config.teacher}")
         _check_label_names(config, sources, teacher)
     generator = torch.Generator()
-    seed_global_generators(derive_seed(config.seed, "terms"))
-    objective = Objective(
-        student,
-        config.losses,
-        teacher,
-        taps=(config.taps.student, config.taps.teacher),
-        reduction=config.reduction,
-        generator=generator,
-        img_size=config.img_size,
-    )
+    objective = build_objective(config, stage, student, teacher, generator)
     if objective.needs_labels and not sources.labelled:
         raise UserError(
             f"{config.data_dir or config.dataset}: the images have no labels, and losses.ce needs them; "
@@ -110,30 +109,18 @@ def assemble(config: RunConfig, world: World) -> Run:
         teacher_weights,
         objective,
         generator,
+        schedule,
+        stage,
         notes,
     )
 
 
-def student_spec(config: RunConfig) -> ModelSpec:
-    """The spec of the model that trains."""
-    from_folder = config.model.startswith(("local-dir:", "hf-hub:"))
-    weights = config.initial_checkpoint or ("pretrained" if config.pretrained or from_folder else "none")
-    return ModelSpec(
-        config.model,
-        config.model_kwargs,
-        weights,
-        num_classes=config.num_classes,
-        in_chans=config.in_chans,
-        img_size=config.img_size,
-        drop_rate=config.drop,
-        drop_path_rate=config.drop_path,
-    )
-
-
-def build_student(config: RunConfig) -> tuple[nn.Module, WeightSource]:
-    """The model that trains, as it is before the first step: the same bits for the same config."""
-    seed_global_generators(derive_seed(config.seed, "model"))
-    return build_model(student_spec(config), flag="--model")
+def enter_stage(run: Run, stage: Stage) -> Run:
+    """The same run with a new network of the stage's size, and an objective on it."""
+    config = run.config
+    student, weights = build_student(config, stage)
+    objective = build_objective(config, stage, student, run.teacher, run.generator)
+    return replace(run, stage=stage, student=student, student_weights=weights, objective=objective)
 
 
 def _build_teacher(
@@ -188,10 +175,6 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 
 def _resolved(config: RunConfig, objective: Objective, world: World, notes: list[str]) -> RunConfig:
-    taps = TapsConfig(
-        [pair.student.block for pair in objective.pairs] or None,
-        [pair.teacher.block for pair in objective.pairs] or None,
-    )
     warmup = config.warmup_epochs
     if warmup >= config.epochs:
         warmup = config.epochs // 10
@@ -200,11 +183,18 @@ def _resolved(config: RunConfig, objective: Objective, world: World, notes: list
     lr = config.lr if config.lr is not None else config.lr_base * images_a_step / config.lr_base_size
     return replace(
         config,
-        taps=taps,
+        taps=config.taps if wants_to_grow(config.grow) else _taps(objective),
         lr=lr,
         warmup_epochs=warmup,
         validation_batch_size=config.validation_batch_size or config.batch_size,
         device=str(world.device),
+    )
+
+
+def _taps(objective: Objective) -> TapsConfig:
+    return TapsConfig(
+        [pair.student.block for pair in objective.pairs] or None,
+        [pair.teacher.block for pair in objective.pairs] or None,
     )
 
 

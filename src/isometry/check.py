@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from isometry.assemble import Run, assemble, label_names
+from isometry.assemble import Run, assemble, enter_stage, label_names
 from isometry.config import RunConfig
 from isometry.data.parts import first_line
 from isometry.distributed import World, join_world
@@ -18,6 +18,7 @@ from isometry.models import image_spec
 from isometry.objective import Objective
 from isometry.profile import StepMemory, macs, parameter_count, step_memory
 from isometry.report import formats
+from isometry.student import stage_cost, surgeries
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.runfolder import RunFolder
 from isometry.weights import WeightSource
@@ -31,6 +32,9 @@ def check(config: RunConfig, console: Console) -> None:
     """
     world = join_world(config.device)
     run = assemble(config, world)
+    if run.schedule.grows:
+        # What it grows to is what it needs.
+        run = enter_stage(run, run.schedule.stages[-1])
     needed = memory(run, world)
     _say(console, "Data", run.sources.description)
     console.print(_models_table(run))
@@ -40,6 +44,10 @@ def check(config: RunConfig, console: Console) -> None:
     _say(console, "Labels", labels_words(run))
     if run.objective.pairs:
         console.print(_taps_table(run))
+    if run.schedule.grows:
+        rows = plan_rows(run)
+        console.print(_plan_table(rows))
+        _say(console, "Growth", growth_words(rows))
     _say(console, "Terms", terms_words(run))
     _say(console, "Memory of a step", memory_words(needed))
     for warning in warnings(run):
@@ -124,6 +132,37 @@ def optimizer_moments(config: RunConfig) -> float:
     return sum(value.numel() for value in states if isinstance(value, Tensor) and value.dim()) / width**2
 
 
+def plan_rows(run: Run) -> list[dict[str, Any]]:
+    """The stages of growth: ``model``, ``by``, ``epochs``, ``share`` of them, ``params``, ``macs``, and ``cost``: the
+    multiply-accumulates of training on one image, 3 forward passes of the student and 1 of a teacher that is run."""
+    teacher = run.objective.teacher
+    asked = 0 if teacher is None else figures(teacher, run.config.img_size)["macs"]
+    made = ["", *(surgery.words for surgery in surgeries(run.config, run.schedule))]
+    rows = []
+    for stage, by in zip(run.schedule.stages, made, strict=True):
+        cost = stage_cost(run.config, stage, run.spec.input_size)
+        rows.append(
+            {
+                "model": stage.words,
+                "by": by,
+                "epochs": f"{stage.first_epoch + 1}-{stage.first_epoch + stage.epochs}",
+                "share": stage.epochs / run.config.epochs,
+                **cost,
+                "cost": 3 * cost["macs"] + asked,
+            }
+        )
+    return rows
+
+
+def growth_words(rows: list[dict[str, Any]]) -> str:
+    """The ideal speed-up of a plan: full-size cost over the stages' mean cost."""
+    mean = sum(row["share"] * row["cost"] for row in rows)
+    return (
+        f"{rows[-1]['cost'] / mean:.2f} times faster than full size throughout, if time went with "
+        "multiply-accumulates; the run measures what it really is"
+    )
+
+
 def memory_words(found: StepMemory) -> str:
     """``1.9 GiB: activations 1.7 GiB, teacher 179 MiB, ...``."""
     parts = {
@@ -186,6 +225,22 @@ def _models_table(run: Run) -> Table:
             "×".join(map(str, found["input"])),
             formats.params(found["params"]),
             formats.macs(found["macs"]),
+        )
+    return table
+
+
+def _plan_table(rows: list[dict[str, Any]]) -> Table:
+    heads = ("stage", "network", "made by", "epochs", "share", "parameters", "MACs")
+    table = Table(*heads, box=None, header_style="dim")
+    for number, row in enumerate(rows, start=1):
+        table.add_row(
+            str(number),
+            row["model"],
+            row["by"] or "new",
+            row["epochs"],
+            f"{100 * row['share']:.0f} %",
+            formats.params(row["params"]),
+            formats.macs(row["macs"]),
         )
     return table
 

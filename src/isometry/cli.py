@@ -1,4 +1,4 @@
-"""The command line: `isometry distill | train | check | compare`."""
+"""The command line: `isometry distill | train | grow | check | compare`."""
 
 import logging
 import sys
@@ -15,6 +15,7 @@ from isometry.compare import CompareConfig, compare
 from isometry.config import RunConfig
 from isometry.engine import execute
 from isometry.errors import UserError
+from isometry.grow.schedule import wants_to_grow
 from isometry.helptext import help_text
 from isometry.outcome import Outcome
 from isometry.parsing import parse, recipe_named
@@ -25,6 +26,7 @@ USAGE = """usage: isometry COMMAND [OPTIONS]
 
   distill   teach a small model what a large one sees
   train     train or fine-tune a model without a teacher
+  grow      train a model faster: start smaller, reach its full size on the way
   check     say what a run would do, and what would go wrong; trains nothing
   compare   run variants with the same seeds and compare them
 
@@ -88,6 +90,15 @@ def _train(words: list[str], console: Console) -> None:
     _show(execute(config, console), console)
 
 
+def _grow(words: list[str], console: Console) -> None:
+    config = parse(RunConfig, words)
+    if not wants_to_grow(config.grow):
+        raise UserError(
+            "--grow: no sizes named; give those on the way to the model's own, e.g. --grow.depth 6,12"
+        )
+    _show(execute(config, console), console)
+
+
 def _check(words: list[str], console: Console) -> None:
     check(parse(RunConfig, words), console)
 
@@ -123,6 +134,7 @@ def _quiet_libraries() -> None:
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]] = {
     "distill": (RunConfig, "Teach a small model what a large one sees.", _distill),
     "train": (RunConfig, "Train or fine-tune a model without a teacher.", _train),
+    "grow": (RunConfig, "Train a model that starts smaller and reaches its full size on the way.", _grow),
     "check": (RunConfig, "Say what a run would do, and what would go wrong; trains nothing.", _check),
     "compare": (CompareConfig, "Run variants with the same seeds and compare them.", _compare),
 }

@@ -22,6 +22,7 @@ from isometry.report import (
     comparison_picture,
     comparison_row,
     comparison_table,
+    comparison_times,
     maps_picture,
     models_table,
 )
@@ -82,20 +83,27 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
             figures[name].append(row)
     rows, models = summarise(figures, config.baseline), model_rows(figures, teacher)
     write(out, rows, models, seeds, config.baseline)
-    draw_geometry(out, base, models, config.first_seed)
+    if teacher:
+        draw_geometry(out, base, models, config.first_seed)
     console.print(models_table(models))
-    if len(seeds) > 1:
+    if len(seeds) > 1 or config.baseline:
         console.print(comparison_table(rows))
     _say_where(console, out, list(plans)[-1])
     return rows
 
 
 def summarise(figures: dict[str, list[Row]], baseline: str) -> list[Row]:
-    """A row a variant: mean and 95 % interval of top-1, and each seed's gain over the baseline."""
-    values = {name: [row["top1"] for row in rows] for name, rows in figures.items()}
+    """A row a variant: mean and 95 % interval of top-1, each seed's gain and speed-up over the baseline."""
+    tops = {name: [row["top1"] for row in rows] for name, rows in figures.items()}
+    seconds = {name: [row["seconds"] for row in rows] for name, rows in figures.items()}
+
+    def against(values: dict[str, list[float]], name: str) -> list[float] | None:
+        return values[baseline] if baseline and name != baseline else None
+
     return [
-        comparison_row(name, tops, values[baseline] if baseline and name != baseline else None)
-        for name, tops in values.items()
+        comparison_row(name, tops[name], against(tops, name))
+        | comparison_times(seconds[name], against(seconds, name))
+        for name in figures
     ]
 
 
@@ -114,11 +122,12 @@ def write(out: Path, rows: list[Row], models: list[Row], seeds: list[int], basel
     """``comparison.csv`` (one line a variant and seed), ``.md``, ``.json`` and ``.png``."""
     with (out / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "seed", "top1", "gain"])
+        writer.writerow(["variant", "seed", "top1", "gain", "seconds", "speed_up"])
         for row in rows:
-            gains = row["gains"] or [""] * len(row["values"])
-            for seed, value, gain in zip(seeds, row["values"], gains, strict=True):
-                writer.writerow([row["name"], seed, value, gain])
+            none = [""] * len(seeds)
+            columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
+            for seed, *cells in zip(seeds, *columns, strict=True):
+                writer.writerow([row["name"], seed, *cells])
     (out / "comparison.md").write_text(comparison_markdown(rows) + "\n", encoding="utf-8")
     (out / "comparison.json").write_text(
         json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
@@ -127,7 +136,10 @@ def write(out: Path, rows: list[Row], models: list[Row], seeds: list[int], basel
 
 
 def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> None:
-    """``geometry.png``: the relation maps of every model's last block, on the same validation images."""
+    """``geometry.png``: the relation maps of every model's last block, on the same validation images.
+
+    The first of ``models`` is the teacher, which the others' maps are measured against.
+    """
     folders = {
         row[
             "model"
@@ -211,4 +223,5 @@ def _say_where(console: Console, out: Path, last: str) -> None:
         ("", out / "geometry.png"),
         ("Report", reports[0]),
     ):
-        console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)
+        if path.exists():
+            console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)

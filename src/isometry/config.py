@@ -3,13 +3,8 @@
 Command line beats ``--config`` YAML beats these defaults.
 """
 
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import yaml
-
-from isometry.errors import UserError
 
 Reduction = Literal["mean", "paper"]
 
@@ -187,8 +182,35 @@ class OptimConfig:
 
 
 @dataclass
+class GrowConfig:
+    """Training that starts on a smaller network and grows to the model's full size on the way."""
+
+    depth: str | list[Any] | None = None
+    """Depth of each stage, ending with the model's own: 6,12; a number a stage of the model: 2-2-2-2,2-2-6-2."""
+    width: str | list[Any] | None = None
+    """Width of each stage, likewise: 384,768; the channels of a ResNet: 32-64-128-256,64-128-256-512."""
+    at: str | list[int] | None = None
+    """Epochs at which the stages begin, e.g. 0,150; equal segments if not given."""
+    depth_operator: Literal["insert", "stack", "identity"] = "insert"
+    """How blocks are added: copies of the last ones after each (insert) or at the end (stack), or new identities."""
+    width_operator: Literal["duplicate", "interpolate"] = "duplicate"
+    """How units are added: as copies that share their outgoing weight, or between the old ones."""
+    optimizer: Literal["carry", "reset"] = "carry"
+    """The optimizer's moments go along with their weights, or start anew (as published)."""
+    lr: Literal["continue", "restart"] = "continue"
+    """One schedule over the whole run, or one a stage, warm-up included."""
+    weight_decay: Literal["constant", "depth"] = "constant"
+    """Or scaled by the stage's share of the full depth."""
+    ema: Literal["restart", "grow"] = "restart"
+    """The moving average starts anew from the grown model, or grows too."""
+
+
+@dataclass
 class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """One whole run; `config.yaml` in its folder is this, resolved."""
+
+    grow: GrowConfig = field(default_factory=GrowConfig)
+    """Sizes on the way to the model's own."""
 
     out: str = ""
     """Folder of the run."""
@@ -227,54 +249,8 @@ FREE_ON_RESUME = frozenset(
 """Options that don't change what a run computes, and so may change when it goes on."""
 
 
-def config_to_yaml(config: RunConfig) -> str:
-    """The whole run as YAML, which ``--config`` reads back."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping, its keys in the option's own spelling (aliases and dashes resolved).
-
-    Raises:
-        UserError: no such file, no YAML, no mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path}: can't be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: is not YAML ({' '.join(str(error).split())})") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"--config {path}: must hold keys and values, one run option a key")
-    return {canonical(str(key)): value for key, value in content.items()}
-
-
-def read_saved(path: Path) -> dict[str, Any]:
-    """The fields of a RunConfig that :func:`config_to_yaml` wrote.
-
-    Raises:
-        UserError: the file can't be read, or was written by another version.
-    """
-    values = read_yaml(path)
-    if set(values) != {field.name for field in fields(RunConfig)}:
-        raise UserError(f"{path}: was written by another version of isometry; start a new --out")
-    return {**values, "taps": TapsConfig(**values["taps"])}
-
-
 def canonical(name: str) -> str:
     """An option's own spelling: ``batch-size`` and ``b`` -> ``batch_size``, ``student`` -> ``model``."""
     head, dot, rest = name.partition(".")
     head = head.replace("-", "_")
     return ALIASES.get(head, head) + dot + rest
-
-
-def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(name, old, new) of every option that differs and matters to what the run computes."""
-    before, now = asdict(old), asdict(new)
-    return [
-        (name, before[name], now[name])
-        for name in now
-        if name not in FREE_ON_RESUME and before[name] != now[name]
-    ]

@@ -1,7 +1,7 @@
 """The processes that `torchrun` started, or just this one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,12 @@ class World:
         lists: list[list[int]] = [[] for _ in range(self.size)]
         dist.all_gather_object(lists, value)
         return lists
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the main one's values, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

@@ -128,6 +128,11 @@ class Objective(TrainingTask):
         return unwrap_model(unwrap_model(self.trainable_module).tapped).model
 
     @property
+    def losses(self) -> Any:
+        """The losses by term, one a pair of blocks where they compare tokens; some have weights of their own."""
+        return unwrap_model(self.trainable_module).terms
+
+    @property
     def teacher_view(self) -> TeacherView | None:
         """Turns the student's input into the teacher's."""
         return None if self._teacher is None else self._teacher[1]
@@ -159,7 +164,7 @@ class Objective(TrainingTask):
             known["teacher_logits"] = teacher_logits
             known["student_tokens"] = self._on_common_grids(student_features)
             known["teacher_tokens"] = self._on_common_grids(teacher_features)
-        modules = unwrap_model(self.trainable_module).terms
+        modules = self.losses
         values = {term.name: self._value(list(modules[term.name]), known) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         output = (label_logits + distilled_logits) / 2 if isinstance(logits, tuple) else logits
@@ -275,7 +280,7 @@ class Objective(TrainingTask):
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """The losses' own weights (projections), which are no part of the saved student."""
-        return {} if ema else unwrap_model(self.trainable_module).terms.state_dict()
+        return {} if ema else self.losses.state_dict()
 
     def load_task_state(
         self,
@@ -286,4 +291,4 @@ class Objective(TrainingTask):
     ) -> None:
         """The reverse of :meth:`get_task_state`."""
         if not ema:
-            unwrap_model(self.trainable_module).terms.load_state_dict(state or {}, strict=strict)
+            self.losses.load_state_dict(state or {}, strict=strict)

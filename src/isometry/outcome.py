@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from isometry.assemble import Run
-from isometry.config import config_to_yaml
+from isometry.configfile import config_to_yaml
 from isometry.data import make_loaders
 from isometry.geometry import first_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.report import ReportData, write_report
+from isometry.student import stage_cost, surgeries
 from isometry.training.checkpoint import load_checkpoint, write_atomically
 from isometry.training.evaluate import accuracy
 from isometry.training.loop import Trainer
@@ -62,6 +63,8 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     save_model(student, folder.path / "student", run.sources.class_names, data_config)
     rows = measure(trainer)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
+    if run.schedule.grows:
+        write_atomically(folder.path / "stages.json", json.dumps(stage_rows(trainer), indent=1))
     report = folder.path / "report.html"
     write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]]))
     return Outcome(folder.path, report, rows)
@@ -131,8 +134,39 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportD
         models=rows,
         notes=notes,
         config_yaml=config_to_yaml(replace(config, resume=False)),
+        marks=[(stage.first_epoch + 0.5, stage.words) for stage in run.schedule.stages[1:]],
+        stages=stage_rows(trainer) if run.schedule.grows else [],
         **geometry,
     )
+
+
+def stage_rows(trainer: Trainer) -> list[Row]:
+    """What each stage of growth was, and took; at full size from the measured epochs of the last one."""
+    run, state = trainer.run, trainer.state
+    begun = [0.0, *(growth["seconds"] for growth in state.growths)]
+    ended = [*begun[1:], state.seconds]
+    full_epoch = (ended[-1] - begun[-1]) / run.schedule.stages[-1].epochs
+    made = ["", *(surgery.words for surgery in surgeries(run.config, run.schedule))]
+    score, key = ("top-1", "val/top1") if run.sources.labelled else ("loss", "val/loss")
+    growths: list[Row] = [{"before": {}, "after": {}}, *state.growths]
+    return [
+        {
+            "stage": stage.number + 1,
+            "model": stage.words,
+            "by": by,
+            "first_epoch": stage.first_epoch,
+            "epochs": stage.epochs,
+            **stage_cost(run.config, stage, run.spec.input_size),
+            "seconds": end - begin,
+            "full_seconds": full_epoch * stage.epochs,
+            "before": growth["before"].get(key),
+            "after": growth["after"].get(key),
+            "score": score,
+        }
+        for stage, by, begin, end, growth in zip(
+            run.schedule.stages, made, begun, ended, growths, strict=True
+        )
+    ]
 
 
 def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import jsonargparse
 
-from isometry.config import ALIASES, RunConfig, canonical, read_yaml
+from isometry.config import ALIASES, RunConfig, canonical
+from isometry.configfile import read_yaml
 from isometry.errors import UserError
 
 Config = TypeVar("Config")
@@ -152,6 +153,7 @@ def _translate(kind: type, words: list[str]) -> Iterator[str]:
             )
             raise UserError(f"{word}: no such option{hint}")
         if dataclasses.is_dataclass(hints[head]):
+            name = name.replace("-", "_")
             parts = [f"{head}.{field}" for field in typing.get_type_hints(hints[head])]
             if name not in parts:
                 raise UserError(

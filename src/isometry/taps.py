@@ -108,6 +108,28 @@ def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> t
     return ends(student_blocks), ends(teacher_blocks)
 
 
+def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
+    """Where tapped blocks are in a network of fewer blocks: as far from the nearer end as they were.
+
+    The first four and last four stay the first four and last four. None for a block that is not in its half there.
+
+    Args:
+        blocks: block numbers in the full-size network.
+        count: blocks of the full-size network.
+        smaller: blocks of the other.
+    """
+    places: list[int | None] = []
+    for block in blocks:
+        if count == smaller:
+            places.append(block)
+        elif block < math.ceil(count / 2):
+            places.append(block if block < math.ceil(smaller / 2) else None)
+        else:
+            place = smaller - (count - block)
+            places.append(place if place >= math.ceil(smaller / 2) else None)
+    return places
+
+
 def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | None:
     """Block numbers from ``0,1,10,11`` or a list.
 

@@ -25,8 +25,8 @@ class TeacherView(nn.Module):
 
     def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
         super().__init__()
-        self.channels, *size = teacher.input_size
-        self.size = tuple(size)
+        self.channels, height, width = teacher.input_size
+        self.size = height, width
         if student.input_size[0] not in (1, self.channels):
             raise UserError(
                 f"the teacher takes {self.channels} channels and the student {student.input_size[0]}; "

@@ -33,6 +33,7 @@ from isometry.report import formats
         (formats.duration, 273_600, "3 d 04 h"),
         (formats.number, 0.08341, "0.0834"),
         (formats.number, -0.5, "−0.5"),
+        (formats.times, 1.274, "1.27×"),
         (formats.signed, 2.64, "+2.6"),
         (formats.signed, -0.44, "−0.4"),
         (formats.signed, -0.04, "0.0"),
@@ -51,6 +52,7 @@ def test_numbers_are_written_for_people(write, value, text):
         formats.rate,
         formats.duration,
         formats.number,
+        formats.times,
         formats.signed,
     ],
 )

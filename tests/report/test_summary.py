@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isometry.report import comparison_row, interval, paired_gains
+from isometry.report import comparison_row, comparison_times, interval, paired_gains
 
 
 def test_interval_against_a_value_by_hand():
@@ -68,3 +68,29 @@ def test_comparison_rows():
     assert row["gain_mean"] == 1.5
     assert row["gain_low"] < 1.5 < row["gain_high"]
     assert comparison_row("soft", baseline)["gains"] is None
+
+
+def test_speed_ups_are_paired_by_seed():
+    # The machine was twice as slow during the second seed: the ratio does not move, the times do.
+    row = comparison_times([40.0, 80.0], [50.0, 100.0])
+    assert row["seconds_mean"] == 60.0
+    assert row["speed_ups"] == [1.25, 1.25]
+    assert (row["speed_up_low"], row["speed_up_mean"], row["speed_up_high"]) == (1.25, 1.25, 1.25)
+
+
+def test_a_variant_is_as_fast_as_itself_and_the_other_way_round_is_the_inverse():
+    mine, its = [3.0, 4.0], [5.0, 3.0]
+    assert comparison_times(mine, mine)["speed_ups"] == [1.0, 1.0]
+    there, back = comparison_times(mine, its)["speed_ups"], comparison_times(its, mine)["speed_ups"]
+    assert [a * b for a, b in zip(there, back, strict=True)] == pytest.approx([1.0, 1.0])
+
+
+def test_times_of_one_seed_and_of_the_baseline():
+    one = comparison_times([40.0], [50.0])
+    assert (one["speed_up_mean"], one["speed_up_low"], one["speed_up_high"]) == (1.25, None, None)
+    assert comparison_times([40.0])["speed_ups"] is None
+
+
+def test_speed_ups_need_the_same_seeds():
+    with pytest.raises(ValueError, match="1 values cannot be paired with 2"):
+        comparison_times([1.0], [1.0, 2.0])

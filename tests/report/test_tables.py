@@ -6,17 +6,18 @@ from isometry.report import (
     comparison_markdown,
     comparison_row,
     comparison_table,
+    comparison_times,
     models_markdown,
     models_table,
 )
-from isometry.report.tables import models_grid
+from isometry.report.tables import comparison_grid, models_grid
 
 BASE = [92.0, 93.0, 94.0]
 ROWS = [comparison_row("soft", BASE), comparison_row("soft+whole", [94.0, 96.0, 96.0], BASE)]
 
 
-def shown(table) -> str:
-    console = Console(file=io.StringIO(), width=140, color_system=None)
+def shown(table, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(table)
     return console.file.getvalue()
 
@@ -66,13 +67,53 @@ def test_comparison_markdown():
 
 def test_comparison_table_in_the_terminal():
     text = shown(comparison_table(ROWS))
-    for cell in ("soft+whole", "95.3 ± 2.9", "+2.3 ± 1.4", "+2.0  +3.0  +2.0", "gain over soft"):
+    for cell in ("soft+whole", "95.3 ± 2.9", "+2.3 ± 1.4", "gain over soft"):
         assert cell in text
+
+
+def test_figures_stay_whole_in_a_narrow_terminal():
+    long = [60.0, 700.0, 65.0]
+    rows = [
+        comparison_row("full size", BASE) | comparison_times(long),
+        comparison_row("identity, moments reset", [94.0, 96.0, 96.0], BASE) | comparison_times(BASE, long),
+    ]
+    text = shown(comparison_table(rows), width=80)
+    for line in comparison_grid(rows).rows:
+        for cell in line[1:-1]:
+            assert cell in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_one_seed_has_no_interval():
     rows = [comparison_row("soft", [92.0]), comparison_row("whole", [91.5], [92.0])]
     assert "| whole | 1 | 91.5 | −0.5 | −0.5 |" in comparison_markdown(rows)
+
+
+def test_measured_times_stand_beside_the_gains():
+    rows = [
+        ROWS[0] | comparison_times([60.0, 61.0, 62.0]),
+        ROWS[1] | comparison_times([48.0, 50.0, 50.0], [60.0, 61.0, 62.0]),
+    ]
+    assert (
+        comparison_markdown(rows)
+        .splitlines()[0]
+        .endswith("| training | speed-up over soft | gain of each seed |")
+    )
+    assert comparison_markdown(rows).splitlines()[2].endswith("| 1 min 01 s | – | – |")
+    assert (
+        comparison_markdown(rows)
+        .splitlines()[3]
+        .endswith("| +2.3 ± 1.4 | 49 s | 1.24× ± 0.04 | +2.0 +3.0 +2.0 |")
+    )
+    assert "1.24× ± 0.04" in shown(comparison_table(rows))
+
+
+def test_the_speed_up_of_one_seed_is_a_ratio_alone():
+    rows = [
+        comparison_row("full", [92.0]) | comparison_times([50.0]),
+        comparison_row("grown", [91.5], [92.0]) | comparison_times([40.0], [50.0]),
+    ]
+    assert "| grown | 1 | 91.5 | −0.5 | 40 s | 1.25× | −0.5 |" in comparison_markdown(rows)
 
 
 def test_names_are_shown_and_not_obeyed():

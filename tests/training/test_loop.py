@@ -308,7 +308,7 @@ def test_a_foreign_checkpoint_is_said_in_one_line(spoil: Any, said: str, tmp_pat
     spoil(state)
     index.write_text(json.dumps(state))
     with pytest.raises(UserError, match="the checkpoint does not fit this run") as caught:
-        trainer_of(*command, "--resume").saves.restore()
+        trainer_of(*command, "--resume").restore()
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -325,5 +325,5 @@ def test_what_was_saved_is_restored(tmp_path: Path) -> None:
     wanted = weights(trainer)
     for parameter in trainer.objective.student.parameters():
         parameter.data.zero_()
-    trainer.saves.restore()
+    trainer.restore()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights(trainer).items())

@@ -8,7 +8,7 @@ from isometry.report.data import RelationMaps, ReportData
 from isometry.report.headline import headline
 from isometry.report.maps import maps_picture
 from isometry.report.page import render_report, write_report
-from isometry.report.summary import comparison_row, interval, paired_gains
+from isometry.report.summary import comparison_row, comparison_times, interval, paired_gains
 from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "comparison_picture",
     "comparison_row",
     "comparison_table",
+    "comparison_times",
     "headline",
     "interval",
     "maps_picture",

@@ -71,6 +71,13 @@ class ReportData:
     marks: list[tuple[float, str]] = field(default_factory=list)
     """(epoch, label) of vertical marks on the curves, such as a change of the model's depth."""
 
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """The stages of a run that grew, in order; empty for one that did not. Keys: "stage" (1, 2, ...), "model"
+    (such as "depth 6, width 192"), "by" (operators that made it; "" for the first), "first_epoch" (epochs done
+    when it began), "epochs" (how many it has), "params", "macs", "seconds" (measured), "full_seconds" (what as
+    many epochs take at full size, from the measured epochs of the last stage), "before" and "after" (validation
+    score around the growth into it, or None), "score" (what they are: "top-1" in percent, or "loss")."""
+
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))
         for name in ("cka_before", "cka_after"):

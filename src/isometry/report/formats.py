@@ -77,6 +77,11 @@ def number(value: float | None) -> str:
     return f"{value:.3g}".replace("-", MINUS) if is_number(value) else MISSING
 
 
+def times(value: float | None) -> str:
+    """A ratio: 1.274 -> "1.27×"."""
+    return f"{value:.2f}×" if is_number(value) else MISSING
+
+
 def signed(value: float | None, decimals: int = 1) -> str:
     """A difference with its sign: "+2.6", "−0.4", "0.0"."""
     if not is_number(value):

@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from isometry.report import formats
 from isometry.report.data import Matrix, RelationMaps, ReportData, Row
+from isometry.report.growth import growth_grid, growth_sentence
 from isometry.report.headline import by_role, change, gap_sentence, headline, key_figures
 from isometry.report.panels import Panel, epoch_range, never_finite, panels
-from isometry.report.pictures import curve_svg, map_png, matrix_svg, scale_png
+from isometry.report.pictures import curve_svg, map_png, matrix_svg, scale_png, stages_svg
 from isometry.report.saving import write_whole
-from isometry.report.tables import models_grid
+from isometry.report.tables import Grid, models_grid
 
 # CSS pixels. The first chart spans two columns of the page; on a narrow page its narrow twin stands in.
 WIDE, TALL, SMALL = (716, 280), (344, 280), (344, 180)
@@ -29,6 +30,15 @@ class Chart(NamedTuple):
     svg: Markup
     narrow_svg: Markup | None
     """The same for a narrow page; None where `svg` fits both."""
+
+
+class Growth(NamedTuple):
+    """The stages of a run that grew: in words, in figures and drawn for a wide and for a narrow page."""
+
+    sentence: str
+    grid: Grid
+    svg: Markup
+    narrow_svg: Markup
 
 
 class MapRow(NamedTuple):
@@ -69,6 +79,7 @@ def render_report(data: ReportData) -> str:
         figures=key_figures(data.models),
         charts=_charts(data),
         never_finite=never_finite(data.epochs),
+        growth=_growth(data.stages) if data.stages else None,
         maps=[_map_row(maps) for maps in data.relations],
         gap_sentence=gap_sentence(data.relations) if data.relations else "",
         matrices=_matrices(data),
@@ -103,6 +114,11 @@ def _teacher_line(models: Sequence[Row]) -> tuple[float, str] | None:
     if teacher and teacher.get("top1_part") == "val" and formats.is_number(teacher.get("top1")):
         return teacher["top1"], "teacher"
     return None
+
+
+def _growth(stages: Sequence[Row]) -> Growth:
+    wide, narrow = (Markup(stages_svg(stages, size[0])) for size in (WIDE, TALL))
+    return Growth(growth_sentence(stages), growth_grid(stages), wide, narrow)
 
 
 def _map_row(maps: RelationMaps) -> MapRow:

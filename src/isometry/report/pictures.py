@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from isometry.report.data import Matrix
+from isometry.report import formats
+from isometry.report.data import Matrix, Row
 from isometry.report.panels import Panel
 
 LARGEST_MAP = 224
@@ -40,6 +41,10 @@ CSS_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {
     colour: f"series-{index}" for index, colour in enumerate(SERIES, 1)
 }
 FONT_SIZE = 11.5
+CHARACTER_WIDTH = 6.5
+"""CSS pixels, on average and rounded up."""
+STAGE_HEIGHT = 62
+"""CSS pixels of a stage's name and its two bars."""
 
 
 @contextmanager
@@ -72,7 +77,8 @@ def curve_svg(
         epochs: first and last epoch of the horizontal axis.
         marks: vertical lines at (epoch, label).
         reference: a horizontal dashed line at (value, label).
-        name_marks: whether the marks' labels are written; the small panels show the lines alone.
+        name_marks: whether the marks' labels are written, as far as they fit; the small panels show the lines
+            alone.
     """
     name = f"{panel.key} {size}"
     with plain_style(name):
@@ -110,6 +116,29 @@ def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name
         axes.set_xlabel("teacher block", color=MUTED)
         axes.set_ylabel("student block", color=MUTED)
         return _inline_svg(figure, name)
+
+
+def stages_svg(stages: Sequence[Row], width: int) -> str:
+    """A pair of bars a stage as inline SVG, `width` CSS pixels wide: "seconds" above "full_seconds"."""
+    name = f"stages {width}"
+    with plain_style(name):
+        figure, axes = _axes((width, STAGE_HEIGHT * len(stages)), left=2, right=86, top=0, bottom=0)
+        axes.spines["bottom"].set_visible(False)
+        axes.grid(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylim(len(stages), 0)
+        for place, stage in enumerate(stages):
+            axes.text(0, place + 0.2, f"{stage['stage']} · {stage['model']}", color=INK, va="center")
+            for key, depth, colour in (("seconds", 0.48, SERIES[0]), ("full_seconds", 0.74, MUTED)):
+                length = stage[key] if formats.is_number(stage[key]) else 0
+                axes.barh(place + depth, length, height=0.2, color=colour)
+                axes.annotate(
+                    formats.duration(stage[key]), (length, place + depth), (6, 0),
+                    textcoords="offset points", va="center", color=MUTED,
+                )  # fmt: skip
+        axes.margins(x=0)
+        return _inline_svg(figure, "Time of each stage, measured and at full size")
 
 
 def map_png(values: Matrix, low: float, high: float) -> str:
@@ -181,9 +210,13 @@ def _draw_reference(axes: Axes, value: float, label: str) -> None:
 
 
 def _draw_marks(axes: Axes, marks: Sequence[tuple[float, str]], named: bool) -> None:
-    for epoch, label in marks:
+    taken = -np.inf
+    for epoch, label in sorted(marks):
         axes.axvline(epoch, color=MUTED, lw=1, dashes=(1, 3))
-        if named:
+        centre, half = axes.transData.transform((epoch, 0))[0], CHARACTER_WIDTH * len(label) / 2
+        # A label that would run into the one before is left out: the page's text names all marks.
+        if named and centre - half > taken:
+            taken = centre + half
             axes.annotate(
                 label, (epoch, 1), (0, 5), xycoords=("data", "axes fraction"), textcoords="offset points",
                 ha="center", color=MUTED,

@@ -39,9 +39,18 @@ def paired_gains(values: Sequence[float], baseline: Sequence[float]) -> list[flo
     Raises:
         ValueError: the two differ in length, so they cannot be paired.
     """
-    if len(values) != len(baseline):
-        raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)} of the baseline")
+    _check_pairs(values, baseline)
     return [value - base for value, base in zip(values, baseline, strict=True)]
+
+
+def paired_speed_ups(seconds: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """Each seed's speed-up, baseline[i] / seconds[i]: above 1 where the baseline took longer.
+
+    Raises:
+        ValueError: the two differ in length, so they cannot be paired.
+    """
+    _check_pairs(seconds, baseline)
+    return [base / spent for spent, base in zip(seconds, baseline, strict=True)]
 
 
 def comparison_row(
@@ -61,6 +70,30 @@ def comparison_row(
     gains = paired_gains(values, baseline)
     gain_mean, gain_low, gain_high = interval(gains)
     return row | {"gains": gains, "gain_mean": gain_mean, "gain_low": gain_low, "gain_high": gain_high}
+
+
+def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None = None) -> dict[str, Any]:
+    """What a row of `comparison_row` gains where training was timed: "seconds", "seconds_mean", and for all but
+    the baseline "speed_ups", entry i of them baseline[i] / seconds[i], and their mean and interval.
+
+    Args:
+        seconds: measured training time, > 0, one a seed.
+        baseline: the same seeds' of the baseline; None for the baseline itself.
+
+    Raises:
+        ValueError: the two differ in length, so they cannot be paired.
+    """
+    row: dict[str, Any] = {"seconds": list(seconds), "seconds_mean": fmean(seconds)}
+    if baseline is None:
+        return row | {"speed_ups": None, "speed_up_mean": None, "speed_up_low": None, "speed_up_high": None}
+    speed_ups = paired_speed_ups(seconds, baseline)
+    mean, low, high = interval(speed_ups)
+    return row | {"speed_ups": speed_ups, "speed_up_mean": mean, "speed_up_low": low, "speed_up_high": high}
+
+
+def _check_pairs(values: Sequence[float], baseline: Sequence[float]) -> None:
+    if len(values) != len(baseline):
+        raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)} of the baseline")
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Tables for the terminal (rich), the README (markdown) and the page: the same columns and figures."""
+"""Tables for the terminal (rich), the README (markdown) and the page: the same figures, written alike."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -51,19 +51,34 @@ def models_grid(rows: Sequence[Row]) -> Grid:
 
 def comparison_grid(rows: Sequence[Row]) -> Grid:
     """The table of `isometry compare` from rows of `comparison_row`: mean ± half of the 95 % interval, the
-    paired gain over the baseline (the row without gains) likewise, and each seed's gain."""
+    paired gain over the baseline (the row without gains) likewise, and each seed's gain. Where the rows have
+    `comparison_times` too, the mean training time and the paired speed-up over the baseline."""
     without = [str(row["name"]) for row in rows if not row.get("gains")]
     over = without[0] if len(without) == 1 else "the baseline"
-    cells = []
-    for row in rows:
-        gains = row.get("gains") or []
-        gain = formats.signed(row.get("gain_mean")) + formats.half_width(
-            row.get("gain_low"), row.get("gain_high")
-        )
-        top1 = formats.percent(row["mean"]).removesuffix(" %") + formats.half_width(row["low"], row["high"])
-        each = "  ".join(formats.signed(one) for one in gains) or formats.MISSING
-        cells.append([str(row["name"]), str(len(row["values"])), top1, gain, each])
-    return Grid(["variant", "seeds", "top-1, %", f"gain over {over}", "gain of each seed"], cells)
+    timed = any("seconds" in row for row in rows)
+    header = ["variant", "seeds", "top-1, %", f"gain over {over}"]
+    header += ["training", f"speed-up over {over}"] if timed else []
+    cells = [
+        [*_accuracy_cells(row), *(_time_cells(row) if timed else []), _gain_of_each_seed(row)] for row in rows
+    ]
+    return Grid([*header, "gain of each seed"], cells)
+
+
+def _accuracy_cells(row: Row) -> list[str]:
+    gain = formats.signed(row.get("gain_mean")) + formats.half_width(
+        row.get("gain_low"), row.get("gain_high")
+    )
+    top1 = formats.percent(row["mean"]).removesuffix(" %") + formats.half_width(row["low"], row["high"])
+    return [str(row["name"]), str(len(row["values"])), top1, gain]
+
+
+def _time_cells(row: Row) -> list[str]:
+    spread = formats.half_width(row.get("speed_up_low"), row.get("speed_up_high"), 2)
+    return [formats.duration(row.get("seconds_mean")), formats.times(row.get("speed_up_mean")) + spread]
+
+
+def _gain_of_each_seed(row: Row) -> str:
+    return "  ".join(formats.signed(gain) for gain in row.get("gains") or []) or formats.MISSING
 
 
 def models_table(rows: Sequence[Row]) -> Table:
@@ -72,8 +87,9 @@ def models_table(rows: Sequence[Row]) -> Table:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """`comparison_grid` for the terminal."""
-    return _rich(comparison_grid(rows))
+    """`comparison_grid` for the terminal, which has no room for its last column, each seed's gain."""
+    header, cells = comparison_grid(rows)
+    return _rich(Grid(header[:-1], [line[:-1] for line in cells]))
 
 
 def models_markdown(rows: Sequence[Row]) -> str:
@@ -88,8 +104,11 @@ def comparison_markdown(rows: Sequence[Row]) -> str:
 
 def _rich(grid: Grid) -> Table:
     table = Table(header_style="bold")
-    for index, header in enumerate(grid.header):
-        table.add_column(Text(header), justify="left" if index == 0 else "right")
+    table.add_column(Text(grid.header[0]))
+    for index, header in enumerate(grid.header[1:], 1):
+        # Where it gets narrow, names and headers take a second line; a figure stays whole.
+        widest = max((len(row[index]) for row in grid.rows), default=0)
+        table.add_column(Text(header), justify="right", min_width=widest)
     for row in grid.rows:
         # Text, so that a name such as "[red]" is shown and not obeyed.
         table.add_row(*(Text(cell) for cell in row))

@@ -5,20 +5,24 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from isometry.assemble import Run
+from isometry.assemble import Run, enter_stage
 from isometry.data import Batch, Preprocess, make_loaders
-from isometry.distributed import World, freeze_unreached
+from isometry.distributed import World
 from isometry.errors import UserError
+from isometry.grow.schedule import Stage
 from isometry.seeding import derive_seed, seed_global_generators
-from isometry.training.evaluate import accuracy, objective_loss
+from isometry.training.evaluate import score_of, validate
+from isometry.training.growing import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
-from isometry.training.optim import build_optimizer, build_schedule
+from isometry.training.optim import at_stage, build_schedule
+from isometry.training.prepare import prepare
 from isometry.training.progress import reporter
 from isometry.training.runfolder import RunFolder
 from isometry.training.saves import LoopState, Saves
@@ -40,25 +44,32 @@ class Trainer:
     ) -> None:
         self.run, self.config, self.world, self.folder = run, run.config, world, folder
         self.console, self.label = console, label
-        self.objective = run.objective.to(world.device)
         self.loaders = make_loaders(
             run.sources, self.config, run.spec, seed=self.config.seed, rank=world.rank, world_size=world.size
         )
         classes = self.config.num_classes if run.sources.labelled else None
         self.preprocess = Preprocess(self.config, run.spec, classes, world.device)
-        self.optimizer = build_optimizer(self.config, self.objective)
         self.steps_an_epoch = math.ceil(len(self.loaders.train) / self.config.grad_accum_steps)
-        self.scheduler = build_schedule(self.config, self.optimizer, self.steps_an_epoch)
         scaled = self.config.amp and self.config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
-        self.tally = Tally(["loss", *(term.name for term in self.objective.terms)], world)
+        self.tally = Tally(["loss", *(term.name for term in run.objective.terms)], world)
         self.state = LoopState()
-        self.saves = Saves(self.config, folder, world, self.objective, self.optimizer, self.scaler)
         self.wish = StopWish()
         self.reporter = reporter(None, label, 0, 0, 0)
         self._started = time.monotonic()
+        self._adopt(run, build_stage_optimizer(run, world))
+
+    def _adopt(self, run: Run, optimizer: torch.optim.Optimizer) -> None:
+        """Takes a stage's network over, with its optimizer and all that hangs on the two."""
+        self.run, self.objective, self.optimizer = run, run.objective, optimizer
+        config = at_stage(run.config, run.schedule, run.stage)
+        self.scheduler = build_schedule(config, optimizer, self.steps_an_epoch)
+        begun = run.stage.first_epoch * self.steps_an_epoch
+        self._schedule_start = begun if self.config.grow.lr == "restart" else 0
+        self._ema_start = begun if self.config.grow.ema == "restart" else 0
         if self.config.model_ema:
             self.objective.setup_ema(self.config.model_ema_decay, use_warmup=self.config.model_ema_warmup)
+        self.saves = Saves(run, self.folder, self.world, optimizer, self.scaler)
 
     @property
     def total_steps(self) -> int:
@@ -72,21 +83,18 @@ class Trainer:
             Interrupted: after a save, on SIGTERM or Ctrl-C.
             UserError: after a save, when a loss is not finite; or when a save is impossible.
         """
-        self.state = self.saves.restore()
-        self.tally.sums = self.state.sums or self.tally.sums
-        if self.world.size > 1:
-            self._freeze_what_no_term_reaches()
-        if self.config.compile:
-            self.objective.compile(backend=self.config.compile_backend)
-        if self.world.size > 1:
-            gpu = [self.world.device.index] if self.world.device.type == "cuda" else None
-            self.objective.prepare_distributed(device_ids=gpu)
+        self.restore()
+        prepare(self.objective, self.config, self.world, self.run.spec.input_size)
         console = self.console if self.world.main else None
         self.reporter = reporter(console, self.label, self.total_steps, self.config.epochs, self.state.step)
         self._started = time.monotonic() - self.state.seconds
         loggers = open_loggers(self.config) if self.world.main else nullcontext(lambda row: None)
         with loggers as log, self.wish, self.reporter:
+            self.reporter.stage(self.run.schedule.words(self.run.stage))
             while self.state.epoch < self.config.epochs:
+                stage = self.run.schedule.at(self.state.epoch)
+                if stage.number > self.run.stage.number:
+                    self.grow(stage)
                 self.train_epoch()
                 row = self.end_epoch()
                 self.save()
@@ -95,16 +103,33 @@ class Trainer:
                 if self.world.any(self.wish.signal_number is not None):
                     self._leave()
 
-    def _freeze_what_no_term_reaches(self) -> None:
-        """Terms on tokens alone leave a head without gradients, and processes would wait for those."""
-        student, images = self.objective.student, torch.zeros(2, *self.run.spec.input_size)
-        buffers = [buffer.clone() for buffer in student.buffers()]
-        self.objective.train()
-        result = self.objective(images.to(self.world.device), torch.zeros(2).long().to(self.world.device))
-        freeze_unreached(self.objective.get_trainable_module(), result["loss"])
-        # Norms count every batch that they see.
-        for buffer, before in zip(student.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+    def restore(self) -> None:
+        """Goes to where the folder's last checkpoint stands, in its stage of growth, if there is one."""
+        saved = self.saves.find()
+        if saved is None:
+            return
+        if saved.stage:
+            run = enter_stage(self.run, self.run.schedule.stages[saved.stage])
+            self._adopt(run, build_stage_optimizer(run, self.world))
+        self.state = self.saves.take_over(saved)
+        self.tally.sums = self.state.sums or self.tally.sums
+
+    def grow(self, stage: Stage) -> None:
+        """Goes on with the next stage's network, which carries on from this one's.
+
+        The scores just before are the last epoch's; a best epoch of a smaller network counts no more.
+        """
+        begun = time.monotonic() - self._started
+        self.objective.eval()
+        run, optimizer, average = grow(self.run, stage, self.optimizer, self.world)
+        self._adopt(run, optimizer)
+        if average is not None and self.config.grow.ema == "grow":
+            self.objective.trainable_module_ema.module.load_state_dict(average)
+        prepare(self.objective, self.config, self.world, run.spec.input_size)
+        before, after = self.state.scores, self.evaluate()
+        self.state.growths.append({"stage": stage.number, "seconds": begun, "before": before, "after": after})
+        self.state.best = self.state.best_epoch = None
+        self.reporter.stage(self.run.schedule.words(self.run.stage))
 
     def train_epoch(self) -> None:
         """The epoch's steps, from the batch where the state stands."""
@@ -124,7 +149,7 @@ class Trainer:
         """One optimizer step on the mean gradient of some batches; returns whether the run should stop."""
         state = self.state
         self._seed("step", state.step)
-        self.scheduler.step_update(state.step)
+        self.scheduler.step_update(state.step - self._schedule_start)
         values: Tensor | None = None
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
@@ -155,7 +180,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective.update_ema(self.state.step)
+        self.objective.update_ema(self.state.step - self._ema_start)
 
     def read_losses(self) -> bool:
         """Reads the losses since the last reading: the one place that waits for the device between saves.
@@ -210,9 +235,12 @@ class Trainer:
         state = self.state
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "lr": lr}
+        if self.run.schedule.grows:
+            row["stage"] = self.run.stage.number + 1
         for name, total in zip(self.tally.names, self.tally.sums, strict=True):
             row[f"train/{name}"] = total / self.steps_an_epoch
-        row |= self.evaluate()
+        state.scores = self.evaluate()
+        row |= state.scores
         state.epoch, state.batch = state.epoch + 1, 0
         self.tally = Tally(self.tally.names, self.world)
         self._keep_best(row)
@@ -224,21 +252,10 @@ class Trainer:
         """Figures on the validation part, if there is one, of the model and of its moving average."""
         if self.loaders.val is None:
             return {}
-        val = self.loaders.val
-        if not self.run.sources.labelled:
-            self._seed("evaluate", self.state.epoch)
-            figures = objective_loss(
-                self.objective, self.noting_unreadable(val), self.preprocess, self.world, self.autocast
-            )
-            return {f"val/{name}": value for name, value in figures.items()}
-        row: dict[str, float] = {}
-        for prefix, ema in (("val", False), ("val_ema", True)):
-            if ema and not self.objective.has_ema():
-                continue
-            model = self.objective.get_eval_model(ema=ema)
-            figures = accuracy(model, self.noting_unreadable(val), self.preprocess, self.world, self.autocast)
-            row |= {f"{prefix}/{name}": value for name, value in figures.items()}
-        return row
+        self._seed("evaluate", self.state.epoch)
+        batches = partial(self.noting_unreadable, self.loaders.val)
+        labelled = self.run.sources.labelled
+        return validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
 
     def noting_unreadable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, with the images that could not be read noted on the way."""
@@ -247,17 +264,10 @@ class Trainer:
             yield batch
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
-        score = self._score(row)
+        score = score_of(row)
         if self.state.best is None or score > self.state.best:
             self.state.best, self.state.best_epoch = score, self.state.epoch
             self.saves.save_best(self.state)
-
-    def _score(self, row: Mapping[str, float]) -> float:
-        """Larger is better: top-1 (of the moving average, if any), else minus the loss, else the latest."""
-        for key in ("val_ema/top1", "val/top1"):
-            if key in row:
-                return row[key]
-        return -row["val/loss"] if "val/loss" in row else float(self.state.epoch)
 
     def save(self) -> None:
         """Writes ``last/``."""

@@ -1,5 +1,6 @@
 """timm's optimizers and schedules, from a config."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,24 @@ from timm.scheduler.scheduler import Scheduler
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
+from isometry.grow.schedule import Schedule, Stage
 from isometry.objective import Objective
+
+
+def at_stage(config: RunConfig, schedule: Schedule, stage: Stage) -> RunConfig:
+    """The config as optimizer and schedule see it at a stage of growth.
+
+    ``--grow.lr restart`` gives the stage a schedule of its own, ``--grow.weight-decay depth`` its share of the decay.
+    """
+    full = schedule.stages[-1].size
+    if config.grow.weight_decay == "depth" and stage.size is not None and full is not None:
+        share = sum(stage.size.depth) / sum(full.depth)
+        config = replace(config, weight_decay=config.weight_decay * share)
+    if config.grow.lr == "restart":
+        config = replace(
+            config, epochs=stage.epochs, warmup_epochs=min(config.warmup_epochs, stage.epochs // 2)
+        )
+    return config
 
 
 def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Optimizer:

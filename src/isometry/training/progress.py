@@ -37,13 +37,16 @@ class Reporter(Protocol):
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch has ended with this row of metrics."""
 
+    def stage(self, words: str) -> None:
+        """A stage of growth has begun."""
+
 
 class Live:
     """A bar with time left, and under it the loss terms by name: two lines, so that both fit a narrow terminal."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._label, self._epochs = label, epochs
-        self._terms = self._score = ""
+        self._terms = self._score = self._stage = ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -75,8 +78,11 @@ class Live:
     def epoch(self, row: Mapping[str, Any]) -> None:
         self._score = score_text(row)
 
+    def stage(self, words: str) -> None:
+        self._stage = words
+
     def _lines(self) -> Group:
-        words = " · ".join(text for text in (self._terms, self._score) if text)
+        words = " · ".join(text for text in (self._stage, self._terms, self._score) if text)
         return Group(self._progress.get_renderable(), Text(f"  {words}", style="dim"))
 
 
@@ -86,7 +92,7 @@ class Lines:
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._console, self._label, self._epochs = console, label, epochs
         self._steps, self._first, self._done = steps, done, done
-        self._epoch = 0
+        self._epoch, self._stage = 0, ""
         self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -109,6 +115,9 @@ class Lines:
             }
             self._print(row["epoch"], terms_text(terms), score_text(row))
 
+    def stage(self, words: str) -> None:
+        self._stage = words
+
     def _silent_for(self) -> float:
         return time.monotonic() - self._shown
 
@@ -116,7 +125,7 @@ class Lines:
         self._shown = time.monotonic()
         a_step = (self._shown - self._start) / max(1, self._done - self._first)
         left = f"{a_step * (self._steps - self._done):.0f} s left"
-        words = [self._label, f"epoch {epoch}/{self._epochs}", left, *rest]
+        words = [self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest]
         self._console.print(" · ".join(word for word in words if word), highlight=False, soft_wrap=True)
 
 
@@ -136,6 +145,9 @@ class Silent:
         """Says nothing."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
+        """Says nothing."""
+
+    def stage(self, words: str) -> None:
         """Says nothing."""
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from isometry.config import RunConfig, changed_options, config_to_yaml, read_saved
+from isometry.config import RunConfig
+from isometry.configfile import changed_options, config_to_yaml, read_saved
 from isometry.errors import UserError
 from isometry.training.checkpoint import disk_trouble, has_checkpoint, reason, write_atomically
 

@@ -1,0 +1,67 @@
+"""A run's configuration as a file, and what has changed since it was written."""
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isometry.config import FREE_ON_RESUME, GrowConfig, RunConfig, TapsConfig, canonical
+from isometry.errors import UserError
+
+
+def config_to_yaml(config: RunConfig) -> str:
+    """The whole run as YAML, which ``--config`` reads back."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping, its keys in the option's own spelling (aliases and dashes resolved).
+
+    Raises:
+        UserError: no such file, no YAML, no mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: can't be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: is not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: must hold keys and values, one run option a key")
+    return {canonical(str(key)): value for key, value in content.items()}
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The fields of a RunConfig that :func:`config_to_yaml` wrote.
+
+    Raises:
+        UserError: the file can't be read, or was written by another version.
+    """
+    values = read_yaml(path)
+    if set(values) != {field.name for field in fields(RunConfig)}:
+        raise UserError(f"{path}: was written by another version of isometry; start a new --out")
+    return {**values, "taps": TapsConfig(**values["taps"]), "grow": GrowConfig(**values["grow"])}
+
+
+def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
+    """(name, old, new) of every option that differs and matters to what the run computes."""
+    before, now = _flat(old), _flat(new)
+    return [
+        (name, before[name], now[name])
+        for name in now
+        if name not in FREE_ON_RESUME and before[name] != now[name]
+    ]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Options by name, those in groups as ``grow.depth``."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        if is_dataclass(value):
+            flat |= {f"{name}.{part}": inner for part, inner in vars(value).items()}
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,133 @@
+"""Where the parts of a grown network come from: orders of blocks for depth, stretched axes for width.
+
+Depth follows Ding et al. 2023 ("Network Expansion for Practical Training Acceleration", CVPR). Width follows
+Chen et al. 2016 ("Net2Net", arXiv:1511.05641): units are copied, and what reads them shares their weight.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Placed(NamedTuple):
+    """A block of the grown network: a copy of block ``source``, from the weights' moving average or as it trains.
+
+    ``source`` is None for a new block.
+    """
+
+    source: int | None
+    averaged: bool = False
+
+
+def inserted(depth: int, larger: int) -> list[Placed]:
+    """The last k = ``larger - depth`` blocks are each followed by their averaged copy: 4→6 is 1 2 3 3' 4 4'.
+
+    Raises:
+        ValueError: k exceeds ``depth``.
+    """
+    added = _added(depth, larger)
+    order = []
+    for block in range(depth):
+        order.append(Placed(block))
+        if block >= depth - added:
+            order.append(Placed(block, averaged=True))
+    return order
+
+
+def stacked(depth: int, larger: int) -> list[Placed]:
+    """The averaged copies of the last k = ``larger - depth`` blocks follow the last block: 4→6 is 1 2 3 4 3' 4'.
+
+    Raises:
+        ValueError: k exceeds ``depth``.
+    """
+    added = _added(depth, larger)
+    return [
+        *map(Placed, range(depth)),
+        *(Placed(block, averaged=True) for block in range(depth - added, depth)),
+    ]
+
+
+def appended(depth: int, larger: int) -> list[Placed]:
+    """New blocks follow the last one: 4→6 is 1 2 3 4 new new."""
+    return [*map(Placed, range(depth)), *[Placed(None)] * (larger - depth)]
+
+
+def _added(depth: int, larger: int) -> int:
+    if larger - depth > depth:
+        raise ValueError(f"{larger - depth} blocks to add, and only {depth} to copy")
+    return larger - depth
+
+
+Stretch = Callable[[Tensor, int, int, int], Tensor]
+"""(tensor, dim, size, groups) -> the tensor with ``size`` units along ``dim``."""
+
+
+def tiled(x: Tensor, dim: int, size: int, groups: int = 1) -> Tensor:
+    """Unit i of the ``size`` new ones is a copy of old unit i mod n; in each of ``groups`` equal parts of ``dim``.
+
+    All axes with the same old and new sizes are stretched alike, so that units that are added to each other
+    (a residual stream) or read by another layer stay in step.
+    """
+    return torch.cat(
+        [
+            part.index_select(dim, torch.arange(size // groups, device=x.device) % part.shape[dim])
+            for part in x.chunk(groups, dim)
+        ],
+        dim,
+    )
+
+
+def repeats(old: int, size: int, groups: int = 1) -> Tensor:
+    """How many copies of itself each unit of a :func:`tiled` axis has: (size,), float64."""
+    source = torch.arange(size // groups) % (old // groups)
+    return torch.bincount(source).double()[source].repeat(groups)
+
+
+def interpolated(x: Tensor, dim: int, size: int, groups: int = 1) -> Tensor:
+    """Unit i of the ``size`` new ones is the linear interpolation of the old ones at (i + ½)·n/size − ½."""
+    return torch.cat([_interpolate(part, dim, size // groups) for part in x.chunk(groups, dim)], dim)
+
+
+def _interpolate(x: Tensor, dim: int, size: int) -> Tensor:
+    old = x.shape[dim]
+    place = ((torch.arange(size, dtype=torch.float64) + 0.5) * old / size - 0.5).clamp(0, old - 1)
+    left = place.floor().long()
+    right = (left + 1).clamp(max=old - 1)
+    share = along(place - left, x, dim)
+    lower, upper = (x.index_select(dim, index.to(x.device)) for index in (left, right))
+    return lower * (1 - share) + upper * share
+
+
+def uneven_shares(
+    size: int, old: int, like: Tensor, dim: int, groups: int, generator: torch.Generator
+) -> Tensor:
+    """Shares of the copies of each unit along ``dim``, for every other entry of ``like`` anew: they add up to 1.
+
+    Copies with equal shares would get equal gradients and stay copies for ever. Each share is its even value
+    times 1 + u, with u from ±½ and mean 0 over a unit's copies.
+
+    Args:
+        size: units along ``dim`` of ``like``.
+        old: units that they are copies of.
+        like: a :func:`tiled` tensor; gives shape, dtype and device.
+        dim: the axis.
+        groups: equal parts of the axis that were tiled by themselves.
+        generator: CPU generator to draw from.
+    """
+    noise = torch.rand(like.shape, generator=generator, dtype=torch.float64) - 0.5
+    counts = repeats(old, size, groups)
+    part = torch.arange(size // groups) % (old // groups)
+    source = torch.cat([part + group * (old // groups) for group in range(groups)])
+    mean = torch.zeros(*like.shape[:dim], old, *like.shape[dim + 1 :], dtype=torch.float64)
+    mean.index_add_(dim, source, noise / along(counts, noise, dim))
+    noise -= mean.index_select(dim, source)
+    return ((1 + noise) / along(counts, noise, dim)).to(like)
+
+
+def along(values: Tensor, x: Tensor, dim: int) -> Tensor:
+    """A vector as a factor of ``x`` along ``dim``."""
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    return values.view(shape).to(x)

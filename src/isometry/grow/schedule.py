@@ -1,0 +1,191 @@
+"""When a run grows, and to what: `--grow.*` options -> stages."""
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from isometry.config import GrowConfig, RunConfig
+from isometry.errors import UserError
+from isometry.grow.families import Family, Size, family_of, spelled
+
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A span of epochs at one size.
+
+    ``arguments`` build that size when added to the full-size model's own; ``words`` say what of it changes, as
+    ``depth 6``. ``size`` is None in a run that does not grow, whatever its architecture.
+    """
+
+    number: int
+    first_epoch: int
+    epochs: int
+    size: Size | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of a run in order; the last is the full-size model."""
+
+    stages: list[Stage]
+    family: Family | None = None
+
+    @property
+    def grows(self) -> bool:
+        """Whether there is more than one size."""
+        return len(self.stages) > 1
+
+    def at(self, epoch: int) -> Stage:
+        """The stage that the epoch (from 0) belongs to."""
+        return next(stage for stage in reversed(self.stages) if stage.first_epoch <= epoch)
+
+    def words(self, stage: Stage) -> str:
+        """``stage 1/2 (depth 6)``; nothing in a run that does not grow."""
+        return f"stage {stage.number + 1}/{len(self.stages)} ({stage.words})" if self.grows else ""
+
+    def resolved(self, grow: GrowConfig) -> GrowConfig:
+        """The options as they were understood, for the run's ``config.yaml``."""
+        if not self.grows:
+            return grow
+        sizes = [stage.size for stage in self.stages if stage.size is not None]
+        return replace(
+            grow,
+            depth=",".join(spelled(size.depth) for size in sizes),
+            width=",".join(spelled(size.width) for size in sizes),
+            at=",".join(str(stage.first_epoch) for stage in self.stages),
+        )
+
+
+def wants_to_grow(grow: GrowConfig) -> bool:
+    """Whether the options name sizes."""
+    return grow.depth is not None or grow.width is not None
+
+
+def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
+    """The stages that the options name.
+
+    Args:
+        config: the run.
+        target: the full-size model (torch's meta device will do).
+
+    Raises:
+        UserError: a plan that can't be: it shrinks, does not end at full size, has no room in the epochs, or names a
+            size that the architecture can't have.
+    """
+    if not wants_to_grow(config.grow):
+        if config.grow.at is not None:
+            raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
+        return Schedule([Stage(0, 0, config.epochs)])
+    family = family_of(target, config.model)
+    full = family.size(target)
+    depths = _sizes(config.grow.depth, "--grow.depth", full.depth)
+    widths = _sizes(config.grow.width, "--grow.width", full.width)
+    count = max(len(depths), len(widths))
+    depths = depths * count if config.grow.depth is None else depths
+    widths = widths * count if config.grow.width is None else widths
+    if len(depths) != len(widths):
+        raise UserError(
+            f"--grow.depth names {len(depths)} stages and --grow.width {len(widths)}; give as many of each"
+        )
+    sizes = [Size(*both) for both in zip(depths, widths, strict=True)]
+    _check_growth(sizes)
+    firsts = _first_epochs(config, count)
+    ends = [*firsts[1:], config.epochs]
+    return Schedule(
+        [
+            Stage(number, first, end - first, size, family.arguments(target, size), _words(size, sizes))
+            for number, (first, end, size) in enumerate(zip(firsts, ends, sizes, strict=True))
+        ],
+        family,
+    )
+
+
+def _sizes(given: Any, option: str, full: Numbers) -> list[Numbers]:
+    """``6,12`` or ``2-2-2-2,2-2-6-2``, or lists of the same -> one tuple a stage; ``full`` alone if not given."""
+    if given is None:
+        return [full]
+    entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
+    sizes = [_one_size(entry, option, full) for entry in entries]
+    if sizes[-1] != full:
+        raise UserError(
+            f"{option}: ends at {spelled(sizes[-1])} and the model has {spelled(full)}; end with that"
+        )
+    return sizes
+
+
+def _one_size(entry: Any, option: str, full: Numbers) -> Numbers:
+    parts = (
+        entry.split("-") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
+    )
+    try:
+        numbers = tuple(int(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{option} {entry}: give a size a stage with commas, e.g. {option} {_halved(full)},{spelled(full)}"
+        ) from error
+    if len(numbers) != len(full):
+        raise UserError(
+            f"{option} {spelled(numbers)}: this model has {len(full)} {'number' if len(full) == 1 else 'numbers'} "
+            f"there, e.g. {_halved(full)},{spelled(full)}"
+        )
+    if min(numbers) < 1:
+        raise UserError(f"{option} {spelled(numbers)}: a size is at least 1")
+    return numbers
+
+
+def _halved(full: Numbers) -> str:
+    return spelled(tuple(max(1, number // 2) for number in full))
+
+
+def _words(size: Size, sizes: list[Size]) -> str:
+    """What changes of a size on the way."""
+    both = (("depth", size.depth, sizes[0].depth), ("width", size.width, sizes[0].width))
+    changing = {name for name, _, first in both if first != getattr(sizes[-1], name)}
+    return ", ".join(f"{name} {spelled(numbers)}" for name, numbers, _ in both if name in changing)
+
+
+def _check_growth(sizes: list[Size]) -> None:
+    if len(sizes) < 2:
+        raise UserError("--grow: names one size, and growing takes two or more, e.g. --grow.depth 6,12")
+    for before, after in pairwise(sizes):
+        for option, old, new in (
+            ("depth", before.depth, after.depth),
+            ("width", before.width, after.width),
+        ):
+            if any(n < o for o, n in zip(old, new, strict=True)):
+                raise UserError(
+                    f"--grow.{option}: {spelled(old)} to {spelled(new)} shrinks; sizes must not go down"
+                )
+        if before == after:
+            raise UserError(
+                f"--grow: two stages in a row have {before}; each must be larger than the one before"
+            )
+
+
+def _first_epochs(config: RunConfig, count: int) -> list[int]:
+    """Where the stages begin: in equal segments, or where ``--grow.at`` says."""
+    given = config.grow.at
+    if given is None:
+        if count > config.epochs:
+            raise UserError(f"--grow: {count} stages don't fit in {config.epochs} epochs; raise --epochs")
+        return [round(number * config.epochs / count) for number in range(count)]
+    entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
+    try:
+        firsts = [int(entry) for entry in entries]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--grow.at {given}: give epochs with commas, e.g. --grow.at 0,150") from error
+    if len(firsts) != count:
+        raise UserError(f"--grow.at names {len(firsts)} epochs for {count} stages; give as many")
+    if firsts[0] != 0 or sorted(set(firsts)) != firsts:
+        raise UserError(f"--grow.at {','.join(map(str, firsts))}: must begin with 0 and ascend")
+    if firsts[-1] >= config.epochs:
+        raise UserError(
+            f"--grow.at: stage {count} would begin at epoch {firsts[-1]}, and there are {config.epochs}"
+        )
+    return firsts

@@ -1,0 +1,183 @@
+"""The model that trains, at every size that it has on the way, and what it is to learn there."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from isometry.config import RunConfig, TapsConfig
+from isometry.errors import UserError
+from isometry.grow.families import Size
+from isometry.grow.rehearsal import check_widths, rehearse
+from isometry.grow.schedule import Schedule, Stage, make_schedule, wants_to_grow
+from isometry.grow.surgery import Surgery, plan_surgery
+from isometry.grow.transfer import Baggage
+from isometry.losses import find_loss
+from isometry.models import ModelSpec, build_model, image_spec
+from isometry.objective import Objective, parse_terms
+from isometry.profile import macs, parameter_count
+from isometry.seeding import derive_seed, seed_global_generators
+from isometry.taps import block_count, choose_blocks, in_smaller
+from isometry.weights import WeightSource
+
+
+def student_spec(config: RunConfig) -> ModelSpec:
+    """The spec of the model that trains, at full size."""
+    from_folder = config.model.startswith(("local-dir:", "hf-hub:"))
+    weights = config.initial_checkpoint or ("pretrained" if config.pretrained or from_folder else "none")
+    return ModelSpec(
+        config.model,
+        config.model_kwargs,
+        weights,
+        num_classes=config.num_classes,
+        in_chans=config.in_chans,
+        img_size=config.img_size,
+        drop_rate=config.drop,
+        drop_path_rate=config.drop_path,
+    )
+
+
+def build_student(config: RunConfig, stage: Stage | None = None) -> tuple[nn.Module, WeightSource]:
+    """The model that trains, at a stage's size or at full size, before any step: the same bits for the same config."""
+    # A later stage draws anew: its new blocks must not repeat what other blocks began with.
+    place = [stage.number] if stage is not None and stage.number else []
+    seed_global_generators(derive_seed(config.seed, "model", *place))
+    spec = student_spec(config)
+    if stage is not None:
+        spec = replace(spec, kwargs=spec.kwargs | stage.arguments)
+    return build_model(spec, flag="--model")
+
+
+def plan_stages(config: RunConfig) -> Schedule:
+    """The sizes of the model that trains, by epochs.
+
+    Raises:
+        UserError: a plan that can't be.
+    """
+    if not wants_to_grow(config.grow):
+        return make_schedule(config, nn.Identity())
+    if student_spec(config).weights != "none":
+        raise UserError(
+            "--grow: starts from new weights of a smaller network, and pretrained ones are of full size; "
+            "leave out --grow, or --pretrained, --initial-checkpoint and local-dir:"
+        )
+    return make_schedule(config, _on_meta(config))
+
+
+def settle_growth(
+    config: RunConfig, schedule: Schedule, teacher: nn.Module | None, notes: list[str]
+) -> RunConfig:
+    """Checks every growth of the schedule; returns the config with what was left open about it.
+
+    Raises:
+        UserError: an operator has no room in this architecture, or can't keep its promise.
+    """
+    for surgery in surgeries(config, schedule):
+        _check(config, surgery)
+        if not surgery.preserves:
+            notes.append(
+                f"{surgery.words} does not preserve the function: accuracy falls at growth, and comes back"
+            )
+        if surgery.deeper is not None and surgery.deeper.name != "identity" and not config.model_ema:
+            notes.append(
+                f"no --model-ema: {surgery.deeper.name} copies blocks as they train, not their average"
+            )
+    grown = replace(config, grow=schedule.resolved(config.grow))
+    asks = {name for term in parse_terms(config.losses) for name in find_loss(term.name).inputs}
+    if teacher is None or not asks & {"student_tokens", "teacher_tokens"}:
+        return grown
+    blocks = choose_blocks(_on_meta(config), teacher, config.taps.student, config.taps.teacher)
+    return replace(grown, taps=TapsConfig(*blocks))
+
+
+def surgeries(config: RunConfig, schedule: Schedule) -> list[Surgery]:
+    """The growths of a schedule, in order."""
+    if schedule.family is None:
+        return []
+    return [
+        plan_surgery(
+            config.grow,
+            schedule.family,
+            before.size,
+            after.size,
+            derive_seed(config.seed, "grow", after.number),
+        )
+        for before, after in pairwise(schedule.stages)
+        if before.size is not None and after.size is not None
+    ]
+
+
+def stage_cost(config: RunConfig, stage: Stage, input_size: tuple[int, int, int]) -> dict[str, int]:
+    """``params`` and ``macs`` (of one image) of a stage's network."""
+    with torch.device("meta"):
+        model, _ = build_student(config, stage)
+    return {"params": parameter_count(model), "macs": macs(model, input_size)}
+
+
+def build_of_size(config: RunConfig, surgery: Surgery, size: Size) -> nn.Module:
+    """A new network of any size in the student's family."""
+    arguments = surgery.family.arguments(_on_meta(config), size)
+    return build_model(replace(student_spec(config), kwargs=config.model_kwargs | arguments), flag="--model")[
+        0
+    ]
+
+
+def build_objective(
+    config: RunConfig,
+    stage: Stage,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    generator: torch.Generator,
+) -> Objective:
+    """What the student learns at a stage. The taps of a run that grows are those of the full-size model."""
+    seed_global_generators(derive_seed(config.seed, "terms"))
+    taps: tuple[str | list[int] | None, str | list[int] | None] = (config.taps.student, config.taps.teacher)
+    if (
+        stage.size is not None
+        and isinstance(config.taps.student, list)
+        and isinstance(config.taps.teacher, list)
+    ):
+        counts = (block_count(model, "the student") for model in (_on_meta(config), student))
+        places = in_smaller(config.taps.student, *counts)
+        pairs = [(p, block) for p, block in zip(places, config.taps.teacher, strict=True) if p is not None]
+        taps = [place for place, _ in pairs], [block for _, block in pairs]
+    return Objective(
+        student,
+        config.losses,
+        teacher,
+        taps=taps,
+        reduction=config.reduction,
+        generator=generator,
+        img_size=config.img_size,
+    )
+
+
+def _check(config: RunConfig, surgery: Surgery) -> None:
+    def build(size: Size) -> nn.Module:
+        return build_of_size(config, surgery, size)
+
+    if surgery.deeper is not None:
+        for old, new in zip(surgery.before.depth, surgery.after.depth, strict=True):
+            try:
+                surgery.deeper.order(old, new)
+            except ValueError as error:
+                raise UserError(
+                    f"--grow.depth: {surgery.deeper.name} from {old} to {new}: {error}; grow in smaller steps, "
+                    "or use --grow.depth-operator identity"
+                ) from error
+    with torch.device("meta"):
+        deep, large = build(Size(surgery.after.depth, surgery.before.width)), build(surgery.after)
+        if surgery.wider is not None:
+            check_widths(surgery.wider, deep, large, surgery.family)
+        if surgery.deeper is not None:
+            deepening = replace(surgery, wider=None, after=Size(surgery.after.depth, surgery.before.width))
+            deepening.carry(Baggage(build(surgery.before).state_dict()), deep, build)
+    if surgery.preserves:
+        rehearse(surgery, build, image_spec(_on_meta(config), config.img_size).input_size)
+
+
+def _on_meta(config: RunConfig) -> nn.Module:
+    """The full-size model's shapes."""
+    with torch.device("meta"):
+        return build_model(student_spec(config), flag="--model")[0]

@@ -1,0 +1,145 @@
+"""The stages of a run that grew: in words, as a table, drawn, and on the page."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from html_page import Page
+from stages import GROWN, stage
+
+from isometry.report import ReportData, render_report
+from isometry.report.growth import growth_grid, growth_sentence
+from isometry.report.panels import panels
+from isometry.report.pictures import curve_svg, stages_svg
+
+
+def lengths(svg: str) -> list[float]:
+    """How long each bar is, in pixels, from the top."""
+    boxes = re.findall(r'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+) [^"]*z\n" clip-path', svg)
+    return [float(right) - float(left) for left, right in boxes]
+
+
+def words(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_the_whole_run_stands_beside_the_full_size_model():
+    assert growth_sentence(GROWN) == (
+        "Measured over the whole run, training took 1 min 20 s: 1.50× faster than the 2 min 00 s that the "
+        "full-size model would have taken for all 24 epochs, going by the measured epochs of the last stage of "
+        "this same run."
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([40.0, 40.0], "as fast as the 1 min 20 s"),
+        ([40.1, 40.0], "as fast as the 1 min 20 s"),
+        ([48.0, 40.0], "1.10× slower than the 1 min 20 s"),
+        ([24.0, 40.0], "1.25× faster than the 1 min 20 s"),
+    ],
+)
+def test_what_is_no_faster_is_not_said_to_be(seconds, said):
+    sentence = growth_sentence([stage(number, spent) for number, spent in enumerate(seconds, 1)])
+    assert said in sentence
+    assert ("faster" in sentence) == ("faster" in said)
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), 0.0])
+def test_a_stage_that_was_not_timed_is_not_compared(unknown):
+    sentence = growth_sentence([stage(1, unknown), stage(2, 40.0)])
+    assert "×" not in sentence
+    assert "Not every stage was timed" in sentence
+
+
+def test_a_row_a_stage():
+    grid = growth_grid(GROWN)
+    assert grid.header == [
+        "stage", "model", "made by", "epochs", "share", "params", "MACs", "time", "at full size",
+        "top-1 before → after",
+    ]  # fmt: skip
+    assert grid.rows == [
+        ["1", "depth 4, width 192", "–", "1–8", "33 %", "1.8 M", "420 M", "15 s", "40 s", "–"],
+        ["2", "depth 8, width 192", "insert", "9–16", "33 %", "3.6 M", "840 M", "25 s", "40 s",
+         "68.1 % → 61.4 %"],
+        ["3", "depth 12, width 192", "identity + duplicate", "17–24", "33 %", "5.4 M", "1.26 G", "40 s",
+         "40 s", "81.4 % → 81.4 %"],
+    ]  # fmt: skip
+
+
+def test_epochs_follow_each_other_without_a_gap():
+    rows = [stage(1, 1.0, epochs=1), stage(2, 1.0, first_epoch=1, epochs=3), stage(3, 1.0, epochs=0)]
+    assert [row[3] for row in growth_grid(rows).rows] == ["1", "2–4", "–"]
+    assert [row[4] for row in growth_grid(rows).rows] == ["25 %", "75 %", "0 %"]
+
+
+def test_losses_are_no_percentages():
+    grid = growth_grid([stage(1, 1.0), stage(2, 1.0, score="loss", before=1.234, after=float("nan"))])
+    assert grid.header[-1] == "loss before → after"
+    assert grid.rows[1][-1] == "1.23 → –"
+
+
+def test_without_validation_there_is_no_column_of_scores():
+    grid = growth_grid([stage(1, 1.0), stage(2, 1.0, by="stack")])
+    assert grid.header[-1] == "at full size"
+    assert {len(row) for row in grid.rows} == {len(grid.header)}
+
+
+@pytest.mark.parametrize("width", [344, 716])
+def test_bars_are_as_long_as_their_times(width):
+    bars = lengths(stages_svg(GROWN, width))
+    per_second = bars[-1] / 40
+    assert bars == pytest.approx([per_second * time for time in (15, 40, 25, 40, 40, 40)], rel=1e-3)
+
+
+def test_the_picture_says_its_figures_and_what_it_is():
+    svg = stages_svg([stage(1, None, model="depth <4> $a$"), stage(2, 40.0)], 344)
+    assert words(svg)[:3] == ["1 · depth &lt;4&gt; $a$", "–", "40 s"]
+    assert 'role="img" aria-label="Time of each stage, measured and at full size"' in svg
+
+
+def test_a_run_without_any_time_is_still_drawn():
+    assert words(stages_svg([stage(1, None, full_seconds=None)], 344)) == ["1 · depth 4, width 192", "–", "–"]
+
+
+def test_the_section_follows_the_curves(full):
+    page = Page(render_report(replace(full, stages=GROWN)))
+    assert page.sections == ["models", "training", "growth", "relations", "cka", "facts", "config"]
+    for said in (
+        "1.50× faster than",
+        "identity + duplicate",
+        "68.1 % → 61.4 %",
+        "measured",
+        "at full size",
+    ):
+        assert said in page.text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_nothing_else_of_the_page_changes(full):
+    with_growth, without = render_report(replace(full, stages=GROWN)), render_report(full)
+    section = r'<section id="growth">.*?</section>\n\n'
+    assert re.sub(section, "", with_growth, flags=re.DOTALL) == without
+
+
+def test_a_run_that_did_not_grow_shows_nothing_of_it():
+    page = Page(render_report(ReportData("a run")))
+    assert "growth" not in page.sections
+    assert "full size" not in page.text
+
+
+def test_marks_are_named_as_far_as_they_fit():
+    (panel,) = panels([{"epoch": epoch, "val/top1": 2.0 * epoch} for epoch in range(1, 31)])
+    far, near = [(10.0, "depth 9"), (20.0, "depth 12")], [(10.0, "depth 9"), (10.5, "depth 12")]
+    for marks, named in ((far, {"depth 9", "depth 12"}), (near, {"depth 9"}), (near[::-1], {"depth 9"})):
+        svg = curve_svg(panel, (716, 280), (1, 30), marks, name_marks=True)
+        assert {word for word in words(svg) if "depth" in word} == named
+        assert svg.count("stroke-dasharray: 1,3") == 2
+
+
+def test_every_mark_is_named_in_the_text(full):
+    marks = [(10.0, "depth 9"), (10.5, "depth 12, width 384")]
+    page = Page(render_report(replace(full, marks=marks)))
+    assert "Dotted lines: depth 9 (epoch 10); depth 12, width 384 (epoch 10.5)." in page.text

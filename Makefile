@@ -19,6 +19,7 @@ lint: .venv/ready
 
 bench: .venv/ready
 	@$(BIN)/python benchmarks/relations.py
+	@$(BIN)/python benchmarks/growth.py
 
 # Runs are kept.
 clean:

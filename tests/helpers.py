@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from isometry import outcome
@@ -70,6 +72,35 @@ DIGITS = [
 
 TINY_TEACHER = [*DIGITS, "--model", "cait_xxs24_224", "--model-kwargs", *TEACHER_KWARGS]
 TINY_STUDENT = [*DIGITS, "--student", "vit_tiny_patch16_224", "--student-kwargs", *STUDENT_KWARGS]
+
+LIVELY = [
+    "--epochs",
+    "2",
+    "--aa",
+    "rand-m9-mstd0.5-inc1",
+    "--mixup",
+    "0.2",
+    "--reprob",
+    "0.25",
+    "--smoothing",
+    "0.1",
+    "--drop-path",
+    "0.2",
+    "--clip-grad",
+    "1",
+    "--model-ema",
+    "--model-ema-decay",
+    "0.9",
+    "--losses.soft",
+    "1",
+    "--losses.whole",
+    "1",
+    "--losses.embedding",
+    "1",
+    "--losses.random.k",
+    "40",
+]
+"""Whatever a run can draw at random, and everything that a checkpoint can hold."""
 
 SECONDS_TO_WAIT = 120
 """A run that takes longer hangs."""
@@ -225,12 +256,15 @@ def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu"
     return Trainer(run, folder, world, None, "test")
 
 
+UNEQUAL = ("summary.json", "stages.json", "report.html", "config.yaml", ".lock")
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """Everything in a run folder that must be the same for the same run: tensors by file and name, texts by
     file.
 
-    Left out: what holds times of day or of the clock (``summary.json``, ``report.html``, the seconds in
-    ``last/checkpoint.json``) and ``config.yaml``, which says how the run was begun.
+    Left out: what holds times of day or of the clock (``summary.json``, ``stages.json``, ``report.html``, the
+    seconds in ``last/checkpoint.json``) and ``config.yaml``, which says how the run was begun.
     """
     return dict(_contents(folder))
 
@@ -238,7 +272,7 @@ def contents(folder: Path) -> dict[str, Any]:
 def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or name in ("summary.json", "report.html", "config.yaml", ".lock"):
+        if not path.is_file() or name in UNEQUAL:
             continue
         if path.suffix == ".safetensors":
             for key, tensor in load_file(path).items():
@@ -246,3 +280,92 @@ def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             yield name, [line for line in lines if '"seconds"' not in line]
+
+
+def check_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Says which file differs, where comparing whole dictionaries would print megabytes."""
+    assert sorted(found) == sorted(wanted)
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def disturb(
+    words: list[str], folder: Path, wanted: dict[str, Any], *preparations: Callable[[], None], code: int
+) -> list[str]:
+    """Starts the run and goes on with it, disturbed each time in another way, then to its end; returns what
+    it said.
+    """
+    said = []
+    for number, prepare in enumerate(preparations):
+        resume = ["--resume"] if number else []
+        ended = run(
+            *words, "--out", str(folder / "run"), *resume, said=folder / f"said-{number}", prepare=prepare
+        )
+        assert ended.code == code, ended.err
+        said.append(ended.err)
+    ended = run(*words, "--out", str(folder / "run"), "--resume", said=folder / "said-last")
+    assert ended.code == 0, ended.err
+    check_equal(contents(folder / "run"), wanted)
+    return said
+
+
+def killed_at(folder: Path, number: int) -> Callable[[], None]:
+    """For ``prepare``: SIGKILL before the ``number``-th thing that the process does to its folder's files."""
+    return partial(watch_files, str(folder / "run"), str(folder / "journal"), number)
+
+
+# --- two processes
+# ------------------------------------------------------------------------------------------------------
+
+
+def as_rank(rank: int, rendezvous: str) -> World:
+    """Joins a group of two through a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    return World(rank, 2, torch.device("cpu"))
+
+
+def in_two_processes(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
+    """``function(rank, rendezvous, *arguments)`` in two processes; a failure in one is a failure here."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["isometry.cli", "helpers"])
+    both = [
+        context.Process(target=function, args=(rank, str(folder / "rendezvous"), *arguments))
+        for rank in range(2)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(SECONDS_TO_WAIT)
+        if process.exitcode is None:
+            process.kill()
+    assert [process.exitcode for process in both] == [0, 0]
+
+
+Prepare = Callable[[], None] | None
+
+
+def in_a_world(rank: int, port: int, prepare: Prepare) -> None:
+    """What `torchrun` tells a process."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    if prepare is not None:
+        prepare()
+
+
+def run_two(*words: str, folder: Path, port: int, prepare: tuple[Prepare, Prepare]) -> list[Ended]:
+    """The same command line in two processes of one world."""
+    started = [
+        start(
+            *words, said=folder / f"rank{rank}-{port}", prepare=partial(in_a_world, rank, port, prepare[rank])
+        )
+        for rank in range(2)
+    ]
+    return [each.wait() for each in started]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -81,6 +81,10 @@ def test_what_trains_does_not_know_how_it_is_trained():
     assert reached(*low) == low | GROUND
 
 
+def test_surgery_knows_networks_and_not_runs():
+    assert reached("grow") == {"grow", "functional", "config", "errors", "seeding"}
+
+
 def test_the_loop_does_not_know_who_runs_it():
     assert not reached("training") & {"engine", "outcome", "report", "compare", "check", "cli"}
 

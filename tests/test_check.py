@@ -10,9 +10,18 @@ import torch
 from rich.console import Console
 
 from isometry.assemble import assemble
-from isometry.check import check, figures, labels_words, memory, optimizer_moments, weights_words
+from isometry.check import (
+    check,
+    figures,
+    growth_words,
+    labels_words,
+    memory,
+    optimizer_moments,
+    plan_rows,
+    weights_words,
+)
 from isometry.cli import main
-from isometry.config import RunConfig
+from isometry.config import GrowConfig, RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models import save_model
@@ -166,3 +175,91 @@ def test_table_1_as_printed(student, teacher, capsys, monkeypatch):
         assert row, said
         assert float(row[1]) * 1e6 == pytest.approx(parameters, rel=0.06)
         assert float(row[2]) * 1e9 == pytest.approx(flops, rel=0.06)
+
+
+# --- growth
+# --------------------------------------------------------------------------------------------------------
+
+GROWING = replace(CONFIG, model_kwargs={**TINY, "depth": 4}, epochs=12)
+
+
+def macs_of(depth: int, width: int = 24) -> int:
+    """Multiply-accumulates of the student, from its layers: 8 × 8 images in patches of 4, one class token."""
+    patches, tokens = 4, 5
+    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    block = attention + 2 * tokens * width * 4 * width
+    return patches * width * 3 * 4**2 + depth * block + width * 10
+
+
+def test_it_prints_the_stages_of_growth_and_the_full_size_model(capsys):
+    config = replace(
+        GROWING, grow=GrowConfig(depth="2,3,4", width="12,12,24", at="0,3,9", depth_operator="identity")
+    )
+    # Twelve channels have one and a half heads of eight.
+    config = replace(config, model_kwargs={**config.model_kwargs, "num_heads": 4})
+    said = said_by(config, capsys)
+    full = timm.create_model(config.model, **config.model_kwargs, img_size=8, num_classes=10)
+    wanted = [
+        (1, "depth 2, width 12", "new", "1-3", 25, macs_of(2, 12)),
+        (2, "depth 3, width 12", "identity", "4-9", 50, macs_of(3, 12)),
+        (3, "depth 4, width 24", "identity \\+ duplicate", "10-12", 25, macs_of(4)),
+    ]
+    for number, network, by, epochs, share, macs in wanted:
+        parameters = r"([\d.]+) k"
+        row = re.search(
+            rf"{number}\s+{network}\s+{by}\s+{epochs}\s+{share} %\s+{parameters}\s+([\d.]+) k", said
+        )
+        assert row, said
+        assert float(row[2]) * 1e3 == pytest.approx(macs, rel=0.01)
+    assert float(row[1]) * 1e3 == pytest.approx(sum(p.numel() for p in full.parameters()), rel=0.01)
+    assert re.search(rf"student\s+vit_tiny_patch16_224\s+3×8×8\s+{re.escape(row[1])} k", said), said
+    assert re.search(r"Weights of the student  random", said)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_ideal_speed_up_counts_three_passes_of_the_student_and_one_of_the_teacher(teacher, capsys):
+    """A teacher costs the same at every stage, and makes growing the student worth less."""
+    config = replace(GROWING, grow=GrowConfig(depth="2,4", at="0,8", depth_operator="identity"))
+    asked = 0
+    if teacher:
+        asked = figures(timm.create_model(CONFIG.teacher, **CONFIG.teacher_kwargs), 8)["macs"]
+    else:
+        config = replace(config, teacher="", teacher_kwargs={})
+    small, full = 3 * macs_of(2) + asked, 3 * macs_of(4) + asked
+    times = full / (8 / 12 * small + 4 / 12 * full)
+    said = said_by(config, capsys)
+    assert f"Growth  {times:.2f} times faster than full size throughout" in said
+    assert 1.02 < times < 1.5
+
+
+def test_the_ideal_speed_up_of_the_published_schedule():
+    """6 to 12 blocks in equal segments: 1 / (1/2 · 1/2 + 1/2) = 1.33 (arXiv's figure for DeiT at 224 pixels)."""
+    config = RunConfig(
+        model="deit_tiny_patch16_224", dataset="digits", grow=GrowConfig(depth="6,12"), epochs=300
+    )
+    rows = plan_rows(assemble(config, ALONE))
+    assert [row["share"] for row in rows] == [0.5, 0.5]
+    assert rows[0]["macs"] / rows[1]["macs"] == pytest.approx(0.5, abs=0.02)
+    assert growth_words(rows).startswith("1.3")
+
+
+def test_it_says_what_growth_does_not_keep(capsys):
+    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    assert "insert" in said
+    assert "does not preserve the function" in said
+    assert "no --model-ema: insert copies blocks as they train" in said
+    kept = replace(GROWING, grow=GrowConfig(depth="2,4", depth_operator="identity"))
+    assert "preserve" not in said_by(kept, capsys)
+
+
+def test_the_taps_that_it_shows_are_those_of_the_full_size_model(capsys):
+    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    for student, teacher in ((0, 0), (1, 1), (3, 2)):
+        assert re.search(rf"^ *{student} +2×2 +24 +{teacher} +4×4 +48", said, re.MULTILINE), said
+    assert not re.search(r"^ *2 +2×2 +24", said, re.MULTILINE), said
+
+
+def test_a_run_that_does_not_grow_has_no_plan(capsys):
+    said = said_by(GROWING, capsys)
+    assert "stage" not in said
+    assert "Growth" not in said

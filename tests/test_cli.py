@@ -24,6 +24,7 @@ TEACHER = "--teacher vit_tiny_patch16_224 --teacher-kwargs patch_size=8 embed_di
 SMALL = "--img-size 16 --epochs 1 -b 4 --workers 0 --device cpu --data-dir data"
 STUDENT = f"{VIT} {SMALL}"
 BOTH = f"{STUDENT} {TEACHER} --teacher-weights none"
+GROWN = f"{STUDENT} --epochs 2 --grow.depth 1,2"
 
 
 def write_images(folder: Path, classes: str, count: int = 4) -> None:
@@ -217,6 +218,55 @@ BAD = [
     (f"check {BOTH} --out full", "--out full: is not empty (it holds thesis.txt)"),
     (f"check {BOTH} --out typo.yaml/new", "--out typo.yaml/new: can't be written"),
     (f"check {BOTH} --out full --resume", "--resume: there is no run in full"),
+    # Growth: where the size comes from, where it goes, and when.
+    (f"grow {STUDENT} --out new", "--grow: no sizes named"),
+    (f"grow {STUDENT} --grow.at 0,5 --out new", "--grow: no sizes named"),
+    (f"train {STUDENT} --grow.at 0,5 --out new", "--grow.at: names epochs and no sizes"),
+    (f"grow {GROWN} --pretrained --out new", "--grow: starts from new weights of a smaller network"),
+    (f"grow {GROWN} --initial-checkpoint fits.pth --out new", "--grow: starts from new weights"),
+    (
+        f"grow {SMALL} --epochs 2 --model local-dir:saved --grow.depth 1,2 --out new",
+        "--grow: starts from new weights of a smaller network",
+    ),
+    (
+        f"grow {GROWN} --grow.depth-operator insrt --out new",
+        "--grow.depth-operator insrt: expected insert or stack or identity",
+    ),
+    (f"grow {GROWN} --grow.width-operator copy --out new", "--grow.width-operator copy: expected duplicate"),
+    (f"grow {GROWN} --grow.optimizer keep --out new", "--grow.optimizer"),
+    (f"grow {GROWN} --grow.dept 1,2 --out new", "--grow.dept: no such option; there is --grow.depth"),
+    (f"grow {GROWN} --grow.depth 4,3,2 --epochs 3 --out new", "--grow.depth: 4 to 3 shrinks"),
+    (f"grow {GROWN} --grow.depth 3,2 --out new", "--grow.depth: 3 to 2 shrinks"),
+    (f"grow {GROWN} --grow.depth 2 --out new", "--grow: names one size"),
+    (f"grow {GROWN} --grow.depth 2,2 --out new", "--grow: two stages in a row have depth 2"),
+    (f"grow {GROWN} --grow.depth 1,3 --out new", "--grow.depth: ends at 3 and the model has 2"),
+    (f"grow {GROWN} --grow.depth 0,2 --out new", "--grow.depth 0: a size is at least 1"),
+    (f"grow {GROWN} --grow.depth deep,2 --out new", "--grow.depth deep: give a size a stage with commas"),
+    (f"grow {GROWN} --grow.depth 1-1,2-2 --out new", "--grow.depth 1-1: this model has 1 number there"),
+    (f"grow {GROWN} --epochs 1 --out new", "--grow: 2 stages don't fit in 1 epochs"),
+    (f"grow {GROWN} --grow.at 0,2 --out new", "--grow.at: stage 2 would begin at epoch 2, and there are 2"),
+    (f"grow {GROWN} --grow.at 0 --out new", "--grow.at names 1 epochs for 2 stages"),
+    (f"grow {GROWN} --grow.at 1,0 --out new", "--grow.at 1,0: must begin with 0 and ascend"),
+    (f"grow {GROWN} --grow.at 0,soon --out new", "--grow.at 0,soon: give epochs with commas"),
+    (
+        f"grow {GROWN} --student-kwargs depth=5 --grow.depth 2,5 --out new",
+        "--grow.depth: insert from 2 to 5: 3 blocks to add, and only 2 to copy",
+    ),
+    (
+        f"grow {GROWN} --grow.width 10,24 --out new",
+        "--grow.width 10: 3 heads of 24 channels can't be cut to 10",
+    ),
+    (
+        f"grow {GROWN} --grow.width 16,24 --grow.depth 2,2 --out new",
+        "--grow.width-operator duplicate: 16 to 24 is 1.5 times, and LayerNorm",
+    ),
+    (
+        f"grow {SMALL} --epochs 2 --model mobilenetv3_small_050 --grow.depth 1,2 --out new",
+        "--model mobilenetv3_small_050: growing MobileNetV3 is not known; these grow:",
+    ),
+    (f"check {GROWN} --grow.depth 3,2", "--grow.depth: 3 to 2 shrinks"),
+    (f"check {GROWN} --pretrained", "--grow: starts from new weights"),
+    (f"distill {BOTH} --grow.at 0,5 --out new", "--grow.at: names epochs and no sizes"),
 ]
 
 

@@ -1,12 +1,10 @@
 """Two processes are one with twice the batch: values, gradients, and whole runs."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,43 +20,20 @@ from helpers import (
     STUDENT_KWARGS,
     TEACHER_KWARGS,
     TINY_STUDENT,
-    Ended,
+    as_rank,
     call_at,
     contents,
+    free_port,
+    in_two_processes,
+    run_two,
     send_self,
-    start,
 )
-from isometry.distributed import World, freeze_unreached, join_world
+from isometry.distributed import freeze_unreached, join_world
 from isometry.errors import UserError
 from isometry.models import ModelSpec, build_model
 from isometry.objective import Objective
 from isometry.training.checkpoint import load_checkpoint
 from isometry.training.tally import NotFiniteError, Tally
-
-
-def as_rank(rank: int, rendezvous: str) -> World:
-    """Joins a group of two through a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    return World(rank, 2, torch.device("cpu"))
-
-
-def in_two_processes(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
-    """``function(rank, rendezvous, *arguments)`` in two processes; a failure in one is a failure here."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isometry.cli", "helpers"])
-    both = [
-        context.Process(target=function, args=(rank, str(folder / "rendezvous"), *arguments))
-        for rank in range(2)
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(SECONDS_TO_WAIT)
-        if process.exitcode is None:
-            process.kill()
-    assert [process.exitcode for process in both] == [0, 0]
-
 
 # --- one step
 # --------------------------------------------------------------------------------------------------------
@@ -185,28 +160,6 @@ def test_a_device_that_is_not_there_is_said() -> None:
 # ------------------------------------------------------------------------------------------------------
 
 
-def in_a_world(rank: int, port: int, prepare: Callable[[], None] | None) -> None:
-    """What `torchrun` tells a process."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    if prepare is not None:
-        prepare()
-
-
-def run_two(
-    *words: str, folder: Path, port: int, prepare: tuple[Callable[[], None] | None, Callable[[], None] | None]
-) -> list[Ended]:
-    """The same command line in two processes of one world."""
-    started = [
-        start(
-            *words, said=folder / f"rank{rank}-{port}", prepare=partial(in_a_world, rank, port, prepare[rank])
-        )
-        for rank in range(2)
-    ]
-    return [each.wait() for each in started]
-
-
 def keep_weights(path: str) -> None:
     """When the loop has ended, writes down what this process trained."""
     from isometry.training.loop import Trainer
@@ -218,15 +171,6 @@ def keep_weights(path: str) -> None:
         save_file({name: t.contiguous() for name, t in self.objective.student.state_dict().items()}, path)
 
     Trainer.fit = keeping
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 TERMS = [

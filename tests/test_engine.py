@@ -134,6 +134,62 @@ def test_a_dry_run_is_said_aloud_and_in_the_report(photos, tmp_path):
     assert "DRY RUN" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_growth_on_images_without_labels_is_scored_by_the_loss(photos, tmp_path):
+    for number, path in enumerate(sorted(photos.rglob("*.*"))):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        path.rename(tmp_path / "plain" / f"{number}{path.suffix}")
+    words = ["--data-dir", str(tmp_path / "plain"), "--losses.whole", "1", "--teacher-weights", "none"]
+    ended = distil(
+        tmp_path, *words, "--epochs", "2", "--grow.depth", "1,2", "--grow.depth-operator", "identity"
+    )
+    assert ended.code == 0, ended.err
+    first, second = json.loads((tmp_path / "run" / "stages.json").read_text())
+    assert (first["score"], second["score"]) == ("loss", "loss")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert second["before"] == rows[0]["val/loss"]
+    assert second["after"] > 0
+    assert len(timm.create_model(f"local-dir:{tmp_path / 'run' / 'student'}", pretrained=True).blocks) == 2
+
+
+def test_a_resnet_grows_on_a_users_images(photos, tmp_path):
+    """As a recipe of one's own may have it: sizes as lists, the model without a teacher."""
+    recipe = tmp_path / "grow.yaml"
+    recipe.write_text(
+        "model: resnet18\nmodel_kwargs: {layers: [1, 2, 1, 1], channels: [64, 16, 16, 16]}\nepochs: 3\n"
+        "grow: {depth: [[1, 1, 1, 1], [1, 2, 1, 1]], width: [[64, 8, 8, 8], [64, 16, 16, 16]], at: [0, 2], "
+        "depth_operator: identity}\n"
+    )
+    words = [
+        "--img-size",
+        "16",
+        "--batch-size",
+        "8",
+        "--warmup-epochs",
+        "0",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    out = str(tmp_path / "run")
+    ended = run(
+        "grow",
+        "--config",
+        str(recipe),
+        *words,
+        "--data-dir",
+        str(photos),
+        "--out",
+        out,
+        said=tmp_path / "said",
+    )
+    assert ended.code == 0, ended.err
+    model = timm.create_model(f"local-dir:{out}/student", pretrained=True)
+    assert (len(model.layer2), model.num_features, model.num_classes) == (2, 16, 3)
+    first, second = json.loads((tmp_path / "run" / "stages.json").read_text())
+    assert (first["epochs"], second["epochs"], second["by"]) == (2, 1, "identity + duplicate")
+
+
 def test_unreadable_images_stop_the_run_or_are_counted_and_named(photos, teacher_file, tmp_path):
     bad = photos / "grass" / "3.png"
     bad.write_bytes(bad.read_bytes()[:60])

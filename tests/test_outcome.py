@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,102 @@ def test_a_drawn_map_is_small_enough_to_be_seen_and_holds_cosines():
     assert values.min() >= -1.0001
     assert values.max() <= 1.0001
     assert values.diagonal() == pytest.approx(1.0, abs=1e-5)
+
+
+# --- of a run that grew
+# --------------------------------------------------------------------------------------------------------
+
+GROWN = (
+    "--epochs 3 --grow.depth 1,2 --grow.width 8,16 --grow.at 0,1 --lr 3e-3 --model-ema --model-ema-decay 0.9"
+)
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run of three epochs that grew after its first, and what it said."""
+    folder = tmp_path_factory.mktemp("grown")
+    ended = run("grow", *TINY_STUDENT, *GROWN.split(), "--out", str(folder / "run"), said=folder / "said")
+    assert ended.code == 0, ended.err
+    return folder / "run", ended.out
+
+
+def stages_of(folder: Path) -> list[dict]:
+    return json.loads((folder / "stages.json").read_text())
+
+
+@torch.no_grad()
+def test_plain_timm_loads_what_has_grown_at_full_size(grown):
+    folder, _ = grown
+    model = timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True).eval()
+    assert (len(model.blocks), model.embed_dim, model.num_classes) == (2, 16, 10)
+    (best,) = (folder / "best").glob("*.safetensors")
+    sizes = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+    twin = timm.create_model("vit_tiny_patch16_224", **sizes, img_size=8, in_chans=1, num_classes=10).eval()
+    twin.load_state_dict(load_file(best))
+    images = torch.randn(3, 1, 8, 8)
+    assert torch.equal(model(images), twin(images))
+    assert json.loads((folder / "best" / "checkpoint.json").read_text())["epoch"] > 1
+
+
+def test_metrics_say_which_stage_an_epoch_belongs_to(grown):
+    folder, _ = grown
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    table = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["stage"] for row in rows] == [1, 2, 2]
+    assert [row["stage"] for row in table] == ["1", "2", "2"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_stages_are_timed_and_add_up_to_the_run(grown):
+    folder, _ = grown
+    first, second = stages_of(folder)
+    assert (first["first_epoch"], first["epochs"], second["first_epoch"], second["epochs"]) == (0, 1, 1, 2)
+    assert (first["model"], second["model"]) == ("depth 1, width 8", "depth 2, width 16")
+    assert (first["by"], second["by"]) == ("", "insert + duplicate")
+    assert first["params"] < second["params"]
+    assert first["macs"] < second["macs"]
+    (student,) = json.loads((folder / "summary.json").read_text())
+    assert min(first["seconds"], second["seconds"]) > 0
+    assert first["seconds"] + second["seconds"] == pytest.approx(student["seconds"])
+    # The full-size time is that of the epochs at full size, each as long as those measured.
+    assert second["full_seconds"] == pytest.approx(second["seconds"])
+    assert first["full_seconds"] == pytest.approx(second["seconds"] / 2)
+    assert student["params"] == second["params"]
+
+
+def test_stages_hold_the_scores_around_growth(grown):
+    folder, _ = grown
+    first, second = stages_of(folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert (first["before"], first["after"]) == (None, None)
+    assert second["before"] == rows[0]["val/top1"]
+    assert 0 <= second["after"] <= 100
+    assert {first["score"], second["score"]} == {"top-1"}
+
+
+def test_the_report_shows_the_growth(grown):
+    page = (grown[0] / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"<h2[^>]*>\s*Growth", page)
+    curves = page[: page.index("Growth")] + page[page.index("Training") :]
+    assert "depth 2, width 16" in curves
+    assert "insert + duplicate" in page
+    assert "does not preserve the function" in page
+
+
+def test_a_person_sees_the_stage_and_the_time(grown):
+    assert "epoch 3/3 · stage 2/2 (depth 2, width 16) ·" in grown[1]
+    assert "the measured epochs of the last stage of this same run" in grown[1]
+
+
+def test_the_config_holds_the_whole_schedule(grown):
+    config = yaml.safe_load((grown[0] / "config.yaml").read_text())
+    assert config["grow"]["depth"] == "1,2"
+    assert config["grow"]["width"] == "8,16"
+    assert config["grow"]["at"] == "0,1"
+    assert config["model_kwargs"]["depth"] == 2
+
+
+def test_a_run_that_does_not_grow_leaves_nothing_about_stages(finished):
+    assert not (finished / "stages.json").exists()
+    assert "stage" not in (finished / "metrics.csv").read_text()
+    assert not re.search(r"<h2[^>]*>\s*Growth", (finished / "report.html").read_text(encoding="utf-8"))

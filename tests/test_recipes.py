@@ -1,6 +1,7 @@
 """Every recipe loads, opens with its four lines, says its true cost, and runs in a shrink of seconds."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,35 @@ from isometry.losses import available
 from isometry.models import ModelSpec, check_name
 from isometry.parsing import parse, recipe_path
 from isometry.profile import macs
+from isometry.student import plan_stages, stage_cost
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALL = sorted(RECIPES.rglob("*.yaml"))
 COMPARISONS = [path for path in ALL if "variants" in read_yaml(path)]
 RUNS = [path for path in ALL if path not in COMPARISONS]
 IMAGENET = sorted((RECIPES / "imagenet").glob("*.yaml"))
+DISTILLED = [path for path in IMAGENET if "teacher" in read_yaml(path)]
+GROWN = [path for path in IMAGENET if "grow" in read_yaml(path)]
 IMAGES, EPOCHS = 1_281_167, 300
 
 PLAIN = "patch_size=8 embed_dim=48 depth=4 num_heads=3"
 SMALLER = {
     "deit": PLAIN,
     "cait": f"{PLAIN} depth_token_only=1",
+    "resnet": "layers=[1,2,3,1] channels=[8,16,16,32]",
     "swin": "img_size=32 patch_size=2 window_size=2 embed_dim=24 depths=[1,1,2,1] num_heads=[1,2,2,4]",
 }
 """Constructor arguments that make a small network of the same kind, by the first letters of its name."""
+
+
+SMALLER_GROWTH = {
+    "grow_deit_base_6_12": ["--grow.depth", "2,4"],
+    "grow_deit_base_6_9_12": ["--grow.depth", "2,3,4"],
+    "grow_deit_base_8_12": ["--grow.depth", "3,4"],
+    "grow_deit_base_4_8_12": ["--grow.depth", "1,2,4"],
+    "grow_resnet101_depth": ["--grow.depth", "1-1-1-1,1-2-3-1"],
+    "grow_resnet101_width": ["--grow.width", "4-8-8-16,8-16-16-32"],
+}
 
 
 def name(path: Path) -> str:
@@ -62,6 +77,9 @@ def shrink(path: Path, images: Path) -> list[str]:
             "8",
             *smaller("--student-kwargs", config.model),
         ]
+    if path in GROWN:
+        # As many stages as it has, of the smaller network's sizes.
+        words += ["--epochs", "3", *SMALLER_GROWTH[path.stem]]
     if config.teacher:
         words += ["--teacher-weights", "none", *smaller("--teacher-kwargs", config.teacher)]
     elif set(config.losses) - {"ce"}:
@@ -101,6 +119,8 @@ def opening(path: Path) -> str:
 def test_there_are_the_recipes_that_are_promised():
     promised = {f"manifold_{s}_{t}" for s in ("tiny", "small") for t in ("s24", "xxs24")}
     promised |= {"manifold_tiny_s24_released", "manifold_tiny_s24_whole", "swin_tiny"}
+    promised |= {f"grow_deit_base_{depths}" for depths in ("6_12", "6_9_12", "8_12", "4_8_12")}
+    promised |= {"grow_resnet101_depth", "grow_resnet101_width"}
     assert promised == {path.stem for path in IMAGENET}
 
 
@@ -131,7 +151,7 @@ def test_a_comparison_loads_and_names_what_there_is(path):
             assert recipe_path(recipe, path) in RUNS
 
 
-@pytest.mark.parametrize("path", IMAGENET, ids=name)
+@pytest.mark.parametrize("path", DISTILLED, ids=name)
 def test_the_cost_is_that_of_the_networks(path):
     config = parse(RunConfig, ["--config", str(path)])
     with torch.device("meta"):
@@ -141,6 +161,32 @@ def test_the_cost_is_that_of_the_networks(path):
     assert said
     assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
     assert float(said[2]) == pytest.approx(an_image * IMAGES * EPOCHS, rel=0.005)
+
+
+@pytest.mark.parametrize("path", GROWN, ids=name)
+def test_the_cost_is_that_of_the_stages(path):
+    config = replace(parse(RunConfig, ["--config", str(path)]), num_classes=1000)
+    stages = plan_stages(config).stages
+    costs = [stage_cost(config, stage, (3, 224, 224))["macs"] for stage in stages]
+    an_image = 3 * sum(c * stage.epochs for c, stage in zip(costs, stages, strict=True)) / config.epochs
+    said = re.search(
+        r"([\d.]+) GMACs an image .*?([\de+.]+) MACs for.*?([\d.]+) times", opening(path), re.DOTALL
+    )
+    assert said
+    assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
+    assert float(said[2]) == pytest.approx(an_image * IMAGES * config.epochs, rel=0.005)
+    assert float(said[3]) == pytest.approx(3 * costs[-1] / an_image, abs=0.005)
+
+
+@pytest.mark.parametrize("path", [p for p in GROWN if "deit" in p.stem], ids=name)
+def test_growth_is_as_published(path):
+    """METHODS of Ding et al. 2023, with the training of DeiT-Base (arXiv:2012.12877)."""
+    config = parse(RunConfig, ["--config", str(path)])
+    assert config.grow.depth == path.stem.removeprefix("grow_deit_base_").replace("_", ",")
+    assert config.grow.at is None
+    assert (config.grow.depth_operator, config.grow.optimizer) == ("insert", "reset")
+    assert (config.grow.lr, config.grow.ema) == ("continue", "restart")
+    assert (config.epochs, config.sched, config.drop_path, config.model_ema) == (300, "cosine", 0.1, True)
 
 
 @pytest.mark.parametrize("path", [p for p in IMAGENET if "s24" in p.stem], ids=name)
@@ -181,9 +227,11 @@ def test_a_run_runs(path, images, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)
 def test_a_comparison_runs(path, tmp_path, capsys):
-    shrunk = ["--seeds", "1", "--overrides", "epochs=1", "batch_size=300", "device=cpu"]
+    config = parse(CompareConfig, ["--config", str(path)])
+    # An epoch for each stage, where variants grow.
+    epochs = 3 if any("grow" in variant for variant in config.variants.values()) else 1
+    shrunk = ["--seeds", "1", "--overrides", f"epochs={epochs}", "batch_size=300", "device=cpu"]
     code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
     assert code == 0, capsys.readouterr().err
-    config = parse(CompareConfig, ["--config", str(path)])
     table = (tmp_path / "all" / "comparison.csv").read_text(encoding="utf-8")
     assert all(f"{variant}," in table for variant in config.variants)

@@ -12,6 +12,7 @@ from isometry.taps import (
     block_count,
     choose_blocks,
     first_and_last,
+    in_smaller,
     pair_blocks,
     parse_blocks,
     tokens_on_grid,
@@ -157,3 +158,41 @@ def test_measuring_the_blocks_leaves_the_model_in_its_mode():
 def test_an_architecture_without_features_is_refused():
     with pytest.raises(UserError, match="gives no intermediate features"):
         block_count(torch.nn.Linear(2, 2), "the student")
+
+
+TEACHERS = (1, 3, 4, 5, 7, 8, 12, 24)
+
+
+@pytest.mark.parametrize("full", range(1, 25))
+def test_default_taps_of_a_smaller_network_are_its_own_defaults(full):
+    """The first four and last four stay so in both networks, whatever the size: fewer pairs where there is no room."""
+    for teacher in TEACHERS:
+        student_taps, teacher_taps = first_and_last(full, teacher)
+        for smaller in range(1, full + 1):
+            places = in_smaller(student_taps, full, smaller)
+            kept = [(p, t) for p, t in zip(places, teacher_taps, strict=True) if p is not None]
+            expected = first_and_last(smaller, teacher)
+            assert ([p for p, _ in kept], [t for _, t in kept]) == expected, (smaller, teacher)
+
+
+@pytest.mark.parametrize("count", range(1, 25))
+def test_all_taps_are_where_they_were_at_the_same_size(count):
+    assert in_smaller(list(range(count)), count, count) == list(range(count))
+
+
+@pytest.mark.parametrize("count", range(1, 25))
+def test_no_block_of_a_smaller_network_is_tapped_twice(count):
+    """Whatever blocks are tapped: all of them are, here, and each keeps its distance from the nearer end."""
+    blocks = list(range(count))
+    for smaller in range(1, count):
+        places = in_smaller(blocks, count, smaller)
+        assert len(places) == count
+        kept = [place for place in places if place is not None]
+        assert kept == list(range(smaller))
+        for block, place in zip(blocks, places, strict=True):
+            assert place is None or place == block or smaller - place == count - block
+
+
+def test_taps_in_the_middle_wait_until_there_is_room():
+    assert in_smaller([0, 5, 6, 11], 12, 6) == [0, None, None, 5]
+    assert in_smaller([0, 5, 6, 11], 12, 11) == [0, 5, None, 10]

@@ -19,7 +19,7 @@ from isometry.grow.schedule import wants_to_grow
 from isometry.helptext import help_text
 from isometry.outcome import Outcome
 from isometry.parsing import parse, recipe_named
-from isometry.report import models_table
+from isometry.report import growth_sentence, models_table
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
 USAGE = """usage: isometry COMMAND [OPTIONS]
@@ -114,6 +114,8 @@ def _show(outcome: Outcome | None, console: Console) -> None:
     if outcome is None:
         return
     console.print(models_table(outcome.rows))
+    if outcome.stages:
+        console.print(growth_sentence(outcome.stages), highlight=False, soft_wrap=True)
     console.print(f"Folder   {outcome.folder}", highlight=False, soft_wrap=True)
     console.print(f"Student  local-dir:{outcome.folder / 'student'}", highlight=False, soft_wrap=True)
     console.print(f"Report   {outcome.report}", highlight=False, soft_wrap=True)

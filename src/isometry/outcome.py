@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Outcome:
     folder: Path
     report: Path
     rows: list[Row]
+    stages: list[Row] = field(default_factory=list)
+    """Those of growth, with their times; none in a run that did not grow."""
 
     @property
     def student(self) -> Row:
@@ -63,11 +65,12 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     save_model(student, folder.path / "student", run.sources.class_names, data_config)
     rows = measure(trainer)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
-    if run.schedule.grows:
-        write_atomically(folder.path / "stages.json", json.dumps(stage_rows(trainer), indent=1))
+    stages = stage_rows(trainer) if run.schedule.grows else []
+    if stages:
+        write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
     write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]]))
-    return Outcome(folder.path, report, rows)
+    return Outcome(folder.path, report, rows, stages)
 
 
 def measure(trainer: Trainer) -> list[Row]:
@@ -134,7 +137,7 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportD
         models=rows,
         notes=notes,
         config_yaml=config_to_yaml(replace(config, resume=False)),
-        marks=[(stage.first_epoch + 0.5, stage.words) for stage in run.schedule.stages[1:]],
+        marks=[(float(stage.first_epoch), stage.words) for stage in run.schedule.stages[1:]],
         stages=stage_rows(trainer) if run.schedule.grows else [],
         **geometry,
     )

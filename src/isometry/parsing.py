@@ -156,9 +156,9 @@ def _translate(kind: type, words: list[str]) -> Iterator[str]:
             name = name.replace("-", "_")
             parts = [f"{head}.{field}" for field in typing.get_type_hints(hints[head])]
             if name not in parts:
-                raise UserError(
-                    f"{word}: no such option; there are {', '.join('--' + part for part in parts)}"
-                )
+                options = [f"--{part}".replace("_", "-") for part in parts]
+                near = get_close_matches(word, options, n=2) or options
+                raise UserError(f"{word}: no such option; there is {', '.join(near)}")
         yield from _spell(name, hints[head], values, word)
 
 
@@ -207,9 +207,12 @@ def _one_line(kind: type, message: str) -> str:
     if not found:
         return " ".join(message.split())
     key, told = found[1], " ".join(found[2].split())
-    hint = typing.get_type_hints(kind).get(key.partition(".")[0])
+    head, _, part = key.partition(".")
+    hint = typing.get_type_hints(kind).get(head)
+    if dataclasses.is_dataclass(hint):
+        hint, part = typing.get_type_hints(hint).get(part), ""
     given = re.search(r"(?:Given value|Got value): (.*?)$", told)
-    if given and hint is not None and "." not in key:
+    if given and hint is not None and not part:
         return f"--{key.replace('_', '-')} {given[1]}: expected {_words_for(hint)}"
     return f"--{key.replace('_', '-')}: {told}"
 

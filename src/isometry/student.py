@@ -73,16 +73,18 @@ def settle_growth(
     Raises:
         UserError: an operator has no room in this architecture, or can't keep its promise.
     """
-    for surgery in surgeries(config, schedule):
+    planned = surgeries(config, schedule)
+    for surgery in planned:
         _check(config, surgery)
-        if not surgery.preserves:
-            notes.append(
-                f"{surgery.words} does not preserve the function: accuracy falls at growth, and comes back"
-            )
-        if surgery.deeper is not None and surgery.deeper.name != "identity" and not config.model_ema:
-            notes.append(
-                f"no --model-ema: {surgery.deeper.name} copies blocks as they train, not their average"
-            )
+    changing = dict.fromkeys(surgery.words for surgery in planned if not surgery.preserves)
+    if changing:
+        notes.append(
+            f"{', '.join(changing)}: does not preserve the function, so the network's answers change at growth"
+        )
+    if any(s.deeper is not None and s.deeper.name != "identity" for s in planned) and not config.model_ema:
+        notes.append(
+            f"no --model-ema: {config.grow.depth_operator} copies blocks as they train, not their average"
+        )
     grown = replace(config, grow=schedule.resolved(config.grow))
     asks = {name for term in parse_terms(config.losses) for name in find_loss(term.name).inputs}
     if teacher is None or not asks & {"student_tokens", "teacher_tokens"}:
@@ -116,7 +118,8 @@ def stage_cost(config: RunConfig, stage: Stage, input_size: tuple[int, int, int]
 
 
 def build_of_size(config: RunConfig, surgery: Surgery, size: Size) -> nn.Module:
-    """A new network of any size in the student's family."""
+    """A new network of any size in the student's family: the same bits for the same growth."""
+    seed_global_generators(derive_seed(surgery.seed, "between"))
     arguments = surgery.family.arguments(_on_meta(config), size)
     return build_model(replace(student_spec(config), kwargs=config.model_kwargs | arguments), flag="--model")[
         0

@@ -102,6 +102,33 @@ def test_long_epochs_are_not_silent(clock: Clock) -> None:
     assert text(console) == "student · epoch 1/1 · 540 s left · loss 1 soft 0.5\n"
 
 
+def test_the_bar_and_the_lines_name_the_stage_that_grows() -> None:
+    bar, lines = paper(terminal=True), paper()
+    for console in (bar, lines):
+        with reporter(console, "student", 20, 2, 0) as shown:
+            shown.stage("stage 1/2 (depth 6)")
+            shown.stage("stage 2/2 (depth 12)")
+            shown.step(20, 1)
+            shown.losses({"loss": 1.25})
+            shown.epoch({**ROW, "epoch": 2})
+    assert text(lines).startswith("student · epoch 2/2 · stage 2/2 (depth 12) · 0 s left · loss 1.25")
+    assert "stage 2/2 (depth 12) · loss 1.25 · val top-1 87.5 %" in text(bar)
+
+
+def test_a_run_that_does_not_grow_shows_no_stage() -> None:
+    console = paper(terminal=True)
+    with reporter(console, "student", 20, 2, 0) as bar:
+        bar.stage("")
+        bar.losses({"loss": 1.25})
+    assert "  loss 1.25" in text(console)
+    assert "stage" not in text(console)
+
+
+def test_a_silent_process_says_nothing_of_stages() -> None:
+    with reporter(None, "student", 20, 2, 0) as silent:
+        silent.stage("stage 1/2 (depth 6)")
+
+
 def test_figures_are_short() -> None:
     assert terms_text({"loss": 1.23456, "whole": 2.1e-5}) == "loss 1.23 whole 2.1e-05"
     assert score_text({"val/top1": 50.04, "val_ema/top1": 51.0}) == "val top-1 50.0 % · EMA 51.0 %"

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,40 +12,24 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import TINY_STUDENT, call_at, contents, run, send_self, signalled_at_step, start, watch_files
+from helpers import (
+    LIVELY,
+    TINY_STUDENT,
+    call_at,
+    check_equal,
+    contents,
+    disturb,
+    killed_at,
+    run,
+    send_self,
+    signalled_at_step,
+    start,
+    watch_files,
+)
 from isometry import assemble
 from isometry.training import checkpoint
 
 SLOW = pytest.mark.slow
-
-LIVELY = [
-    "--epochs",
-    "2",
-    "--aa",
-    "rand-m9-mstd0.5-inc1",
-    "--mixup",
-    "0.2",
-    "--reprob",
-    "0.25",
-    "--smoothing",
-    "0.1",
-    "--drop-path",
-    "0.2",
-    "--clip-grad",
-    "1",
-    "--model-ema",
-    "--model-ema-decay",
-    "0.9",
-    "--losses.soft",
-    "1",
-    "--losses.whole",
-    "1",
-    "--losses.embedding",
-    "1",
-    "--losses.random.k",
-    "40",
-]
-"""Whatever a run can draw at random, and everything that a checkpoint can hold."""
 
 
 @pytest.fixture(scope="module")
@@ -73,37 +56,6 @@ def undisturbed(
     ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch)
     assert ended.code == 0, ended.err
     return contents(folder / "run"), (folder / "journal").read_text().splitlines()
-
-
-def check_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Says which file differs, where comparing whole dictionaries would print megabytes."""
-    assert sorted(found) == sorted(wanted)
-    assert [name for name in wanted if found[name] != wanted[name]] == []
-
-
-def disturb(
-    words: list[str], folder: Path, wanted: dict[str, Any], *preparations: Callable[[], None], code: int
-) -> list[str]:
-    """Starts the run and goes on with it, disturbed each time in another way, then to its end; returns what
-    it said.
-    """
-    said = []
-    for number, prepare in enumerate(preparations):
-        resume = ["--resume"] if number else []
-        ended = run(
-            *words, "--out", str(folder / "run"), *resume, said=folder / f"said-{number}", prepare=prepare
-        )
-        assert ended.code == code, ended.err
-        said.append(ended.err)
-    ended = run(*words, "--out", str(folder / "run"), "--resume", said=folder / "said-last")
-    assert ended.code == 0, ended.err
-    check_equal(contents(folder / "run"), wanted)
-    return said
-
-
-def killed_at(folder: Path, number: int) -> Callable[[], None]:
-    """For ``prepare``: SIGKILL before the ``number``-th thing that the process does to its folder's files."""
-    return partial(watch_files, str(folder / "run"), str(folder / "journal"), number)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,10 @@ def _sizes(given: Any, option: str, full: Numbers) -> list[Numbers]:
     if given is None:
         return [full]
     entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
+    if not entries:
+        raise UserError(
+            f"{option}: names no size; give one a stage, e.g. {option} {_halved(full)},{spelled(full)}"
+        )
     sizes = [_one_size(entry, option, full) for entry in entries]
     if sizes[-1] != full:
         raise UserError(
@@ -124,8 +128,8 @@ def _one_size(entry: Any, option: str, full: Numbers) -> Numbers:
         entry.split("-") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
     )
     try:
-        numbers = tuple(int(part) for part in parts)
-    except (TypeError, ValueError) as error:
+        numbers = tuple(map(_whole, parts))
+    except ValueError as error:
         raise UserError(
             f"{option} {entry}: give a size a stage with commas, e.g. {option} {_halved(full)},{spelled(full)}"
         ) from error
@@ -137,6 +141,11 @@ def _one_size(entry: Any, option: str, full: Numbers) -> Numbers:
     if min(numbers) < 1:
         raise UserError(f"{option} {spelled(numbers)}: a size is at least 1")
     return numbers
+
+
+def _whole(number: Any) -> int:
+    # By way of its text: int alone would take 2.5 for 2 and true for 1.
+    return int(str(number))
 
 
 def _halved(full: Numbers) -> str:
@@ -177,8 +186,8 @@ def _first_epochs(config: RunConfig, count: int) -> list[int]:
         return [round(number * config.epochs / count) for number in range(count)]
     entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
     try:
-        firsts = [int(entry) for entry in entries]
-    except (TypeError, ValueError) as error:
+        firsts = list(map(_whole, entries))
+    except ValueError as error:
         raise UserError(f"--grow.at {given}: give epochs with commas, e.g. --grow.at 0,150") from error
     if len(firsts) != count:
         raise UserError(f"--grow.at names {len(firsts)} epochs for {count} stages; give as many")

@@ -1,6 +1,7 @@
 """What a network takes with it when it grows: weights, their moving average, and the optimizer's state."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +24,11 @@ class Degree(NamedTuple):
     of_weights: int = 0
 
 
+Degrees = Mapping[frozenset[str], Mapping[str, Degree]]
+"""Degrees by all the names in a parameter's state: an optimizer may keep one thing of matrices and another of
+vectors (Muon), under names that mean one thing here and another there."""
+
+
 @dataclass(frozen=True)
 class Baggage:
     """All tensors that go along, by the names of parameters and buffers.
@@ -31,13 +37,13 @@ class Baggage:
         weights: parameters and buffers.
         average: their moving average, where there is one.
         moments: the optimizer's state of each parameter that has one.
-        degrees: how the tensors in ``moments`` scale, by their names.
+        degrees: how the tensors in ``moments`` scale, where that is known.
     """
 
     weights: Tensors
     average: Tensors | None = None
     moments: dict[str, dict[str, Any]] = field(default_factory=dict)
-    degrees: Mapping[str, Degree] = field(default_factory=dict)
+    degrees: Degrees = field(default_factory=dict)
 
 
 def deepen(
@@ -57,6 +63,7 @@ def deepen(
     Raises:
         UserError: a block can't be where the operator wants it.
     """
+    _check_fit(operator, orders, large.state_dict(), baggage.weights)
     silent = {
         f"{holder}.{position}.{parameter}"
         for holder, order in orders.items()
@@ -74,11 +81,10 @@ def deepen(
             weights[name] = torch.zeros_like(fresh) if name in silent else fresh.clone()
             average[name] = weights[name].clone()
             continue
-        _check_fit(operator, name, source, fresh, baggage.weights.get(source))
         weights[name] = (averages if placed.averaged else baggage.weights)[source].clone()
         average[name] = averages[source].clone()
         if source in baggage.moments:
-            moments[name] = _clone(baggage.moments[source])
+            moments[name] = deepcopy(baggage.moments[source])
     return replace(
         baggage, weights=weights, average=None if baggage.average is None else average, moments=moments
     )
@@ -89,8 +95,9 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
 
     A weight w(out, in) becomes w stretched along both, times the operator's shares along ``in``. Its gradient
     is then the old one stretched along both, times the even shares along ``out``; a tensor of degree d in the
-    gradients is multiplied by their d-th power. Optimizer state of another shape than its parameter's is
-    left behind where that parameter changes.
+    gradients is multiplied by their d-th power. Where a parameter changes, its optimizer state is left behind if
+    some of it has another shape than the parameter, or is made of weights: an optimizer that computes weights
+    from old ones and sums of gradients (MADGRAD) would undo the shares.
 
     Args:
         operator: how axes are stretched and shared.
@@ -109,8 +116,6 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
         return new
 
     def moment(name: str, old: Tensor, degree: Degree) -> Tensor:
-        if degree.of_weights:
-            return weight(name, old)
         new = _stretch(operator, old, axes[name])
         for axis in axes[name]:
             if not axis.read:
@@ -119,12 +124,10 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
         return new
 
     def state(name: str, old: dict[str, Any]) -> dict[str, Any]:
-        shape = baggage.weights[name].shape
+        shape, degrees = baggage.weights[name].shape, baggage.degrees[frozenset(old)]
         return {
-            key: moment(name, value, baggage.degrees.get(key, Degree()))
-            if _has_shape(value, shape)
-            else value
-            for key, value in _clone(old).items()
+            key: moment(name, value, degrees[key]) if _has_shape(value, shape) else value
+            for key, value in deepcopy(old).items()
         }
 
     def all_weights(old: Tensors) -> Tensors:
@@ -138,9 +141,9 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
         weights=all_weights(baggage.weights),
         average=None if baggage.average is None else all_weights(baggage.average),
         moments={
-            name: state(name, old) if axes[name] else _clone(old)
+            name: state(name, old) if axes[name] else deepcopy(old)
             for name, old in baggage.moments.items()
-            if not axes[name] or _can_stretch(old, baggage.weights[name].shape)
+            if not axes[name] or _can_stretch(old, baggage.weights[name].shape, baggage.degrees)
         },
     )
 
@@ -194,27 +197,43 @@ def _origin(name: str, orders: dict[str, list[Placed]]) -> tuple[Placed, str | N
     return Placed(0), name
 
 
-def _check_fit(operator: DepthOperator, name: str, source: str, new: Tensor, old: Tensor | None) -> None:
-    if old is None or old.shape != new.shape:
-        raise UserError(
-            f"--grow.depth-operator {operator.name}: {source.rsplit('.', 2)[0]} is unlike the blocks after it and "
-            f"can't be copied to {name.rsplit('.', 2)[0]}; use identity"
-        )
+def _check_fit(
+    operator: DepthOperator, orders: dict[str, list[Placed]], large: Tensors, small: Tensors
+) -> None:
+    """A copy must have all tensors of its source, and no others."""
+    for holder, order in orders.items():
+        for position, placed in enumerate(order):
+            source, copy = f"{holder}.{placed.source}", f"{holder}.{position}"
+            if placed.source is not None and _shapes(small, source) != _shapes(large, copy):
+                raise UserError(
+                    f"--grow.depth-operator {operator.name}: {source} is unlike the blocks after it and can't be "
+                    f"copied to {copy}; use identity"
+                )
+
+
+def _shapes(tensors: Tensors, block: str) -> dict[str, torch.Size]:
+    return {
+        name.removeprefix(block): tensor.shape
+        for name, tensor in tensors.items()
+        if name.startswith(f"{block}.")
+    }
 
 
 def _has_shape(value: object, shape: torch.Size) -> bool:
     return isinstance(value, Tensor) and value.shape == shape
 
 
-def _can_stretch(state: dict[str, Any], shape: torch.Size) -> bool:
-    """Whether all of an optimizer's state of a parameter is of its shape, or a number."""
-    return all(
-        value.shape == shape or value.numel() == 1
-        if isinstance(value, Tensor)
-        else isinstance(value, int | float)
-        for value in state.values()
+def _can_stretch(state: dict[str, Any], shape: torch.Size, degrees: Degrees) -> bool:
+    """Whether it is known how a parameter's state scales, all of it has the parameter's shape or is a number, and
+    none is made of weights."""
+    known = degrees.get(frozenset(state))
+    return (
+        known is not None
+        and not any(degree.of_weights for degree in known.values())
+        and all(
+            value.shape == shape or value.numel() == 1
+            if isinstance(value, Tensor)
+            else isinstance(value, int | float)
+            for value in state.values()
+        )
     )
-
-
-def _clone(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}

@@ -5,6 +5,7 @@ Nothing here knows of models, losses or the loop; a caller gathers the figures a
 
 from isometry.report.comparison import comparison_picture
 from isometry.report.data import RelationMaps, ReportData
+from isometry.report.growth import growth_sentence
 from isometry.report.headline import headline
 from isometry.report.maps import maps_picture
 from isometry.report.page import render_report, write_report
@@ -19,6 +20,7 @@ __all__ = [
     "comparison_row",
     "comparison_table",
     "comparison_times",
+    "growth_sentence",
     "headline",
     "interval",
     "maps_picture",

@@ -36,10 +36,6 @@ def grow(
         return build_of_size(run.config, surgery, size)
 
     old, new = run.objective, enter_stage(run, stage)
-    # Norms' statistics are each process's own until the next step, and the new network must be the same in all.
-    world.share(old.student.buffers())
-    if old.has_ema():
-        world.share(old.trainable_module_ema.module.buffers())
     carries = run.config.grow.optimizer == "carry"
     degrees = state_degrees(run.config) if carries else {}
     student = surgery.carry(

@@ -104,7 +104,7 @@ class Trainer:
                     self._leave()
 
     def restore(self) -> None:
-        """Goes to where the folder's last checkpoint stands, in its stage of growth, if there is one."""
+        """Goes to where the folder's last checkpoint stands, if there is one, in its stage of growth."""
         saved = self.saves.find()
         if saved is None:
             return
@@ -120,14 +120,13 @@ class Trainer:
         The scores just before are the last epoch's; a best epoch of a smaller network counts no more.
         """
         begun = time.monotonic() - self._started
-        self.objective.eval()
         run, optimizer, average = grow(self.run, stage, self.optimizer, self.world)
         self._adopt(run, optimizer)
         if average is not None and self.config.grow.ema == "grow":
             self.objective.trainable_module_ema.module.load_state_dict(average)
         prepare(self.objective, self.config, self.world, run.spec.input_size)
-        before, after = self.state.scores, self.evaluate()
-        self.state.growths.append({"stage": stage.number, "seconds": begun, "before": before, "after": after})
+        scores = {"before": self.state.scores, "after": self.evaluate()}
+        self.state.growths.append({"stage": stage.number + 1, "seconds": begun, **scores})
         self.state.best = self.state.best_epoch = None
         self.reporter.stage(self.run.schedule.words(self.run.stage))
 
@@ -210,12 +209,14 @@ class Trainer:
         return asked
 
     def settle(self) -> None:
-        """Makes sure, before a save or an evaluation, that all losses are read and all weights are finite.
+        """Before a save or an evaluation: all losses are read, all weights finite, and in all processes the same.
 
         Raises:
-            UserError: they are not: a step with finite losses had gradients that were not.
+            UserError: they are not finite: a step with finite losses had gradients that were not.
         """
         self.read_losses()
+        # Norms' statistics are each process's own till then.
+        self.world.share(self.objective.buffers())
         if not self._weights_are_finite():
             raise UserError(
                 f"step {self.state.step}: the weights are not finite, though the losses were; "

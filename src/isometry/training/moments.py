@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from isometry.config import RunConfig
-from isometry.grow.transfer import Degree
+from isometry.grow.transfer import Degree, Degrees
 from isometry.objective import Objective
 from isometry.training.optim import build_optimizer
 
 State = dict[str, Any]
+
+STEPS = 120
+SMALL, LARGE = (5, 4), (150, 140)
 
 
 def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, State]:
@@ -27,48 +30,76 @@ def take_over_state(
     moments: Iterable[tuple[nn.Module, Mapping[str, State]]],
     former: torch.optim.Optimizer,
 ) -> None:
-    """Gives a new optimizer the state of modules' parameters, and what the former one counts for all (its steps)."""
-    whole = optimizer.state_dict()
+    """Gives a new optimizer the state of modules' parameters, and what the former one keeps for all (its steps).
+
+    A parameter without state gets one with its first step.
+    """
+    whole, earlier = optimizer.state_dict(), former.state_dict()
+    whole |= {key: value for key, value in earlier.items() if key not in ("state", "param_groups")}
     whole["state"] = {
         places[name]: state
         for module, states in moments
         for places in [_places(optimizer, module)]
         for name, state in states.items()
     }
-    for group, before in zip(whole["param_groups"], former.state_dict()["param_groups"], strict=True):
+    if isinstance(optimizer, torch.optim.SGD) and any(
+        "momentum_buffer" in state for state in whole["state"].values()
+    ):
+        # Its fused form takes momentum for all parameters or for none; 0 is what its first step begins with.
+        for place, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            whole["state"].setdefault(place, {"momentum_buffer": torch.zeros_like(parameter)})
+    for group, before in zip(whole["param_groups"], earlier["param_groups"], strict=True):
         group |= {key: value for key, value in before.items() if key not in group}
     optimizer.load_state_dict(whole)
 
 
-def state_degrees(config: RunConfig) -> dict[str, Degree]:
-    """How the optimizer's tensors scale with gradients and with weights, seen on a small layer after three steps.
+def state_degrees(config: RunConfig) -> Degrees:
+    """How the optimizer's tensors scale with gradients and with weights, seen on a small layer after some steps.
 
     Names would not tell: ``exp_avg`` averages gradients in one optimizer and normalised gradients in another.
+    Nothing is said of an optimizer that keeps other things of large matrices than of small ones (Adafactor).
     """
     plain = replace(config, weight_decay=0.0, lr=1e-9)
-    once, twice, heavy = (_sizes(plain, *scales) for scales in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0)))
+    if list(_sizes(plain, LARGE, steps=1)) != list(_sizes(plain, SMALL, steps=1)):
+        return {}
+    once, twice, heavy = (_sizes(plain, SMALL, *scales) for scales in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0)))
     return {
-        name: Degree(_exponent(twice[name], size), _exponent(heavy[name], size))
-        for name, size in once.items()
+        kept: {
+            name: Degree(_exponent(twice[kept][name], size), _exponent(heavy[kept][name], size))
+            for name, size in sizes.items()
+        }
+        for kept, sizes in once.items()
     }
 
 
-def _sizes(config: RunConfig, gradients: float, weights: float) -> dict[str, float]:
-    """The sizes of what an optimizer keeps of a layer's weight."""
+def _sizes(
+    config: RunConfig,
+    shape: tuple[int, int],
+    gradients: float = 1.0,
+    weights: float = 1.0,
+    steps: int = STEPS,
+) -> dict[frozenset[str], dict[str, float]]:
+    """The sizes of what an optimizer keeps of a layer's weight and of its bias."""
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(5, 4, bias=False)
+    layer = nn.Linear(*shape)
     with torch.no_grad():
-        layer.weight.copy_(weights * torch.randn(4, 5, generator=generator))
+        for parameter in layer.parameters():
+            parameter.copy_(weights * torch.randn(parameter.shape, generator=generator))
     optimizer = build_optimizer(config, Objective(layer, {"ce": 1.0}))
-    for _ in range(3):
-        # Small ones: some optimizers clip.
-        layer.weight.grad = 0.01 * gradients * torch.randn(4, 5, generator=generator)
+    # Many: averages that begin with 1 must have forgotten it.
+    for _ in range(steps):
+        for parameter in layer.parameters():
+            # Small ones: some optimizers clip.
+            parameter.grad = 0.05 * gradients * torch.randn(parameter.shape, generator=generator)
         optimizer.step()
-    (state,) = optimizer.state_dict()["state"].values() or ({},)
     return {
-        name: float(value.double().abs().sum())
-        for name, value in state.items()
-        if isinstance(value, Tensor) and value.shape == layer.weight.shape
+        frozenset(state): {
+            name: float(value.double().abs().sum())
+            for name, value in state.items()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+        }
+        for name, parameter in layer.named_parameters()
+        for state in [state_by_name(optimizer, layer).get(name, {})]
     }
 
 

@@ -36,7 +36,8 @@ def take_over_state(
     """
     whole, earlier = optimizer.state_dict(), former.state_dict()
     whole |= {key: value for key, value in earlier.items() if key not in ("state", "param_groups")}
-    whole["state"] = {
+    # Some begin with a state of their own, which what is new keeps.
+    whole["state"] |= {
         places[name]: state
         for module, states in moments
         for places in [_places(optimizer, module)]

@@ -1,5 +1,6 @@
 """Every recipe loads, opens with its four lines, says its true cost, and runs in a shrink of seconds."""
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -233,5 +234,5 @@ def test_a_comparison_runs(path, tmp_path, capsys):
     shrunk = ["--seeds", "1", "--overrides", f"epochs={epochs}", "batch_size=300", "device=cpu"]
     code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
     assert code == 0, capsys.readouterr().err
-    table = (tmp_path / "all" / "comparison.csv").read_text(encoding="utf-8")
-    assert all(f"{variant}," in table for variant in config.variants)
+    with (tmp_path / "all" / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["variant"] for row in csv.DictReader(file)] == list(config.variants)

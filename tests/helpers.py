@@ -73,6 +73,18 @@ DIGITS = [
 TINY_TEACHER = [*DIGITS, "--model", "cait_xxs24_224", "--model-kwargs", *TEACHER_KWARGS]
 TINY_STUDENT = [*DIGITS, "--student", "vit_tiny_patch16_224", "--student-kwargs", *STUDENT_KWARGS]
 
+TERMS = [
+    "--losses.soft",
+    "1",
+    "--losses.whole",
+    "1",
+    "--losses.embedding",
+    "1",
+    "--losses.random.k",
+    "40",
+]
+"""One on logits, one on relations, one with a projection, and one that draws."""
+
 LIVELY = [
     "--epochs",
     "2",
@@ -91,14 +103,7 @@ LIVELY = [
     "--model-ema",
     "--model-ema-decay",
     "0.9",
-    "--losses.soft",
-    "1",
-    "--losses.whole",
-    "1",
-    "--losses.embedding",
-    "1",
-    "--losses.random.k",
-    "40",
+    *TERMS,
 ]
 """Whatever a run can draw at random, and everything that a checkpoint can hold."""
 
@@ -280,6 +285,18 @@ def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             yield name, [line for line in lines if '"seconds"' not in line]
+
+
+Told = tuple[dict[str, Any], list[str]]
+"""What a run leaves, and what it does to its folder's files on the way."""
+
+
+def left_alone(words: list[str], folder: Path) -> Told:
+    """The run when nothing happens to it."""
+    watch = partial(watch_files, str(folder / "run"), str(folder / "journal"))
+    ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch)
+    assert ended.code == 0, ended.err
+    return contents(folder / "run"), (folder / "journal").read_text().splitlines()
 
 
 def check_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from helpers import (
     SECONDS_TO_WAIT,
     STUDENT_KWARGS,
     TEACHER_KWARGS,
+    TERMS,
     TINY_STUDENT,
     as_rank,
     call_at,
@@ -173,26 +174,11 @@ def keep_weights(path: str) -> None:
     Trainer.fit = keeping
 
 
-TERMS = [
-    "--losses.soft",
-    "1",
-    "--losses.whole",
-    "1",
-    "--losses.embedding",
-    "1",
-    "--losses.random.k",
-    "40",
-    "--batch-size",
-    "75",
-    "--epochs",
-    "2",
-]
-
-
 @pytest.fixture
 def words(tiny_teacher: Path) -> list[str]:
     """Two processes of 75 images: the global batches of the tiny run."""
-    return ["distill", *TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", *TERMS, "--drop-path", "0.1"]
+    halves = ["--batch-size", "75", "--epochs", "2", "--drop-path", "0.1"]
+    return ["distill", *TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", *TERMS, *halves]
 
 
 def test_two_processes_leave_one_folder_and_the_same_weights(words: list[str], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a model costs: MACs against counts by hand, memory against the allocator's own record."""
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
@@ -57,17 +59,37 @@ def test_counting_leaves_a_training_model_as_it_was():
 class LooksAtValues(nn.Module):
     """A network whose forward can't be traced on shapes."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[torch.Tensor], object]) -> None:
         super().__init__()
+        self.look = look
         self.linear = nn.Linear(4, 2)
 
     def forward(self, image):
-        assert image.sum().item() == 0
+        assert not self.look(image)
         return self.linear(image.flatten(1))
 
 
-def test_a_network_that_looks_at_values_is_run_in_earnest():
-    assert macs(LooksAtValues(), (1, 2, 2)) == 8
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param(lambda image: image.sum().item(), id="a number"),
+        pytest.param(lambda image: image.any(), id="a condition"),
+        pytest.param(lambda image: image.nonzero().tolist(), id="places"),
+        pytest.param(lambda image: image.numpy().any(), id="an array"),
+        pytest.param(lambda image: (image + torch.zeros(2)).any(), id="beside a tensor of its own"),
+    ],
+)
+def test_a_network_that_looks_at_values_is_run_in_earnest(look):
+    assert macs(LooksAtValues(look), (1, 2, 2)) == 8
+
+
+def test_an_image_that_does_not_fit_is_refused_by_the_first_pass():
+    """A second one, in earnest, would say the same later."""
+    model, calls = vit(), []
+    model.patch_embed.register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(AssertionError, match="doesn't match model"):
+        macs(model, (3, 32, 32))
+    assert calls == [1]
 
 
 def test_parameters():

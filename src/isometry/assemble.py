@@ -86,13 +86,12 @@ def assemble(config: RunConfig, world: World) -> Run:
     spec = image_spec(student, config.img_size)
     _try_images(student, spec, f"the student {config.model}")
     config = replace(config, img_size=spec.input_size[-1], in_chans=spec.input_size[0])
-    if schedule.grows:
-        config = settle_growth(config, schedule, teacher, notes)
+    config = settle_growth(config, schedule, teacher, notes)
     if teacher is not None:
         _try_images(teacher, image_spec(teacher, config.img_size), f"the teacher {config.teacher}")
         _check_label_names(config, sources, teacher)
     generator = torch.Generator()
-    objective = build_objective(config, stage, student, teacher, generator)
+    objective = build_objective(config, schedule, student, teacher, generator)
     if objective.needs_labels and not sources.labelled:
         raise UserError(
             f"{config.data_dir or config.dataset}: the images have no labels, and losses.ce needs them; "
@@ -119,7 +118,7 @@ def enter_stage(run: Run, stage: Stage) -> Run:
     """The same run with a new network of the stage's size, and an objective on it."""
     config = run.config
     student, weights = build_student(config, stage)
-    objective = build_objective(config, stage, student, run.teacher, run.generator)
+    objective = build_objective(config, run.schedule, student, run.teacher, run.generator)
     return replace(run, stage=stage, student=student, student_weights=weights, objective=objective)
 
 

@@ -18,7 +18,7 @@ from isometry.models import image_spec
 from isometry.objective import Objective
 from isometry.profile import StepMemory, macs, parameter_count, step_memory
 from isometry.report import formats
-from isometry.student import stage_cost, surgeries
+from isometry.student import stage_networks
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.runfolder import RunFolder
 from isometry.weights import WeightSource
@@ -137,21 +137,16 @@ def plan_rows(run: Run) -> list[dict[str, Any]]:
     multiply-accumulates of training on one image, 3 forward passes of the student and 1 of a teacher that is run."""
     teacher = run.objective.teacher
     asked = 0 if teacher is None else figures(teacher, run.config.img_size)["macs"]
-    made = ["", *(surgery.words for surgery in surgeries(run.config, run.schedule))]
-    rows = []
-    for stage, by in zip(run.schedule.stages, made, strict=True):
-        cost = stage_cost(run.config, stage, run.spec.input_size)
-        rows.append(
-            {
-                "model": stage.words,
-                "by": by,
-                "epochs": f"{stage.first_epoch + 1}-{stage.first_epoch + stage.epochs}",
-                "share": stage.epochs / run.config.epochs,
-                **cost,
-                "cost": 3 * cost["macs"] + asked,
-            }
-        )
-    return rows
+    networks = stage_networks(run.config, run.schedule, run.spec.input_size)
+    return [
+        {
+            **network,
+            "epochs": f"{stage.first_epoch + 1}-{stage.first_epoch + stage.epochs}",
+            "share": stage.epochs / run.config.epochs,
+            "cost": 3 * network["macs"] + asked,
+        }
+        for stage, network in zip(run.schedule.stages, networks, strict=True)
+    ]
 
 
 def growth_words(rows: list[dict[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from isometry.geometry import first_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.report import ReportData, write_report
-from isometry.student import stage_cost, surgeries
+from isometry.student import stage_networks
 from isometry.training.checkpoint import load_checkpoint, write_atomically
 from isometry.training.evaluate import accuracy
 from isometry.training.loop import Trainer
@@ -69,7 +69,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     if stages:
         write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
-    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]]))
+    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages))
     return Outcome(folder.path, report, rows, stages)
 
 
@@ -122,7 +122,7 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     return figures
 
 
-def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportData:
+def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row], stages: list[Row]) -> ReportData:
     """Everything that the report shows."""
     run, config = trainer.run, trainer.config
     where = config.dataset or Path(config.data_dir or "").name
@@ -138,7 +138,7 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row]) -> ReportD
         notes=notes,
         config_yaml=config_to_yaml(replace(config, resume=False)),
         marks=[(float(stage.first_epoch), stage.words) for stage in run.schedule.stages[1:]],
-        stages=stage_rows(trainer) if run.schedule.grows else [],
+        stages=stages,
         **geometry,
     )
 
@@ -149,25 +149,23 @@ def stage_rows(trainer: Trainer) -> list[Row]:
     begun = [0.0, *(growth["seconds"] for growth in state.growths)]
     ended = [*begun[1:], state.seconds]
     full_epoch = (ended[-1] - begun[-1]) / run.schedule.stages[-1].epochs
-    made = ["", *(surgery.words for surgery in surgeries(run.config, run.schedule))]
+    networks = stage_networks(run.config, run.schedule, run.spec.input_size)
     score, key = ("top-1", "val/top1") if run.sources.labelled else ("loss", "val/loss")
     growths: list[Row] = [{"before": {}, "after": {}}, *state.growths]
     return [
         {
             "stage": stage.number + 1,
-            "model": stage.words,
-            "by": by,
+            **network,
             "first_epoch": stage.first_epoch,
             "epochs": stage.epochs,
-            **stage_cost(run.config, stage, run.spec.input_size),
             "seconds": end - begin,
             "full_seconds": full_epoch * stage.epochs,
             "before": growth["before"].get(key),
             "after": growth["after"].get(key),
             "score": score,
         }
-        for stage, by, begin, end, growth in zip(
-            run.schedule.stages, made, begun, ended, growths, strict=True
+        for stage, network, begin, end, growth in zip(
+            run.schedule.stages, networks, begun, ended, growths, strict=True
         )
     ]
 

@@ -22,12 +22,16 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image: half of the FLOPs that torch counts in matrix products.
 
     Counted on shapes alone (torch's meta device) where the architecture allows it: the same number.
+
+    Args:
+        model: on the meta device only if its forward never asks for values.
+        input_size: (C, H, W) of the image.
     """
     was_training = model.training
     model.eval()
     try:
         return _count(model, input_size, torch.device("meta"))
-    except Exception:
+    except (RuntimeError, TypeError):
         # A forward that looks at values, or that mixes in tensors of its own, has to be run in earnest.
         return _count(model, input_size, next(model.parameters()).device)
     finally:

@@ -1,18 +1,19 @@
 """The model that trains, at every size that it has on the way, and what it is to learn there."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from isometry.config import RunConfig, TapsConfig
 from isometry.errors import UserError
-from isometry.grow.families import Size
-from isometry.grow.rehearsal import check_widths, rehearse
-from isometry.grow.schedule import Schedule, Stage, make_schedule, wants_to_grow
+from isometry.grow.families import Size, family_of
+from isometry.grow.rehearsal import check_surgery
+from isometry.grow.schedule import Schedule, Stage, make_schedule, one_stage, wants_to_grow
 from isometry.grow.surgery import Surgery, plan_surgery
-from isometry.grow.transfer import Baggage
 from isometry.losses import find_loss
 from isometry.models import ModelSpec, build_model, image_spec
 from isometry.objective import Objective, parse_terms
@@ -56,26 +57,30 @@ def plan_stages(config: RunConfig) -> Schedule:
         UserError: a plan that can't be.
     """
     if not wants_to_grow(config.grow):
-        return make_schedule(config, nn.Identity())
+        return one_stage(config)
     if student_spec(config).weights != "none":
         raise UserError(
             "--grow: starts from new weights of a smaller network, and pretrained ones are of full size; "
             "leave out --grow, or --pretrained, --initial-checkpoint and local-dir:"
         )
-    return make_schedule(config, _on_meta(config))
+    with torch.device("meta"):
+        target, _ = build_model(student_spec(config), flag="--model")
+    return make_schedule(config, target)
 
 
 def settle_growth(
     config: RunConfig, schedule: Schedule, teacher: nn.Module | None, notes: list[str]
 ) -> RunConfig:
-    """Checks every growth of the schedule; returns the config with what was left open about it.
+    """Checks every growth of the schedule, if there is any; returns the config with what was left open about it.
 
     Raises:
         UserError: an operator has no room in this architecture, or can't keep its promise.
     """
+    if schedule.target is None:
+        return config
     planned = surgeries(config, schedule)
     for surgery in planned:
-        _check(config, surgery)
+        check_surgery(surgery, image_spec(schedule.target, config.img_size).input_size)
     changing = dict.fromkeys(surgery.words for surgery in planned if not surgery.preserves)
     if changing:
         notes.append(
@@ -89,59 +94,57 @@ def settle_growth(
     asks = {name for term in parse_terms(config.losses) for name in find_loss(term.name).inputs}
     if teacher is None or not asks & {"student_tokens", "teacher_tokens"}:
         return grown
-    blocks = choose_blocks(_on_meta(config), teacher, config.taps.student, config.taps.teacher)
+    blocks = choose_blocks(schedule.target, teacher, config.taps.student, config.taps.teacher)
     return replace(grown, taps=TapsConfig(*blocks))
 
 
 def surgeries(config: RunConfig, schedule: Schedule) -> list[Surgery]:
     """The growths of a schedule, in order."""
-    if schedule.family is None:
+    if schedule.target is None:
         return []
+    family = family_of(schedule.target, config.model)
+    planned = []
+    for number, (before, after) in enumerate(pairwise(schedule.sizes), start=1):
+        seed = derive_seed(config.seed, "grow", number)
+        build = partial(_build_of_size, config, schedule.target, seed)
+        planned.append(plan_surgery(config.grow, family, before, after, seed, build))
+    return planned
+
+
+def stage_networks(
+    config: RunConfig, schedule: Schedule, input_size: tuple[int, int, int]
+) -> list[dict[str, Any]]:
+    """The network of each stage: ``model`` (in words), ``by`` (the operators that make it), and what it costs."""
+    made = ["", *(surgery.words for surgery in surgeries(config, schedule))]
     return [
-        plan_surgery(
-            config.grow,
-            schedule.family,
-            before.size,
-            after.size,
-            derive_seed(config.seed, "grow", after.number),
-        )
-        for before, after in pairwise(schedule.stages)
-        if before.size is not None and after.size is not None
+        {"model": stage.words, "by": by, **stage_cost(config, stage, input_size)}
+        for stage, by in zip(schedule.stages, made, strict=True)
     ]
 
 
 def stage_cost(config: RunConfig, stage: Stage, input_size: tuple[int, int, int]) -> dict[str, int]:
     """``params`` and ``macs`` (of one image) of a stage's network."""
-    with torch.device("meta"):
-        model, _ = build_student(config, stage)
+    # Built in earnest, for an architecture that can't be counted on shapes.
+    model, _ = build_student(config, stage)
     return {"params": parameter_count(model), "macs": macs(model, input_size)}
-
-
-def build_of_size(config: RunConfig, surgery: Surgery, size: Size) -> nn.Module:
-    """A new network of any size in the student's family: the same bits for the same growth."""
-    seed_global_generators(derive_seed(surgery.seed, "between"))
-    arguments = surgery.family.arguments(_on_meta(config), size)
-    return build_model(replace(student_spec(config), kwargs=config.model_kwargs | arguments), flag="--model")[
-        0
-    ]
 
 
 def build_objective(
     config: RunConfig,
-    stage: Stage,
+    schedule: Schedule,
     student: nn.Module,
     teacher: nn.Module | None,
     generator: torch.Generator,
 ) -> Objective:
-    """What the student learns at a stage. The taps of a run that grows are those of the full-size model."""
+    """What a student of any stage learns. The taps of a run that grows are those of the full-size model."""
     seed_global_generators(derive_seed(config.seed, "terms"))
     taps: tuple[str | list[int] | None, str | list[int] | None] = (config.taps.student, config.taps.teacher)
     if (
-        stage.size is not None
+        schedule.target is not None
         and isinstance(config.taps.student, list)
         and isinstance(config.taps.teacher, list)
     ):
-        counts = (block_count(model, "the student") for model in (_on_meta(config), student))
+        counts = (block_count(model, "the student") for model in (schedule.target, student))
         places = in_smaller(config.taps.student, *counts)
         pairs = [(p, block) for p, block in zip(places, config.taps.teacher, strict=True) if p is not None]
         taps = [place for place, _ in pairs], [block for _, block in pairs]
@@ -156,31 +159,9 @@ def build_objective(
     )
 
 
-def _check(config: RunConfig, surgery: Surgery) -> None:
-    def build(size: Size) -> nn.Module:
-        return build_of_size(config, surgery, size)
-
-    if surgery.deeper is not None:
-        for old, new in zip(surgery.before.depth, surgery.after.depth, strict=True):
-            try:
-                surgery.deeper.order(old, new)
-            except ValueError as error:
-                raise UserError(
-                    f"--grow.depth: {surgery.deeper.name} from {old} to {new}: {error}; grow in smaller steps, "
-                    "or use --grow.depth-operator identity"
-                ) from error
-    with torch.device("meta"):
-        deep, large = build(Size(surgery.after.depth, surgery.before.width)), build(surgery.after)
-        if surgery.wider is not None:
-            check_widths(surgery.wider, deep, large, surgery.family)
-        if surgery.deeper is not None:
-            deepening = replace(surgery, wider=None, after=Size(surgery.after.depth, surgery.before.width))
-            deepening.carry(Baggage(build(surgery.before).state_dict()), deep, build)
-    if surgery.preserves:
-        rehearse(surgery, build, image_spec(_on_meta(config), config.img_size).input_size)
-
-
-def _on_meta(config: RunConfig) -> nn.Module:
-    """The full-size model's shapes."""
-    with torch.device("meta"):
-        return build_model(student_spec(config), flag="--model")[0]
+def _build_of_size(config: RunConfig, target: nn.Module, seed: int, size: Size) -> nn.Module:
+    """A new network of any size in the target's family: the same bits for the same seed."""
+    seed_global_generators(derive_seed(seed, "between"))
+    arguments = family_of(target, config.model).arguments(target, size)
+    spec = replace(student_spec(config), kwargs=config.model_kwargs | arguments)
+    return build_model(spec, flag="--model")[0]

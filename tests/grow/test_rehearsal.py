@@ -44,14 +44,14 @@ def refusal(*args: object, **grow: object) -> str:
 def test_identity_is_rehearsed_within_rounding(name):
     growth = growth_of(name, depth=True, depth_operator="identity")
     size = MODELS[name].img_size
-    assert 0 <= rehearse(growth.surgery, growth.build, (3, size, size)) < TOLERANCE / 10
+    assert 0 <= rehearse(growth.surgery, (3, size, size)) < TOLERANCE / 10
 
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_duplicate_is_rehearsed_within_rounding(name):
     growth = growth_of(name, width=WIDTHS[name][0])
     size = MODELS[name].img_size
-    assert 0 <= rehearse(growth.surgery, growth.build, (3, size, size)) < TOLERANCE / 10
+    assert 0 <= rehearse(growth.surgery, (3, size, size)) < TOLERANCE / 10
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_block_that_is_not_silent_is_heard(name, kind, silent, monkeypatch):
     with pytest.raises(
         UserError, match=r"^--grow: identity promises the same logits, and for .* use another op"
     ):
-        rehearse(growth.surgery, growth.build, (3, size, size))
+        rehearse(growth.surgery, (3, size, size))
 
 
 @pytest.mark.parametrize(

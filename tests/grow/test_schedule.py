@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import MODELS
-from torch import nn
 
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
@@ -117,7 +116,7 @@ def test_words():
 
 def test_a_run_that_does_not_grow_is_one_stage_of_any_architecture():
     config = RunConfig(epochs=7)
-    schedule = make_schedule(config, nn.Identity())
+    schedule = plan_stages(config)
     assert spans(schedule) == [(0, 7)]
     assert not schedule.grows
     assert schedule.stages[0].size is None
@@ -219,7 +218,6 @@ REFUSED = {
         {"depth": "3,6", "at": [0, 1.5]},
         "--grow.at [0, 1.5]: give epochs with commas, e.g. --grow.at 0,150",
     ),
-    "epochs alone": ({"at": "0,6"}, "--grow.at: names epochs and no sizes; add --grow.depth or --grow.width"),
 }
 
 
@@ -229,6 +227,12 @@ def test_bad_plans_are_refused_in_one_line(case):
     with pytest.raises(UserError) as caught:
         plan(**grow)
     assert str(caught.value) == told
+
+
+def test_epochs_alone_are_refused():
+    with pytest.raises(UserError) as caught:
+        plan_stages(RunConfig(model=MODELS["vit"].name, epochs=12, grow=GrowConfig(at="0,6")))
+    assert str(caught.value) == "--grow.at: names epochs and no sizes; add --grow.depth or --grow.width"
 
 
 def test_too_few_numbers_for_the_models_stages_are_refused():

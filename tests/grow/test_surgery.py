@@ -1,5 +1,6 @@
 """Growth of real networks: tensor by tensor as the definitions have it, and the promise that logits stay."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -270,10 +271,8 @@ def test_the_same_seed_grows_the_same_network(operator):
     first, again = (widening("vit", (12,), operator).carry().weights for _ in range(2))
     assert_same(first, again)
     other = widening("vit", (12,), operator)
-    moved = plan_surgery(
-        GrowConfig(width_operator=operator), PLAIN, other.surgery.before, other.surgery.after, seed=6
-    )
-    weights = moved.carry(Baggage(other.small.state_dict()), other.large, other.build).weights
+    moved = replace(other.surgery, seed=6)
+    weights = moved.carry(Baggage(other.small.state_dict()), other.large).weights
     assert torch.equal(weights["head.weight"], first["head.weight"]) == (operator == "interpolate")
 
 
@@ -287,7 +286,7 @@ def test_the_same_seed_grows_the_same_network(operator):
 )
 def test_a_surgery_has_operators_for_what_grows_alone(before, after, words):
     options = GrowConfig(depth_operator="stack", width_operator="interpolate")
-    surgery = plan_surgery(options, PLAIN, Size(*before), Size(*after), seed=0)
+    surgery = plan_surgery(options, PLAIN, Size(*before), Size(*after), seed=0, build=MODELS["vit"].build)
     assert surgery.words == words
     assert not surgery.preserves
 

@@ -187,7 +187,7 @@ def test_copied_blocks_take_their_sources_state_and_new_ones_have_none(name, ope
         for holder, old, new in zip(growth.tiny.holders, *growth.tiny.depths, strict=True)
     }
     baggage = Baggage(growth.small.state_dict(), None, moments)
-    grown = growth.surgery.carry(baggage, growth.large, growth.build).moments
+    grown = growth.surgery.carry(baggage, growth.large).moments
     first = {key: state["exp_avg"] for key, state in moments.items()}
     expected = oracle.deepened(first, first, orders, {}, ())
     assert grown.keys() == expected.keys()
@@ -201,7 +201,7 @@ def test_a_copy_and_its_source_do_not_share_their_state():
     name = "blocks.{}.norm1.weight"
     state = {"exp_avg": torch.zeros(24), "Q": [torch.zeros(24)]}
     baggage = Baggage(growth.small.state_dict(), growth.small.state_dict(), {name.format(3): state})
-    grown = growth.surgery.carry(baggage, growth.large, growth.build)
+    grown = growth.surgery.carry(baggage, growth.large)
     for kept in (grown.moments[name.format(4)], grown.weights, grown.average):
         assert kept is not None
         for value in kept.values():

@@ -135,11 +135,11 @@ class Growth:
     large: nn.Module
 
     def build(self, size: Size) -> nn.Module:
-        return self.tiny.build(**self.surgery.family.arguments(self.tiny.build(), size))
+        return self.surgery.build(size)
 
     def carry(self, average: dict[str, Tensor] | None = None) -> Baggage:
         """All that goes along of the small network's weights."""
-        return self.surgery.carry(Baggage(self.small.state_dict(), average), self.large, self.build)
+        return self.surgery.carry(Baggage(self.small.state_dict(), average), self.large)
 
 
 def growth_of(
@@ -151,8 +151,12 @@ def growth_of(
     family = family_of(full, tiny.name)
     after = family.size(full)
     before = Size(tiny.depths[0] if depth else after.depth, width or after.width)
-    surgery = plan_surgery(GrowConfig(**operators), family, before, after, seed=5)
-    growth = Growth(tiny, surgery, tiny.build(**family.arguments(full, before)), full)
+
+    def build(size: Size) -> nn.Module:
+        return tiny.build(**family.arguments(full, size))
+
+    surgery = plan_surgery(GrowConfig(**operators), family, before, after, seed=5, build=build)
+    growth = Growth(tiny, surgery, build(before), full)
     randomise(growth.small, 1)
     randomise(growth.large, 2)
     return growth

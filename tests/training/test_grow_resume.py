@@ -13,17 +13,18 @@ import pytest
 from helpers import (
     LIVELY,
     TINY_STUDENT,
+    Told,
     call_at,
     check_equal,
     config_of,
     contents,
     disturb,
     killed_at,
+    left_alone,
     run,
     send_self,
     signalled_at_step,
     trainer_of,
-    watch_files,
 )
 from isometry import outcome
 from isometry.cli import main
@@ -41,17 +42,6 @@ def words(tiny_teacher: Path) -> list[str]:
     """Twelve steps in two stages, and a save after every fourth."""
     sizes = ["--grow.depth", "1,2", "--grow.width", "8,16", "--recovery-interval", "4"]
     return ["distill", *TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", *LIVELY, *sizes]
-
-
-Told = tuple[dict[str, Any], list[str]]
-
-
-def left_alone(words: list[str], folder: Path) -> Told:
-    """What the run leaves when nothing happens, and what it does to its folder's files on the way."""
-    watch = partial(watch_files, str(folder / "run"), str(folder / "journal"))
-    ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch)
-    assert ended.code == 0, ended.err
-    return contents(folder / "run"), (folder / "journal").read_text().splitlines()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,16 +14,17 @@ import torch
 from helpers import (
     LIVELY,
     TINY_STUDENT,
+    Told,
     call_at,
     check_equal,
     contents,
     disturb,
     killed_at,
+    left_alone,
     run,
     send_self,
     signalled_at_step,
     start,
-    watch_files,
 )
 from isometry import assemble
 from isometry.training import checkpoint
@@ -47,15 +47,9 @@ def words(tiny_teacher: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    words: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], list[str]]:
-    """What the run leaves when nothing happens, and what it does to its folder's files on the way."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    watch = partial(watch_files, str(folder / "run"), str(folder / "journal"))
-    ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch)
-    assert ended.code == 0, ended.err
-    return contents(folder / "run"), (folder / "journal").read_text().splitlines()
+def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """The run when nothing happens."""
+    return left_alone(words, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +64,7 @@ def undisturbed(
     ],
 )
 def test_a_run_killed_while_it_writes_goes_on_bitwise(
-    event: str, which: int, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    event: str, which: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     wanted, journal = undisturbed
     number = [place for place, line in enumerate(journal, start=1) if line == event][which]
@@ -79,7 +73,7 @@ def test_a_run_killed_while_it_writes_goes_on_bitwise(
 
 @SLOW
 def test_a_run_killed_in_the_middle_of_a_file_goes_on_bitwise(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     wanted, _ = undisturbed
     disturb(words, tmp_path, wanted, _killed_with_half_a_file_written, code=-signal.SIGKILL)
@@ -100,7 +94,7 @@ def _killed_with_half_a_file_written() -> None:
 
 @SLOW
 def test_a_run_killed_while_it_tidies_up_after_its_last_save_goes_on_bitwise(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """Nothing is saved any more when it goes on, and what was to be deleted is."""
     # The last save inside an epoch is then not at the epoch's end.
@@ -121,7 +115,7 @@ def _killed_deleting_step_10() -> None:
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=SLOW), 4, pytest.param(7, marks=SLOW)])
 def test_a_run_killed_between_saves_goes_on_bitwise(
-    step: int, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    step: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """Before any save, off a save inside an epoch, and at an epoch's first step."""
     disturb(words, tmp_path, undisturbed[0], signalled_at_step(step, signal.SIGKILL), code=-signal.SIGKILL)
@@ -129,7 +123,7 @@ def test_a_run_killed_between_saves_goes_on_bitwise(
 
 @SLOW
 def test_a_run_saved_at_an_epochs_last_step_and_killed_before_its_evaluation_goes_on_bitwise(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     die = partial(call_at, "isometry.training.loop:Trainer.end_epoch", 1, partial(send_self, signal.SIGKILL))
     disturb(words, tmp_path, undisturbed[0], die, code=-signal.SIGKILL)
@@ -137,7 +131,7 @@ def test_a_run_saved_at_an_epochs_last_step_and_killed_before_its_evaluation_goe
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=SLOW)])
 def test_a_run_asked_to_stop_saves_says_so_and_goes_on_bitwise(
-    number: signal.Signals, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    number: signal.Signals, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     # Asked in a step after which no save is due.
     said = disturb(words, tmp_path, undisturbed[0], signalled_at_step(3, number), code=128 + number)
@@ -146,7 +140,7 @@ def test_a_run_asked_to_stop_saves_says_so_and_goes_on_bitwise(
 
 @SLOW
 def test_a_run_asked_to_stop_while_it_evaluates_stops_after_the_epochs_save(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     ask = partial(call_at, "isometry.training.loop:Trainer.evaluate", 1, partial(send_self, signal.SIGTERM))
     said = disturb(words, tmp_path, undisturbed[0], ask, code=128 + signal.SIGTERM)
@@ -154,9 +148,7 @@ def test_a_run_asked_to_stop_while_it_evaluates_stops_after_the_epochs_save(
 
 
 @SLOW
-def test_a_second_ctrl_c_does_not_wait(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
-) -> None:
+def test_a_second_ctrl_c_does_not_wait(words: list[str], undisturbed: Told, tmp_path: Path) -> None:
     said = disturb(words, tmp_path, undisturbed[0], _ctrl_c_twice, code=128 + signal.SIGINT)
     assert "stopped at once" in said[0]
     assert len(said[0].splitlines()) == 1
@@ -169,7 +161,7 @@ def _ctrl_c_twice() -> None:
 
 
 def test_a_failed_loss_is_named_and_the_save_before_it_goes_on_bitwise(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     (said,) = disturb(words, tmp_path, undisturbed[0], _one_loss_is_nan, code=2)
     assert said.startswith(
@@ -196,7 +188,7 @@ def _one_loss_is_nan() -> None:
 
 @SLOW
 def test_weights_that_are_no_longer_finite_are_never_saved(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """The loss of the step is finite and its gradient is not, in the last step of an epoch."""
     (said,) = disturb(words, tmp_path, undisturbed[0], _one_gradient_is_nan, code=2)
@@ -222,9 +214,7 @@ def _one_gradient_is_nan() -> None:
 
 
 @SLOW
-def test_options_that_change_nothing_may_change(
-    words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
-) -> None:
+def test_options_that_change_nothing_may_change(words: list[str], undisturbed: Told, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     ended = run(*words, "--out", out, said=tmp_path / "a", prepare=signalled_at_step(4, signal.SIGTERM))
     assert ended.code == 128 + signal.SIGTERM
@@ -249,7 +239,7 @@ def test_other_options_may_not_and_are_named(words: list[str], tmp_path: Path) -
 @SLOW
 @pytest.mark.parametrize("first", [2, 6, 10])
 def test_a_run_killed_again_and_again_goes_on_bitwise(
-    first: int, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    first: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """At every file that it touches or nearly: each start gets a few files further than the one before."""
     wanted, _ = undisturbed
@@ -260,7 +250,7 @@ def test_a_run_killed_again_and_again_goes_on_bitwise(
 @SLOW
 @pytest.mark.parametrize("fraction", [0.35, 0.55, 0.75, 0.95])
 def test_a_run_killed_at_some_time_goes_on_bitwise(
-    fraction: float, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    fraction: float, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """Wherever it may be: by the clock, from outside. Nothing is claimed about where that was."""
     out = tmp_path / "run"
@@ -278,7 +268,7 @@ def test_a_run_killed_at_some_time_goes_on_bitwise(
 @SLOW
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_with_loading_processes_too(
-    number: signal.Signals, words: list[str], undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
+    number: signal.Signals, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """Ctrl-C, and batch systems' SIGTERM, reach every process of the group; SIGKILL the run alone."""
     out = tmp_path / "run"

@@ -6,11 +6,31 @@ from torch import Tensor, nn
 from isometry.errors import UserError
 from isometry.grow.families import Family, spelled
 from isometry.grow.operators import WidthOperator
-from isometry.grow.surgery import Build, Surgery
-from isometry.grow.transfer import Baggage
+from isometry.grow.surgery import Surgery
+from isometry.grow.transfer import Baggage, deepen
 
 TOLERANCE = 1e-3
 """Largest difference of logits that passes, as a share of their spread: float32 over many random layers."""
+
+
+def check_surgery(surgery: Surgery, input_size: tuple[int, int, int]) -> None:
+    """All that can be known of a growth before the run: on shapes first, then a promise on random weights.
+
+    Args:
+        surgery: the growth.
+        input_size: (C, H, W) of an image.
+
+    Raises:
+        UserError: an operator has no room in this architecture, or can't keep its promise.
+    """
+    with torch.device("meta"):
+        small, between, large = map(surgery.build, (surgery.before, surgery.between, surgery.after))
+        if surgery.deeper is not None:
+            deepen(surgery.deeper, surgery.orders(between), between, Baggage(small.state_dict()))
+        if surgery.wider is not None:
+            check_widths(surgery.wider, between, large, surgery.family)
+    if surgery.preserves:
+        rehearse(surgery, input_size)
 
 
 def check_widths(operator: WidthOperator, small: nn.Module, large: nn.Module, family: Family) -> None:
@@ -36,12 +56,11 @@ def check_widths(operator: WidthOperator, small: nn.Module, large: nn.Module, fa
             )
 
 
-def rehearse(surgery: Surgery, build: Build, input_size: tuple[int, int, int]) -> float:
+def rehearse(surgery: Surgery, input_size: tuple[int, int, int]) -> float:
     """Grows random weights and compares the logits before and after.
 
     Args:
         surgery: the growth; it must promise to preserve the function.
-        build: builds a network of a size.
         input_size: (C, H, W) of an image.
 
     Returns:
@@ -51,12 +70,12 @@ def rehearse(surgery: Surgery, build: Build, input_size: tuple[int, int, int]) -
         UserError: they differ by more than rounding: something in this architecture is not as its family has it.
     """
     generator = torch.Generator().manual_seed(0)
-    small, large = build(surgery.before), build(surgery.after)
+    small, large = surgery.build(surgery.before), surgery.build(surgery.after)
     _randomise(small, generator)
     _randomise(large, generator)
     image = torch.randn(2, *input_size, generator=generator)
     before = _logits(small, image)
-    grown = surgery.carry(Baggage(small.state_dict()), large, build)
+    grown = surgery.carry(Baggage(small.state_dict()), large)
     large.load_state_dict(grown.weights)
     difference = float((_logits(large, image) - before).abs().max() / before.std())
     if not difference <= TOLERANCE:

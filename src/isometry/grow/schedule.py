@@ -8,7 +8,7 @@ from torch import nn
 
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
-from isometry.grow.families import Family, Size, family_of, spelled
+from isometry.grow.families import Size, family_of, spelled
 
 Numbers = tuple[int, ...]
 
@@ -31,15 +31,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages of a run in order; the last is the full-size model."""
+    """The stages of a run in order; the last is the full-size model.
+
+    ``target`` are that model's shapes; None in a run that does not grow.
+    """
 
     stages: list[Stage]
-    family: Family | None = None
+    target: nn.Module | None = None
 
     @property
     def grows(self) -> bool:
         """Whether there is more than one size."""
         return len(self.stages) > 1
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Those of the stages; none in a run that does not grow."""
+        return [stage.size for stage in self.stages if stage.size is not None]
 
     def at(self, epoch: int) -> Stage:
         """The stage that the epoch (from 0) belongs to."""
@@ -53,11 +61,10 @@ class Schedule:
         """The options as they were understood, for the run's ``config.yaml``."""
         if not self.grows:
             return grow
-        sizes = [stage.size for stage in self.stages if stage.size is not None]
         return replace(
             grow,
-            depth=",".join(spelled(size.depth) for size in sizes),
-            width=",".join(spelled(size.width) for size in sizes),
+            depth=",".join(spelled(size.depth) for size in self.sizes),
+            width=",".join(spelled(size.width) for size in self.sizes),
             at=",".join(str(stage.first_epoch) for stage in self.stages),
         )
 
@@ -67,8 +74,19 @@ def wants_to_grow(grow: GrowConfig) -> bool:
     return grow.depth is not None or grow.width is not None
 
 
+def one_stage(config: RunConfig) -> Schedule:
+    """The schedule of a run that does not grow.
+
+    Raises:
+        UserError: the options say when to grow, and not to what.
+    """
+    if config.grow.at is not None:
+        raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
+    return Schedule([Stage(0, 0, config.epochs)])
+
+
 def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
-    """The stages that the options name.
+    """The stages that the options name, of a run that grows.
 
     Args:
         config: the run.
@@ -78,10 +96,6 @@ def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
         UserError: a plan that can't be: it shrinks, does not end at full size, has no room in the epochs, or names a
             size that the architecture can't have.
     """
-    if not wants_to_grow(config.grow):
-        if config.grow.at is not None:
-            raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
-        return Schedule([Stage(0, 0, config.epochs)])
     family = family_of(target, config.model)
     full = family.size(target)
     depths = _sizes(config.grow.depth, "--grow.depth", full.depth)
@@ -102,7 +116,7 @@ def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
             Stage(number, first, end - first, size, family.arguments(target, size), _words(size, sizes))
             for number, (first, end, size) in enumerate(zip(firsts, ends, sizes, strict=True))
         ],
-        family,
+        target,
     )
 
 

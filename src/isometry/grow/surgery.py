@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from isometry.config import GrowConfig
+from isometry.errors import UserError
+from isometry.functional.growth import Placed
 from isometry.grow.families import Family, Size
 from isometry.grow.operators import DEPTH_OPERATORS, WIDTH_OPERATORS, DepthOperator, WidthOperator
 from isometry.grow.transfer import Baggage, deepen, widen
@@ -16,7 +18,10 @@ Build = Callable[[Size], nn.Module]
 
 @dataclass(frozen=True)
 class Surgery:
-    """What is done between two stages; an operator is None where its dimension stays."""
+    """What is done between two stages; an operator is None where its dimension stays.
+
+    ``build`` gives a new network of any size in the family.
+    """
 
     family: Family
     deeper: DepthOperator | None
@@ -24,6 +29,12 @@ class Surgery:
     before: Size
     after: Size
     seed: int
+    build: Build
+
+    @property
+    def between(self) -> Size:
+        """Deeper and not yet wider."""
+        return Size(self.after.depth, self.before.width)
 
     @property
     def words(self) -> str:
@@ -35,23 +46,30 @@ class Surgery:
         """Whether the grown network computes the same function."""
         return all(operator.preserves for operator in (self.deeper, self.wider) if operator is not None)
 
-    def carry(self, baggage: Baggage, large: nn.Module, build: Build) -> Baggage:
+    def orders(self, large: nn.Module) -> dict[str, list[Placed]]:
+        """Where each block of the deeper network ``large`` comes from, by the name of what holds the blocks.
+
+        Raises:
+            UserError: the operator can't add that many blocks.
+        """
+        if self.deeper is None:
+            return {}
+        depths = zip(self.family.blocks(large), self.before.depth, self.after.depth, strict=True)
+        return {holder: _order(self.deeper, old, new) for holder, old, new in depths}
+
+    def carry(self, baggage: Baggage, large: nn.Module) -> Baggage:
         """What ``large``, a new network of the size after, gets: depth first, then width.
 
         Args:
             baggage: of the network of the size before.
             large: gives initial values to what is new, and is not changed.
-            build: builds the network between, where both dimensions grow.
+
+        Raises:
+            UserError: a block can't be where the depth operator wants it.
         """
         if self.deeper is not None:
-            deep = large if self.wider is None else build(Size(self.after.depth, self.before.width))
-            orders = {
-                holder: self.deeper.order(old, new)
-                for holder, old, new in zip(
-                    self.family.blocks(large), self.before.depth, self.after.depth, strict=True
-                )
-            }
-            baggage = deepen(self.deeper, orders, deep, baggage)
+            deep = large if self.wider is None else self.build(self.between)
+            baggage = deepen(self.deeper, self.orders(deep), deep, baggage)
         return baggage if self.wider is None else widen(self.wider, large, baggage, self.seed)
 
     def carry_terms(self, baggage: Baggage, large: nn.Module, places: Mapping[int, int]) -> Baggage:
@@ -75,7 +93,9 @@ class Surgery:
         return replace(kept, weights=large.state_dict() | weights)
 
 
-def plan_surgery(grow: GrowConfig, family: Family, before: Size, after: Size, seed: int) -> Surgery:
+def plan_surgery(
+    grow: GrowConfig, family: Family, before: Size, after: Size, seed: int, build: Build
+) -> Surgery:
     """The growth from one size to another, by the operators that the options name."""
     return Surgery(
         family,
@@ -84,4 +104,15 @@ def plan_surgery(grow: GrowConfig, family: Family, before: Size, after: Size, se
         before,
         after,
         seed,
+        build,
     )
+
+
+def _order(operator: DepthOperator, old: int, new: int) -> list[Placed]:
+    try:
+        return operator.order(old, new)
+    except ValueError as error:
+        raise UserError(
+            f"--grow.depth: {operator.name} from {old} to {new}: {error}; grow in smaller steps, "
+            "or use --grow.depth-operator identity"
+        ) from error

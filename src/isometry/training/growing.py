@@ -1,14 +1,12 @@
 """Growth in the loop: a new network and a new optimizer that carry on from the old ones."""
 
 import torch
-from torch import nn
 
 from isometry.assemble import Run, enter_stage
 from isometry.distributed import World
-from isometry.grow.families import Size
 from isometry.grow.schedule import Stage
 from isometry.grow.transfer import Baggage, Tensors
-from isometry.student import build_of_size, surgeries
+from isometry.student import surgeries
 from isometry.training.moments import state_by_name, state_degrees, take_over_state
 from isometry.training.optim import at_stage, build_optimizer
 
@@ -31,10 +29,6 @@ def grow(
         world: where to put the new network.
     """
     surgery = surgeries(run.config, run.schedule)[stage.number - 1]
-
-    def build(size: Size) -> nn.Module:
-        return build_of_size(run.config, surgery, size)
-
     old, new = run.objective, enter_stage(run, stage)
     carries = run.config.grow.optimizer == "carry"
     degrees = state_degrees(run.config) if carries else {}
@@ -46,7 +40,6 @@ def grow(
             degrees,
         ),
         new.student,
-        build,
     )
     losses = surgery.carry_terms(
         Baggage(

@@ -1,4 +1,4 @@
-"""What a model costs: MACs against counts by hand, memory against the allocator's own record."""
+"""What a model costs: MACs against counts by hand."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,16 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
-from isometry.objective import Objective
-from isometry.profile import _count, images_per_second, macs, parameter_count, step_memory
+from isometry.profile import (
+    ROUNDS,
+    WARM_UP_ROUNDS,
+    _count,
+    images_per_second,
+    macs,
+    parameter_count,
+    taking_turns,
+)
 
 VIT = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
 CAIT = {"patch_size": 8, "embed_dim": 72, "depth": 3, "num_heads": 3, "depth_token_only": 1}
@@ -102,57 +108,36 @@ def test_images_per_second_leaves_the_model_as_it_was():
     assert model.training
 
 
-def allocator_peak(step) -> int:
-    """The most bytes that a function held at once, of those that it allocated."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+class Noting(nn.Module):
+    """Writes down which model saw which batch, and in which mode."""
+
+    def __init__(self, name: str, seen: list[tuple[str, int, bool]]) -> None:
+        super().__init__()
+        self.name, self.seen = name, seen
+
+    def forward(self, batch):
+        self.seen.append((self.name, int(batch[0]), self.training))
 
 
-@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize(
-    "losses", [{"ce": 1}, {"soft": 1, "whole": 4}, {"hard": 1, "intra": 1, "inter": 1, "random": 1}]
-)
-def test_memory_of_a_step_is_within_a_third_of_the_allocators_peak(losses, amp_dtype):
-    batch = 16
-    objective = Objective(vit(), losses, None if "ce" in losses else cait(), img_size=64)
-    optimizer = torch.optim.AdamW(objective.trainable_module.parameters())
-    images, labels = torch.randn(batch, 3, 64, 64), torch.randint(0, 10, (batch,))
-
-    def step():
-        objective.train()
-        with torch.autocast("cpu", dtype=amp_dtype, enabled=amp_dtype is not None):
-            loss = objective(images, labels)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    step()
-    found = step_memory(objective, (3, 64, 64), batch, moments=2, moving_average=False, amp_dtype=amp_dtype)
-    # Weights, moments and the teacher were there before the step.
-    said = found.activations + found.gradients
-    measured = allocator_peak(step)
-    assert 3 / 4 < said / measured < 4 / 3, f"said {said}, measured {measured}"
-    assert found.weights == found.gradients == 4 * parameter_count(objective.student)
-    assert found.optimizer == 2 * found.weights
-    kept = sum(v.numel() * 4 for s in optimizer.state.values() for v in s.values() if v.dim())
-    assert found.optimizer == kept
+def test_models_take_turns_on_the_same_batches():
+    seen: list[tuple[str, int, bool]] = []
+    models = {name: Noting(name, seen) for name in "abc"}
+    models["b"].eval()
+    times = taking_turns(models, [torch.tensor([0]), torch.tensor([1])], seconds=1e-9)
+    rounds = [seen[at : at + 3] for at in range(0, len(seen), 3)]
+    assert len(rounds) == WARM_UP_ROUNDS + ROUNDS
+    for number, turn in enumerate(rounds, start=-WARM_UP_ROUNDS):
+        assert sorted(name for name, _, _ in turn) == ["a", "b", "c"]
+        assert {batch for _, batch, _ in turn} == {number % 2}
+    assert len({tuple(name for name, _, _ in turn) for turn in rounds}) > 1
+    assert not any(training for _, _, training in seen)
+    assert {name: len(taken) for name, taken in times.items()} == dict.fromkeys("abc", ROUNDS)
+    assert [models[name].training for name in "abc"] == [True, False, True]
 
 
-def test_memory_grows_with_the_batch_and_leaves_the_model_as_it_was():
-    student = timm.create_model("resnet18", num_classes=10)
-    objective = Objective(student, {"ce": 1}).eval()
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    few, many = (step_memory(objective, (3, 32, 32), b, moments=0, moving_average=True) for b in (8, 16))
-    assert many.activations == pytest.approx(2 * few.activations)
-    assert few.moving_average == few.weights
-    assert few.teacher == few.optimizer == 0
-    assert few.total == few.weights * 3 + few.activations
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    assert not objective.training
-    assert all(p.grad is None for p in student.parameters())
+def test_turns_go_on_for_as_long_as_is_asked(monkeypatch):
+    """With a clock on which every pass takes a second."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("isometry.profile.time.perf_counter", lambda: next(ticks))
+    times = taking_turns({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
+    assert times == {name: [1] * 40 for name in "ab"}

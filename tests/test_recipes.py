@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+from cifar10_files import write_cifar10
 from isometry.cli import main
 from isometry.compare import CompareConfig
 from isometry.config import RunConfig
@@ -28,6 +29,8 @@ RUNS = [path for path in ALL if path not in COMPARISONS]
 IMAGENET = sorted((RECIPES / "imagenet").glob("*.yaml"))
 DISTILLED = [path for path in IMAGENET if "teacher" in read_yaml(path)]
 GROWN = [path for path in IMAGENET if "grow" in read_yaml(path)]
+PRUNED = [path for path in RUNS if "prune" in read_yaml(path)]
+CIFAR10_DENSE = {path.stem: path for path in (RECIPES / "cifar10").glob("resnet*.yaml")}
 IMAGES, EPOCHS = 1_281_167, 300
 
 PLAIN = "patch_size=8 embed_dim=48 depth=4 num_heads=3"
@@ -59,7 +62,7 @@ def smaller(option: str, model: str) -> list[str]:
     return [option, *sizes.split()]
 
 
-def shrink(path: Path, images: Path) -> list[str]:
+def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
     """The command line that runs a recipe in seconds.
 
     The convention: the recipe as it is, but for one epoch of few images; where it names ImageNet-sized
@@ -78,6 +81,10 @@ def shrink(path: Path, images: Path) -> list[str]:
             "8",
             *smaller("--student-kwargs", config.model),
         ]
+    if config.dataset == "torch/cifar10":
+        words += ["--data-dir", str(cifar10)]
+    if path in PRUNED:
+        return ["prune", *words, "--from-scratch"]
     if path in GROWN:
         # As many stages as it has, of the smaller network's sizes.
         words += ["--epochs", "3", *SMALLER_GROWTH[path.stem]]
@@ -104,10 +111,17 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    """A folder of CIFAR-10's form with 20 images to train and 4 to test."""
+    return write_cifar10(tmp_path / "cifar10", monkeypatch).root
+
+
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
     """Images a second are measured for a second, and no test here looks at them."""
     monkeypatch.setattr("isometry.outcome.images_per_second", lambda *_, **__: 1.0)
+    monkeypatch.setattr("isometry.outcome.SECONDS_TIMED", 0.01)
 
 
 def opening(path: Path) -> str:
@@ -121,8 +135,11 @@ def test_there_are_the_recipes_that_are_promised():
     promised = {f"manifold_{s}_{t}" for s in ("tiny", "small") for t in ("s24", "xxs24")}
     promised |= {"manifold_tiny_s24_released", "manifold_tiny_s24_whole", "swin_tiny"}
     promised |= {f"grow_deit_base_{depths}" for depths in ("6_12", "6_9_12", "8_12", "4_8_12")}
-    promised |= {"grow_resnet101_depth", "grow_resnet101_width"}
+    promised |= {"grow_resnet101_depth", "grow_resnet101_width", "manidp_resnet18", "manidp_resnet34"}
     assert promised == {path.stem for path in IMAGENET}
+    cifar10 = {path.stem for path in (RECIPES / "cifar10").glob("manidp_*.yaml")}
+    assert cifar10 == {f"manidp_resnet{depth}" for depth in (20, 32, 56)}
+    assert set(CIFAR10_DENSE) == {"resnet20", "resnet32", "resnet56"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=name)
@@ -147,7 +164,7 @@ def test_a_run_loads_and_names_what_there_is(path):
 def test_a_comparison_loads_and_names_what_there_is(path):
     config = parse(CompareConfig, ["--config", str(path)])
     assert config.baseline in config.variants
-    for recipe in (config.base, config.teacher_recipe):
+    for recipe in (config.base, config.teacher_recipe, config.start_recipe):
         if recipe is not None:
             assert recipe_path(recipe, path) in RUNS
 
@@ -162,6 +179,51 @@ def test_the_cost_is_that_of_the_networks(path):
     assert said
     assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
     assert float(said[2]) == pytest.approx(an_image * IMAGES * EPOCHS, rel=0.005)
+
+
+@pytest.mark.parametrize("depth", [20, 32, 56])
+def test_the_cost_is_that_of_the_cifar_network(depth):
+    path = CIFAR10_DENSE[f"resnet{depth}"]
+    config = parse(RunConfig, ["--config", str(path)])
+    assert config.model == f"cifar_resnet{depth}"
+    with torch.device("meta"):
+        an_image = 3 * macs(timm.create_model(config.model), (3, 32, 32))
+    said = re.search(r"([\d.]+) GMACs an image .*?([\de+.]+) MACs for", opening(path), re.DOTALL)
+    assert said
+    assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
+    assert float(said[2]) == pytest.approx(an_image * 50_000 * config.epochs, rel=0.005)
+
+
+@pytest.mark.parametrize("path", PRUNED, ids=name)
+def test_the_cost_is_that_of_the_network_that_is_pruned(path):
+    config = parse(RunConfig, ["--config", str(path)])
+    size, images = ((3, 32, 32), 50_000) if config.dataset else ((3, 224, 224), IMAGES)
+    with torch.device("meta"):
+        an_image = 3 * macs(timm.create_model(config.model), size)
+    said = re.search(r"([\d.]+) GMACs an image .*?([\de+.]+) MACs for", opening(path), re.DOTALL)
+    assert said
+    assert float(said[1]) * 1e9 == pytest.approx(an_image, rel=0.005)
+    assert float(said[2]) == pytest.approx(an_image * images * config.epochs, rel=0.005)
+
+
+@pytest.mark.parametrize("path", PRUNED, ids=name)
+def test_pruning_is_as_published(path):
+    """METHODS of Tang et al. 2021, and timm's sgd, which has Nesterov's momentum."""
+    config = parse(RunConfig, ["--config", str(path)])
+    assert (config.opt, config.lr, config.sched, config.min_lr) == ("sgd", 0.05, "cosine", 0.0)
+    assert config.losses == {"ce": 1, "sparsity": 5e-3, "similarity": 1}
+    assert (config.prune.method, config.prune.group) == ("gates", 1)
+    assert config.epochs == (400 if config.dataset else 120)
+    assert config.prune.keep_rate == 0.6 or path.stem != "manidp_resnet56"
+
+
+@pytest.mark.parametrize("path", CIFAR10_DENSE.values(), ids=name)
+def test_cifar_networks_train_as_he_trained_them(path):
+    """Section 4.2 of He et al. 2016, but for a cosine over 200 epochs."""
+    config = parse(RunConfig, ["--config", str(path)])
+    assert (config.opt, config.momentum, config.lr, config.weight_decay) == ("sgd", 0.9, 0.1, 1e-4)
+    assert (config.batch_size, config.hflip, config.color_jitter) == (128, 0.5, 0.0)
+    assert (config.epochs, config.sched, config.warmup_epochs, config.min_lr) == (200, "cosine", 0, 0.0)
 
 
 @pytest.mark.parametrize("path", GROWN, ids=name)
@@ -220,8 +282,10 @@ def test_the_settings_are_those_of_the_paper(path):
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
-def test_a_run_runs(path, images, tmp_path, capsys):
-    assert main([*shrink(path, images), "--out", str(tmp_path / "run")]) == 0, capsys.readouterr().err
+def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
+    assert main([*shrink(path, images, cifar10), "--out", str(tmp_path / "run")]) == 0, (
+        capsys.readouterr().err
+    )
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
 
@@ -235,4 +299,5 @@ def test_a_comparison_runs(path, tmp_path, capsys):
     code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
     assert code == 0, capsys.readouterr().err
     with (tmp_path / "all" / "comparison.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["variant"] for row in csv.DictReader(file)] == list(config.variants)
+        names = [*(["start"] if config.start_recipe else []), *config.variants]
+        assert [row["variant"] for row in csv.DictReader(file)] == names

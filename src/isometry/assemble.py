@@ -15,14 +15,24 @@ from isometry.errors import UserError
 from isometry.grow.schedule import Schedule, Stage, wants_to_grow
 from isometry.losses import find_loss
 from isometry.models import ModelSpec, build_model, check_name, image_spec, pretrained_cfg
-from isometry.objective import Objective, parse_terms
+from isometry.objective import Objective
 from isometry.profile import macs
+from isometry.prune.plan import check_pruning, has_gates
 from isometry.seeding import derive_seed, seed_global_generators
-from isometry.student import build_objective, build_student, plan_stages, settle_growth, student_spec
+from isometry.student import (
+    build_objective,
+    build_student,
+    check_architecture,
+    plan_stages,
+    settle_growth,
+    student_spec,
+)
+from isometry.terms import parse_terms
 from isometry.weights import WeightSource
 
 DEFAULT_LOSSES: dict[str, float | dict[str, Any]] = {"soft": 1.0, "whole": 4.0}
 DEFAULT_LOSSES_ALONE: dict[str, float | dict[str, Any]] = {"ce": 1.0}
+DEFAULT_LOSSES_OF_GATES: dict[str, float | dict[str, Any]] = {"sparsity": 5e-3, "similarity": 1.0}
 
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, math.inf),
@@ -74,8 +84,10 @@ def assemble(config: RunConfig, world: World) -> Run:
     """
     _check_numbers(config)
     notes: list[str] = []
+    check_pruning(config)
     config = _with_losses(config)
     check_name(student_spec(config), "--model")
+    check_architecture(config)
     sources = find_sources(config)
     teacher, teacher_weights = _build_teacher(config, sources, notes)
     classes = _number_of_classes(config, sources, teacher)
@@ -93,9 +105,11 @@ def assemble(config: RunConfig, world: World) -> Run:
     generator = torch.Generator()
     objective = build_objective(config, schedule, student, teacher, generator)
     if objective.needs_labels and not sources.labelled:
+        wanted = {"labels", "cross_entropy"}
+        asking = next(term.name for term in objective.terms if wanted & {*find_loss(term.name).inputs})
         raise UserError(
-            f"{config.data_dir or config.dataset}: the images have no labels, and losses.ce needs them; "
-            "--losses.ce 0, or give one folder per class"
+            f"{config.data_dir or config.dataset}: the images have no labels, and losses.{asking} needs "
+            f"them; --losses.{asking} 0, or give one folder per class"
         )
     config = _resolved(config, objective, world, notes)
     return Run(
@@ -137,7 +151,9 @@ def _build_teacher(
 
 
 def _with_losses(config: RunConfig) -> RunConfig:
-    losses = config.losses or (DEFAULT_LOSSES if config.teacher else DEFAULT_LOSSES_ALONE)
+    losses = config.losses or (DEFAULT_LOSSES if config.teacher else DEFAULT_LOSSES_ALONE) | (
+        DEFAULT_LOSSES_OF_GATES if has_gates(config.prune) else {}
+    )
     parse_terms(losses)
     return replace(config, losses=losses)
 

@@ -14,9 +14,13 @@ from isometry.config import RunConfig
 from isometry.data.parts import first_line
 from isometry.distributed import World, join_world
 from isometry.errors import UserError
+from isometry.functional.gates import number_kept
+from isometry.gates import gated_convs
+from isometry.memory import StepMemory, step_memory
 from isometry.models import image_spec
 from isometry.objective import Objective
-from isometry.profile import StepMemory, macs, parameter_count, step_memory
+from isometry.profile import macs, parameter_count
+from isometry.prune.cost import use_of
 from isometry.report import formats
 from isometry.student import stage_networks
 from isometry.training.optim import build_optimizer, build_schedule
@@ -48,6 +52,8 @@ def check(config: RunConfig, console: Console) -> None:
         rows = plan_rows(run)
         console.print(_plan_table(rows))
         _say(console, "Growth", growth_words(rows))
+    if gated_convs(run.student):
+        _say(console, "Pruning", pruning_words(run))
     _say(console, "Terms", terms_words(run))
     _say(console, "Memory of a step", memory_words(needed))
     for warning in warnings(run):
@@ -155,6 +161,21 @@ def growth_words(rows: list[dict[str, Any]]) -> str:
     return (
         f"{rows[-1]['cost'] / mean:.2f} times faster than full size throughout, if time went with "
         "multiply-accumulates; the run measures what it really is"
+    )
+
+
+def pruning_words(run: Run) -> str:
+    """How many gates there are, and what an image would cost that keeps the asked share of every layer."""
+    network, keep_rate, size = run.student.eval(), run.config.prune.keep_rate, run.spec.input_size
+    assert keep_rate is not None
+    convs = gated_convs(network).values()
+    gates = [conv.gate.excite.out_features for conv in convs]
+    kept = [number_kept(count, keep_rate) * conv.group for count, conv in zip(gates, convs, strict=True)]
+    spent = int(use_of(network, torch.tensor([kept]), size).macs)
+    return (
+        f"{sum(gates):,} gates on {len(gates)} convolutions; an image that keeps {100 * keep_rate:g} % of each takes "
+        f"{formats.macs(spent)} MACs of {formats.macs(macs(network, size))}, gates included; isometry bench measures "
+        "the time"
     )
 
 

@@ -1,15 +1,17 @@
-"""The command line: `isometry distill | train | grow | check | compare`."""
+"""The command line: `isometry distill | train | prune | grow | check | bench | compare`."""
 
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from isometry import __version__
+from isometry.bench import BenchConfig, bench
 from isometry.check import check
 from isometry.compare import CompareConfig, compare
 from isometry.config import RunConfig
@@ -27,7 +29,9 @@ USAGE = """usage: isometry COMMAND [OPTIONS]
   distill   teach a small model what a large one sees
   train     train or fine-tune a model without a teacher
   grow      train a model faster: start smaller, reach its full size on the way
+  prune     let each image use only the channels that it needs
   check     say what a run would do, and what would go wrong; trains nothing
+  bench     measure a finished network: accuracy, multiply-accumulates, speed
   compare   run variants with the same seeds and compare them
 
 isometry COMMAND --help lists the options."""
@@ -69,7 +73,7 @@ def _run(words: list[str], console: Console) -> None:
         raise UserError(f"{command}: no such command; {hint}")
     kind, about, action = COMMANDS[command]
     if {"-h", "--help"} & set(words[1:]):
-        print(help_text(kind, command, about))
+        print(help_text(kind, WITH_FOLDER.get(command, command), about))
         return
     action(words[1:], console)
 
@@ -99,8 +103,21 @@ def _grow(words: list[str], console: Console) -> None:
     _show(execute(config, console), console)
 
 
+def _prune(words: list[str], console: Console) -> None:
+    config = parse(RunConfig, words)
+    if config.prune.keep_rate is None:
+        raise UserError("--keep-rate: not given; name the share of channels to keep, e.g. --keep-rate 0.6")
+    _show(execute(config, console), console)
+
+
 def _check(words: list[str], console: Console) -> None:
     check(parse(RunConfig, words), console)
+
+
+def _bench(words: list[str], console: Console) -> None:
+    if not words or words[0].startswith("-"):
+        raise UserError("bench: no folder named; give it first, e.g. isometry bench runs/pruned --threads 1")
+    bench(Path(words[0].removeprefix("local-dir:")), parse(BenchConfig, words[1:]), console)
 
 
 def _compare(words: list[str], console: Console) -> None:
@@ -137,7 +154,12 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]]
     "distill": (RunConfig, "Teach a small model what a large one sees.", _distill),
     "train": (RunConfig, "Train or fine-tune a model without a teacher.", _train),
     "grow": (RunConfig, "Train a model that starts smaller and reaches its full size on the way.", _grow),
+    "prune": (RunConfig, "Give each channel a gate, so that an image uses only those that it needs.", _prune),
     "check": (RunConfig, "Say what a run would do, and what would go wrong; trains nothing.", _check),
+    "bench": (BenchConfig, "Measure the network in a folder, before pruning and after.", _bench),
     "compare": (CompareConfig, "Run variants with the same seeds and compare them.", _compare),
 }
 """What a command takes, does and is called with, by its name."""
+
+WITH_FOLDER = {"bench": "bench DIR"}
+"""How a command is written that takes a folder before its options."""

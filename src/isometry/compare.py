@@ -30,6 +30,9 @@ from isometry.training.checkpoint import disk_trouble, write_atomically
 
 Row = dict[str, Any]
 
+START = "start"
+"""The row of the network that every variant starts from, and its folder."""
+
 
 @dataclass
 class CompareConfig:
@@ -45,6 +48,8 @@ class CompareConfig:
     """Recipe that all variants share, relative to this one."""
     teacher_recipe: str | None = None
     """Recipe of the teacher, trained first unless its folder is there; variants with terms on it get it."""
+    start_recipe: str | None = None
+    """Recipe of the network that every variant starts from, trained first, once a seed."""
     baseline: str = ""
     """Variant that the others' gains are measured against."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -68,14 +73,17 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
         name: with_overrides(base, given, f"{recipe}: variants.{name}")
         for name, given in config.variants.items()
     }
-    _claim(out, plans, config.teacher_recipe)
+    _claim(out, plans, config)
     teacher = _train_teacher(config, recipe, out, console)
-    figures: dict[str, list[Row]] = {name: [] for name in plans}
+    starting = {START: _recipe(config.start_recipe, recipe, config.overrides)} if config.start_recipe else {}
+    figures: dict[str, list[Row]] = {name: [] for name in starting | plans}
     seeds = list(range(config.first_seed, config.first_seed + config.seeds))
     for seed in seeds:
         beside: list[Row] = []
-        for name, plan in plans.items():
+        for name, plan in (starting | plans).items():
             run = replace(plan, seed=seed, out=str(out / name / f"seed-{seed}"))
+            if starting and name != START:
+                run = replace(run, model=f"local-dir:{out / START / f'seed-{seed}' / 'student'}")
             if teacher and _asks_teacher(plan):
                 run = replace(run, teacher=f"local-dir:{out}/teacher/student")
             row = _result(run, console, f"{name} · seed {seed}" if len(seeds) > 1 else name, beside)
@@ -112,7 +120,8 @@ def model_rows(figures: dict[str, list[Row]], teacher: Row | None) -> list[Row]:
     rows = [{**teacher, "model": "teacher"}] if teacher else []
     for name, found in figures.items():
         means = {
-            key: sum(row[key] for row in found) / len(found) for key in ("top1", "images_per_s", "seconds")
+            key: sum(row[key] for row in found) / len(found)
+            for key in ("top1", "macs", "images_per_s", "seconds")
         }
         rows.append({**found[0], **means, "model": name})
     return rows
@@ -140,12 +149,8 @@ def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> N
 
     The first of ``models`` is the teacher, which the others' maps are measured against.
     """
-    folders = {
-        row[
-            "model"
-        ]: f"local-dir:{out / 'teacher' if row['model'] == 'teacher' else out / row['model'] / f'seed-{seed}'}/student"
-        for row in models
-    }
+    runs = {row["model"]: out / row["model"] / f"seed-{seed}" for row in models}
+    folders = {name: folder / "student" for name, folder in (runs | {"teacher": out / "teacher"}).items()}
     maps = last_block_maps(folders, base)
     first = next(iter(maps.values()))
     captions = {
@@ -168,6 +173,8 @@ def _check(config: CompareConfig, recipe: str) -> None:
         raise UserError(f"--config {recipe}: baseline {config.baseline} is none of the variants")
     if not config.base:
         raise UserError(f"--config {recipe}: names no base recipe")
+    if config.start_recipe and START in config.variants:
+        raise UserError(f"--config {recipe}: a variant can't be called {START}; start_recipe is")
 
 
 def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
@@ -175,11 +182,10 @@ def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
     return with_overrides(config, overrides, "--overrides")
 
 
-def _claim(out: Path, plans: dict[str, RunConfig], teacher_recipe: str | None) -> None:
+def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig) -> None:
     """Finished runs are kept, so a folder belongs to one comparison; more seeds may be added to it."""
-    plan = yaml.safe_dump(
-        {"teacher_recipe": teacher_recipe, **{name: asdict(run) for name, run in plans.items()}}
-    )
+    recipes = {"teacher_recipe": config.teacher_recipe, "start_recipe": config.start_recipe}
+    plan = yaml.safe_dump({**recipes, **{name: asdict(run) for name, run in plans.items()}})
     path = out / "plan.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != plan:
         raise UserError(f"--out {out}: holds another comparison (see plan.yaml there); choose another folder")

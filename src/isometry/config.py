@@ -40,7 +40,7 @@ class DataConfig:
     no_aug: bool = False
     """No training augmentation at all."""
     train_crop_mode: str | None = None
-    """timm's train-crop-mode: rrc, rkrc or rkrr."""
+    """timm's train-crop-mode: rrc, rkrc or rkrr; or pad: black borders of 1/8 of the side, then a crop (CIFAR)."""
     scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     """Random resized crop: share of the area."""
     ratio: list[float] = field(default_factory=lambda: [3.0 / 4.0, 4.0 / 3.0])
@@ -206,11 +206,29 @@ class GrowConfig:
 
 
 @dataclass
+class PruneConfig:
+    """Channels that an image does not need: found by gates, image by image, or cut for all images."""
+
+    keep_rate: float | None = None
+    """Share of each layer's channels that the mean image keeps in the end, above 0 and at most 1."""
+    method: Literal["gates", "l1"] = "gates"
+    """A gate a channel (ManiDP), or the plain rival: filters of small L1 norm cut before training."""
+    group: int = 1
+    """Neighbouring channels that share a gate."""
+    compact: bool = False
+    """Afterwards, cut out the channels that no training image uses."""
+    from_scratch: bool = False
+    """Prune a network that was never trained."""
+
+
+@dataclass
 class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """One whole run; `config.yaml` in its folder is this, resolved."""
 
     grow: GrowConfig = field(default_factory=GrowConfig)
     """Sizes on the way to the model's own."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """Channels that each image is to do without."""
 
     out: str = ""
     """Folder of the run."""
@@ -230,7 +248,15 @@ class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """Go on with the run that is in --out."""
 
 
-ALIASES = {"student": "model", "student_kwargs": "model_kwargs", "b": "batch_size", "j": "workers"}
+ALIASES = {
+    "student": "model",
+    "student_kwargs": "model_kwargs",
+    "b": "batch_size",
+    "j": "workers",
+    "keep_rate": "prune.keep_rate",
+    "compact": "prune.compact",
+    "from_scratch": "prune.from_scratch",
+}
 """Other names of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = frozenset(

@@ -1,12 +1,13 @@
 """A run's configuration as a file, and what has changed since it was written."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
-from isometry.config import FREE_ON_RESUME, GrowConfig, RunConfig, TapsConfig, canonical
+from isometry.config import ALIASES, FREE_ON_RESUME, RunConfig, canonical
 from isometry.errors import UserError
 
 
@@ -31,7 +32,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise UserError(f"--config {path}: must hold keys and values, one run option a key")
-    return {canonical(str(key)): value for key, value in content.items()}
+    return spelled(content)
+
+
+def spelled(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Options in their own spelling, those of a group inside it: ``keep-rate: 0.6`` is ``prune: {keep_rate: 0.6}``."""
+    found = {canonical(str(key)): value for key, value in values.items()}
+    for name in [alias for alias in ALIASES.values() if "." in alias and alias in found]:
+        group, _, part = name.partition(".")
+        if isinstance(found.get(group, {}), dict):
+            found[group] = {**found.get(group, {}), part: found.pop(name)}
+    return found
 
 
 def read_saved(path: Path) -> dict[str, Any]:
@@ -43,7 +54,9 @@ def read_saved(path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     if set(values) != {field.name for field in fields(RunConfig)}:
         raise UserError(f"{path}: was written by another version of isometry; start a new --out")
-    return {**values, "taps": TapsConfig(**values["taps"]), "grow": GrowConfig(**values["grow"])}
+    hints = get_type_hints(RunConfig).items()
+    groups = {name: kind for name, kind in hints if isinstance(kind, type) and is_dataclass(kind)}
+    return values | {name: kind(**values[name]) for name, kind in groups.items()}
 
 
 def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -32,13 +32,17 @@ class World:
         dist.all_reduce(total)
         return total.tolist()
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Element-wise mean of a tensor over the processes, on its device."""
+    def total(self, values: Tensor) -> Tensor:
+        """Element-wise sum of a tensor over the processes, on its device and in its type."""
         if self.size == 1:
             return values
         total = values.clone()
         dist.all_reduce(total)
-        return total / self.size
+        return total
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Element-wise mean of a tensor over the processes, on its device."""
+        return values if self.size == 1 else self.total(values) / self.size
 
     def gather(self, value: list[int]) -> list[list[int]]:
         """Every process's list, by rank."""

@@ -1,5 +1,6 @@
 """What a network's features look like from inside: relation maps and CKA of its blocks, on the same few images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from isometry.assemble import build_student
 from isometry.config import RunConfig
 from isometry.data import Batch, ImageSpec, Preprocess, find_sources, make_loaders
 from isometry.functional import linear_cka, relation_map
-from isometry.models import ModelSpec, build_model, image_spec
+from isometry.models import image_spec
+from isometry.prune.folder import load_network
 from isometry.report import RelationMaps
 from isometry.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
 from isometry.view import TeacherView
@@ -49,14 +51,15 @@ def run_geometry(
 
 
 @torch.no_grad()
-def last_block_maps(models: dict[str, str], config: RunConfig) -> dict[str, np.ndarray]:
+def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np.ndarray]:
     """The relation map of each saved model's last block, all of the same validation images and on the same grid.
 
     Args:
-        models: ``local-dir:`` names by label; the first one's images are resized for the others where theirs differ.
+        folders: of the models (see :func:`isometry.prune.folder.load_network`) by label; the first one's images are
+            resized for the others where theirs differ.
         config: where the images come from.
     """
-    built = {label: build_model(ModelSpec(name, weights="pretrained"))[0] for label, name in models.items()}
+    built = {label: load_network(folder) for label, folder in folders.items()}
     specs = {label: image_spec(model) for label, model in built.items()}
     first = next(iter(specs.values()))
     images = _first_images(config, first)

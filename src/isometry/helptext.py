@@ -47,7 +47,7 @@ def _options(part: type[Any], prefix: str = "") -> Iterator[str]:
         if dataclasses.is_dataclass(hints[name]):
             yield from _options(hints[name], f"{prefix}{name}.")
             continue
-        others = [alias for alias, meant in ALIASES.items() if meant == name and not prefix]
+        others = [alias for alias, meant in ALIASES.items() if meant == prefix + name]
         spelled = [
             f"--{prefix}{name}",
             *(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in others),

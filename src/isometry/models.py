@@ -19,6 +19,7 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
+import isometry.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.data.spec import ImageSpec
 from isometry.errors import UserError
 from isometry.weights import WeightSource, cached_from_hub, network_is_there, read_weights, sha256_of
@@ -89,6 +90,8 @@ def check_name(spec: ModelSpec, flag: str) -> None:
         return None
     architecture, tag = split_model_name_tag(spec.name)
     if not is_model(architecture):
+        if Path(spec.name).is_dir():
+            raise UserError(f"{flag} {spec.name}: there is no saved network in this folder (no config.json)")
         near = ", ".join(_near(architecture, timm.list_models()))
         raise UserError(f"{flag} {spec.name}: timm has no such model; did you mean {near}?")
     tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
@@ -112,16 +115,21 @@ def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
 
 
 def save_model(
-    model: nn.Module, folder: Path, class_names: list[str] | None, data_config: dict[str, Any]
+    model: nn.Module,
+    folder: Path,
+    class_names: list[str] | None,
+    data_config: dict[str, Any],
+    extra: dict[str, Any] | None = None,
 ) -> None:
     """Writes the ``config.json`` and ``model.safetensors`` of ``timm.create_model("local-dir:FOLDER")``.
 
-    An older folder of that name is replaced only once the new one is whole.
+    An older folder of that name is replaced only once the new one is whole. ``extra`` has more keys of
+    ``config.json``, which timm does not read.
     """
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    labels = {"label_names": class_names} if class_names else None
-    save_for_hf(model, str(fresh), model_config=labels, safe_serialization=True, data_config=data_config)
+    more = {**(extra or {}), **({"label_names": class_names} if class_names else {})}
+    save_for_hf(model, str(fresh), model_config=more, safe_serialization=True, data_config=data_config)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 
@@ -221,6 +229,11 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
             reason = reason or _first_line(error)
     if model is None:
         _create(spec, arguments, flag)
+        if spec.folder is not None and _was_pruned(spec.folder):
+            raise UserError(
+                f"{flag} {spec.name}: holds a pruned network, which only isometry.load and isometry bench read; "
+                "name the network as it was before"
+            )
         raise UserError(
             f"{flag} {path}: holds the weights of another architecture than {_shown(spec)} ({reason})"
         )
@@ -228,6 +241,11 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
         # Now that all is known to fit: timm leaves the file's classifier out where it has other classes.
         model = _load(spec, {**arguments, "num_classes": asked}, state, {"num_classes": model.num_classes})
     return model, WeightSource(f"file {path}", sha256_of(path))
+
+
+def _was_pruned(folder: Path) -> bool:
+    """Whether :mod:`isometry.prune.folder` saved the network, whose shape may then be none of timm's."""
+    return "isometry" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _load(

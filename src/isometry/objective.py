@@ -1,7 +1,5 @@
 """Objective: student, teacher and weighted terms as one timm training task."""
 
-import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,47 +9,14 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from isometry.errors import UserError
+from isometry.functional.labels import cross_entropy_each
+from isometry.gates import GatedConv, Glance, gated_convs, take_glances
 from isometry.losses import Loss, build_loss, find_loss
-from isometry.losses.base import Reduction
+from isometry.losses.base import GATE_INPUTS, Reduction
 from isometry.models import image_spec
 from isometry.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
+from isometry.terms import Term, parse_terms
 from isometry.view import TeacherView
-
-RESERVED = ("loss", "output")
-
-
-@dataclass(frozen=True)
-class Term:
-    """A loss's name, weight and options, as a recipe gives them."""
-
-    name: str
-    weight: float
-    options: dict[str, Any]
-
-
-def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
-    """``{"whole": 4, "soft": {"weight": 1, "temperature": 2}}`` -> terms in order, those of weight 0 left out.
-
-    Raises:
-        UserError: an unknown loss, or a weight that is no finite number of at least 0.
-    """
-    terms = []
-    for name, given in losses.items():
-        options = dict(given) if isinstance(given, dict) else {"weight": given}
-        weight = options.pop("weight", 1.0)
-        if (
-            isinstance(weight, bool)
-            or not isinstance(weight, int | float)
-            or not math.isfinite(weight)
-            or weight < 0
-        ):
-            raise UserError(f"losses.{name}: the weight must be a number of at least 0, not {weight!r}")
-        if name in RESERVED:
-            raise UserError(f"losses.{name}: this name is taken by the result's own keys; rename the file")
-        find_loss(name)
-        if weight > 0:
-            terms.append(Term(name, float(weight), options))
-    return terms
 
 
 class Trainable(nn.Module):
@@ -61,9 +26,13 @@ class Trainable(nn.Module):
         super().__init__()
         self.tapped = TappedModel(student, blocks)
         self.terms = terms
+        # In a plain list: they are the student's already.
+        self.gated: list[GatedConv] = list(gated_convs(student).values())
 
-    def forward(self, input_BCHW: Tensor) -> Any:
-        return self.tapped(input_BCHW)
+    def forward(self, input_BCHW: Tensor) -> tuple[Any, list[Tensor], list[Glance]]:
+        logits, features = self.tapped(input_BCHW)
+        # Handed out, so that DistributedDataParallel sees all that a loss may depend on.
+        return logits, features, take_glances(self.gated)
 
 
 class Objective(TrainingTask):
@@ -107,8 +76,15 @@ class Objective(TrainingTask):
             raise UserError(
                 f"losses.{asking} needs a teacher; name one with --teacher, or set --losses.{asking} 0"
             )
+        asking_gates = [term.name for term in self.terms if find_loss(term.name).takes_gates()]
+        if asking_gates and not gated_convs(student):
+            raise UserError(
+                f"losses.{asking_gates[0]} needs a model with gates; use isometry prune, "
+                f"or set --losses.{asking_gates[0]} 0"
+            )
         self.needs_teacher = bool(needs & {"teacher_logits", "teacher_tokens"})
-        self.needs_labels = "labels" in needs
+        self.needs_labels = bool(needs & {"labels", "cross_entropy"})
+        self.needs_cross_entropy = bool(gated_convs(student)) or "cross_entropy" in needs
         self.reduction = reduction
         self.pairs: list[BlockPair] = []
         # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
@@ -142,7 +118,7 @@ class Objective(TrainingTask):
         """The teacher as timm built it, or None where no term needs one."""
         return None if self._teacher is None else unwrap_model(self._teacher[0]).model
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
         """One step's loss.
 
         Args:
@@ -150,15 +126,21 @@ class Objective(TrainingTask):
             target: class indices (B,) or probabilities (B, K); ignored when no term needs labels.
 
         Returns:
-            ``loss``, each term by name before its weight (scalars), and ``output``, the logits (B, K).
+            ``loss``, each term by name before its weight (scalars), and ``output``, the logits (B, K). Of a student
+            with gates also ``saliencies``, (B, G) a gated layer, and ``cross_entropy`` (B,), both without gradient.
         """
-        logits, student_features = self.trainable_module(input)
+        logits, student_features, glances = self.trainable_module(input)
         label_logits, distilled_logits = logits if isinstance(logits, tuple) else (logits, logits)
         known: dict[str, Any] = {
             "student_logits": label_logits,
             "student_distilled_logits": distilled_logits,
             "labels": target,
         }
+        if glances:
+            known["saliencies"] = [glance.saliency for glance in glances]
+            known["pooled_features"] = [glance.pooled for glance in glances]
+        if self.needs_cross_entropy:
+            known["cross_entropy"] = self._cross_entropy(label_logits.detach(), target)
         if self._teacher is not None:
             teacher_logits, teacher_features = self._ask_teacher(input)
             known["teacher_logits"] = teacher_logits
@@ -168,7 +150,19 @@ class Objective(TrainingTask):
         values = {term.name: self._value(list(modules[term.name]), known) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         output = (label_logits + distilled_logits) / 2 if isinstance(logits, tuple) else logits
-        return {"loss": loss, **values, "output": output}
+        result = {"loss": loss, **values, "output": output}
+        if glances:
+            result["saliencies"] = [saliency.detach() for saliency in known["saliencies"]]
+            result["cross_entropy"] = known["cross_entropy"]
+        return result
+
+    def _cross_entropy(self, logits_BK: Tensor, target: Tensor) -> Tensor:
+        # Images without labels come with what is no class.
+        return (
+            cross_entropy_each(logits_BK, target)
+            if self.needs_labels
+            else logits_BK.new_zeros(len(logits_BK))
+        )
 
     def _on_common_grids(self, features: list[Tensor]) -> list[Tensor]:
         return [
@@ -177,6 +171,14 @@ class Objective(TrainingTask):
 
     def _value(self, modules: list[Loss], known: dict[str, Any]) -> Tensor:
         loss = modules[0]
+        if loss.takes_gates():
+            layers = range(len(known["saliencies"]))
+            return torch.stack(
+                [
+                    loss(*(known[name][at] if name in GATE_INPUTS else known[name] for name in loss.inputs))
+                    for at in layers
+                ]
+            ).sum()
         if not loss.takes_tokens():
             return loss(*(known[name] for name in loss.inputs))
         per_block = torch.stack(

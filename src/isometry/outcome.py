@@ -3,22 +3,29 @@
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isometry.assemble import Run
+from isometry.bench import before_pruning
+from isometry.channels import pruning_report
 from isometry.configfile import config_to_yaml
 from isometry.data import make_loaders
+from isometry.forms import DENSE, Material, forms_of, measure_forms
 from isometry.geometry import first_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
-from isometry.report import ReportData, write_report
+from isometry.prune.compact import compact
+from isometry.prune.folder import save_network
+from isometry.prune.plan import prunes
+from isometry.report import PruningData, ReportData, write_report
 from isometry.student import stage_networks
 from isometry.training.checkpoint import load_checkpoint, write_atomically
 from isometry.training.evaluate import accuracy
@@ -26,6 +33,11 @@ from isometry.training.loop import Trainer
 from isometry.training.runfolder import RunFolder
 
 Row = dict[str, Any]
+
+BATCH_SIZES = (1, 8, 64)
+"""That the forms of a pruned network are timed at."""
+SECONDS_TIMED = 0.5
+"""About how long, each form at each batch size."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,11 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     ``companions`` are rows of other runs that the report's table shows beside this one's.
     """
     run = trainer.run
-    student = run.student
     parts, _ = load_checkpoint(folder.best)
-    student.load_state_dict(parts["model"])
-    student.to(trainer.world.device).eval()
+    run.student.load_state_dict(parts["model"])
+    run.student.to(trainer.world.device).eval()
+    if run.config.prune.compact:
+        _compact(trainer)
     spec = run.spec
     data_config = {
         "input_size": spec.input_size,
@@ -62,19 +75,24 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
         "interpolation": spec.interpolation,
         "crop_pct": trainer.config.crop_pct or spec.crop_pct,
     }
-    save_model(student, folder.path / "student", run.sources.class_names, data_config)
-    rows = measure(trainer)
+    save = save_network if prunes(run.config.prune) else save_model
+    save(run.student, folder.path / "student", run.sources.class_names, data_config)
+    forms, pruning = _measure_forms(trainer, folder.path / "student")
+    rows = measure(trainer, forms)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
     stages = stage_rows(trainer) if run.schedule.grows else []
     if stages:
         write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
-    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages))
+    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning))
     return Outcome(folder.path, report, rows, stages)
 
 
-def measure(trainer: Trainer) -> list[Row]:
-    """Rows of the table: teacher (if it was loaded) and student. Accuracy is on the test part, where there is one."""
+def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
+    """Rows of the table: teacher (if it was loaded), the network before pruning (if it was trained), and student.
+
+    Accuracy is on the test part, where there is one. ``forms`` are those of a pruned student, measured already.
+    """
     run = trainer.run
     rows = []
     if run.teacher is not None:
@@ -82,16 +100,39 @@ def measure(trainer: Trainer) -> list[Row]:
         rows.append(
             {"model": f"teacher {architecture(teacher)}", "role": "teacher", **_figures(trainer, teacher)}
         )
+    if forms and not run.config.prune.from_scratch:
+        rows.append({"model": "as it was", "role": "start", **_figures_of(forms[0])})
     name = architecture(run.student)
     rows.append(
         {
             "model": f"student {name}" if run.teacher is not None else name,
             "role": "student",
-            **_figures(trainer, run.student),
+            **(_figures_of(forms[-1]) if forms else _figures(trainer, run.student)),
             "seconds": trainer.state.seconds,
         }
     )
     return rows
+
+
+def _compact(trainer: Trainer) -> None:
+    """Cuts the channels that no training image uses, augmentation aside, and notes what that came to."""
+    run = trainer.run
+    # All of them, where an epoch leaves out what is no whole batch, and a process what is the others'.
+    everything = replace(run.sources, val=run.sources.train)
+    loaders = make_loaders(everything, trainer.config, run.spec, seed=trainer.config.seed)
+
+    class Calibration:
+        def __iter__(self) -> Iterator[Tensor]:
+            assert loaders.val is not None
+            for batch in trainer.noting_unreadable(loaders.val):
+                yield trainer.preprocess.normalise(batch)[0]
+
+    run.student, found = compact(run.student, Calibration())
+    loaders.close()
+    run.notes.append(
+        f"--compact: cut {sum(found.cut.values())} channels that no training image uses, "
+        f"{found.parameters_before:,} to {found.parameters_after:,} parameters"
+    )
 
 
 def architecture(model: nn.Module) -> str:
@@ -104,15 +145,15 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     is_teacher = model is run.teacher
     view = trainer.objective.teacher_view if is_teacher else None
     size = (view.channels, *view.size) if view is not None else run.spec.input_size
+    # The other processes have left by now: this one reads every image.
+    alone = replace(trainer.world, rank=0, size=1)
+    loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
+    part = loaders.val if loaders.test is None else loaders.test
     figures: Row = {
         "params": parameter_count(model),
         "macs": macs(model, size),
         "images_per_s": images_per_second(model, size),
     }
-    # The other processes have left by now: this one reads every image.
-    alone = replace(trainer.world, rank=0, size=1)
-    loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
-    part = loaders.val if loaders.test is None else loaders.test
     comparable = model.num_classes == trainer.config.num_classes and (view is not None or not is_teacher)
     if part is not None and run.sources.labelled and comparable:
         batches = trainer.noting_unreadable(part)
@@ -122,7 +163,38 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     return figures
 
 
-def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row], stages: list[Row]) -> ReportData:
+def _figures_of(form: Row) -> Row:
+    kept = {key: form[key] for key in ("params", "macs", "top1", "top1_part") if key in form}
+    return kept | {"images_per_s": form["speeds"][-1]["images_per_s"]}
+
+
+def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningData | None]:
+    """The forms of a pruned student side by side, dense first, and what the report shows of them; or nothing."""
+    run, device = trainer.run, trainer.world.device
+    before = before_pruning(run.student, student, run.config) if prunes(run.config.prune) else None
+    if before is None:
+        return [], None
+    loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
+    part, name = (loaders.test, "test") if loaders.test is not None else (loaders.val, "val")
+    if part is None:
+        return [], None
+    batches = partial(trainer.noting_unreadable, part)
+    material = Material(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
+    forms = forms_of(run.student, before.network.to(device))
+    untrained = [DENSE] if before.note else []
+    rows = measure_forms(forms, material, BATCH_SIZES, SECONDS_TIMED, untrained)
+    pruning = pruning_report(run.student, material, rows)
+    loaders.close()
+    return rows, pruning
+
+
+def report_data(
+    trainer: Trainer,
+    folder: RunFolder,
+    rows: list[Row],
+    stages: list[Row],
+    pruning: PruningData | None = None,
+) -> ReportData:
     """Everything that the report shows."""
     run, config = trainer.run, trainer.config
     where = config.dataset or Path(config.data_dir or "").name
@@ -139,6 +211,7 @@ def report_data(trainer: Trainer, folder: RunFolder, rows: list[Row], stages: li
         config_yaml=config_to_yaml(replace(config, resume=False)),
         marks=[(float(stage.first_epoch), stage.words) for stage in run.schedule.stages[1:]],
         stages=stages,
+        pruning=pruning,
         **geometry,
     )
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jsonargparse
 
 from isometry.config import ALIASES, RunConfig, canonical
-from isometry.configfile import read_yaml
+from isometry.configfile import read_yaml, spelled
 from isometry.errors import UserError
 
 Config = TypeVar("Config")
@@ -44,7 +44,7 @@ def parse(kind: type[Config], arguments: list[str]) -> Config:
     base = _read_recipe(kind, parser, recipe) if recipe else parser.get_defaults()
     try:
         parsed = parser.parse_args(list(_translate(kind, words)), namespace=base)
-        return _build(kind, parsed)
+        return _with_folders(_build(kind, parsed))
     except jsonargparse.ArgumentError as error:
         raise UserError(_one_line(kind, str(error))) from error
 
@@ -60,11 +60,11 @@ def with_overrides(config: RunConfig, overrides: dict[str, Any], where: str) -> 
     Raises:
         UserError: an unknown key or a value of another type; ``where`` says whose.
     """
-    values = {canonical(str(key)): value for key, value in overrides.items()}
+    values = spelled(overrides)
     _check_keys(RunConfig, values, where)
     parser = _parser(RunConfig)
     try:
-        return _build(RunConfig, parser.parse_object({**dataclasses.asdict(config), **values}))
+        return _with_folders(_build(RunConfig, parser.parse_object({**dataclasses.asdict(config), **values})))
     except jsonargparse.ArgumentError as error:
         raise UserError(f"{where}: {_one_line(RunConfig, str(error))}") from error
 
@@ -90,6 +90,22 @@ def _build(kind: type[Config], parsed: jsonargparse.Namespace) -> Config:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             values[name] = hint(**values[name])
     return kind(**values)
+
+
+def _with_folders(config: Config) -> Config:
+    """A model that is the path of a run's folder, or of its ``student/``, under timm's name for it."""
+    if not isinstance(config, RunConfig):
+        return config
+    config.model, config.teacher = _folder_name(config.model), _folder_name(config.teacher)
+    return config
+
+
+def _folder_name(name: str) -> str:
+    # Not any folder: one may be called as a model is.
+    for path in (Path(name) / "student", Path(name)):
+        if name and (path / "config.json").is_file():
+            return f"local-dir:{path}"
+    return name
 
 
 def _split_equals(arguments: list[str]) -> list[str]:
@@ -144,7 +160,8 @@ def _translate(kind: type, words: list[str]) -> Iterator[str]:
             at += 1
         head = name.partition(".")[0]
         if head not in hints:
-            options = [field.replace("_", "-") for field in hints]
+            aliases = [alias for alias, meant in ALIASES.items() if meant.partition(".")[0] in hints]
+            options = [field.replace("_", "-") for field in [*hints, *aliases]]
             near = get_close_matches(head.replace("_", "-"), options, n=2)
             hint = (
                 f"; did you mean {' or '.join('--' + n for n in near)}?"
@@ -152,14 +169,16 @@ def _translate(kind: type, words: list[str]) -> Iterator[str]:
                 else "; --help lists them all"
             )
             raise UserError(f"{word}: no such option{hint}")
-        if dataclasses.is_dataclass(hints[head]):
+        hint = hints[head]
+        if dataclasses.is_dataclass(hint):
             name = name.replace("-", "_")
-            parts = [f"{head}.{field}" for field in typing.get_type_hints(hints[head])]
+            parts = {f"{head}.{field}": part for field, part in typing.get_type_hints(hint).items()}
             if name not in parts:
                 options = [f"--{part}".replace("_", "-") for part in parts]
                 near = get_close_matches(word, options, n=2) or options
                 raise UserError(f"{word}: no such option; there is {', '.join(near)}")
-        yield from _spell(name, hints[head], values, word)
+            hint = parts[name]
+        yield from _spell(name, hint, values, word)
 
 
 def _spell(name: str, hint: Any, values: list[str], word: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""What a model costs: parameters, multiply-accumulates, memory of a training step, images a second."""
+"""What a model costs: parameters, multiply-accumulates, images a second."""
 
+import random
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from isometry.objective import Objective
+ROUNDS, WARM_UP_ROUNDS = 5, 2
+"""Least number of rounds that are measured, and those before them."""
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -52,108 +54,56 @@ def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.dev
     return counter.get_total_flops() // 2
 
 
-@torch.no_grad()
 def images_per_second(
     model: nn.Module, input_size: tuple[int, int, int], batch_size: int = 64, seconds: float = 0.5
 ) -> float:
-    """Images a second in eval mode: median over batches, for about ``seconds``, after a warm-up batch."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    images = torch.zeros(batch_size, *input_size, device=device)
-    model(images)
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
-        _wait_for(device)
-        start = time.perf_counter()
-        model(images)
-        _wait_for(device)
-        times.append(time.perf_counter() - start)
-    model.train(was_training)
+    """Images a second in eval mode: median over batches of zeros, for about ``seconds``, after a warm-up."""
+    images = torch.zeros(batch_size, *input_size, device=next(model.parameters()).device)
+    times = taking_turns({"": model}, [images], seconds)[""]
     return batch_size / statistics.median(times)
+
+
+@torch.no_grad()
+def taking_turns(
+    models: Mapping[str, nn.Module], batches: Sequence[Tensor], seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of every forward pass of models that take turns, in eval mode, for about ``seconds`` each.
+
+    A round gives one batch to every model, the next batch to the next round, and over again: what else the machine
+    does meets all models alike, and they can be compared with each other. The order within a round is drawn, so that
+    no model always follows the same other one; the first rounds warm up and don't count.
+
+    Args:
+        models: by name.
+        batches: (B, C, H, W) each, on the models' device.
+        seconds: at least :data:`ROUNDS` rounds are measured, however long they take.
+    """
+    training = {name: model.training for name, model in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    turns, spent, rounds = random.Random(0), 0.0, -WARM_UP_ROUNDS
+    for model in models.values():
+        model.eval()
+    while spent < seconds * len(models) or rounds < ROUNDS:
+        batch = batches[rounds % len(batches)]
+        for name in turns.sample(list(models), len(models)):
+            taken = _seconds_of(models[name], batch)
+            if rounds >= 0:
+                times[name].append(taken)
+                spent += taken
+        rounds += 1
+    for name, model in models.items():
+        model.train(training[name])
+    return times
+
+
+def _seconds_of(model: nn.Module, batch: Tensor) -> float:
+    _wait_for(batch.device)
+    start = time.perf_counter()
+    model(batch)
+    _wait_for(batch.device)
+    return time.perf_counter() - start
 
 
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-@dataclass(frozen=True)
-class StepMemory:
-    """Bytes that one training step holds at its peak, by what they are for."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    moving_average: int
-    teacher: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return (
-            self.weights
-            + self.gradients
-            + self.optimizer
-            + self.moving_average
-            + self.teacher
-            + self.activations
-        )
-
-
-def step_memory(
-    objective: Objective,
-    input_size: tuple[int, int, int],
-    batch_size: int,
-    *,
-    moments: float,
-    moving_average: bool,
-    amp_dtype: torch.dtype | None = None,
-    probe: int = 2,
-) -> StepMemory:
-    """Memory of a training step, from what autograd really keeps for ``probe`` images, scaled to the batch.
-
-    Gradients count in full, though they come as activations go; workspaces of single operations don't:
-    within a third of the allocator's peak at 16 images and more (tests/test_profile.py measures it).
-
-    Args:
-        objective: student, teacher and terms.
-        input_size: (C, H, W) of an image.
-        batch_size: images a step.
-        moments: numbers that the optimizer keeps a parameter (AdamW: 2).
-        moving_average: whether an EMA is kept.
-        amp_dtype: mixed precision's type, or None without it.
-        probe: images to try.
-    """
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    device = next(objective.student.parameters()).device
-    owned = {p.untyped_storage().data_ptr() for p in objective.parameters()}
-    images = torch.zeros(probe, *input_size, device=device)
-    labels = torch.zeros(probe, dtype=torch.long, device=device)
-    was_training = objective.training
-    objective.train()
-    buffers = {name: value.clone() for name, value in objective.student.named_buffers()}
-    autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        objective(images, labels)
-    for name, value in objective.student.named_buffers():
-        value.copy_(buffers[name])
-    objective.train(was_training)
-    activations = sum(size for pointer, size in kept.items() if pointer not in owned) * batch_size // probe
-    weights = sum(p.numel() * p.element_size() for p in objective.student.parameters())
-    teacher = objective.teacher
-    return StepMemory(
-        weights=weights,
-        gradients=weights,
-        optimizer=round(moments * weights),
-        moving_average=weights if moving_average else 0,
-        teacher=sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher is not None else 0,
-        activations=activations,
-    )

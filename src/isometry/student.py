@@ -16,17 +16,22 @@ from isometry.grow.schedule import Schedule, Stage, make_schedule, one_stage, wa
 from isometry.grow.surgery import Surgery, plan_surgery
 from isometry.losses import find_loss
 from isometry.models import ModelSpec, build_model, image_spec
-from isometry.objective import Objective, parse_terms
+from isometry.objective import Objective
 from isometry.profile import macs, parameter_count
+from isometry.prune.network import check_prunable
+from isometry.prune.plan import pruned, prunes
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.taps import block_count, choose_blocks, in_smaller
+from isometry.terms import parse_terms
 from isometry.weights import WeightSource
 
 
 def student_spec(config: RunConfig) -> ModelSpec:
     """The spec of the model that trains, at full size."""
     from_folder = config.model.startswith(("local-dir:", "hf-hub:"))
-    weights = config.initial_checkpoint or ("pretrained" if config.pretrained or from_folder else "none")
+    # What is to be pruned was trained before.
+    trained = config.pretrained or from_folder or (prunes(config.prune) and not config.prune.from_scratch)
+    weights = config.initial_checkpoint or ("pretrained" if trained else "none")
     return ModelSpec(
         config.model,
         config.model_kwargs,
@@ -47,7 +52,19 @@ def build_student(config: RunConfig, stage: Stage | None = None) -> tuple[nn.Mod
     spec = student_spec(config)
     if stage is not None:
         spec = replace(spec, kwargs=spec.kwargs | stage.arguments)
-    return build_model(spec, flag="--model")
+    network, source = build_model(spec, flag="--model")
+    return pruned(network, config), source
+
+
+def check_architecture(config: RunConfig) -> None:
+    """Refuses a model that can't be pruned, if it is to be, before its weights are fetched.
+
+    Raises:
+        UserError: as :func:`isometry.prune.network.check_prunable`.
+    """
+    if prunes(config.prune):
+        network, _ = build_model(replace(student_spec(config), weights="none"), flag="--model")
+        check_prunable(network, config.model, config.prune.group)
 
 
 def plan_stages(config: RunConfig) -> Schedule:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -35,26 +34,6 @@ def test_torch_image_folder_without_a_validation_folder(tmp_path: Path):
     write_classes(tmp_path / "train", {"cat": 2, "dog": 2})
     with pytest.raises(UserError, match=r"--val-split validation: --data-dir .* has no such folder"):
         find_sources(folder_config(tmp_path, dataset="torch/image_folder"))
-
-
-def write_cifar10(root: Path, per_file: int = 4) -> None:
-    """Files in CIFAR-10's own form, with few images; torchvision's checksums are the caller's to relax."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir()
-    pixels = np.random.RandomState(0).randint(0, 256, (per_file, 3072), dtype=np.uint8)
-    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(per_file))}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{n}" for n in range(10)]}))
-
-
-def test_torch_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_cifar10(tmp_path)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    config = folder_config(tmp_path, dataset="torch/cifar10")
-    sources = find_sources(config)
-    assert (len(sources.train), len(sources.val), sources.num_classes) == (20, 4, 10)
-    (batch,) = make_loaders(sources, config, RGB16, seed=1).val
-    assert batch.targets.tolist() == [0, 1, 2, 3]
 
 
 def test_torch_dataset_that_is_not_there(tmp_path: Path):

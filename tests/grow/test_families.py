@@ -8,6 +8,7 @@ from torch import nn
 
 from isometry.errors import UserError
 from isometry.grow.families import Size, family_of, silent_parameters
+from isometry.models import ModelSpec, build_model
 
 SIZES = {
     "vit": Size((6,), (24,)),
@@ -143,3 +144,14 @@ def test_blocks_that_nothing_is_known_to_silence_are_refused():
 
 def test_sizes_are_said_as_options_have_them():
     assert str(Size((2, 2, 6, 2), (96,))) == "depth 2-2-6-2, width 96"
+
+
+def test_a_cifar_resnet_grows_in_depth_only():
+    """Its shortcuts add channels of zeros, where `duplicate` would have to add copies."""
+    model, _ = build_model(ModelSpec("cifar_resnet20"))
+    family = family_of(model, "cifar_resnet20")
+    assert family.blocks(model) == ["layer1", "layer2", "layer3"]
+    assert family.size(model) == Size((3, 3, 3), (16, 32, 64))
+    assert family.arguments(model, Size((1, 2, 3), (16, 32, 64))) == {"layers": (1, 2, 3)}
+    with pytest.raises(UserError, match=r"--grow\.width: the shortcuts of CifarResNet have no weights"):
+        family.arguments(model, Size((3, 3, 3), (16, 16, 32)))

@@ -5,15 +5,24 @@ import torch
 
 from isometry.errors import UserError
 from isometry.losses import Loss, available, build_loss
-from isometry.losses.base import LOGIT_INPUTS, TOKEN_INPUTS
+from isometry.losses.base import GATE_INPUTS, LOGIT_INPUTS, TOKEN_INPUTS
 
-B, N, K, CS, CT = 4, 6, 5, 8, 12
+B, N, K, CS, CT, G = 4, 6, 5, 8, 12, 7
+SHAPES = {
+    "student_tokens": (B, N, CS),
+    "teacher_tokens": (B, N, CT),
+    "cross_entropy": (B,),
+    "saliencies": (B, G),
+    "pooled_features": (B, CS),
+}
+LEARNING = ("student_logits", "student_distilled_logits", "student_tokens", "saliencies")
+"""Inputs that a loss is there to change."""
 NAMES = sorted(available())
 
 
 def built(name: str) -> Loss:
     torch.manual_seed(0)
-    return build_loss(
+    loss = build_loss(
         name,
         {},
         reduction="mean",
@@ -21,30 +30,37 @@ def built(name: str) -> Loss:
         student_width=CS,
         teacher_width=CT,
     )
+    if name == "sparsity":
+        # As an epoch has left it: before the first one's end it asks nothing of anybody.
+        loss.limit.fill_(2)
+    return loss
 
 
 def inputs_of(loss: Loss, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = {"student_tokens": (B, N, CS), "teacher_tokens": (B, N, CT)}
     made = []
     for name in loss.inputs:
         if name == "labels":
             made.append(torch.randint(K, (B,), generator=generator))
             continue
-        tensor = torch.randn(shapes.get(name, (B, K)), generator=generator).to(dtype)
-        made.append(tensor.requires_grad_(name.startswith("student")))
+        tensor = torch.randn(SHAPES.get(name, (B, K)), generator=generator)
+        if name in ("cross_entropy", "saliencies"):
+            tensor = tensor.abs()
+        made.append(tensor.to(dtype).requires_grad_(name in LEARNING))
     return made
 
 
 def test_the_losses_of_the_package_are_found_by_their_files_names():
-    assert {"ce", "embedding", "hard", "inter", "intra", "random", "soft", "whole"} <= set(NAMES)
+    on_outputs = {"ce", "embedding", "hard", "inter", "intra", "random", "soft", "whole"}
+    assert on_outputs | {"similarity", "sparsity"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_names_inputs_that_exist(name):
     loss = available()[name]
     assert loss.inputs
-    assert set(loss.inputs) <= {*LOGIT_INPUTS, *TOKEN_INPUTS}
+    assert set(loss.inputs) <= {*LOGIT_INPUTS, *TOKEN_INPUTS, *GATE_INPUTS}
+    assert set(loss.inputs) & set(LEARNING), "it can teach the student something"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +80,7 @@ def test_the_gradient_reaches_the_student_and_is_finite(name):
     given = inputs_of(loss)
     loss(*given).backward()
     for input_name, tensor in zip(loss.inputs, given, strict=True):
-        if input_name.startswith("student"):
+        if input_name in LEARNING:
             assert torch.isfinite(tensor.grad).all()
             assert tensor.grad.abs().sum() > 0
 

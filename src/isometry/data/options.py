@@ -3,7 +3,7 @@
 from isometry.config import DataConfig
 from isometry.errors import UserError
 
-CROP_MODES = ("rrc", "rkrc", "rkrr")
+CROP_MODES = ("rrc", "rkrc", "rkrr", "pad")
 ERASING_MODES = ("const", "rand", "pixel")
 MIXUP_MODES = ("batch", "pair", "elem")
 INTERPOLATIONS = ("random", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")

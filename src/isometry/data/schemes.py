@@ -12,6 +12,7 @@ from timm.data import create_dataset
 
 from isometry.config import DataConfig
 from isometry.data.folders import (
+    TEST_NAMES,
     TRAIN_NAMES,
     VAL_NAMES,
     TimmImages,
@@ -31,6 +32,8 @@ LIBRARIES = {
     "wds": "webdataset",
 }
 TORCH_FOLDERS = ("image_folder", "folder")
+TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+"""torchvision's data sets of exactly two parts: timm takes the test part for every name but the training part's."""
 
 
 class TorchvisionImages:
@@ -96,6 +99,10 @@ def _open_images(
     if scheme == "hfds":
         dataset = _create(config, option, split, class_map=read_class_map(config))
         return TimmImages(dataset.reader)
+    if name.lower() in TRAIN_AND_TEST and split not in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES):
+        raise UserError(
+            f"{option} {split}: {config.dataset} has no such part; give train, or validation for its test part"
+        )
     if name not in TORCH_FOLDERS:
         return TorchvisionImages(_create(config, option, split))
     # timm would silently take the whole root where the split has no folder
@@ -142,10 +149,11 @@ def _open_stream(
 def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:
     root = str(Path(config.data_dir).expanduser()) if config.data_dir else None
     kwargs = {"root": root, "download": config.dataset_download, **kwargs}
+    where = f" in {config.data_dir}" if config.data_dir else ""
     try:
         return create_dataset(config.dataset, split=split, **kwargs)
     except Exception as error:  # each scheme's library has errors of its own, with no common ancestor
         raise UserError(
-            f"--dataset {config.dataset} with {option} {split} cannot be opened ({first_line(error)}): "
+            f"--dataset {config.dataset} with {option} {split} cannot be opened{where} ({first_line(error)}): "
             "check the name, the split and --data-dir, or let it download with --dataset-download"
         ) from error

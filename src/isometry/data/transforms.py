@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, posterize
+from timm.data.transforms import str_to_interp_mode
+from torchvision import transforms
 
 from isometry.config import DataConfig
 from isometry.data.spec import ImageSpec
@@ -15,6 +17,8 @@ from isometry.errors import UserError
 
 Transform = Callable[[Image.Image], torch.Tensor]
 """Decoded image of the spec's mode -> uint8 tensor (C, H, W)."""
+PAD = "pad"
+"""The crop of He et al. 2016, section 4.2, which timm does not have."""
 
 
 def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
@@ -28,7 +32,7 @@ def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
             spec.input_size,
             is_training=True,
             no_aug=config.no_aug,
-            train_crop_mode=config.train_crop_mode,
+            train_crop_mode=None if config.train_crop_mode == PAD else config.train_crop_mode,
             scale=tuple(config.scale),
             ratio=tuple(config.ratio),
             hflip=config.hflip,
@@ -44,6 +48,8 @@ def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
         if config.aa is None:
             raise
         raise UserError(f"--aa {config.aa} is no policy of timm's: try rand-m9-mstd0.5-inc1") from error
+    if config.train_crop_mode == PAD and not config.no_aug:
+        transform.transforms[:1] = _padded_crop(spec)
     for op in _augment_ops(transform):
         if op.aug_fn is posterize:
             op.aug_fn = _posterize
@@ -69,6 +75,15 @@ def image_mode(spec: ImageSpec) -> str:
     if channels not in (1, 3):
         raise UserError(f"the model takes images of {channels} channels: image files give 1 or 3")
     return "L" if channels == 1 else "RGB"
+
+
+def _padded_crop(spec: ImageSpec) -> list[Any]:
+    """In place of timm's random resized crop: a crop of the image's own size with 4 of 32 pixels to spare around it."""
+    _, height, width = spec.input_size
+    return [
+        transforms.Resize((height, width), str_to_interp_mode(spec.interpolation)),
+        transforms.RandomCrop((height, width), padding=(width // 8, height // 8)),
+    ]
 
 
 def _augment_ops(transform: Any) -> Iterator[AugmentOp]:

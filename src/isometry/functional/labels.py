@@ -50,10 +50,16 @@ def _check_same_classes(student_BK: Tensor, teacher_BK: Tensor) -> None:
 
 
 def cross_entropy(student_BK: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy to given labels, averaged over the batch, in float32.
+    """Cross-entropy to given labels, averaged over the batch; arguments as in :func:`cross_entropy_each`."""
+    return F.cross_entropy(student_BK.float(), labels if labels.ndim == 1 else labels.float())
+
+
+def cross_entropy_each(student_BK: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image to given labels (B,), nats, in float32.
 
     Args:
         student_BK: logits (B, K).
         labels: class indices (B,), or class probabilities (B, K) as mixup makes them.
     """
-    return F.cross_entropy(student_BK.float(), labels if labels.ndim == 1 else labels.float())
+    targets = labels if labels.ndim == 1 else labels.float()
+    return F.cross_entropy(student_BK.float(), targets, reduction="none")

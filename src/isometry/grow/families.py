@@ -146,12 +146,13 @@ def _halves(model: Any) -> list[tuple[int, ...]]:
     return [tuple(w // by for w in width) for by in (4, 2) if not any(w % by for w in width)]
 
 
-def _resnet_stages(model: Any) -> list[Any]:
-    return [model.layer1, model.layer2, model.layer3, model.layer4]
+def _resnet_blocks(model: Any) -> list[str]:
+    # The first is the stem. Networks for small images have three stages.
+    return [info["module"] for info in model.feature_info[1:]]
 
 
 def _resnet_size(model: Any) -> Size:
-    stages = _resnet_stages(model)
+    stages = [model.get_submodule(name) for name in _resnet_blocks(model)]
     channels = (info["num_chs"] for info in model.feature_info[1:])
     return Size(
         tuple(map(len, stages)),
@@ -164,6 +165,12 @@ def _resnet_arguments(model: Any, size: Size) -> dict[str, Any]:
     arguments: dict[str, Any] = {} if size.depth == own.depth else {"layers": size.depth}
     if size.width == own.width:
         return arguments
+    shortcuts = [model.get_submodule(name)[0].downsample for name in _resnet_blocks(model)]
+    if any(shortcut is not None and not list(shortcut.parameters()) for shortcut in shortcuts):
+        raise UserError(
+            f"--grow.width: the shortcuts of {type(model).__name__} have no weights that could widen, so it grows in "
+            "depth only; leave the width out"
+        )
     if size.width[0] != own.width[0] and model.layer1[0].downsample is None:
         raise UserError(
             f"--grow.width {spelled(size.width)}: the first stage has no projection on its shortcut, so its width "
@@ -198,7 +205,7 @@ FAMILIES: dict[type[nn.Module], Family] = {
     SwinTransformerV2: SWIN,
     ResNet: Family(
         "ResNet",
-        lambda model: ["layer1", "layer2", "layer3", "layer4"],
+        _resnet_blocks,
         _resnet_size,
         _resnet_arguments,
         _no_widths,

@@ -7,7 +7,9 @@ from isometry.losses.hard import HardLabel
 from isometry.losses.inter import InterImage
 from isometry.losses.intra import IntraImage
 from isometry.losses.random import RandomPatches
+from isometry.losses.similarity import Similarity
 from isometry.losses.soft import SoftLabel
+from isometry.losses.sparsity import Sparsity
 from isometry.losses.whole import WholeBatch
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "IntraImage",
     "Loss",
     "RandomPatches",
+    "Similarity",
     "SoftLabel",
+    "Sparsity",
     "WholeBatch",
     "available",
     "build_loss",

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from isometry.errors import UserError
 
 Reduction = Literal["mean", "paper"]
 
-LOGIT_INPUTS = ("student_logits", "student_distilled_logits", "teacher_logits", "labels")
+LOGIT_INPUTS = ("student_logits", "student_distilled_logits", "teacher_logits", "labels", "cross_entropy")
 TOKEN_INPUTS = ("student_tokens", "teacher_tokens")
+GATE_INPUTS = ("saliencies", "pooled_features")
 
 
 class Loss(nn.Module):
@@ -29,11 +32,15 @@ class Loss(nn.Module):
     ``student_distilled_logits``  (B, K), those of the distillation head, or ``student_logits`` without one
     ``teacher_logits``          (B, K)
     ``labels``                  (B,) class indices or (B, K) probabilities
+    ``cross_entropy``           (B,) of the student's logits to the labels, nats, without gradient
+    ``saliencies``              (B, G) of one gated layer of the student
+    ``pooled_features``         (B, C), the input of the same layer, averaged over pixels
     ==========================  ====================================================================
 
     A loss on tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
-    or sums (``"paper"``) over blocks. ``forward`` returns a scalar. The constructor gets the recipe's options for
-    the term and, if it names them, ``reduction``, ``generator``, ``student_width`` and ``teacher_width``.
+    or sums (``"paper"``) over blocks. A loss on gates is built once, called once a gated layer, and summed.
+    ``forward`` returns a scalar. The constructor gets the recipe's options for the term and, if it names them,
+    ``reduction``, ``generator``, ``student_width`` and ``teacher_width``.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
@@ -42,6 +49,17 @@ class Loss(nn.Module):
     def takes_tokens(cls) -> bool:
         """Whether the loss is built and called once a block."""
         return any(name in TOKEN_INPUTS for name in cls.inputs)
+
+    @classmethod
+    def takes_gates(cls) -> bool:
+        """Whether the loss is called once a gated layer."""
+        return any(name in GATE_INPUTS for name in cls.inputs)
+
+
+def all_processes() -> ProcessGroup | None:
+    """The group of all processes that the batch is spread over; None in a process alone."""
+    spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return dist.group.WORLD if spread else None
 
 
 def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:

@@ -1,10 +1,9 @@
 """The whole patch-level manifold, exactly (arXiv:2107.01378v1, eq. 8)."""
 
-import torch.distributed as dist
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction, check_same_tokens
+from isometry.losses.base import Loss, Reduction, all_processes, check_same_tokens
 
 
 class WholeBatch(Loss):
@@ -26,14 +25,9 @@ class WholeBatch(Loss):
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
-        spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        gap = gram_gap(
-            student_BNC.flatten(0, 1),
-            teacher_BNC.flatten(0, 1),
-            form="channels" if spread else "auto",
-            group=dist.group.WORLD if spread else None,
-        )
+        group = all_processes()
+        gap = gram_gap(student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1), group=group)
         if self.reduction == "paper":
             return gap
-        tokens = student_BNC.shape[0] * student_BNC.shape[1] * (dist.get_world_size() if spread else 1)
+        tokens = student_BNC.shape[0] * student_BNC.shape[1] * (1 if group is None else group.size())
         return gap / tokens**2

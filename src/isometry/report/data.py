@@ -1,6 +1,6 @@
 """What a report is made of: plain, frozen records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ Row = Mapping[str, Any]
 """One row of a table or of metrics.jsonl. The keys that are read are named where rows are taken."""
 
 Matrix = NDArray[np.floating[Any]]
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,73 @@ class RelationMaps:
             shape = getattr(self, name).shape
             if len(shape) != 2 or shape[0] != shape[1]:
                 raise ValueError(f"{self.block}: the relation map {name!r} has shape {shape}, not (N, N)")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and what it took: ``pixels`` uint8 (H, W, C), C = 1 or 3; ``loss`` in nats; ``macs``."""
+
+    pixels: Picture
+    loss: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images that are alike in how hard they are: ``shares`` of each layer's channels that they kept on average, in
+    [0, 1], their mean ``macs``, and a few ``examples``."""
+
+    shares: Sequence[float]
+    macs: float
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """Cosine relation maps over the same N images at one gated layer, each (N, N): by saliencies and by features.
+
+    Raises:
+        ValueError: a map is not square, or the two differ in size.
+    """
+
+    layer: str
+    saliencies: Matrix
+    features: Matrix
+    gap: float
+    """Mean over all entries of (saliencies − features)²."""
+
+    def __post_init__(self) -> None:
+        shapes = {self.saliencies.shape, self.features.shape, self.features.shape[::-1]}
+        if len(shapes) > 1 or self.features.ndim != 2:
+            raise ValueError(f"{self.layer}: the relation maps have shapes {sorted(shapes)}, not one (N, N)")
+
+
+@dataclass(frozen=True)
+class PruningData:
+    """A pruned network's forms side by side; of one with gates also which channels its images used.
+
+    Raises:
+        ValueError: a group has shares of other layers than there are.
+    """
+
+    forms: list[dict[str, Any]]
+    """A row a form, dense first: "form", "params", "top1" (percent) and "top1_part", "macs" (mean over images), also
+    "macs_std", "macs_low" and "macs_high" (5th and 95th percentile) where images differ, "speeds", a row a batch size:
+    "batch_size", "ms" (a batch), "images_per_s", "ratio" (how many times as fast as dense)."""
+    conditions: str = ""
+    """What the times depend on: threads, device, versions."""
+    layers: list[str] = field(default_factory=list)
+    """The gated convolutions, from the input on."""
+    easy: ImageGroup | None = None
+    """The quarter of the images with the lowest loss."""
+    hard: ImageGroup | None = None
+    """The quarter with the highest."""
+    maps: list[SaliencyMaps] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for group in (self.easy, self.hard):
+            if group is not None and len(group.shares) != len(self.layers):
+                raise ValueError(f"shares of {len(group.shares)} layers, but there are {len(self.layers)}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +145,8 @@ class ReportData:
     when it began), "epochs" (how many it has), "params", "macs", "seconds" (measured), "full_seconds" (what as
     many epochs take at full size, from the measured epochs of the last stage), "before" and "after" (validation
     score around the growth into it, or None), "score" (what they are: "top-1" in percent, or "loss")."""
+    pruning: PruningData | None = None
+    """Of a run that pruned."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))

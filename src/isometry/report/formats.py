@@ -74,7 +74,8 @@ def duration(seconds: float | None) -> str:
 
 def number(value: float | None) -> str:
     """Any other figure, to three digits: 0.08341 -> "0.0834"."""
-    return f"{value:.3g}".replace("-", MINUS) if is_number(value) else MISSING
+    # Adding 0 takes the sign off -0.0.
+    return f"{value + 0.0:.3g}".replace("-", MINUS) if is_number(value) else MISSING
 
 
 def times(value: float | None) -> str:

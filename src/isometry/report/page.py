@@ -6,16 +6,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from isometry.report import formats
-from isometry.report.data import Matrix, RelationMaps, ReportData, Row
+from isometry.report.data import RelationMaps, ReportData, Row
 from isometry.report.growth import growth_grid, growth_sentence
 from isometry.report.headline import by_role, change, gap_sentence, headline, key_figures
 from isometry.report.panels import Panel, epoch_range, never_finite, panels
-from isometry.report.pictures import curve_svg, map_png, matrix_svg, scale_png, stages_svg
+from isometry.report.pictures import colour_range, curve_svg, map_png, matrix_svg, scale_png, stages_svg
+from isometry.report.pruning import pruning_section
 from isometry.report.saving import write_whole
 from isometry.report.tables import Grid, models_grid
 
@@ -80,6 +80,7 @@ def render_report(data: ReportData) -> str:
         charts=_charts(data),
         never_finite=never_finite(data.epochs),
         growth=_growth(data.stages) if data.stages else None,
+        pruning=pruning_section(data.pruning, WIDE, TALL) if data.pruning else None,
         maps=[_map_row(maps) for maps in data.relations],
         gap_sentence=gap_sentence(data.relations) if data.relations else "",
         matrices=_matrices(data),
@@ -122,7 +123,7 @@ def _growth(stages: Sequence[Row]) -> Growth:
 
 
 def _map_row(maps: RelationMaps) -> MapRow:
-    low, high = _colour_range([maps.teacher, maps.before, maps.after])
+    low, high = colour_range([maps.teacher, maps.before, maps.after])
     gap_after = f"gap {formats.number(maps.gap_after)}{change(maps.gap_before, maps.gap_after)}"
     drawn = [
         ("teacher", map_png(maps.teacher, low, high), ""),
@@ -130,13 +131,6 @@ def _map_row(maps: RelationMaps) -> MapRow:
         ("student after", map_png(maps.after, low, high), gap_after),
     ]
     return MapRow(maps.block, drawn, formats.number(low), formats.number(high))
-
-
-def _colour_range(maps: Sequence[Matrix]) -> tuple[float, float]:
-    # A few far-off entries must not flatten all others; the top is 1, which the diagonal always has.
-    entries = np.concatenate([matrix[np.isfinite(matrix)].ravel() for matrix in maps])
-    low = float(np.percentile(entries, 1)) if entries.size else 0.0
-    return min(np.floor(low * 10) / 10, 0.9), 1.0
 
 
 def _matrices(data: ReportData) -> list[tuple[str, Markup]]:

@@ -14,7 +14,10 @@ TITLES = {
     "train/loss": "Training loss, all terms",
     "loss": "Validation loss",
     "lr": "Learning rate",
+    "keep_rate": "Keep rate",
 }
+ALONE = ("lr", "keep_rate")
+"""Keys that are no split's."""
 LOG_RATIO = 20
 """Values of one panel that span more than this are drawn on a logarithmic axis."""
 
@@ -46,7 +49,7 @@ class Panel:
     def log(self) -> bool:
         """Whether the values span so much that a linear axis would hide the small ones."""
         finite = [value for line in self.series for value in line.values if math.isfinite(value)]
-        loss = not self.key.startswith("top") and self.key != "lr"
+        loss = not self.key.startswith("top") and self.key not in ALONE
         return loss and min(finite) > 0 and max(finite) / min(finite) > LOG_RATIO
 
     @property
@@ -68,7 +71,7 @@ class Panel:
 
 def panels(epochs: Sequence[Row]) -> list[Panel]:
     """All panels that have at least one finite value: accuracies first, then the whole training loss, its
-    terms by name in the order of the file, validation loss, learning rate."""
+    terms by name in the order of the file, validation loss, learning rate, keep rate."""
     keys = list(dict.fromkeys(key for row in epochs for key in row))
     groups: dict[str, list[str]] = {}
     for key in keys:
@@ -98,13 +101,13 @@ def epoch_range(epochs: Sequence[Row]) -> tuple[float, float]:
 def _group(key: str) -> str | None:
     split, _, metric = key.rpartition("/")
     if not split:
-        return key if key == "lr" else None
+        return key if key in ALONE else None
     # The terms of the training loss have scales of their own, so each has a panel of its own.
     return key if split == "train" and not metric.startswith("top") else metric
 
 
 def _order(group: str) -> int:
-    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6}
+    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
     return ranks.get(group, 2 if group.startswith("train/") else 5)
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from PIL import Image
 
 from isometry.report import formats
-from isometry.report.data import Matrix, Row
+from isometry.report.data import Matrix, Picture, Row
 from isometry.report.panels import Panel
 
 LARGEST_MAP = 224
@@ -141,6 +141,33 @@ def stages_svg(stages: Sequence[Row], width: int) -> str:
         return _inline_svg(figure, "Time of each stage, measured and at full size")
 
 
+def shares_svg(
+    layers: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]], size: tuple[int, int]
+) -> str:
+    """Shares in [0, 1] by layer as inline SVG, from the left on: a bar for each of the named groups, side by side."""
+    name = f"shares {size}"
+    below = 12 + 7 * max(map(len, layers))
+    with plain_style(name):
+        figure, axes = _axes((size[0], size[1] + below), left=46, right=4, top=8, bottom=below)
+        width = 0.8 / len(groups)
+        for place, (_, shares) in enumerate(groups):
+            lefts = np.arange(len(layers)) - 0.4 + place * width
+            axes.bar(lefts, 100 * np.asarray(shares), width=0.92 * width, align="edge", color=SERIES[place])
+        axes.set_xlim(-0.6, len(layers) - 0.4)
+        axes.set_ylim(0, 100)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        _name_ticks(axes.xaxis, layers, most=size[0] // 20)
+        axes.tick_params(axis="x", rotation=90)
+        names = " and ".join(group for group, _ in groups)
+        return _inline_svg(figure, f"Share of channels that {names} kept, by layer")
+
+
+def picture_png(pixels: Picture) -> str:
+    """A picture (H, W, C), C = 1 or 3, as the data URI of a PNG."""
+    return _png(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+
+
 def map_png(values: Matrix, low: float, high: float) -> str:
     """A map as the data URI of a PNG with one pixel an entry (see LARGEST_MAP); entries outside [low, high]
     take the nearest colour, entries that are not finite are grey."""
@@ -159,10 +186,22 @@ def scale_png() -> str:
     return _palette_png(np.arange(MAP_COLOURS, dtype=np.uint8)[None])
 
 
+def colour_range(maps: Sequence[Matrix]) -> tuple[float, float]:
+    """The lowest and highest value that the colours of relation maps side by side tell apart."""
+    # A few far-off entries must not flatten all others; the top is 1, which the diagonal always has.
+    entries = np.concatenate([matrix[np.isfinite(matrix)].ravel() for matrix in maps])
+    low = float(np.percentile(entries, 1)) if entries.size else 0.0
+    return min(np.floor(low * 10) / 10, 0.9), 1.0
+
+
 def _palette_png(indices: np.ndarray) -> str:
     colours = COLOUR_MAP(np.linspace(0, 1, MAP_COLOURS), bytes=True)[:, :3]
     image = Image.fromarray(indices)
     image.putpalette(colours.tobytes() + bytes(NOT_FINITE))
+    return _png(image)
+
+
+def _png(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -83,13 +83,13 @@ def _gain_of_each_seed(row: Row) -> str:
 
 def models_table(rows: Sequence[Row]) -> Table:
     """`models_grid` for the terminal."""
-    return _rich(models_grid(rows))
+    return rich_table(models_grid(rows))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
     """`comparison_grid` for the terminal, which has no room for its last column, each seed's gain."""
     header, cells = comparison_grid(rows)
-    return _rich(Grid(header[:-1], [line[:-1] for line in cells]))
+    return rich_table(Grid(header[:-1], [line[:-1] for line in cells]))
 
 
 def models_markdown(rows: Sequence[Row]) -> str:
@@ -102,7 +102,8 @@ def comparison_markdown(rows: Sequence[Row]) -> str:
     return _markdown(comparison_grid(rows))
 
 
-def _rich(grid: Grid) -> Table:
+def rich_table(grid: Grid) -> Table:
+    """Any grid for the terminal."""
     table = Table(header_style="bold")
     table.add_column(Text(grid.header[0]))
     for index, header in enumerate(grid.header[1:], 1):

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from isometry.assemble import Run, enter_stage
 from isometry.data import Batch, Preprocess, make_loaders
@@ -19,6 +19,7 @@ from isometry.errors import UserError
 from isometry.grow.schedule import Stage
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.evaluate import score_of, validate
+from isometry.training.gatekeeper import GateKeeper
 from isometry.training.growing import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
 from isometry.training.optim import at_stage, build_schedule
@@ -69,7 +70,8 @@ class Trainer:
         self._ema_start = begun if self.config.grow.ema == "restart" else 0
         if self.config.model_ema:
             self.objective.setup_ema(self.config.model_ema_decay, use_warmup=self.config.model_ema_warmup)
-        self.saves = Saves(run, self.folder, self.world, optimizer, self.scaler)
+        self.gates = GateKeeper(run, self.world)
+        self.saves = Saves(run, self.folder, self.world, optimizer, self.scaler, self.gates.statistics)
 
     @property
     def total_steps(self) -> int:
@@ -149,7 +151,7 @@ class Trainer:
         state = self.state
         self._seed("step", state.step)
         self.scheduler.step_update(state.step - self._schedule_start)
-        values: Tensor | None = None
+        results = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             input, target = self.preprocess(batch)
@@ -157,13 +159,14 @@ class Trainer:
                 with self.autocast():
                     result = self.objective(input, target)
                 self.scaler.scale(result["loss"] / len(batches)).backward()
-            terms = torch.stack([result[name].detach().float() for name in self.tally.names]) / len(batches)
-            values = terms if values is None else values + terms
-        assert values is not None
-        self.tally.add(state.step, values, [int(i) for batch in batches for i in batch.indices])
+            results.append(result)
+        rows = [torch.stack([found[name].detach().float() for name in self.tally.names]) for found in results]
+        terms = torch.stack(rows).div(len(batches)).sum(0)
+        self.tally.add(state.step, terms, [int(i) for batch in batches for i in batch.indices])
         # Without a device to wait for, look before the step is taken: what is saved is then still good.
         on_host = self.world.device.type == "cpu"
         asked = on_host and self.read_losses()
+        self.gates.see(results)
         self._update()
         state.step += 1
         state.batch += len(batches)
@@ -193,11 +196,10 @@ class Trainer:
         try:
             values, asked = self.tally.read(self.wish.signal_number is not None)
         except NotFiniteError as error:
-            blamed = (
-                ", ".join(f"losses.{name}" for name in error.terms if name != "loss") or "the sum of losses"
-            )
+            names = [f"losses.{name}" for name in error.terms if name != "loss"]
+            blamed = ", ".join(names) or "the sum of losses"
             kept = "the weights no longer are either, and the save before is kept"
-            if self._weights_are_finite():
+            if not self.world.any(not self._weights_are_finite()):
                 self.save()
                 kept = f"saved at step {self.state.step}"
             raise UserError(
@@ -234,12 +236,15 @@ class Trainer:
     def end_epoch(self) -> dict[str, Any]:
         """Evaluates, writes the epoch's row of metrics, keeps the best; returns the row."""
         state = self.state
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
-        row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "lr": lr}
+        row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
+        row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
         if self.run.schedule.grows:
             row["stage"] = self.run.stage.number + 1
         for name, total in zip(self.tally.names, self.tally.sums, strict=True):
             row[f"train/{name}"] = total / self.steps_an_epoch
+        if self.gates.layers:
+            row["keep_rate"] = self.gates.set_thresholds(state.epoch)
+            state.best = state.best_epoch = None  # epochs that kept more would win for ever
         state.scores = self.evaluate()
         row |= state.scores
         state.epoch, state.batch = state.epoch + 1, 0
@@ -272,6 +277,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes ``last/``."""
+        self.gates.statistics.settle()
         self.state.seconds, self.state.sums = time.monotonic() - self._started, self.tally.sums
         self.saves.save_last(self.state)
 
@@ -288,13 +294,7 @@ class Trainer:
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The epoch's batches, as many together as one optimizer step takes."""
-        group: list[Batch] = []
         epoch = self.loaders.train.epoch(self.state.epoch, start_batch=self.state.batch)
         batches = self.noting_unreadable(epoch)
-        for batch in batches:
-            group.append(batch)
-            if len(group) == self.config.grad_accum_steps:
-                yield group
-                group = []
-        if group:
+        while group := list(islice(batches, self.config.grad_accum_steps)):
             yield group

@@ -13,6 +13,7 @@ from isometry.assemble import Run
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.grow.schedule import Stage
+from isometry.prune.statistics import GateStatistics
 from isometry.training.checkpoint import (
     Tensors,
     has_checkpoint,
@@ -66,9 +67,11 @@ class Saves:
         world: World,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        statistics: GateStatistics,
     ) -> None:
         self.run, self.config, self.objective = run, run.config, run.objective
         self.folder, self.world, self.optimizer, self.scaler = folder, world, optimizer, scaler
+        self.statistics = statistics
 
     def save_last(self, state: LoopState) -> None:
         """Writes ``last/``: everything that the next step depends on."""
@@ -77,6 +80,7 @@ class Saves:
         moments, rest = split_optimizer_state(self.optimizer)
         kept = self.objective.get_checkpoint_state()
         parts = {"model": kept["state_dict"], "optimizer": moments, "terms": kept.get("task_state", {})}
+        parts["gates"] = self.statistics.state_dict()
         if self.objective.has_ema():
             parts["ema"] = self.objective.get_checkpoint_state(ema=True)["state_dict_ema"]
         told = {
@@ -136,6 +140,7 @@ class Saves:
             if self.objective.has_ema():
                 self.objective.load_checkpoint_state(saved.parts["ema"], ema=True)
             join_optimizer_state(self.optimizer, saved.parts.get("optimizer", {}), saved.told["optimizer"])
+            self.statistics.load_state_dict(saved.parts.get("gates", {}))
             self.scaler.load_state_dict(saved.told["scaler"])
             state = LoopState(**saved.told["loop"])
             if self.folder is not None:

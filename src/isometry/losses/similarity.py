@@ -1,0 +1,21 @@
+"""The manifold term of dynamic pruning (Tang et al., CVPR 2021): images that look alike use like channels."""
+
+from torch import Tensor
+
+from isometry.functional.gates import similarity_gap
+from isometry.losses.base import Loss, all_processes
+
+
+class Similarity(Loss):
+    """Distance of the relations between images by their saliencies from those by their features.
+
+    ``‖M(π) − M(pooled features)‖²_F / B²``, images as tokens, summed over the gated layers; under torch.distributed
+    the images are those of the global batch. Saliencies learn from it, features do not.
+
+    Shapes: saliencies (B, G), pooled features (B, C) -> scalar, at least 0.
+    """
+
+    inputs = ("saliencies", "pooled_features")
+
+    def forward(self, saliency_BG: Tensor, features_BC: Tensor) -> Tensor:
+        return similarity_gap(saliency_BG, features_BC, all_processes())

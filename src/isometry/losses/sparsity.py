@@ -1,0 +1,30 @@
+"""Complexity-aware sparsity of gates (Tang et al., CVPR 2021)."""
+
+import torch
+from torch import Tensor
+
+from isometry.functional.gates import adaptive_sparsity, adaptive_weight
+from isometry.losses.base import Loss
+
+
+class Sparsity(Loss):
+    """Pressure on the saliencies of images that are easy: ``mean_i(w_i · mean_c π_ic)``, summed over the gated layers.
+
+    w_i = ((T − CE_i) / T)^γ where CE_i < T, else 0. T, the buffer ``limit``, is half of the mean cross-entropy of the
+    epoch before, and is set at an epoch's end. It begins as 0: no pressure in the first epoch.
+
+    Shapes: saliencies (B, G), cross-entropy (B,), nats -> scalar, at least 0.
+    """
+
+    inputs = ("saliencies", "cross_entropy")
+    limit: Tensor
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        if gamma <= 0:
+            raise ValueError(f"gamma must be above 0, not {gamma}")
+        self.gamma = gamma
+        self.register_buffer("limit", torch.zeros(()))
+
+    def forward(self, saliency_BG: Tensor, cross_entropy_B: Tensor) -> Tensor:
+        return adaptive_sparsity(saliency_BG, adaptive_weight(cross_entropy_B, self.limit, self.gamma))

@@ -1,0 +1,52 @@
+"""The plain rival of gates: filters of small L1 norm cut out for good, the same ones for every image.
+
+Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from isometry.functional.gates import number_kept
+from isometry.prune.cutting import cut, inner_convs
+from isometry.prune.network import check_prunable
+
+
+def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
+    """Cuts, in place, the filters of smallest L1 norm Σ|w| out of the inner convolutions of residual blocks.
+
+    Each keeps the ⌈r·C⌉ largest of its C. Those that :func:`isometry.prune.cutting.inner_convs` leaves out stay whole,
+    the last convolution of each block among them, so that fewer MACs drop than 1 − r.
+
+    Args:
+        network: a timm model without gates.
+        name: as the person named it.
+        keep_rate: r, in (0, 1].
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: a network that :func:`isometry.prune.network.check_prunable` refuses.
+        ValueError: the keep rate is not in (0, 1].
+    """
+    check_prunable(network, name, group=1)
+    kept = {}
+    for layer, inner in inner_convs(network).items():
+        assert isinstance(inner.conv, nn.Conv2d)
+        kept[layer] = largest_filters(inner.conv.weight, keep_rate)
+    return cut(network, kept)
+
+
+def largest_filters(weight: Tensor, keep_rate: float) -> Tensor:
+    """The ⌈r·C⌉ filters of largest L1 norm, of equal ones the first: bool (C,).
+
+    Args:
+        weight: (C, ...), a filter a row.
+        keep_rate: r, in (0, 1].
+
+    Raises:
+        ValueError: the keep rate is not in (0, 1].
+    """
+    norms = weight.detach().abs().flatten(1).sum(1, dtype=torch.float64)
+    first = norms.argsort(descending=True, stable=True)[: number_kept(len(norms), keep_rate)]
+    return torch.zeros(len(norms), dtype=torch.bool, device=norms.device).scatter(0, first, True)

@@ -20,6 +20,7 @@ lint: .venv/ready
 bench: .venv/ready
 	@$(BIN)/python benchmarks/relations.py
 	@$(BIN)/python benchmarks/growth.py
+	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/pruning.py
 
 # Runs are kept.
 clean:

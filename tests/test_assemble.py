@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from isometry.assemble import LIMITS, assemble, build_student, label_names
-from isometry.config import RunConfig
+from isometry.config import PruneConfig, RunConfig
+from isometry.data import find_sources
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models import save_model
@@ -108,3 +109,36 @@ def test_nothing_is_printed(capsys):
     assemble(TAUGHT, ALONE)
     said = capsys.readouterr()
     assert said.out + said.err == ""
+
+
+PRUNED = PruneConfig(0.5, from_scratch=True)
+UNTRAINED = replace(CONFIG, model="cifar_resnet20", model_kwargs={}, img_size=16, prune=PRUNED)
+
+
+@pytest.mark.parametrize(
+    ("more", "losses"),
+    [
+        ({}, {"ce": 1.0, "sparsity": 5e-3, "similarity": 1.0}),
+        ({"method": "l1"}, {"ce": 1.0}),
+    ],
+)
+def test_gates_bring_their_terms_along(more, losses):
+    config = replace(UNTRAINED, prune=replace(UNTRAINED.prune, **more))
+    assert assemble(config, ALONE).config.losses == losses
+
+
+@pytest.mark.parametrize("losses", [{"ce": 1.0}, {"similarity": 1.0, "sparsity": 1.0}])
+def test_the_term_that_needs_labels_is_named(losses, monkeypatch):
+    def without_labels(config):
+        return replace(find_sources(config), labelled=False)
+
+    monkeypatch.setattr("isometry.assemble.find_sources", without_labels)
+    config = replace(UNTRAINED, losses=losses)
+    asking = list(losses)[-1]
+    told = f"^digits: the images have no labels, and losses.{asking} needs them; --losses.{asking} 0, or"
+    with pytest.raises(UserError, match=told):
+        assemble(config, ALONE)
+    # Without it there are gates, and no image is easy.
+    run = assemble(replace(config, losses={"similarity": 1.0}), ALONE)
+    assert run.objective.needs_cross_entropy
+    assert not run.objective.needs_labels

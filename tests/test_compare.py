@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
-from helpers import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run
+from helpers import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run, trainer_of
 from isometry.compare import summarise
 
 COMMON = {
@@ -227,6 +229,130 @@ def test_a_comparison_that_can_not_be_is_refused_in_one_line(recipe, tmp_path, c
     broken = recipe.with_name("broken.yaml")
     broken.write_text(yaml.safe_dump(content))
     ended = compared(broken, tmp_path / "out")
+    assert ended.code == 2
+    assert said in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+# --- variants that start from one network
+
+
+PRUNED = {"keep_rate": 0.5}
+
+
+@pytest.fixture(scope="module")
+def pruning_recipe(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pruning")
+    shared = {**COMMON, "img_size": 16, "batch_size": 450, "opt": "sgd", "lr": 0.01}
+    first = {"model": "cifar_resnet20", "model_kwargs": {"layers": [1, 1, 1], "channels": [4, 8, 8]}}
+    contents = {
+        "first": {**shared, **first, "losses": {"ce": 1}},
+        "second": {**shared, "model": "cifar_resnet20"},
+        "comparison": {
+            "base": "second.yaml",
+            "start_recipe": "first.yaml",
+            "teacher_recipe": "first.yaml",
+            "baseline": "dense",
+            "variants": {
+                "dense": {"losses": {"ce": 1}},
+                "cut, L1": {"losses": {"ce": 1}, "prune": {**PRUNED, "method": "l1"}},
+                "gates": {"losses": {"soft": 1, "sparsity": 0.01, "similarity": 1}, "keep_rate": 0.5},
+            },
+        },
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder / "comparison.yaml"
+
+
+@pytest.fixture(scope="module")
+def pruned(pruning_recipe, tmp_path_factory) -> tuple[Path, Ended]:
+    out = tmp_path_factory.mktemp("pruned") / "out"
+    ended = compared(pruning_recipe, out, "--seeds", "2")
+    assert (ended.code, ended.err) == (0, "")
+    return out, ended
+
+
+VARIANTS = ("dense", "cut, L1", "gates")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_variant_starts_from_the_network_of_its_seed(seed, pruned):
+    out, _ = pruned
+    start = out / "start" / f"seed-{seed}" / "student"
+    wanted = load_file(start / "model.safetensors")
+    for variant in VARIANTS:
+        trainer = trainer_of("--config", str(out / variant / f"seed-{seed}" / "config.yaml"))
+        assert (trainer.config.model, trainer.config.seed) == (f"local-dir:{start}", seed)
+        assert trainer.run.student_weights.words == f"file {start}/model.safetensors"
+        found = trainer.run.student.state_dict()
+        assert torch.equal(found["conv1.weight"], wanted["conv1.weight"])
+        assert torch.equal(found["fc.weight"], wanted["fc.weight"])
+        if variant == "dense":
+            assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def test_the_networks_that_variants_start_from_differ_by_seed(pruned):
+    out, _ = pruned
+    first, second = (
+        load_file(out / "start" / f"seed-{seed}" / "student" / "model.safetensors") for seed in (0, 1)
+    )
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_the_start_has_its_rows_beside_the_variants(pruned):
+    out, ended = pruned
+    rows = lines_of(out / "comparison.csv")
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        (name, seed) for name in ("start", *VARIANTS) for seed in ("0", "1")
+    ]
+    for row in rows:
+        summary = json.loads((out / row["variant"] / f"seed-{row['seed']}" / "summary.json").read_text())
+        assert float(row["top1"]) == summary[-1]["top1"]
+        assert (row["gain"] == "") is (row["variant"] == "dense")
+    told = json.loads((out / "comparison.json").read_text())
+    assert [row["name"] for row in told["rows"]] == ["start", *VARIANTS]
+    spent = {row["model"]: row["macs"] for row in told["models"]}
+    assert spent["start"] == spent["dense"] == spent["teacher"]
+    assert spent["cut, L1"] < spent["dense"]
+    assert spent["gates"] < spent["dense"]
+    # Networks of shapes that timm does not know, too.
+    assert (out / "geometry.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("start", *VARIANTS):
+        assert name in ended.out
+
+
+def test_starts_that_are_trained_are_not_trained_again(pruning_recipe, pruned):
+    out, _ = pruned
+    kept = sorted(out.rglob("checkpoint.json"))
+    assert len(kept) == 2 * (1 + 2 * 4)
+    before = [path.stat().st_mtime_ns for path in kept]
+    table = (out / "comparison.csv").read_text()
+    ended = compared(pruning_recipe, out, "--seeds", "2")
+    assert ended.code == 0, ended.err
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert (out / "comparison.csv").read_text() == table
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"variants": {"start": {}, "dense": {}}}, "a variant can't be called start; start_recipe is"),
+        ({"start_recipe": "nowhere.yaml"}, "nowhere.yaml: can't be read"),
+        ({"baseline": "start"}, "baseline start is none of the variants"),
+        (
+            {"variants": {"dense": {"kep_rate": 0.5}}},
+            "variants.dense: kep_rate: no such key; did you mean keep_rate",
+        ),
+    ],
+)
+def test_a_comparison_with_a_start_that_can_not_be_is_refused_in_one_line(
+    pruning_recipe, tmp_path, change, said
+):
+    broken = pruning_recipe.with_name("broken.yaml")
+    broken.write_text(yaml.safe_dump({**yaml.safe_load(pruning_recipe.read_text()), **change}))
+    ended = compared(broken, tmp_path / "out", "--seeds", "1")
     assert ended.code == 2
     assert said in ended.err
     assert len(ended.err.strip().splitlines()) == 1

@@ -1,6 +1,7 @@
 """What a run is: options, and names that mean the same."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import pytest
 
@@ -17,6 +18,7 @@ from isometry.config import ALIASES, FREE_ON_RESUME, RunConfig, canonical
         ("taps.student", "taps.student"),
         ("losses.my-loss", "losses.my-loss"),
         ("student-kwargs.depth", "model_kwargs.depth"),
+        ("keep-rate", "prune.keep_rate"),
     ],
 )
 def test_names_that_mean_the_same(given, meant):
@@ -26,6 +28,8 @@ def test_names_that_mean_the_same(given, meant):
 
 def test_every_alias_and_every_free_option_is_an_option():
     names = {field.name for field in fields(RunConfig)}
-    assert set(ALIASES.values()) <= names
+    groups = {name: kind for name, kind in get_type_hints(RunConfig).items() if is_dataclass(kind)}
+    inside = {f"{name}.{field.name}" for name, kind in groups.items() for field in fields(kind)}
+    assert set(ALIASES.values()) <= names | inside
     assert names >= FREE_ON_RESUME
     assert not set(ALIASES) & names

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from isometry.compare import CompareConfig
-from isometry.config import RunConfig, TapsConfig
+from isometry.config import PruneConfig, RunConfig, TapsConfig
 from isometry.configfile import config_to_yaml, read_saved
 from isometry.errors import UserError
 from isometry.helptext import field_words, help_text
@@ -190,3 +190,95 @@ def test_help_explains_every_option(kind):
             assert f"--{name.replace('_', '-')}" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "—" not in text
+
+
+# --- options in a group that have a name of their own
+
+
+@pytest.mark.parametrize(
+    ("words", "pruning"),
+    [
+        ("--keep-rate 0.6", {"keep_rate": 0.6}),
+        ("--keep_rate=0.6 --compact", {"keep_rate": 0.6, "compact": True}),
+        (
+            "--prune.keep-rate 0.6 --from-scratch --prune.group 8",
+            {"keep_rate": 0.6, "from_scratch": True, "group": 8},
+        ),
+        ("--keep-rate 0.6 --keep-rate 0.7", {"keep_rate": 0.7}),
+        ("--keep-rate 1 --compact false", {"keep_rate": 1.0}),
+        ("--keep-rate -1", {"keep_rate": -1.0}),
+    ],
+)
+def test_short_names_of_pruning(words, pruning):
+    assert run_config(words).prune == PruneConfig(**pruning)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "prune: {keep_rate: 0.6, method: l1}",
+        "keep_rate: 0.6\nprune: {method: l1}",
+        "prune: {method: l1}\nkeep-rate: 0.6",
+    ],
+)
+def test_short_names_in_a_recipe(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    assert parse(RunConfig, ["--config", str(path)]).prune == PruneConfig(0.6, "l1")
+    assert parse(RunConfig, ["--config", str(path), "--keep-rate", "0.7"]).prune == PruneConfig(0.7, "l1")
+
+
+def test_short_names_in_overrides():
+    config = with_overrides(RunConfig(), {"keep_rate": 0.5, "student": "resnet18"}, "--overrides")
+    assert (config.prune, config.model) == (PruneConfig(0.5), "resnet18")
+    with pytest.raises(UserError, match=r"^--overrides: kep_rate: no such key; did you mean keep_rate"):
+        with_overrides(RunConfig(), {"kep_rate": 0.5}, "--overrides")
+
+
+def test_help_gives_the_short_names():
+    told = help_text(RunConfig, "prune", "")
+    for name in ("keep-rate", "compact", "from-scratch"):
+        assert f"--prune.{name}, --{name}\n" in told
+
+
+# --- models that are folders
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    for folder in ("run/student", "alone", "resnet18", "begun/last"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("run/student", "alone"):
+        (tmp_path / folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("run", "local-dir:run/student"),
+        ("run/", "local-dir:run/student"),
+        ("./run/student", "local-dir:run/student"),
+        ("alone", "local-dir:alone"),
+        ("local-dir:alone", "local-dir:alone"),
+        # A folder without a network in it may be called as a model is.
+        ("resnet18", "resnet18"),
+        ("begun", "begun"),
+        ("", ""),
+    ],
+)
+@pytest.mark.usefixtures("folders")
+def test_a_folder_with_a_network_is_a_model(given, meant, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: '{given}'\nteacher: '{given}'\n")
+    for config in (
+        parse(RunConfig, [f"--model={given}", f"--teacher={given}"]),
+        parse(RunConfig, ["--config", str(path)]),
+        with_overrides(RunConfig(), {"model": given, "teacher": given}, ""),
+    ):
+        assert (config.model, config.teacher) == (meant, meant)
+
+
+def test_an_absolute_folder_stays_so(folders):
+    assert run_config(f"--model {folders}/run").model == f"local-dir:{folders}/run/student"

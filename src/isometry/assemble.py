@@ -154,7 +154,12 @@ def _with_losses(config: RunConfig) -> RunConfig:
     losses = config.losses or (DEFAULT_LOSSES if config.teacher else DEFAULT_LOSSES_ALONE) | (
         DEFAULT_LOSSES_OF_GATES if has_gates(config.prune) else {}
     )
-    parse_terms(losses)
+    terms = parse_terms(losses)
+    if terms and all(find_loss(term.name).takes_gates() for term in terms):
+        raise UserError(
+            f"--losses: {', '.join(term.name for term in terms)} only moves gates; what is given replaces the default "
+            "terms, so add what the network is to learn, e.g. --losses.ce 1"
+        )
     return replace(config, losses=losses)
 
 

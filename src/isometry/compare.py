@@ -73,9 +73,9 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
         name: with_overrides(base, given, f"{recipe}: variants.{name}")
         for name, given in config.variants.items()
     }
+    starting = {START: _recipe(config.start_recipe, recipe, config.overrides)} if config.start_recipe else {}
     _claim(out, plans, config)
     teacher = _train_teacher(config, recipe, out, console)
-    starting = {START: _recipe(config.start_recipe, recipe, config.overrides)} if config.start_recipe else {}
     figures: dict[str, list[Row]] = {name: [] for name in starting | plans}
     seeds = list(range(config.first_seed, config.first_seed + config.seeds))
     for seed in seeds:

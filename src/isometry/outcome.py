@@ -177,6 +177,7 @@ def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningD
     loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
     part, name = (loaders.test, "test") if loaders.test is not None else (loaders.val, "val")
     if part is None:
+        loaders.close()
         return [], None
     batches = partial(trainer.noting_unreadable, part)
     material = Material(batches, trainer.preprocess, run.spec, name, run.sources.labelled)

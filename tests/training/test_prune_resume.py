@@ -254,6 +254,21 @@ def test_two_processes_that_are_killed_go_on_bitwise(
     check_equal(contents(out), contents(whole_by_two))
 
 
+@SLOW
+def test_two_processes_that_add_up_micro_batches_go_on_bitwise(by_two: list[str], tmp_path: Path) -> None:
+    words = [*by_two, "--batch-size", "50", "--grad-accum-steps", "2", "--recovery-interval", "2"]
+    die = loop_call("train_step", 8)
+    for out, prepare, more, code in (
+        ("whole", None, [], 0),
+        ("run", die, [], -signal.SIGKILL),
+        ("run", None, ["--resume"], 0),
+    ):
+        given = [*words, "--out", str(tmp_path / out), *more]
+        ended = run_two(*given, folder=tmp_path, port=free_port(), prepare=(prepare, prepare))
+        assert [each.code for each in ended] == [code] * 2, ended[0].err
+    check_equal(contents(tmp_path / "run"), contents(tmp_path / "whole"))
+
+
 def one_image_is_nan() -> None:
     """The ninth step of this process sees it, and so its norms do, and nobody else's."""
     preprocess = Preprocess.__call__

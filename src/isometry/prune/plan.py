@@ -28,9 +28,9 @@ def check_pruning(config: RunConfig) -> None:
     """
     prune = config.prune
     if prune.keep_rate is None:
-        idle = next((name for name in ("compact", "from_scratch") if getattr(prune, name)), None)
-        if idle or prune.group != 1:
-            option = f"--{idle.replace('_', '-')}" if idle else "--prune.group"
+        if prune != PruneConfig():
+            named = next(name for name, value in vars(PruneConfig()).items() if getattr(prune, name) != value)
+            option = f"--prune.{named}".replace("_", "-")
             raise UserError(f"{option}: is for pruning; add --keep-rate, e.g. --keep-rate 0.6")
         return
     if not 0 < prune.keep_rate <= 1:

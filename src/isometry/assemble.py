@@ -155,7 +155,7 @@ def _with_losses(config: RunConfig) -> RunConfig:
         DEFAULT_LOSSES_OF_GATES if has_gates(config.prune) else {}
     )
     terms = parse_terms(losses)
-    if terms and all(find_loss(term.name).takes_gates() for term in terms):
+    if has_gates(config.prune) and all(find_loss(term.name).takes_gates() for term in terms):
         raise UserError(
             f"--losses: {', '.join(term.name for term in terms)} only moves gates; what is given replaces the default "
             "terms, so add what the network is to learn, e.g. --losses.ce 1"

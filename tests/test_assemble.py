@@ -127,18 +127,19 @@ def test_gates_bring_their_terms_along(more, losses):
     assert assemble(config, ALONE).config.losses == losses
 
 
-@pytest.mark.parametrize("losses", [{"ce": 1.0}, {"similarity": 1.0, "sparsity": 1.0}])
+@pytest.mark.parametrize("losses", [{"ce": 1.0}, {"soft": 1.0, "sparsity": 1.0}])
 def test_the_term_that_needs_labels_is_named(losses, monkeypatch):
     def without_labels(config):
         return replace(find_sources(config), labelled=False)
 
     monkeypatch.setattr("isometry.assemble.find_sources", without_labels)
-    config = replace(UNTRAINED, losses=losses)
+    teacher = {"teacher": "cifar_resnet20", "teacher_weights": "none"}
+    config = replace(UNTRAINED, losses=losses, **teacher)
     asking = list(losses)[-1]
     told = f"^digits: the images have no labels, and losses.{asking} needs them; --losses.{asking} 0, or"
     with pytest.raises(UserError, match=told):
         assemble(config, ALONE)
     # Without it there are gates, and no image is easy.
-    run = assemble(replace(config, losses={"similarity": 1.0}), ALONE)
+    run = assemble(replace(config, losses={"soft": 1.0, "similarity": 1.0}), ALONE)
     assert run.objective.needs_cross_entropy
     assert not run.objective.needs_labels

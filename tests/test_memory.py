@@ -8,17 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from isometry.memory import step_memory
 from isometry.objective import Objective
 from isometry.profile import parameter_count
-
-VIT = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
-CAIT = {"patch_size": 8, "embed_dim": 72, "depth": 3, "num_heads": 3, "depth_token_only": 1}
-
-
-def vit(**more):
-    return timm.create_model("vit_tiny_patch16_224", **{**VIT, "img_size": 64, "num_classes": 10, **more})
-
-
-def cait():
-    return timm.create_model("cait_xxs24_224", **CAIT, img_size=64, num_classes=10)
+from small_transformers import cait, vit
 
 
 def allocator_peak(step) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from isometry.profile import (
+from small_transformers import cait, vit
     ROUNDS,
     WARM_UP_ROUNDS,
     _count,
@@ -16,17 +17,6 @@ from isometry.profile import (
     parameter_count,
     taking_turns,
 )
-
-VIT = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
-CAIT = {"patch_size": 8, "embed_dim": 72, "depth": 3, "num_heads": 3, "depth_token_only": 1}
-
-
-def vit(**more):
-    return timm.create_model("vit_tiny_patch16_224", **{**VIT, "img_size": 64, "num_classes": 10, **more})
-
-
-def cait():
-    return timm.create_model("cait_xxs24_224", **CAIT, img_size=64, num_classes=10)
 
 
 def test_macs_of_a_vit_are_those_of_its_matrix_products():

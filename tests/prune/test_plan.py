@@ -124,7 +124,11 @@ BAD = [
         "losses.sparsity needs a model with",
         "",
     ),
-    (f"{PRUNE} --model dense --losses.ce 1 --losses.sparsity.gamma 0", "losses.sparsity: gamma must be above 0", ""),
+    (
+        f"{PRUNE} --model dense --losses.ce 1 --losses.sparsity.gamma 0",
+        "losses.sparsity: gamma must be above 0",
+        "",
+    ),
     # Spelling.
     (f"{PRUNE} --model dense --prune.kep-rate 0.5", "--prune.kep-rate: no such option", "--prune.keep-rate"),
     (f"{PRUNE} --model dense --prune.grup 8", "--prune.grup: no such option; there is --prune.group", ""),

@@ -10,18 +10,9 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.prune.statistics import GateStatistics
+from saliencies import IMAGES, LAYERS, epoch
 
-IMAGES = 60
-LAYERS = {"0": 5, "1": 16, "2": 3}
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-def epoch() -> tuple[list[Tensor], Tensor]:
-    """Saliencies of each layer, of very different sizes, and cross-entropies of all images."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = 10.0 ** torch.randint(-4, 4, (IMAGES, 1), generator=generator)
-    saliencies = [(torch.randn(IMAGES, g, generator=generator) * sizes).relu() for g in LAYERS.values()]
-    return saliencies, torch.rand(IMAGES, generator=generator) * 3
 
 
 def add(statistics: GateStatistics, rows: Tensor | slice) -> None:

@@ -26,18 +26,9 @@ from isometry.training.prepare import prepare
 from isometry.training.runfolder import RunFolder
 from oracles import gates as oracle
 from pruned_runs import SIZED, dense_run
+from saliencies import IMAGES, LAYERS, epoch
 
-IMAGES = 60
-LAYERS = {"0": 5, "1": 16, "2": 3}
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-def epoch() -> tuple[list[Tensor], Tensor]:
-    """Saliencies of each layer, of very different sizes, and cross-entropies of all images."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = 10.0 ** torch.randint(-4, 4, (IMAGES, 1), generator=generator)
-    saliencies = [(torch.randn(IMAGES, g, generator=generator) * sizes).relu() for g in LAYERS.values()]
-    return saliencies, torch.rand(IMAGES, generator=generator) * 3
 
 
 def run(keep_rate: float = 0.6, epochs: int = 4, ema: bool = True) -> Any:

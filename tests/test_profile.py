@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from isometry.profile import (
-from small_transformers import cait, vit
     ROUNDS,
     WARM_UP_ROUNDS,
     _count,
@@ -17,6 +16,7 @@ from small_transformers import cait, vit
     parameter_count,
     taking_turns,
 )
+from small_transformers import cait, vit
 
 
 def test_macs_of_a_vit_are_those_of_its_matrix_products():

@@ -39,7 +39,7 @@ MODEL, SIZE = "resnet34", 224
 KEEP = 0.572
 """Share of channels kept a layer: 55 % of the multiply-accumulates drop."""
 
-ROUNDS = {1: 12, 8: 4, 64: 1}
+ROUNDS = {1: 24, 8: 4, 64: 2}
 """Turns of every form by batch size; one more warms up where there are several."""
 
 THREADS = (1, 2)

@@ -212,7 +212,7 @@ def test_pruning_is_as_published(path):
     config = parse(RunConfig, ["--config", str(path)])
     assert (config.opt, config.lr, config.sched, config.min_lr) == ("sgd", 0.05, "cosine", 0.0)
     assert config.losses == {"ce": 1, "sparsity": 5e-3, "similarity": 1}
-    assert (config.prune.method, config.prune.group) == ("gates", 1)
+    assert (config.prune.method, config.prune.group, config.prune.settle) == ("gates", 1, 0)
     assert config.epochs == (400 if config.dataset else 120)
     assert config.prune.keep_rate == 0.6 or path.stem != "manidp_resnet56"
 

@@ -211,6 +211,8 @@ class PruneConfig:
 
     keep_rate: float | None = None
     """Share of each layer's channels that the mean image keeps in the end, above 0 and at most 1."""
+    settle: float = 0.25
+    """Share of the epochs, the last ones, that train at that keep rate; 0 as published."""
     method: Literal["gates", "l1"] = "gates"
     """A gate a channel (ManiDP), or the plain rival: filters of small L1 norm cut before training."""
     group: int = 1

@@ -129,6 +129,7 @@ BAD = [
         "losses.sparsity: gamma must be above 0",
         "",
     ),
+    (f"{PRUNE} --model dense --prune.settle 1", "--prune.settle 1.0: must be at least 0 and below 1", ""),
     # Spelling.
     (f"{PRUNE} --model dense --prune.kep-rate 0.5", "--prune.kep-rate: no such option", "--prune.keep-rate"),
     (f"{PRUNE} --model dense --prune.grup 8", "--prune.grup: no such option; there is --prune.group", ""),

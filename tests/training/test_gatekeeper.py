@@ -42,7 +42,7 @@ def run(keep_rate: float = 0.6, epochs: int = 4, ema: bool = True) -> Any:
     sparsity = Sparsity()
     return SimpleNamespace(
         student=networks[0],
-        config=SimpleNamespace(prune=SimpleNamespace(keep_rate=keep_rate), epochs=epochs),
+        config=SimpleNamespace(prune=SimpleNamespace(keep_rate=keep_rate, settle=0.0), epochs=epochs),
         objective=SimpleNamespace(
             losses=nn.ModuleDict({"sparsity": nn.ModuleList([sparsity])}),
             get_eval_model=lambda ema=False: networks[ema],
@@ -238,11 +238,15 @@ def test_labels_given_as_shares_set_the_limit_too(words: list[str]) -> None:
     torch.testing.assert_close(found["cross_entropy"], cross_entropy_each(found["output"], target))
 
 
-@pytest.mark.parametrize(("epochs", "last"), [(1, 0.3), (3, 0.1), (4, 0.6), (2, 1.0)])
+@pytest.mark.parametrize(
+    ("epochs", "last", "settle", "falling"),
+    [(1, 0.3, 0, 1), (3, 0.1, 0, 3), (4, 0.6, 0, 4), (2, 1.0, 0, 2), (4, 0.6, 0.25, 3), (4, 0.3, 0.99, 1)],
+)
 def test_every_row_of_metrics_says_the_keep_rate(
-    epochs: int, last: float, words: list[str], monkeypatch: pytest.MonkeyPatch
+    epochs: int, last: float, settle: float, falling: int, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_of(*words, "--epochs", str(epochs), "--keep-rate", str(last))
+    asked = ["--epochs", str(epochs), "--keep-rate", str(last), "--prune.settle", str(settle)]
+    trainer = trainer_of(*words, *asked)
     batch = next(trainer.loaders.train.epoch(0))
     monkeypatch.setattr(trainer, "_groups", lambda: iter([[batch]]))
     monkeypatch.setattr(trainer, "evaluate", dict)
@@ -250,7 +254,8 @@ def test_every_row_of_metrics_says_the_keep_rate(
     for _ in range(epochs):
         trainer.train_epoch()
         rates.append(trainer.end_epoch()["keep_rate"])
-    assert rates == pytest.approx([oracle.keep_rate(at, epochs, last) for at in range(epochs)])
+    fallen = [oracle.keep_rate(at, falling, last) for at in range(falling)]
+    assert rates == pytest.approx([*fallen, *[last] * (epochs - falling)])
     assert rates[-1] == last
 
 

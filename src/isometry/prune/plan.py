@@ -35,6 +35,8 @@ def check_pruning(config: RunConfig) -> None:
         return
     if not 0 < prune.keep_rate <= 1:
         raise UserError(f"--keep-rate {prune.keep_rate}: must be above 0 and at most 1")
+    if not 0 <= prune.settle < 1:
+        raise UserError(f"--prune.settle {prune.settle}: must be at least 0 and below 1")
     if prune.group < 1:
         raise UserError(f"--prune.group {prune.group}: must be at least 1")
     if prune.method == "l1" and (prune.compact or prune.group != 1):

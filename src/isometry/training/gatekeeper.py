@@ -36,7 +36,8 @@ class GateKeeper:
         """
         config, objective = self.run.config, self.run.objective
         assert config.prune.keep_rate is not None
-        rate = keep_rate_at(epoch, config.epochs, config.prune.keep_rate)
+        falling = max(1, round((1 - config.prune.settle) * config.epochs))
+        rate = keep_rate_at(min(epoch, falling - 1), falling, config.prune.keep_rate)
         self.statistics.settle()
         saliencies, cross_entropy = self.statistics.means()
         self.statistics.clear()

@@ -113,7 +113,7 @@ def places(tmp_path_factory) -> Places:
     save_run(folder / "gated", network, model=start)
     save_run(folder / "orphan", network, model=f"local-dir:{folder / 'gone'}")
     save_run(folder / "scratch", network, model="cifar_resnet20", prune=PruneConfig(0.6, from_scratch=True))
-    save_run(folder / "cut", cut, model=start, prune=PruneConfig(0.5, "l1"))
+    save_run(folder / "cut", cut, model=start, prune=PruneConfig(0.5, method="l1"))
     smaller, _ = compact(network, [images[:3]])
     save_run(folder / "compacted", smaller, model=start)
     return Places(folder, dense, network, cut, images, labels)

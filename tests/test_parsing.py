@@ -225,7 +225,9 @@ def test_short_names_in_a_recipe(recipe, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe)
     assert parse(RunConfig, ["--config", str(path)]).prune == PruneConfig(0.6, method="l1")
-    assert parse(RunConfig, ["--config", str(path), "--keep-rate", "0.7"]).prune == PruneConfig(0.7, method="l1")
+    assert parse(RunConfig, ["--config", str(path), "--keep-rate", "0.7"]).prune == PruneConfig(
+        0.7, method="l1"
+    )
 
 
 def test_short_names_in_overrides():

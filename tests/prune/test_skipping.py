@@ -179,14 +179,20 @@ def test_gives_no_gradients_and_never_trains():
     assert not any(module.training for module in skips.modules())
 
 
-def test_runs_whole_where_selecting_costs_more_than_it_saves():
+def test_runs_whole_where_selecting_costs_more_than_it_saves(monkeypatch):
     """ResNet-34 at 224 pixels: single images skip everywhere, batches not in the last stage; CIFAR's nowhere."""
+    threads = [1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
     block = skipping(add_gates(timm.create_model("resnet34"), "resnet34")).network
     for stage, side in (("layer1", 56), ("layer2", 28), ("layer3", 14), ("layer4", 7)):
         last = block.get_submodule(stage)[-1]
         features = torch.empty(64, last.widths[0], side, side, device="meta")
         assert last.pays(features[:1])
+        threads[0] = 1
         assert last.pays(features) == (stage != "layer4")
+        threads[0] = 2
+        assert last.pays(features[:1])
+        assert not last.pays(features)
     small = skipping(SMALL["cifar"].gated()).network.layer1[0]
     assert not small.pays(torch.empty(1, 16, 32, 32, device="meta"))
 

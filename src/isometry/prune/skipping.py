@@ -135,8 +135,11 @@ class SkippingBlock(nn.Module):
 
         A batch computed whole has its weights rearranged only once, so from the third image on every selection has to
         be earned by the pixels that the weights are used for: a late block of large filters and few pixels
-        (ResNet-34's last stage at 224 pixels) runs whole in batches.
+        (ResNet-34's last stage at 224 pixels) runs whole in batches. Several threads share the images of a batch
+        among them, where one image alone keeps them busy badly: they get whole batches.
         """
+        if len(images_BCHW) > 2 and torch.get_num_threads() > 1:
+            return False
         selection = SELECTION if len(images_BCHW) > 2 else 0
         pixels = images_BCHW.shape[2] * images_BCHW.shape[3] / self.reduction
         return self.weights * (pixels - selection) >= CALLS * len(self.convs)

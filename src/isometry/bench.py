@@ -162,7 +162,7 @@ def _material(network: nn.Module, sources: Sources, config: RunConfig, world: Wo
     spec = image_spec(network, config.img_size)
     classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
     loaders = make_loaders(sources, config, spec, seed=config.seed)
-    part, name = (loaders.test, "test") if loaders.test is not None else (loaders.val, "val")
+    part, name = loaders.judged
     assert part is not None
     try:
         preprocess = Preprocess(config, spec, classes, world.device)

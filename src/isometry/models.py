@@ -24,6 +24,9 @@ from isometry.data.spec import ImageSpec
 from isometry.errors import UserError
 from isometry.weights import WeightSource, cached_from_hub, network_is_there, read_weights, sha256_of
 
+OWN_KEY = "isometry"
+"""What a pruned network's config.json has beside timm's keys: see :mod:`isometry.prune.folder`."""
+
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
 """The option that hands over a file of weights, by the option that names the model."""
 
@@ -245,7 +248,7 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
 
 def _was_pruned(folder: Path) -> bool:
     """Whether :mod:`isometry.prune.folder` saved the network, whose shape may then be none of timm's."""
-    return "isometry" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return OWN_KEY in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _load(

@@ -148,7 +148,7 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     # The other processes have left by now: this one reads every image.
     alone = replace(trainer.world, rank=0, size=1)
     loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
-    part = loaders.val if loaders.test is None else loaders.test
+    part, name = loaders.judged
     figures: Row = {
         "params": parameter_count(model),
         "macs": macs(model, size),
@@ -158,7 +158,7 @@ def _figures(trainer: Trainer, model: nn.Module) -> Row:
     if part is not None and run.sources.labelled and comparable:
         batches = trainer.noting_unreadable(part)
         found = accuracy(model, batches, trainer.preprocess, alone, trainer.autocast, view)
-        figures |= {"top1": found["top1"], "top1_part": "test" if loaders.test is not None else "val"}
+        figures |= {"top1": found["top1"], "top1_part": name}
     loaders.close()
     return figures
 
@@ -175,7 +175,7 @@ def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningD
     if before is None:
         return [], None
     loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
-    part, name = (loaders.test, "test") if loaders.test is not None else (loaders.val, "val")
+    part, name = loaders.judged
     if part is None:
         loaders.close()
         return [], None

@@ -21,6 +21,11 @@ class Loaders:
     val: EvalLoader | EvalStream | None
     test: EvalLoader | EvalStream | None
 
+    @property
+    def judged(self) -> tuple[EvalLoader | EvalStream | None, str]:
+        """The part that a finished network is judged on, and its name: ``test`` where there is one, else ``val``."""
+        return (self.test, "test") if self.test is not None else (self.val, "val")
+
     def close(self) -> None:
         """Ends the worker processes."""
         for loader in (self.train, self.val, self.test):

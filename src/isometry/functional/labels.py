@@ -51,7 +51,7 @@ def _check_same_classes(student_BK: Tensor, teacher_BK: Tensor) -> None:
 
 def cross_entropy(student_BK: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy to given labels, averaged over the batch; arguments as in :func:`cross_entropy_each`."""
-    return F.cross_entropy(student_BK.float(), labels if labels.ndim == 1 else labels.float())
+    return F.cross_entropy(student_BK.float(), _targets(labels))
 
 
 def cross_entropy_each(student_BK: Tensor, labels: Tensor) -> Tensor:
@@ -61,5 +61,8 @@ def cross_entropy_each(student_BK: Tensor, labels: Tensor) -> Tensor:
         student_BK: logits (B, K).
         labels: class indices (B,), or class probabilities (B, K) as mixup makes them.
     """
-    targets = labels if labels.ndim == 1 else labels.float()
-    return F.cross_entropy(student_BK.float(), targets, reduction="none")
+    return F.cross_entropy(student_BK.float(), _targets(labels), reduction="none")
+
+
+def _targets(labels: Tensor) -> Tensor:
+    return labels if labels.ndim == 1 else labels.float()

@@ -12,13 +12,12 @@ from torch import nn
 
 from isometry.errors import UserError
 from isometry.gates import gated_convs
-from isometry.models import ModelSpec, build_model, save_model
+from isometry.models import OWN_KEY, ModelSpec, build_model, save_model
 from isometry.prune.cutting import narrow, widths
 from isometry.prune.network import add_gates
 from isometry.prune.skipping import skipping
 from isometry.weights import read_weights
 
-KEY = "isometry"
 WEIGHTS = "model.safetensors"
 
 
@@ -35,7 +34,7 @@ def save_network(
     """
     group = next((conv.group for conv in gated_convs(network).values()), None)
     shape = {"group": group, "widths": widths(network)}
-    save_model(network, folder, class_names, data_config, {KEY: shape})
+    save_model(network, folder, class_names, data_config, {OWN_KEY: shape})
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -65,14 +64,15 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
         folder = folder / "student"
     name = f"local-dir:{folder}"
     network, _ = build_model(ModelSpec(name), flag=flag)
-    shape = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(KEY)
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(OWN_KEY)
     if shape is None:
         return build_model(ModelSpec(name, weights="pretrained"), flag=flag)[0].eval()
     try:
         _give_shape(network, name, **shape)
     except (UserError, ValueError, TypeError) as error:
         raise UserError(
-            f'{flag} {folder}: "{KEY}" in config.json does not fit its architecture ({error}); save the network again'
+            f'{flag} {folder}: "{OWN_KEY}" in config.json does not fit its architecture ({error}); '
+            "save the network again"
         ) from error
     state = read_weights(folder / WEIGHTS, flag=flag)
     try:

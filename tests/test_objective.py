@@ -66,9 +66,19 @@ def test_the_teacher_stays_in_eval_mode_and_leaves_no_graph(batch):
     large = teacher(drop_path_rate=0.5)
     objective = Objective(student(), {"soft": 1, "whole": 1}, large).train()
     assert not any(module.training for module in large.modules())
-    logits, features = objective._ask_teacher(batch[0])
-    assert not logits.requires_grad
-    assert not any(feature.requires_grad for feature in features)
+    taught = objective.ask_teacher(batch[0])
+    assert not taught.logits.requires_grad
+    assert not any(tokens.requires_grad for tokens in taught.tokens.values())
+
+
+def test_what_the_teacher_said_before_gives_the_same_loss(batch):
+    objective = Objective(student(), {"soft": 1, "whole": 1}, teacher()).train()
+    taught = objective.ask_teacher(batch[0])
+    torch.manual_seed(0)
+    asked = objective(*batch)
+    torch.manual_seed(0)
+    told = objective(*batch, taught)
+    assert torch.equal(asked["loss"], told["loss"])
 
 
 def test_the_teacher_is_in_no_parameters_no_state_and_no_moving_average():

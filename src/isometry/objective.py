@@ -14,7 +14,9 @@ from isometry.gates import GatedConv, Glance, gated_convs, take_glances
 from isometry.losses import Loss, build_loss, find_loss
 from isometry.losses.base import GATE_INPUTS, Reduction
 from isometry.models import image_spec
+from isometry.stopwatch import Stopwatch
 from isometry.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
+from isometry.teacher import Taught, Teacher
 from isometry.terms import Term, parse_terms
 from isometry.view import TeacherView
 
@@ -88,7 +90,8 @@ class Objective(TrainingTask):
         self.reduction = reduction
         self.pairs: list[BlockPair] = []
         # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
-        self._teacher: tuple[nn.Module, TeacherView] | None = None
+        self._teacher: tuple[Teacher] | None = None
+        self.watch = Stopwatch()
         if teacher is not None and self.needs_teacher:
             self._attach_teacher(student, teacher, taps, img_size, needs)
         if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
@@ -111,44 +114,58 @@ class Objective(TrainingTask):
     @property
     def teacher_view(self) -> TeacherView | None:
         """Turns the student's input into the teacher's."""
-        return None if self._teacher is None else self._teacher[1]
+        return None if self._teacher is None else self._teacher[0].view
 
     @property
     def teacher(self) -> nn.Module | None:
         """The teacher as timm built it, or None where no term needs one."""
-        return None if self._teacher is None else unwrap_model(self._teacher[0]).model
+        return None if self._teacher is None else self._teacher[0].model
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:
+    def ask_teacher(self, input: Tensor) -> Taught | None:
+        """What the teacher says about images that are normalised for the student; None where no term needs it."""
+        if self._teacher is None:
+            return None
+        with self.watch("teacher"):
+            taught: Taught = self._teacher[0](input)
+        return taught
+
+    def forward(self, input: Tensor, target: Tensor, taught: Taught | None = None) -> dict[str, Any]:
         """One step's loss.
 
         Args:
             input: images (B, C, H, W), normalised for the student.
             target: class indices (B,) or probabilities (B, K); ignored when no term needs labels.
+            taught: what the teacher says about them, where that is known; else it is asked.
 
         Returns:
             ``loss``, each term by name before its weight (scalars), and ``output``, the logits (B, K). Of a student
             with gates also ``saliencies``, (B, G) a gated layer, and ``cross_entropy`` (B,), both without gradient.
         """
-        logits, student_features, glances = self.trainable_module(input)
+        with self.watch("student"):
+            logits, features, glances = self.trainable_module(input)
+        taught = taught or self.ask_teacher(input)
         label_logits, distilled_logits = logits if isinstance(logits, tuple) else (logits, logits)
         known: dict[str, Any] = {
             "student_logits": label_logits,
             "student_distilled_logits": distilled_logits,
             "labels": target,
         }
-        if glances:
-            known["saliencies"] = [glance.saliency for glance in glances]
-            known["pooled_features"] = [glance.pooled for glance in glances]
-        if self.needs_cross_entropy:
-            known["cross_entropy"] = self._cross_entropy(label_logits.detach(), target)
-        if self._teacher is not None:
-            teacher_logits, teacher_features = self._ask_teacher(input)
-            known["teacher_logits"] = teacher_logits
-            known["student_tokens"] = self._on_common_grids(student_features)
-            known["teacher_tokens"] = self._on_common_grids(teacher_features)
-        modules = self.losses
-        values = {term.name: self._value(list(modules[term.name]), known) for term in self.terms}
-        loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
+        with self.watch("terms"):
+            if glances:
+                known["saliencies"] = [glance.saliency for glance in glances]
+                known["pooled_features"] = [glance.pooled for glance in glances]
+            if self.needs_cross_entropy:
+                known["cross_entropy"] = self._cross_entropy(label_logits.detach(), target)
+            if taught is not None:
+                known["teacher_logits"] = taught.logits
+                known["teacher_tokens"] = [taught.tokens[pair.teacher.block] for pair in self.pairs]
+                known["student_tokens"] = [
+                    tokens_on_grid(feature, pair.grid)
+                    for feature, pair in zip(features, self.pairs, strict=True)
+                ]
+            modules = self.losses
+            values = {term.name: self._value(list(modules[term.name]), known) for term in self.terms}
+            loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         output = (label_logits + distilled_logits) / 2 if isinstance(logits, tuple) else logits
         result = {"loss": loss, **values, "output": output}
         if glances:
@@ -163,11 +180,6 @@ class Objective(TrainingTask):
             if self.needs_labels
             else logits_BK.new_zeros(len(logits_BK))
         )
-
-    def _on_common_grids(self, features: list[Tensor]) -> list[Tensor]:
-        return [
-            tokens_on_grid(feature, pair.grid) for feature, pair in zip(features, self.pairs, strict=True)
-        ]
 
     def _value(self, modules: list[Loss], known: dict[str, Any]) -> Tensor:
         loss = modules[0]
@@ -191,12 +203,6 @@ class Objective(TrainingTask):
         )
         return per_block.sum() if self.reduction == "paper" else per_block.mean()
 
-    @torch.no_grad()
-    def _ask_teacher(self, input: Tensor) -> tuple[Tensor, list[Tensor]]:
-        assert self._teacher is not None
-        model, view = self._teacher
-        return model(view(input))
-
     def _attach_teacher(
         self, student: nn.Module, teacher: nn.Module, taps: Any, img_size: int | None, needs: set[str]
     ) -> None:
@@ -211,8 +217,7 @@ class Objective(TrainingTask):
             self.pairs = pair_blocks(
                 student, teacher, student_spec.input_size, teacher_spec.input_size, *taps
             )
-        teacher.eval().requires_grad_(False)
-        self._teacher = (TappedModel(teacher, [pair.teacher.block for pair in self.pairs]).eval(), view)
+        self._teacher = (Teacher(teacher, view, self.pairs),)
 
     def _build_terms(self, generator: torch.Generator | None) -> nn.ModuleDict:
         def build(term: Term, pair: BlockPair | None) -> Loss:
@@ -238,8 +243,7 @@ class Objective(TrainingTask):
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> "Objective":
         if self._teacher is not None:
-            for module in self._teacher:
-                module._apply(fn)
+            self._teacher[0]._apply(fn)
         return super()._apply(fn, *args, **kwargs)
 
     def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> "Objective":
@@ -254,10 +258,9 @@ class Objective(TrainingTask):
         trainable = unwrap_model(self.trainable_module)
         trainable.tapped = torch.compile(trainable.tapped, backend=backend, mode=mode, **compile_kwargs)
         if self._teacher is not None:
-            model, view = self._teacher
-            self._teacher = (
-                cast(nn.Module, torch.compile(model, backend=backend, mode=mode, **compile_kwargs)),
-                view,
+            teacher = self._teacher[0]
+            teacher.tapped = cast(
+                nn.Module, torch.compile(teacher.tapped, backend=backend, mode=mode, **compile_kwargs)
             )
         return trainable.tapped
 

@@ -127,6 +127,8 @@ class TeacherConfig:
     """Terms and weights: `--losses.whole 4`; options as `--losses.soft.temperature 2`. 0 takes a term out."""
     reduction: Reduction = "mean"
     """`mean`: mean over entries, average over blocks. `paper`: sums as in arXiv:2107.01378v1."""
+    relations: Literal["global", "local"] = "global"
+    """Terms that relate images to each other: over the images of all processes, or each process's own."""
     taps: TapsConfig = field(default_factory=TapsConfig)
     """Blocks whose tokens are compared."""
 

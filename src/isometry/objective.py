@@ -12,7 +12,7 @@ from isometry.errors import UserError
 from isometry.functional.labels import cross_entropy_each
 from isometry.gates import GatedConv, Glance, gated_convs, take_glances
 from isometry.losses import Loss, build_loss, find_loss
-from isometry.losses.base import GATE_INPUTS, Reduction
+from isometry.losses.base import GATE_INPUTS, Reduction, Relations
 from isometry.models import image_spec
 from isometry.stopwatch import Stopwatch
 from isometry.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
@@ -49,6 +49,7 @@ class Objective(TrainingTask):
         teacher: a timm model, or None when no term needs one.
         taps: (student blocks, teacher blocks); by default the first and last four of each.
         reduction: ``"mean"`` or ``"paper"``, for the relation terms and over blocks.
+        relations: ``"global"`` relates the images of all processes, ``"local"`` those of each.
         generator: where random terms draw from; a CPU generator.
         img_size: side of the images, for models that take any size.
 
@@ -65,6 +66,7 @@ class Objective(TrainingTask):
         *,
         taps: tuple[str | list[int] | None, str | list[int] | None] = (None, None),
         reduction: Reduction = "mean",
+        relations: Relations = "global",
         generator: torch.Generator | None = None,
         img_size: int | None = None,
     ) -> None:
@@ -87,7 +89,7 @@ class Objective(TrainingTask):
         self.needs_teacher = bool(needs & {"teacher_logits", "teacher_tokens"})
         self.needs_labels = bool(needs & {"labels", "cross_entropy"})
         self.needs_cross_entropy = bool(gated_convs(student)) or "cross_entropy" in needs
-        self.reduction = reduction
+        self.reduction, self.relations = reduction, relations
         self.pairs: list[BlockPair] = []
         # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
         self._teacher: tuple[Teacher] | None = None
@@ -224,9 +226,8 @@ class Objective(TrainingTask):
             widths = (
                 {"student_width": pair.student.width, "teacher_width": pair.teacher.width} if pair else {}
             )
-            return build_loss(
-                term.name, term.options, reduction=self.reduction, generator=generator, **widths
-            )
+            common = {"reduction": self.reduction, "relations": self.relations, "generator": generator}
+            return build_loss(term.name, term.options, **common, **widths)
 
         return nn.ModuleDict(
             {

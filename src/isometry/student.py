@@ -171,6 +171,7 @@ def build_objective(
         teacher,
         taps=taps,
         reduction=config.reduction,
+        relations=config.relations,
         generator=generator,
         img_size=config.img_size,
     )

@@ -14,6 +14,7 @@ from torch.distributed import ProcessGroup
 from isometry.errors import UserError
 
 Reduction = Literal["mean", "paper"]
+Relations = Literal["global", "local"]
 
 LOGIT_INPUTS = ("student_logits", "student_distilled_logits", "teacher_logits", "labels", "cross_entropy")
 TOKEN_INPUTS = ("student_tokens", "teacher_tokens")
@@ -40,7 +41,7 @@ class Loss(nn.Module):
     A loss on tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
     or sums (``"paper"``) over blocks. A loss on gates is built once, called once a gated layer, and summed.
     ``forward`` returns a scalar. The constructor gets the recipe's options for the term and, if it names them,
-    ``reduction``, ``generator``, ``student_width`` and ``teacher_width``.
+    ``reduction``, ``relations``, ``generator``, ``student_width`` and ``teacher_width``.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
@@ -56,10 +57,42 @@ class Loss(nn.Module):
         return any(name in GATE_INPUTS for name in cls.inputs)
 
 
-def all_processes() -> ProcessGroup | None:
-    """The group of all processes that the batch is spread over; None in a process alone."""
-    spread = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return dist.group.WORLD if spread else None
+class BatchLoss(Loss):
+    """A loss that relates images to each other: under torch.distributed those of all processes, exactly.
+
+    The value is then that of the joined batch, in every process, and each gets its gradient times the number of
+    processes, so that the mean that DistributedDataParallel takes is the joined batch's. All processes must call, with
+    equally many images.
+
+    Args:
+        relations: ``"global"``, or ``"local"``: each process relates its own images to each other alone.
+    """
+
+    def __init__(self, relations: Relations = "global") -> None:
+        super().__init__()
+        if relations not in ("global", "local"):
+            raise ValueError(f"relations must be global or local, not {relations}")
+        self.relations = relations
+
+    @property
+    def group(self) -> ProcessGroup | None:
+        """The processes that the batch is spread over; None in a process alone.
+
+        None too in evaluation, where processes have different numbers of images.
+        """
+        wanted = self.training and self.relations == "global"
+        spread = wanted and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        return dist.group.WORLD if spread else None
+
+    def sent_bytes(self, images: int, tokens: int, student_width: int, teacher_width: int) -> int:
+        """Bytes that a process hands to the others in a step, a block: 0 for a loss that does not say.
+
+        Args:
+            images: of this process.
+            tokens: of each image.
+            student_width, teacher_width: numbers in a token.
+        """
+        return 0
 
 
 def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:

@@ -3,23 +3,36 @@
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction, check_same_tokens
+from isometry.functional.exchange import sum_over, trade_images_for_positions
+from isometry.losses.base import BatchLoss, Reduction, Relations, check_same_tokens
 
 
-class InterImage(Loss):
+class InterImage(BatchLoss):
     """``Σ_j ‖M(s[:, j]) − M(t[:, j])‖²_F / N`` over the patch positions j.
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar.
     ``reduction="paper"``: as above, eq. 10. ``"mean"``: the mean over all N·B² entries.
+    Under torch.distributed the images are those of the global batch, unless ``relations="local"``: the processes trade
+    tokens, so that each has some of the positions, of all images.
     """
 
     inputs = ("student_tokens", "teacher_tokens")
 
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        super().__init__()
+    def __init__(self, reduction: Reduction = "mean", relations: Relations = "global") -> None:
+        super().__init__(relations)
         self.reduction = reduction
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
-        per_position = gram_gap(student_BNC.transpose(0, 1), teacher_BNC.transpose(0, 1)).mean()
-        return per_position if self.reduction == "paper" else per_position / student_BNC.shape[0] ** 2
+        images, positions, _ = student_BNC.shape
+        if self.group is None:
+            gap = gram_gap(student_BNC.transpose(0, 1), teacher_BNC.transpose(0, 1)).sum()
+        else:
+            sides = (trade_images_for_positions(side, self.group) for side in (student_BNC, teacher_BNC))
+            gap = sum_over(gram_gap(*sides).sum(), self.group)
+            images *= self.group.size()
+        return gap / positions if self.reduction == "paper" else gap / positions / images**2
+
+    def sent_bytes(self, images: int, tokens: int, student_width: int, teacher_width: int) -> int:
+        """The tokens of both sides, and the gradients of the other processes' student tokens, in float32."""
+        return 4 * images * tokens * (2 * student_width + teacher_width)

@@ -11,6 +11,7 @@ class RandomPatches(Loss):
     """``‖M(s_R) − M(t_R)‖²_F`` for k tokens R drawn without replacement from all B·N, the same R on both sides.
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar. All tokens are taken where there are fewer than k.
+    Under torch.distributed each process draws from its own images.
     ``reduction="paper"``: as above, eq. 12. ``"mean"``: divided by its k² entries.
 
     Args:

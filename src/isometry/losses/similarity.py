@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from isometry.functional.gates import similarity_gap
-from isometry.losses.base import Loss, all_processes
+from isometry.losses.base import BatchLoss
 
 
-class Similarity(Loss):
+class Similarity(BatchLoss):
     """Distance of the relations between images by their saliencies from those by their features.
 
     ``‖M(π) − M(pooled features)‖²_F / B²``, images as tokens, summed over the gated layers; under torch.distributed
-    the images are those of the global batch. Saliencies learn from it, features do not.
+    the images are those of the global batch, unless ``relations="local"``. Saliencies learn from it, features do not.
 
     Shapes: saliencies (B, G), pooled features (B, C) -> scalar, at least 0.
     """
@@ -18,4 +18,4 @@ class Similarity(Loss):
     inputs = ("saliencies", "pooled_features")
 
     def forward(self, saliency_BG: Tensor, features_BC: Tensor) -> Tensor:
-        return similarity_gap(saliency_BG, features_BC, all_processes())
+        return similarity_gap(saliency_BG, features_BC, self.group)

@@ -3,14 +3,15 @@
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.losses.base import Loss, Reduction, all_processes, check_same_tokens
+from isometry.losses.base import BatchLoss, Reduction, Relations, check_same_tokens
 
 
-class WholeBatch(Loss):
+class WholeBatch(BatchLoss):
     """All relations between all patches of all images: ``‖M(all B·N student tokens) − M(all B·N teacher tokens)‖²_F``.
 
     The paper calls the map unbearable, (B·N)² entries; :func:`isometry.functional.gram_gap` gets the same number from
-    channel-sized matrices at a cost linear in B·N. Under torch.distributed the map is that of the global batch.
+    channel-sized matrices at a cost linear in B·N. Under torch.distributed the map is that of the global batch, unless
+    ``relations="local"``: the processes add up those matrices, so the traffic does not depend on the batch.
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar.
     ``reduction="paper"``: the sum of squares, eq. 8. ``"mean"``: divided by its (B·N)² entries.
@@ -19,15 +20,20 @@ class WholeBatch(Loss):
 
     inputs = ("student_tokens", "teacher_tokens")
 
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        super().__init__()
+    def __init__(self, reduction: Reduction = "mean", relations: Relations = "global") -> None:
+        super().__init__(relations)
         self.reduction = reduction
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
-        group = all_processes()
+        group = self.group
         gap = gram_gap(student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1), group=group)
         if self.reduction == "paper":
             return gap
         tokens = student_BNC.shape[0] * student_BNC.shape[1] * (1 if group is None else group.size())
         return gap / tokens**2
+
+    def sent_bytes(self, images: int, tokens: int, student_width: int, teacher_width: int) -> int:
+        """The upper triangle of one symmetric float64 matrix of both sides' channels."""
+        width = student_width + teacher_width
+        return 8 * width * (width + 1) // 2

@@ -1,0 +1,126 @@
+"""Losses between images: two and four processes relate their images as one does the joined batch, or each its own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from isometry.losses import BatchLoss, build_loss
+
+IMAGES, STUDENT, TEACHER = 8, 10, 14
+CASES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "whole": ("whole", {}, 6),
+    "whole, summed": ("whole", {"reduction": "paper"}, 6),
+    "inter, positions that divide": ("inter", {}, 8),
+    "inter, positions that do not": ("inter", {}, 7),
+    "inter, summed": ("inter", {"reduction": "paper"}, 7),
+    "inter, fewer positions than processes": ("inter", {}, 1),
+    "similarity": ("similarity", {}, 1),
+}
+"""The loss, its options, and tokens an image."""
+
+
+def sides(tokens: int) -> tuple[Tensor, Tensor]:
+    """What the student's layer gets, and the other side: (images, tokens, channels)."""
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(IMAGES, tokens, STUDENT, generator=generator) + 0.5
+    return inputs, torch.randn(IMAGES, tokens, TEACHER, generator=generator) + 1
+
+
+def layer() -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(STUDENT, STUDENT)
+
+
+def step(name: str, options: dict[str, Any], model: nn.Module, inputs: Tensor, other: Tensor) -> Tensor:
+    """The value of the loss, whose gradients the model has then."""
+    loss = build_loss(name, options).train()
+    student = model(inputs)
+    if name == "similarity":
+        student, other = student.flatten(1).relu(), other.flatten(1)
+    value = loss(student, other)
+    (2 * value).backward()
+    return value.detach()
+
+
+def on_rank(rank: int, ranks: int, relations: str, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    try:
+        found = {}
+        for case, (name, options, tokens) in CASES.items():
+            model = DistributedDataParallel(layer())
+            share = (x.chunk(ranks)[rank] for x in sides(tokens))
+            value = step(name, {**options, "relations": relations}, model, *share)
+            found[case] = (value, model.module.weight.grad, model.module.bias.grad)
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def found_by(ranks: int, relations: str, folder: Path) -> list[dict[str, tuple[Tensor, ...]]]:
+    mp.spawn(on_rank, args=(ranks, relations, folder), nprocs=ranks)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_relate_the_joined_batch(ranks: int, tmp_path: Path) -> None:
+    found = found_by(ranks, "global", tmp_path)
+    for case, (name, options, tokens) in CASES.items():
+        model = layer()
+        value = step(name, options, model, *sides(tokens))
+        for rank in found:
+            for ours, wanted in zip(rank[case], (value, model.weight.grad, model.bias.grad), strict=True):
+                # Of the largest gradient: an entry may be zero in all.
+                torch.testing.assert_close(
+                    ours,
+                    wanted,
+                    rtol=1e-5,
+                    atol=1e-5 * float(wanted.abs().max()),
+                    msg=lambda m, c=case: f"{c}: {m}",
+                )
+
+
+def test_processes_can_keep_to_themselves(tmp_path: Path) -> None:
+    found = found_by(2, "local", tmp_path)
+    for case, (name, options, tokens) in CASES.items():
+        shares = [[x.chunk(2)[rank] for x in sides(tokens)] for rank in range(2)]
+        models = [layer(), layer()]
+        for rank, (share, model) in enumerate(zip(shares, models, strict=True)):
+            torch.testing.assert_close(found[rank][case][0], step(name, options, model, *share))
+        mean = (models[0].weight.grad + models[1].weight.grad) / 2
+        torch.testing.assert_close(found[0][case][1], mean, rtol=1e-5, atol=1e-6)
+
+
+def on_rank_alone(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        if rank == 0:
+            # The other has no images left.
+            loss = build_loss("whole", {}).eval()
+            torch.save(loss(*sides(6)), folder / "value.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_evaluation_waits_for_no_other_process(tmp_path: Path) -> None:
+    mp.spawn(on_rank_alone, args=(tmp_path,), nprocs=2)
+    value = torch.load(tmp_path / "value.pt", weights_only=True)
+    torch.testing.assert_close(value, build_loss("whole", {})(*sides(6)))
+
+
+def test_the_whole_maps_traffic_does_not_depend_on_the_batch() -> None:
+    whole, inter = build_loss("whole", {}), build_loss("inter", {})
+    assert isinstance(whole, BatchLoss)
+    assert isinstance(inter, BatchLoss)
+    assert whole.sent_bytes(16, 196, 192, 384) == whole.sent_bytes(256, 196, 192, 384) == 8 * 576 * 577 // 2
+    assert inter.sent_bytes(32, 196, 192, 384) == 2 * inter.sent_bytes(16, 196, 192, 384)
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(Exception, match=r"losses.whole: relations must be global or local, not some"):
+        build_loss("whole", {"relations": "some"})

@@ -58,7 +58,9 @@ def test_memory_grows_with_the_batch_and_leaves_the_model_as_it_was():
     objective = Objective(student, {"ce": 1}).eval()
     before = {name: value.clone() for name, value in student.state_dict().items()}
     few, many = (step_memory(objective, (3, 32, 32), b, moments=0, moving_average=True) for b in (8, 16))
-    assert many.activations == pytest.approx(2 * few.activations)
+    # Norms keep statistics of the batch, which are as many for any batch.
+    assert many.activations == pytest.approx(2 * few.activations, rel=0.02)
+    assert many.activations < 2 * few.activations
     assert few.moving_average == few.weights
     assert few.teacher == few.optimizer == 0
     assert few.total == few.weights * 3 + few.activations

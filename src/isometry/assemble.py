@@ -19,6 +19,8 @@ from isometry.objective import Objective
 from isometry.profile import macs
 from isometry.prune.plan import check_pruning, has_gates
 from isometry.seeding import derive_seed, seed_global_generators
+from isometry.sharding import TeacherSeen, shard
+from isometry.spread import micro_batch_words, traffic_words
 from isometry.student import (
     build_objective,
     build_student,
@@ -36,6 +38,7 @@ DEFAULT_LOSSES_OF_GATES: dict[str, float | dict[str, Any]] = {"sparsity": 5e-3, 
 
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, math.inf),
+    "global_batch_size": (1, math.inf),
     "warmup_epochs": (0, math.inf),
     "grad_accum_steps": (1, math.inf),
     "log_interval": (1, math.inf),
@@ -74,6 +77,10 @@ class Run:
     schedule: Schedule
     stage: Stage
     notes: list[str]
+    teacher_macs: int = 0
+    """Of one image, counted before it was sharded."""
+    teacher_seen: TeacherSeen | None = None
+    """What only all processes together can find out of a sharded one, once they have."""
 
 
 def assemble(config: RunConfig, world: World) -> Run:
@@ -99,9 +106,12 @@ def assemble(config: RunConfig, world: World) -> Run:
     _try_images(student, spec, f"the student {config.model}")
     config = replace(config, img_size=spec.input_size[-1], in_chans=spec.input_size[0])
     config = settle_growth(config, schedule, teacher, notes)
+    teacher_macs = 0
     if teacher is not None:
-        _try_images(teacher, image_spec(teacher, config.img_size), f"the teacher {config.teacher}")
+        teacher_spec = image_spec(teacher, config.img_size)
+        teacher_macs = _try_images(teacher, teacher_spec, f"the teacher {config.teacher}")
         _check_label_names(config, sources, teacher)
+        _lay_out(teacher, config, world, notes)
     generator = torch.Generator()
     objective = build_objective(config, schedule, student, teacher, generator)
     if objective.needs_labels and not sources.labelled:
@@ -112,6 +122,8 @@ def assemble(config: RunConfig, world: World) -> Run:
             f"them; --losses.{asking} 0, or give one folder per class"
         )
     config = _resolved(config, objective, world, notes)
+    traffic = traffic_words(config, objective) if world.size > 1 else ""
+    notes += [words for words in (micro_batch_words(config, objective), traffic) if words]
     return Run(
         config,
         sources,
@@ -125,6 +137,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         schedule,
         stage,
         notes,
+        teacher_macs,
     )
 
 
@@ -148,6 +161,32 @@ def _build_teacher(
             spec = replace(spec, num_classes=config.num_classes or sources.num_classes)
     seed_global_generators(derive_seed(config.seed, "teacher"))
     return build_model(spec, flag="--teacher")
+
+
+def _lay_out(teacher: nn.Module, config: RunConfig, world: World, notes: list[str]) -> None:
+    """Puts a teacher into the type that it is asked in, and into pieces over the processes."""
+    if config.teacher_dtype == "float16" and world.device.type != "cuda":
+        raise UserError("--teacher-dtype float16: needs a GPU; use bfloat16")
+    teacher.to(getattr(torch, config.teacher_dtype))
+    if config.teacher_shard and world.size > 1:
+        _shard(teacher, config, world)
+    elif config.teacher_shard:
+        # A run may go on with another number of processes, and be checked in one.
+        notes.append("--teacher-shard: there is one process, which keeps the teacher whole")
+
+
+def _shard(teacher: nn.Module, config: RunConfig, world: World) -> None:
+    try:
+        shard(teacher.eval().requires_grad_(False), world)
+        size, dtype = image_spec(teacher, config.img_size).input_size, getattr(torch, config.teacher_dtype)
+        with torch.no_grad():
+            teacher(torch.zeros(1, *size, dtype=dtype, device=world.device))
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        # A forward that reaches past a block's own forward, at its weights, finds them in pieces.
+        raise UserError(
+            f"--teacher-shard: {config.teacher} can't be taken apart ({first_line(error)}); leave it out, or "
+            "make the teacher smaller with --teacher-dtype bfloat16"
+        ) from error
 
 
 def _with_losses(config: RunConfig) -> RunConfig:
@@ -199,7 +238,7 @@ def _resolved(config: RunConfig, objective: Objective, world: World, notes: list
     if warmup >= config.epochs:
         warmup = config.epochs // 10
         notes.append(f"warm-up shortened from {config.warmup_epochs} to {warmup} of {config.epochs} epochs")
-    images_a_step = config.batch_size * config.grad_accum_steps * world.size
+    images_a_step = (config.global_batch_size or config.batch_size * world.size) * config.grad_accum_steps
     lr = config.lr if config.lr is not None else config.lr_base * images_a_step / config.lr_base_size
     return replace(
         config,
@@ -236,10 +275,10 @@ def _check_numbers(config: RunConfig) -> None:
         raise UserError("--amp-dtype float16: needs a GPU; use bfloat16")
 
 
-def _try_images(model: nn.Module, spec: ImageSpec, name: str) -> None:
-    """A forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
+def _try_images(model: nn.Module, spec: ImageSpec, name: str) -> int:
+    """MACs of a forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
     try:
-        macs(model, spec.input_size)
+        return macs(model, spec.input_size)
     except Exception as error:
         # What goes wrong inside a network that is given such images is anything.
         size = "×".join(map(str, spec.input_size))

@@ -22,9 +22,12 @@ from isometry.objective import Objective
 from isometry.profile import macs, parameter_count
 from isometry.prune.cost import use_of
 from isometry.report import formats
+from isometry.spread import traffic_words
 from isometry.student import stage_networks
+from isometry.training.batch_size import share_batch
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.runfolder import RunFolder
+from isometry.units import in_bytes
 from isometry.weights import WeightSource
 
 
@@ -35,7 +38,9 @@ def check(config: RunConfig, console: Console) -> None:
         UserError: what would go wrong, as the run itself would say it.
     """
     world = join_world(config.device)
+    config, notes = share_batch(config, world)
     run = assemble(config, world)
+    run.notes[:0] = notes
     if run.schedule.grows:
         # What it grows to is what it needs.
         run = enter_stage(run, run.schedule.stages[-1])
@@ -56,16 +61,18 @@ def check(config: RunConfig, console: Console) -> None:
         _say(console, "Pruning", pruning_words(run))
     _say(console, "Terms", terms_words(run))
     _say(console, "Memory of a step", memory_words(needed))
+    if traffic := traffic_words(run.config, run.objective):
+        _say(console, "Several processes", traffic)
     for warning in warnings(run):
         _say(console, "Mind", warning)
     refuse_folder(config)
     console.print("[green]Nothing stands in the way of this run.[/]")
 
 
-def figures(model: nn.Module, img_size: int | None) -> dict[str, Any]:
-    """Parameters and MACs of a model at its input size."""
+def figures(model: nn.Module, img_size: int | None, counted: int = 0) -> dict[str, Any]:
+    """Parameters and MACs of a model at its input size; ``counted`` are the MACs, where they are known already."""
     size = image_spec(model, img_size).input_size
-    return {"params": parameter_count(model), "macs": macs(model, size), "input": size}
+    return {"params": parameter_count(model), "macs": counted or macs(model, size), "input": size}
 
 
 def weights_words(source: WeightSource) -> str:
@@ -116,6 +123,7 @@ def memory(run: Run, world: World) -> StepMemory:
         moments=optimizer_moments(config),
         moving_average=config.model_ema,
         amp_dtype=getattr(torch, config.amp_dtype) if config.amp else None,
+        recomputes=config.grad_checkpointing,
     )
 
 
@@ -141,8 +149,7 @@ def optimizer_moments(config: RunConfig) -> float:
 def plan_rows(run: Run) -> list[dict[str, Any]]:
     """The stages of growth: ``model``, ``by``, ``epochs``, ``share`` of them, ``params``, ``macs``, and ``cost``: the
     multiply-accumulates of training on one image, 3 forward passes of the student and 1 of a teacher that is run."""
-    teacher = run.objective.teacher
-    asked = 0 if teacher is None else figures(teacher, run.config.img_size)["macs"]
+    asked = 0 if run.objective.teacher is None else run.teacher_macs
     networks = stage_networks(run.config, run.schedule, run.spec.input_size)
     return [
         {
@@ -189,8 +196,8 @@ def memory_words(found: StepMemory) -> str:
         "EMA": found.moving_average,
         "teacher": found.teacher,
     }
-    shown = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
-    return f"{_bytes(found.total)}: {shown}"
+    shown = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items() if size)
+    return f"{in_bytes(found.total)}: {shown}"
 
 
 def warnings(run: Run) -> list[str]:
@@ -230,11 +237,11 @@ def refuse_folder(config: RunConfig) -> None:
 
 def _models_table(run: Run) -> Table:
     table = Table("", "model", "input", "parameters", "MACs", box=None, pad_edge=False, header_style="dim")
-    sides = [("student", run.config.model, run.student)]
+    sides = [("student", run.config.model, run.student, 0)]
     if run.teacher is not None:
-        sides.append(("teacher", run.config.teacher, run.teacher))
-    for side, name, model in sides:
-        found = figures(model, run.config.img_size)
+        sides.append(("teacher", run.config.teacher, run.teacher, run.teacher_macs))
+    for side, name, model, counted in sides:
+        found = figures(model, run.config.img_size, counted)
         table.add_row(
             f"[bold]{side}[/]",
             name,
@@ -290,10 +297,3 @@ def _taps_table(run: Run) -> Table:
 def _say(console: Console, head: str, words: str) -> None:
     # What a person named may hold square brackets, which are no markup.
     console.print(f"[bold]{head}[/]  {escape(words)}", highlight=False, soft_wrap=True)
-
-
-def _bytes(size: int) -> str:
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size / 2**10:.3g} KiB"

@@ -30,7 +30,9 @@ class DataConfig:
     skip_bad_images: bool = False
     """Replace unreadable images by their neighbours, count and name them, instead of stopping."""
     batch_size: int = 128
-    """Images a step and process."""
+    """Images a batch and process."""
+    global_batch_size: int | None = None
+    """Images a batch of all processes together; given, each takes its share, whatever --batch-size says."""
     validation_batch_size: int | None = None
     """Images a validation batch; the training batch size if not given."""
     workers: int = 2
@@ -123,10 +125,18 @@ class TeacherConfig:
     """Arguments of timm's constructor for the teacher."""
     teacher_weights: str = "pretrained"
     """`pretrained` (timm's), a file (safetensors, or what torch loads weights-only), or `none` (dry run)."""
+    teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type that the teacher is held and computed in; float16 needs a GPU."""
+    teacher_shard: bool = False
+    """Spread the teacher's weights over the processes, whole one block at a time (FSDP2)."""
     losses: dict[str, float | dict[str, Any]] = field(default_factory=dict)
     """Terms and weights: `--losses.whole 4`; options as `--losses.soft.temperature 2`. 0 takes a term out."""
     reduction: Reduction = "mean"
     """`mean`: mean over entries, average over blocks. `paper`: sums as in arXiv:2107.01378v1."""
+    teacher_cache: str = ""
+    """Folder that keeps what the teacher says about each training image, for other runs with the same data and seed."""
+    teacher_cache_size: float = 16.0
+    """Most that this folder may take, GiB."""
     relations: Literal["global", "local"] = "global"
     """Terms that relate images to each other: over the images of all processes, or each process's own."""
     taps: TapsConfig = field(default_factory=TapsConfig)
@@ -171,6 +181,8 @@ class OptimConfig:
     """Mixed precision."""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     """Mixed precision's type; float16 needs a GPU."""
+    grad_checkpointing: bool = False
+    """Keep only the blocks' inputs for the backward pass, and compute the student's blocks again there."""
     compile: bool = False
     """torch.compile the student and the teacher."""
     compile_backend: str = "inductor"
@@ -263,18 +275,12 @@ ALIASES = {
 }
 """Other names of options, on the command line and in recipes."""
 
-FREE_ON_RESUME = frozenset(
-    {
-        "resume",
-        "out",
-        "device",
-        "workers",
-        "pin_mem",
-        "log_interval",
-        "recovery_interval",
-        "log_tensorboard",
-        "log_wandb",
-    }
+FREE_ON_RESUME = (
+    frozenset({"resume", "out", "device", "workers", "pin_mem"})
+    | {"log_interval", "recovery_interval", "log_tensorboard", "log_wandb"}
+    | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
+    # Follows from the global batch, which is not free.
+    | {"batch_size"}
 )
 """Options that don't change what a run computes, and so may change when it goes on."""
 

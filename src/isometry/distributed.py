@@ -1,7 +1,8 @@
 """The processes that `torchrun` started, or just this one."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,20 @@ class World:
         """Leaves the process group."""
         if self.size > 1:
             dist.destroy_process_group()
+
+
+@contextmanager
+def lost_processes(world: World, advice: Callable[[], str]) -> Iterator[None]:
+    """What a process meets when another is gone becomes a UserError of one line that ends with ``advice``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise UserError(
+            f"process {world.rank} of {world.size} lost another one, which was killed or left with a message of its "
+            f"own; {advice()}"
+        ) from error
 
 
 def freeze_unreached(module: nn.Module, loss: Tensor) -> None:

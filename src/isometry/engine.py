@@ -1,17 +1,22 @@
 """A config in, a finished run out: the one path that `train`, `distill` and `compare` share."""
 
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from isometry.assemble import assemble
 from isometry.config import RunConfig
-from isometry.distributed import join_world
+from isometry.data.deaths import worker_deaths
+from isometry.distributed import join_world, lost_processes
+from isometry.farewell import see_teacher
 from isometry.outcome import Outcome, Row, finish, skipped_images
-from isometry.training.checkpoint import disk_trouble
+from isometry.training.batch_size import share_batch
+from isometry.training.checkpoint import disk_trouble, has_checkpoint
 from isometry.training.loop import Trainer
-from isometry.training.runfolder import RunFolder
+from isometry.training.runfolder import RunFolder, last_checkpoint
 
 
 def execute(
@@ -26,26 +31,37 @@ def execute(
         companions: rows of other runs for the report's table.
 
     Raises:
-        UserError: bad input, or a loss that is not finite.
+        UserError: bad input, a loss that is not finite, or a loading process that was killed.
         Interrupted: asked to stop; saved.
     """
     world = join_world(config.device)
-    try:
+    way_on = partial(_way_on, config)
+    with closing(world), worker_deaths(way_on), lost_processes(world, way_on):
         if not world.main:
-            Trainer(assemble(config, world), None, world, None, label).fit()
+            settled, _ = share_batch(config, world)
+            trainer = Trainer(assemble(settled, world), None, world, None, label)
+            trainer.fit()
+            see_teacher(trainer)
             return None
         with RunFolder(config) as folder:
-            run = assemble(config, world)
+            settled, notes = share_batch(config, world)
+            run = assemble(settled, world)
+            run.notes[:0] = notes
             folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
             for note in run.notes:
                 console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
             trainer.fit()
+            see_teacher(trainer)
             with disk_trouble(folder.path, "make room and go on with --resume"):
                 outcome = finish(trainer, folder, companions)
             trainer.loaders.close()
             for note in skipped_images(trainer):
                 console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
             return outcome
-    finally:
-        world.close()
+
+
+def _way_on(config: RunConfig) -> str:
+    if has_checkpoint(last_checkpoint(config.out)):
+        return "what was saved is kept: go on with --resume"
+    return "nothing was saved yet: start again"

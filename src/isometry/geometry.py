@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isometry.assemble import build_student
 from isometry.config import RunConfig
-from isometry.data import Batch, ImageSpec, Preprocess, find_sources, make_loaders
+from isometry.data import Batch, ImageSpec, Loaders, Preprocess, find_sources, make_loaders
 from isometry.functional import linear_cka, relation_map
 from isometry.models import image_spec
 from isometry.prune.folder import load_network
@@ -26,20 +26,20 @@ def run_geometry(
     config: RunConfig,
     pairs: list[BlockPair],
     student: nn.Module,
-    teacher: nn.Module,
-    view: nn.Module,
+    teacher_features: list[Tensor],
     images: Tensor,
 ) -> dict[str, Any]:
     """The report's relation maps of the tapped blocks and CKA of all blocks, before and after training.
 
-    The student before training is built again from the seed. ``images`` (B, C, H, W) are normalised for the student.
+    The student before training is built again from the seed. ``images`` (B, C, H, W) are normalised for the student;
+    ``teacher_features`` are :func:`block_features` of the same images.
     """
     before, _ = build_student(config)
     before.to(images.device)
     features = {
-        "teacher": _features(teacher, view(images)),
-        "before": _features(before, images),
-        "after": _features(student, images),
+        "teacher": teacher_features,
+        "before": block_features(before, images),
+        "after": block_features(student, images),
     }
     return {
         "relations": [_maps_of_pair(pair, features) for pair in pairs],
@@ -64,7 +64,7 @@ def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np
     first = next(iter(specs.values()))
     images = _first_images(config, first)
     last = {
-        label: _features(model, TeacherView(first, specs[label])(images))[-1]
+        label: block_features(model, TeacherView(first, specs[label])(images))[-1]
         for label, model in built.items()
     }
     grid = (
@@ -84,18 +84,20 @@ def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
 
 def _first_images(config: RunConfig, spec: ImageSpec) -> Tensor:
     loaders = make_loaders(find_sources(config), config, spec, seed=config.seed)
+    return compared_images(loaders, Preprocess(config, spec, None, "cpu"))
+
+
+def compared_images(loaders: Loaders, preprocess: Preprocess) -> Tensor:
+    """The images whose features are compared, normalised: the first of the validation part, if there is one."""
     part = loaders.val if loaders.val is not None else loaders.train.epoch(0)
-    batch = first_images(next(iter(part)))
-    return Preprocess(config, spec, None, "cpu").normalise(batch)[0]
-
-
-def first_images(batch: Batch) -> Batch:
-    """As much of a batch as is compared."""
+    batch = next(iter(part))
     n = min(len(batch), IMAGES_COMPARED)
-    return Batch(batch.images[:n], batch.targets[:n], batch.indices[:n], [])
+    return preprocess.normalise(Batch(batch.images[:n], batch.targets[:n], batch.indices[:n], []))[0]
 
 
-def _features(model: nn.Module, images: Tensor) -> list[Tensor]:
+@torch.no_grad()
+def block_features(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The float32 features (B, C, H, W) of all of a model's blocks; ``images`` are as it wants them."""
     blocks = list(range(block_count(model, "the model")))
     return [feature.float() for feature in TappedModel(model, blocks).eval()(images)[1]]
 

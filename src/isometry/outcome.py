@@ -4,6 +4,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,18 +20,20 @@ from isometry.channels import pruning_report
 from isometry.configfile import config_to_yaml
 from isometry.data import make_loaders
 from isometry.forms import DENSE, Material, forms_of, measure_forms
-from isometry.geometry import first_images, run_geometry
+from isometry.geometry import block_features, compared_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.prune.compact import compact
 from isometry.prune.folder import save_network
 from isometry.prune.plan import prunes
 from isometry.report import PruningData, ReportData, write_report
+from isometry.sharding import is_sharded
 from isometry.student import stage_networks
-from isometry.training.checkpoint import load_checkpoint, write_atomically
+from isometry.training.checkpoint import write_atomically
 from isometry.training.evaluate import accuracy
 from isometry.training.loop import Trainer
 from isometry.training.runfolder import RunFolder
+from isometry.training.saves import load_aloud
 
 Row = dict[str, Any]
 
@@ -49,6 +52,8 @@ class Outcome:
     rows: list[Row]
     stages: list[Row] = field(default_factory=list)
     """Those of growth, with their times; none in a run that did not grow."""
+    times: list[Row] = field(default_factory=list)
+    """Seconds by phase, a row an epoch."""
 
     @property
     def student(self) -> Row:
@@ -62,9 +67,11 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     ``companions`` are rows of other runs that the report's table shows beside this one's.
     """
     run = trainer.run
-    parts, _ = load_checkpoint(folder.best)
-    run.student.load_state_dict(parts["model"])
+    best = load_aloud(folder.best, run, trainer.console)
+    run.student.load_state_dict(best.parts["model"])
     run.student.to(trainer.world.device).eval()
+    if run.config.grad_checkpointing:
+        run.student.set_grad_checkpointing(False)  # type: ignore[operator]
     if run.config.prune.compact:
         _compact(trainer)
     spec = run.spec
@@ -85,7 +92,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
         write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
     write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning))
-    return Outcome(folder.path, report, rows, stages)
+    return Outcome(folder.path, report, rows, stages, folder.times.rows())
 
 
 def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
@@ -98,7 +105,11 @@ def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
     if run.teacher is not None:
         teacher = run.teacher.to(trainer.world.device).eval()
         rows.append(
-            {"model": f"teacher {architecture(teacher)}", "role": "teacher", **_figures(trainer, teacher)}
+            {
+                "model": f"teacher {architecture(teacher)}",
+                "role": "teacher",
+                **(run.teacher_seen.figures if run.teacher_seen else figures_of(trainer, teacher)),
+            }
         )
     if forms and not run.config.prune.from_scratch:
         rows.append({"model": "as it was", "role": "start", **_figures_of(forms[0])})
@@ -107,7 +118,7 @@ def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
         {
             "model": f"student {name}" if run.teacher is not None else name,
             "role": "student",
-            **(_figures_of(forms[-1]) if forms else _figures(trainer, run.student)),
+            **(_figures_of(forms[-1]) if forms else figures_of(trainer, run.student)),
             "seconds": trainer.state.seconds,
         }
     )
@@ -124,7 +135,7 @@ def _compact(trainer: Trainer) -> None:
     class Calibration:
         def __iter__(self) -> Iterator[Tensor]:
             assert loaders.val is not None
-            for batch in trainer.noting_unreadable(loaders.val):
+            for batch in trainer.feed.noting_unreadable(loaders.val):
                 yield trainer.preprocess.normalise(batch)[0]
 
     run.student, found = compact(run.student, Calibration())
@@ -140,24 +151,31 @@ def architecture(model: nn.Module) -> str:
     return str(pretrained_cfg(model)["architecture"])
 
 
-def _figures(trainer: Trainer, model: nn.Module) -> Row:
+def figures_of(trainer: Trainer, model: nn.Module) -> Row:
+    """A model's part of its row in the table; of a sharded teacher by all processes together, else by this one."""
     run = trainer.run
     is_teacher = model is run.teacher
     view = trainer.objective.teacher_view if is_teacher else None
     size = (view.channels, *view.size) if view is not None else run.spec.input_size
-    # The other processes have left by now: this one reads every image.
-    alone = replace(trainer.world, rank=0, size=1)
-    loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
+    sharded, seed = is_sharded(model), trainer.config.seed
+    # Where they are not needed the other processes have left by now, and this one reads every image.
+    world = trainer.world if sharded else replace(trainer.world, rank=0, size=1)
+    loaders = make_loaders(
+        run.sources, trainer.config, run.spec, seed=seed, rank=world.rank, world_size=world.size
+    )
     part, name = loaders.judged
     figures: Row = {
         "params": parameter_count(model),
-        "macs": macs(model, size),
-        "images_per_s": images_per_second(model, size),
+        "macs": run.teacher_macs if is_teacher else macs(model, size),
+        # So many passes, not so many seconds, where all must make equally many.
+        "images_per_s": images_per_second(model, size, seconds=0 if sharded else SECONDS_TIMED),
     }
     comparable = model.num_classes == trainer.config.num_classes and (view is not None or not is_teacher)
     if part is not None and run.sources.labelled and comparable:
-        batches = trainer.noting_unreadable(part)
-        found = accuracy(model, batches, trainer.preprocess, alone, trainer.autocast, view)
+        batches = trainer.feed.noting_unreadable(part)
+        # What is narrower than float32 computes in its own type.
+        autocast = nullcontext if view is not None and view.dtype is not None else trainer.autocast
+        found = accuracy(model, batches, trainer.preprocess, world, autocast, view)
         figures |= {"top1": found["top1"], "top1_part": name}
     loaders.close()
     return figures
@@ -179,7 +197,7 @@ def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningD
     if part is None:
         loaders.close()
         return [], None
-    batches = partial(trainer.noting_unreadable, part)
+    batches = partial(trainer.feed.noting_unreadable, part)
     material = Material(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
     forms = forms_of(run.student, before.network.to(device))
     untrained = [DENSE] if before.note else []
@@ -190,11 +208,7 @@ def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningD
 
 
 def report_data(
-    trainer: Trainer,
-    folder: RunFolder,
-    rows: list[Row],
-    stages: list[Row],
-    pruning: PruningData | None = None,
+    trainer: Trainer, folder: RunFolder, rows: list[Row], stages: list[Row], pruning: PruningData | None
 ) -> ReportData:
     """Everything that the report shows."""
     run, config = trainer.run, trainer.config
@@ -213,6 +227,7 @@ def report_data(
         marks=[(float(stage.first_epoch), stage.words) for stage in run.schedule.stages[1:]],
         stages=stages,
         pruning=pruning,
+        times=folder.times.rows(),
         **geometry,
     )
 
@@ -246,7 +261,7 @@ def stage_rows(trainer: Trainer) -> list[Row]:
 
 def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
     """A sentence that counts and names the unreadable images, if there were any."""
-    names = sorted(set(trainer.state.unreadable))
+    names = sorted(set(trainer.feed.unreadable))
     if not names:
         return []
     more = ", ..." if len(names) > most else ""
@@ -279,13 +294,6 @@ def _geometry(trainer: Trainer) -> dict[str, Any]:
     objective = trainer.objective
     assert objective.teacher is not None
     assert objective.teacher_view is not None
-    part = trainer.loaders.val if trainer.loaders.val is not None else trainer.loaders.train.epoch(0)
-    images, _ = trainer.preprocess.normalise(first_images(next(iter(part))))
-    return run_geometry(
-        trainer.config,
-        objective.pairs,
-        trainer.run.student,
-        objective.teacher,
-        objective.teacher_view,
-        images,
-    )
+    seen, images = trainer.run.teacher_seen, compared_images(trainer.loaders, trainer.preprocess)
+    teacher = seen.features if seen else block_features(objective.teacher, objective.teacher_view(images))
+    return run_geometry(trainer.config, objective.pairs, trainer.run.student, teacher, images)

@@ -58,7 +58,8 @@ def images_per_second(
     model: nn.Module, input_size: tuple[int, int, int], batch_size: int = 64, seconds: float = 0.5
 ) -> float:
     """Images a second in eval mode: median over batches of zeros, for about ``seconds``, after a warm-up."""
-    images = torch.zeros(batch_size, *input_size, device=next(model.parameters()).device)
+    parameter = next(model.parameters())
+    images = torch.zeros(batch_size, *input_size, device=parameter.device, dtype=parameter.dtype)
     times = taking_turns({"": model}, [images], seconds)[""]
     return batch_size / statistics.median(times)
 

@@ -20,6 +20,7 @@ from isometry.objective import Objective
 from isometry.profile import macs, parameter_count
 from isometry.prune.network import check_prunable
 from isometry.prune.plan import pruned, prunes
+from isometry.recomputation import recompute_blocks
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.taps import block_count, choose_blocks, in_smaller
 from isometry.terms import parse_terms
@@ -165,7 +166,7 @@ def build_objective(
         places = in_smaller(config.taps.student, *counts)
         pairs = [(p, block) for p, block in zip(places, config.taps.teacher, strict=True) if p is not None]
         taps = [place for place, _ in pairs], [block for _, block in pairs]
-    return Objective(
+    objective = Objective(
         student,
         config.losses,
         teacher,
@@ -175,6 +176,9 @@ def build_objective(
         generator=generator,
         img_size=config.img_size,
     )
+    if config.grad_checkpointing:
+        recompute_blocks(objective, config)
+    return objective
 
 
 def _build_of_size(config: RunConfig, target: nn.Module, seed: int, size: Size) -> nn.Module:

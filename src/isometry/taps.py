@@ -19,6 +19,10 @@ Grid = tuple[int, int]
 Logits = Tensor | tuple[Tensor, Tensor]
 
 
+ENTRANCES = ("forward_intermediates", "forward_head")
+"""Methods of a timm model, beside its forward, by which a :class:`TappedModel` enters it."""
+
+
 class TappedModel(nn.Module):
     """A timm classifier that gives its logits and the feature maps of some blocks in one forward pass.
 

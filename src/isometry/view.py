@@ -14,6 +14,8 @@ class TeacherView(nn.Module):
     Args:
         student, teacher: the images that each wants. A student on grey images may have a teacher on RGB.
 
+    ``dtype`` is what the images are cast to in the end; as they come if None.
+
     Raises:
         UserError: channels that can't be made from the student's.
     """
@@ -25,6 +27,7 @@ class TeacherView(nn.Module):
 
     def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
         super().__init__()
+        self.dtype: torch.dtype | None = None
         self.channels, height, width = teacher.input_size
         self.size = height, width
         if student.input_size[0] not in (1, self.channels):
@@ -48,4 +51,4 @@ class TeacherView(nn.Module):
             input_BCHW = F.interpolate(
                 input_BCHW, self.size, mode="bicubic", antialias=True, align_corners=False
             )
-        return input_BCHW.expand(-1, self.channels, -1, -1)
+        return input_BCHW.expand(-1, self.channels, -1, -1).to(self.dtype or input_BCHW.dtype)

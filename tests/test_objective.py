@@ -434,7 +434,8 @@ def test_terms_on_gates_are_refused_without_gates(name):
 
 def step(task: Objective, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """A step's terms and gradients, with the norms as they are: over half a batch they would learn other things."""
-    result = task.eval()(images, labels)
+    task.eval().losses.train()  # terms relate the images of all processes in training only
+    result = task(images, labels)
     result["loss"].backward()
     named = task.get_trainable_module().named_parameters()
     gradients = {name.removeprefix("module."): parameter.grad for name, parameter in named}

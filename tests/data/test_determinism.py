@@ -41,9 +41,9 @@ def test_workers_change_nothing(repeats: int):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_start_batch_yields_the_rest_of_the_epoch(workers: int):
+def test_a_start_yields_the_rest_of_the_epoch(workers: int):
     config = replace(DIGITS, workers=workers)
-    assert_same(epoch_of(config, epoch=1)[4:], epoch_of(config, epoch=1, start=4))
+    assert_same(epoch_of(config, epoch=1)[4:], epoch_of(config, epoch=1, start=4 * config.batch_size))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -71,7 +71,7 @@ def test_batches_before_the_start_are_not_decoded():
     part = CountingPart(digits.images, digits.numbers)
     reader = BatchReader(part, train_transform(DIGITS, GREY8), "L", seed=1, skip_bad_images=False)
     loader = TrainLoader(reader, TrainRequests(len(part), 300, seed=1, repeats=0))
-    (last,) = loader.epoch(0, start_batch=2)
+    (last,) = loader.epoch(0, start=600)
     assert part.decoded == last.indices.tolist()
 
 
@@ -168,6 +168,37 @@ def test_evaluation_at_its_own_size_is_the_image_itself():
     batch = next(iter(make_loaders(sources, DIGITS, GREY8, seed=1).val))
     pixels = np.stack([np.array(sources.val.load(index)[0]) for index in range(len(batch))])
     np.testing.assert_array_equal(batch.images[:, 0].numpy(), pixels)
+
+
+def requested(ranks: int, batch: int, start: int, epoch: int = 3) -> list[list[tuple[int, int]]]:
+    """(position, image) of each global batch of 100 images in an epoch's order, read by ``ranks`` ranks from ``start`` on."""
+    loaders = [
+        TrainRequests(100, batch, seed=1, repeats=0, rank=rank, world_size=ranks) for rank in range(ranks)
+    ]
+    for requests in loaders:
+        requests.epoch, requests.start = epoch, start
+    return [
+        [pair for share in shares for pair in enumerate(share.indices, start=share.position)]
+        for shares in zip(*loaders, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_the_order_is_the_same_for_any_number_of_ranks(ranks: int):
+    """The same images at the same places of the same global batches, so with the same augmentation."""
+    batches = requested(ranks, 24 // ranks, 0)
+    assert batches == requested(1, 24, 0)
+    assert [len(batch) for batch in batches] == [24] * 4
+
+
+@pytest.mark.parametrize(("ranks", "batch"), [(1, 24), (2, 12), (4, 6), (3, 8), (3, 5), (5, 4), (1, 60)])
+def test_an_epoch_that_goes_on_with_other_ranks_repeats_and_drops_no_image(ranks: int, batch: int):
+    done, rest = requested(2, 12, 0)[:2], requested(ranks, batch, 48)
+    seen = [pair for some in done + rest for pair in some]
+    whole = list(enumerate(epoch_order(100, seed=1, epoch=3, repeats=0).tolist()))
+    assert seen == whole[: len(seen)]
+    # What is left out at the end is less than a batch, as in every epoch.
+    assert 100 - len(seen) < ranks * batch
 
 
 def test_ranks_share_the_evaluation_without_duplicates():

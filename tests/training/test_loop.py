@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import TINY_STUDENT, config_of, contents, run, trainer_of
+from helpers import TINY_STUDENT, config_of, contents, rewrite_index, run, trainer_of
 from isometry.data import Batch
 from isometry.distributed import World
 from isometry.errors import UserError
@@ -101,7 +101,7 @@ def test_a_reading_names_the_first_bad_step_and_keeps_what_came_before() -> None
     tally.add(9, torch.tensor([math.nan] * 3), [4])
     with pytest.raises(NotFiniteError) as caught:
         tally.read()
-    assert (caught.value.step, caught.value.terms, caught.value.images) == (8, ["loss", "whole"], [2, 3])
+    assert (caught.value.step, caught.value.terms, caught.value.images) == (8, ["loss", "whole"], [[2, 3]])
     assert tally.sums == [1.0, 1.0, 1.0]
 
 
@@ -132,7 +132,7 @@ def test_micro_batches_are_one_batch() -> None:
 def test_the_last_group_of_micro_batches_may_be_smaller() -> None:
     trainer = trainer_of(*TINY_STUDENT, "--epochs", "1", "--grad-accum-steps", "4")
     assert trainer.steps_an_epoch == 2
-    assert [len(group) for group in trainer._groups()] == [4, 2]
+    assert [len(group) for group in trainer.feed.groups(0, 0)] == [4, 2]
 
 
 def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +196,8 @@ def test_the_moving_average_follows_the_student(words: list[str]) -> None:
 def test_images_that_could_not_be_read_are_kept_once(words: list[str]) -> None:
     trainer = trainer_of(*words)
     spoiled = replace(next(batches(trainer)), unreadable=["a.png"])
-    assert len(list(trainer.noting_unreadable([spoiled, spoiled]))) == 2
-    assert trainer.state.unreadable == ["a.png"]
+    assert len(list(trainer.feed.noting_unreadable([spoiled, spoiled]))) == 2
+    assert trainer.feed.unreadable == ["a.png"]
 
 
 # --- whole runs
@@ -236,7 +236,7 @@ def test_a_rate_that_is_too_high_stops_the_run_with_a_save(words: list[str], tmp
     assert "finite" in ended.err
     assert "--lr" in ended.err
     if (out / "last").exists():
-        parts, _ = checkpoint.load_checkpoint(out / "last")
+        parts = checkpoint.load_checkpoint(out / "last").parts
         assert all(tensor.isfinite().all() for tensor in parts["model"].values())
 
 
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_costs_no_more_than_the_steps_since_the_last_save(
         assert len(ended.err.splitlines()) == 1
         assert "could not save" in ended.err
         assert "go on with --resume" in ended.err
-        assert checkpoint.load_checkpoint(disk / "run" / "last")[1]["loop"]["step"] == 4
+        assert checkpoint.load_checkpoint(disk / "run" / "last").state["loop"]["step"] == 4
         if mounted:
             subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         ended = run(*command, "--out", str(disk / "run"), "--resume", said=tmp_path / "again")
@@ -294,19 +294,19 @@ def _disk_fills_up(ballast: str) -> None:
             lambda state: state["spec"].update(model="resnet18"),
             "it holds a resnet18, not the vit_tiny_patch16_224",
         ),
-        (lambda state: state.update(processes=2), "2 processes saved it, and there are 1 now"),
         (lambda state: state.pop("loop"), "KeyError: 'loop'"),
         (lambda state: state["loop"].update(colour="red"), "colour"),
+        (lambda state: state.update(loop=[]), "TypeError"),
+        (lambda state: state["loop"].update(step="3"), "step is no int"),
+        (lambda state: state["loop"].update(sums=[1.0, "2"]), "sums is no list"),
+        (lambda state: state["metrics"].update({"metrics.csv": -1}), "metrics are no sizes of files"),
         (lambda state: state["optimizer"]["param_groups"].pop("0"), "param"),
         (lambda state: state.update(optimizer=None), "does not fit this run"),
     ],
 )
 def test_a_foreign_checkpoint_is_said_in_one_line(spoil: Any, said: str, tmp_path: Path) -> None:
     command = saved_run(tmp_path)
-    index = tmp_path / "last" / "checkpoint.json"
-    state = json.loads(index.read_text())
-    spoil(state)
-    index.write_text(json.dumps(state))
+    rewrite_index(tmp_path / "last" / "checkpoint.json", spoil)
     with pytest.raises(UserError, match="the checkpoint does not fit this run") as caught:
         trainer_of(*command, "--resume").restore()
     assert said in str(caught.value)

@@ -8,7 +8,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from isometry.data.batches import Batch, BatchReader, Request
+from isometry.data.deaths import watch_workers
 from isometry.data.order import EvalRequests, TrainRequests
+from isometry.data.pixels import quiet_decoders
 from isometry.errors import UserError
 
 
@@ -28,14 +30,19 @@ class TrainLoader:
         """Batches an epoch."""
         return self._requests.batches_per_epoch
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Batches ``start_batch``, start_batch+1, ... of an epoch; those before are not decoded.
+    @property
+    def global_batch_size(self) -> int:
+        """Images of a batch of all processes together."""
+        return self._requests.global_batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's batches of an epoch, from image ``start`` of the global order on; none before is decoded.
 
         Raises:
             UserError: an unreadable image (without ``skip_bad_images``), or none that is readable.
         """
         self._requests.epoch = epoch
-        self._requests.start = start_batch
+        self._requests.start = start
         yield from self._batches
 
     def close(self) -> None:
@@ -88,17 +95,19 @@ class Batches:
             "num_workers": workers,
             "persistent_workers": requests is not None and workers > 0,
             "pin_memory": pin_mem and torch.cuda.is_available(),
-            "worker_init_fn": _leave_signals_to_the_run,
+            "worker_init_fn": _settle_in,
         }
         self._seed = seed
         self._loader: DataLoader[Batch | UserError] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises the first answer that is an error."""
+        """Raises the first answer that is an error; and WorkerDied, at any point, once a worker was killed."""
         if self._loader is None:
             generator = torch.Generator().manual_seed(self._seed)
             self._loader = DataLoader(**self._options, generator=generator)
-        for answer in self._loader:
+        answers = iter(self._loader)
+        watch_workers()
+        for answer in answers:
             if isinstance(answer, UserError):
                 # whoever keeps the exception keeps this frame, and DataLoader takes seconds to end workers
                 # that the garbage collector finds: let them go here
@@ -119,7 +128,8 @@ SECONDS_TO_LIVE_ON = 30
 """As long as batch systems wait between SIGTERM and SIGKILL."""
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _settle_in(worker: int) -> None:
+    quiet_decoders()
     # Ctrl-C reaches all processes of the terminal, and batch systems send SIGTERM to all: the run finishes its
     # step, saves and ends its workers itself. Torch would end them at once, and the run with them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -54,7 +54,9 @@ def _train_loader(
     transform, mode = train_transform(config, spec), image_mode(spec)
     if isinstance(part, StreamPart):
         workers = max(1, config.workers)
-        stream = StreamReader(part, transform, mode, config.batch_size, seed=seed, rank=rank, workers=workers)
+        stream = StreamReader(
+            part, transform, mode, config.batch_size, seed=seed, rank=rank, ranks=world_size, workers=workers
+        )
         return TrainStream(stream, workers=workers, pin_mem=config.pin_mem)
     requests = TrainRequests(
         len(part),
@@ -77,7 +79,9 @@ def _eval_loader(
     batch_size = config.validation_batch_size or config.batch_size
     if isinstance(part, StreamPart):
         workers = max(1, config.workers)
-        stream = StreamReader(part, transform, mode, batch_size, seed=seed, rank=rank, workers=workers)
+        stream = StreamReader(
+            part, transform, mode, batch_size, seed=seed, rank=rank, ranks=world_size, workers=workers
+        )
         return EvalStream(stream, workers=workers, pin_mem=config.pin_mem)
     requests = EvalRequests(len(part), batch_size, rank=rank, world_size=world_size)
     reader = BatchReader(part, transform, mode, seed=seed, skip_bad_images=config.skip_bad_images)

@@ -22,12 +22,12 @@ def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Ten
 
 
 class TrainRequests:
-    """The requests of one rank for the batches of ``epoch``, from batch ``start`` on; set both, then iterate.
+    """One rank's requests for the batches of ``epoch``, from image ``start`` of its order on; set both, then iterate.
 
     The global order is cut into global batches of ``world_size * batch_size`` images, and rank r takes the
     r-th slice of each: the global batches are the same for any number of ranks, as long as that product
-    is. The last, partial global batch is dropped, unless it is the only one: then each rank takes an
-    equal, smaller share.
+    is, and where it changes on the way, the rest of the order is cut from there on. The last, partial global
+    batch is dropped, unless it is the only one: then each rank takes an equal, smaller share.
     """
 
     def __init__(
@@ -47,15 +47,20 @@ class TrainRequests:
         self.start = 0
 
     @property
+    def global_batch_size(self) -> int:
+        """Images of a batch of all ranks together."""
+        return self.batch_size * self.world_size
+
+    @property
     def batches_per_epoch(self) -> int:
         """Batches in a whole epoch; at least 1."""
-        return max(1, self.count // (self.batch_size * self.world_size))
+        return self.count // self.global_batch_size
 
     def __iter__(self) -> Iterator[Request]:
         epoch = self.epoch
         order = epoch_order(self.count, seed=self.seed, epoch=epoch, repeats=self.repeats)
-        for batch in range(self.start, self.batches_per_epoch):
-            first = (batch * self.world_size + self.rank) * self.batch_size
+        for begin in range(self.start, self.count - self.global_batch_size + 1, self.global_batch_size):
+            first = begin + self.rank * self.batch_size
             yield Request(epoch, first, order[first : first + self.batch_size].tolist())
 
 

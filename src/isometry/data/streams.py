@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from isometry.data.batches import Batch, reseed, stack
 from isometry.data.loader import Batches
 from isometry.data.parts import DECODE_ERRORS, UNLABELLED, StreamPart, first_line
+from isometry.data.pixels import to_mode
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
 from isometry.seeding import derive_seed
@@ -35,6 +36,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         *,
         seed: int,
         rank: int,
+        ranks: int,
         workers: int,
     ) -> None:
         self.dataset = part.open_for(batch_size, derive_seed(seed, "stream") % 2**31)
@@ -43,7 +45,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         self.mode = mode
         self.batch_size = batch_size
         self.seed = seed
-        self.rank = rank
+        self.rank, self.ranks = rank, ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -65,7 +67,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         images, targets = [], []
         for number, (image, target) in chunk:
             reseed(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
-            images.append(self.transform(image.convert(self.mode)))
+            images.append(self.transform(to_mode(image, self.mode)))
             targets.append(UNLABELLED if target is None else int(target))
         return Batch(stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])
 
@@ -83,19 +85,24 @@ class TrainStream:
         """Batches an epoch."""
         return self._batches
 
+    @property
+    def global_batch_size(self) -> int:
+        """Images of a batch of all processes together."""
+        return self._reader.batch_size * self._reader.ranks
+
     def close(self) -> None:
         """Nothing to do: the workers end with their epoch."""
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Batches ``start_batch``, start_batch+1, ... of an epoch.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's batches of an epoch, after those that brought the images of all processes to ``start``.
 
         Raises:
             UserError: the stream ends early, or cannot be read.
         """
         batches = _fresh_batches(self._reader, epoch, self._workers, self._pin_mem)
-        count = 0
+        count, done = 0, start // self.global_batch_size
         for count, batch in enumerate(islice(batches, len(self)), start=1):
-            if count > start_batch:
+            if count > done:
                 yield batch
         if count < len(self):
             raise UserError(

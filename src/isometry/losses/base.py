@@ -45,6 +45,8 @@ class Loss(nn.Module):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
+    relates_images: ClassVar[bool] = False
+    """Whether the value of a batch is more than the mean over its images."""
 
     @classmethod
     def takes_tokens(cls) -> bool:
@@ -67,6 +69,8 @@ class BatchLoss(Loss):
     Args:
         relations: ``"global"``, or ``"local"``: each process relates its own images to each other alone.
     """
+
+    relates_images = True
 
     def __init__(self, relations: Relations = "global") -> None:
         super().__init__()

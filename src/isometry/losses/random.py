@@ -20,6 +20,7 @@ class RandomPatches(Loss):
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    relates_images = True
 
     def __init__(
         self, k: int = 192, reduction: Reduction = "mean", generator: torch.Generator | None = None

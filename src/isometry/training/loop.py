@@ -1,12 +1,10 @@
 """The loop: steps, epochs, saves, and nothing else. It trains an Objective and leaves a run folder."""
 
-import math
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -18,19 +16,21 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.grow.schedule import Stage
 from isometry.seeding import derive_seed, seed_global_generators
+from isometry.stopwatch import PHASES, REST, Stopwatch
 from isometry.training.evaluate import score_of, validate
+from isometry.training.feed import Feed
+from isometry.training.finite import CALMER, all_finite, explain, record, record_path
 from isometry.training.gatekeeper import GateKeeper
 from isometry.training.growing import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
-from isometry.training.optim import at_stage, build_schedule
+from isometry.training.optim import at_stage, build_schedule, take_step
 from isometry.training.prepare import prepare
 from isometry.training.progress import reporter
 from isometry.training.runfolder import RunFolder
 from isometry.training.saves import LoopState, Saves
 from isometry.training.signals import Interrupted, StopWish
 from isometry.training.tally import NotFiniteError, Tally
-
-CALMER = "try a smaller --lr or --clip-grad 1 in a new --out"
+from isometry.training.teaching import Teaching
 
 
 class Trainer:
@@ -50,19 +50,23 @@ class Trainer:
         )
         classes = self.config.num_classes if run.sources.labelled else None
         self.preprocess = Preprocess(self.config, run.spec, classes, world.device)
-        self.steps_an_epoch = math.ceil(len(self.loaders.train) / self.config.grad_accum_steps)
+        self.watch = Stopwatch(world.device)
+        self.feed = Feed(self.loaders.train, self.config.grad_accum_steps, self.watch)
+        self.steps_an_epoch = self.feed.steps_an_epoch
         scaled = self.config.amp and self.config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
         self.tally = Tally(["loss", *(term.name for term in run.objective.terms)], world)
         self.state = LoopState()
         self.wish = StopWish()
         self.reporter = reporter(None, label, 0, 0, 0)
-        self._started = time.monotonic()
+        self._started, self._first_step = time.monotonic(), 0
         self._adopt(run, build_stage_optimizer(run, world))
+        self.teaching = Teaching(run, world, self.feed, self.autocast, console)
 
     def _adopt(self, run: Run, optimizer: torch.optim.Optimizer) -> None:
         """Takes a stage's network over, with its optimizer and all that hangs on the two."""
         self.run, self.objective, self.optimizer = run, run.objective, optimizer
+        self.objective.watch = self.watch
         config = at_stage(run.config, run.schedule, run.stage)
         self.scheduler = build_schedule(config, optimizer, self.steps_an_epoch)
         begun = run.stage.first_epoch * self.steps_an_epoch
@@ -78,6 +82,11 @@ class Trainer:
         """Optimizer steps of the whole run."""
         return self.steps_an_epoch * self.config.epochs
 
+    @property
+    def place(self) -> int:
+        """How many of them are behind the run: those it took, unless the number of processes changed on the way."""
+        return self.state.epoch * self.steps_an_epoch + self.feed.steps_before(self.state.seen)
+
     def fit(self) -> None:
         """Trains to the end, from wherever the folder's last checkpoint stands.
 
@@ -88,7 +97,7 @@ class Trainer:
         self.restore()
         prepare(self.objective, self.config, self.world, self.run.spec.input_size)
         console = self.console if self.world.main else None
-        self.reporter = reporter(console, self.label, self.total_steps, self.config.epochs, self.state.step)
+        self.reporter = reporter(console, self.label, self.total_steps, self.config.epochs, self.place)
         self._started = time.monotonic() - self.state.seconds
         loggers = open_loggers(self.config) if self.world.main else nullcontext(lambda row: None)
         with loggers as log, self.wish, self.reporter:
@@ -107,7 +116,7 @@ class Trainer:
 
     def restore(self) -> None:
         """Goes to where the folder's last checkpoint stands, if there is one, in its stage of growth."""
-        saved = self.saves.find()
+        saved = self.saves.find(self.console)
         if saved is None:
             return
         if saved.stage:
@@ -115,6 +124,9 @@ class Trainer:
             self._adopt(run, build_stage_optimizer(run, self.world))
         self.state = self.saves.take_over(saved)
         self.tally.sums = self.state.sums or self.tally.sums
+        self.feed.unreadable = list(self.state.unreadable)
+        if self.world.main:
+            record_path(self.config.out).unlink(missing_ok=True)
 
     def grow(self, stage: Stage) -> None:
         """Goes on with the next stage's network, which carries on from this one's.
@@ -135,54 +147,59 @@ class Trainer:
     def train_epoch(self) -> None:
         """The epoch's steps, from the batch where the state stands."""
         self.objective.train()
-        for batches in self._groups():
-            asked = self.train_step(batches)
-            self.reporter.step(self.state.step, self.state.epoch)
-            every = self.config.recovery_interval
-            if asked or (every and self.state.step % every == 0):
-                self.settle()
-                self.save()
-            if asked:
-                self._leave()
-        self.settle()
+        self.watch.read()  # what was timed before, in evaluation
+        self._first_step = self.state.step
+        with self.watch(REST):
+            for batches in self.feed.groups(self.state.epoch, self.state.seen):
+                asked = self.train_step(batches)
+                self.reporter.step(self.place, self.state.epoch)
+                every = self.config.recovery_interval
+                if asked or (every and self.state.step % every == 0):
+                    self.settle()
+                    self.save()
+                if asked:
+                    self._leave()
+            self.settle()
 
     def train_step(self, batches: list[Batch]) -> bool:
         """One optimizer step on the mean gradient of some batches; returns whether the run should stop."""
         state = self.state
-        self._seed("step", state.step)
-        self.scheduler.step_update(state.step - self._schedule_start)
+        self.scheduler.step_update(self.place - self._schedule_start)
         results = []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            input, target = self.preprocess(batch)
+            # Anew for each: what is erased and mixed must not depend on what the student drew before.
+            self._seed(f"step/{number}" if number else "step", state.step)
+            with self.watch("data"):
+                input, target = self.preprocess(batch)
             with nullcontext() if last else self.objective.no_sync():
                 with self.autocast():
-                    result = self.objective(input, target)
-                self.scaler.scale(result["loss"] / len(batches)).backward()
+                    before = state.seen + number * self.loaders.train.global_batch_size
+                    taught = self.teaching.taught(self.objective, input, state.epoch, before)
+                    result = self.objective(input, target, taught)
+                with self.watch("backward"):
+                    self.scaler.scale(result["loss"] / len(batches)).backward()
             results.append(result)
         rows = [torch.stack([found[name].detach().float() for name in self.tally.names]) for found in results]
         terms = torch.stack(rows).div(len(batches)).sum(0)
-        self.tally.add(state.step, terms, [int(i) for batch in batches for i in batch.indices])
+        images = [int(index) for batch in batches for index in batch.indices]
+        self.tally.add(state.step, terms, images)
         # Without a device to wait for, look before the step is taken: what is saved is then still good.
         on_host = self.world.device.type == "cpu"
         asked = on_host and self.read_losses()
         self.gates.see(results)
-        self._update()
+        with self.watch("optimizer"):
+            self._update()
         state.step += 1
-        state.batch += len(batches)
+        state.seen += len(images) * self.world.size
         if not on_host and state.step % self.config.log_interval == 0:
             asked = self.read_losses()
         # Several processes must leave at the same step: after a reading, which tells all of them.
         return asked or (self.world.size == 1 and self.wish.signal_number is not None)
 
     def _update(self) -> None:
-        if self.config.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.objective.get_clip_parameters(), self.config.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.objective.update_ema(self.state.step - self._ema_start)
+        take_step(self.objective, self.optimizer, self.scaler, self.config.clip_grad)
+        self.objective.update_ema(self.place - self._ema_start)
 
     def read_losses(self) -> bool:
         """Reads the losses since the last reading: the one place that waits for the device between saves.
@@ -196,16 +213,12 @@ class Trainer:
         try:
             values, asked = self.tally.read(self.wish.signal_number is not None)
         except NotFiniteError as error:
-            names = [f"losses.{name}" for name in error.terms if name != "loss"]
-            blamed = ", ".join(names) or "the sum of losses"
             kept = "the weights no longer are either, and the save before is kept"
-            if not self.world.any(not self._weights_are_finite()):
+            if not self.world.any(not all_finite(self.objective.get_trainable_module())):
                 self.save()
                 kept = f"saved at step {self.state.step}"
-            raise UserError(
-                f"step {error.step} (epoch {self.state.epoch + 1}): {blamed} is not finite, on the training "
-                f"images {error.images}; {kept}; {CALMER}"
-            ) from error
+            record(error, self.folder, self.state)
+            raise explain(error, self.config.out, self.state, kept) from error
         if values:
             self.reporter.losses(values)
         return asked
@@ -219,55 +232,48 @@ class Trainer:
         self.read_losses()
         # Norms' statistics are each process's own till then.
         self.world.share(self.objective.buffers())
-        if not self._weights_are_finite():
+        if not all_finite(self.objective.get_trainable_module()):
             raise UserError(
                 f"step {self.state.step}: the weights are not finite, though the losses were; "
                 f"the save before is kept; {CALMER}"
             )
 
-    def _weights_are_finite(self) -> bool:
-        tensors = self.objective.get_trainable_module().state_dict().values()
-        return bool(torch.stack([t.isfinite().all() for t in tensors if t.is_floating_point()]).all())
-
     def _leave(self) -> None:
-        done = f"stopped at step {self.state.step} of {self.total_steps}, saved; go on with --resume"
-        raise Interrupted(done, self.wish.signal_number or signal.SIGTERM)
+        done = f"stopped at step {self.place} of {self.total_steps}, saved; go on with --resume"
+        raise Interrupted(done, self.wish.signal_number or signal.SIGTERM, saved=True)
 
     def end_epoch(self) -> dict[str, Any]:
         """Evaluates, writes the epoch's row of metrics, keeps the best; returns the row."""
-        state = self.state
+        state, taken = self.state, self.watch.read()
         row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
+        times = {phase: taken.get(phase, 0.0) for phase in (*PHASES, REST)}
         row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
         if self.run.schedule.grows:
             row["stage"] = self.run.stage.number + 1
         for name, total in zip(self.tally.names, self.tally.sums, strict=True):
-            row[f"train/{name}"] = total / self.steps_an_epoch
+            row[f"train/{name}"] = total / state.seen
         if self.gates.layers:
             row["keep_rate"] = self.gates.set_thresholds(state.epoch)
             state.best = state.best_epoch = None  # epochs that kept more would win for ever
         state.scores = self.evaluate()
         row |= state.scores
-        state.epoch, state.batch = state.epoch + 1, 0
+        state.epoch, state.seen = state.epoch + 1, 0
         self.tally = Tally(self.tally.names, self.world)
+        self.teaching.say()
         self._keep_best(row)
         if self.folder is not None:
             self.folder.metrics.append(row)
-        return row
+            self.folder.times.append({"epoch": state.epoch, "steps": state.step - self._first_step, **times})
+        return row | {f"seconds/{phase}": seconds for phase, seconds in times.items()}
 
     def evaluate(self) -> dict[str, float]:
         """Figures on the validation part, if there is one, of the model and of its moving average."""
         if self.loaders.val is None:
             return {}
         self._seed("evaluate", self.state.epoch)
-        batches = partial(self.noting_unreadable, self.loaders.val)
+        batches = partial(self.feed.noting_unreadable, self.loaders.val)
         labelled = self.run.sources.labelled
         return validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
-
-    def noting_unreadable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, with the images that could not be read noted on the way."""
-        for batch in batches:
-            self.state.unreadable += [name for name in batch.unreadable if name not in self.state.unreadable]
-            yield batch
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
         score = score_of(row)
@@ -279,6 +285,7 @@ class Trainer:
         """Writes ``last/``."""
         self.gates.statistics.settle()
         self.state.seconds, self.state.sums = time.monotonic() - self._started, self.tally.sums
+        self.state.unreadable = self.feed.unreadable
         self.saves.save_last(self.state)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -291,10 +298,3 @@ class Trainer:
         place = (number, self.world.rank)
         seed_global_generators(derive_seed(self.config.seed, purpose, *place))
         self.run.generator.manual_seed(derive_seed(self.config.seed, "terms", purpose, *place))
-
-    def _groups(self) -> Iterator[list[Batch]]:
-        """The epoch's batches, as many together as one optimizer step takes."""
-        epoch = self.loaders.train.epoch(self.state.epoch, start_batch=self.state.batch)
-        batches = self.noting_unreadable(epoch)
-        while group := list(islice(batches, self.config.grad_accum_steps)):
-            yield group

@@ -108,3 +108,18 @@ def build_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps_an
     if schedule is None:
         raise UserError(f"--sched {config.sched}: timm has no such schedule; use cosine, step, poly or tanh")
     return schedule
+
+
+def take_step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_grad: float | None,
+) -> None:
+    """One step on the gradients that there are, of at most the norm ``clip_grad``; takes them away."""
+    if clip_grad is not None:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(objective.get_clip_parameters(), clip_grad)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 from isometry.config import RunConfig
 from isometry.configfile import changed_options, config_to_yaml, read_saved
-from isometry.errors import UserError
-from isometry.training.checkpoint import disk_trouble, has_checkpoint, reason, write_atomically
+from isometry.data.deaths import WorkerDied
+from isometry.errors import UserError, reason
+from isometry.training.checkpoint import disk_trouble, has_checkpoint, write_atomically
 
 Row = dict[str, Any]
 
@@ -22,6 +23,11 @@ Row = dict[str, Any]
 def last_checkpoint(out: str | Path) -> Path:
     """Checkpoint of the latest save of the run in ``out``."""
     return Path(out) / "last"
+
+
+def config_path(out: str | Path) -> Path:
+    """The resolved config of the run in ``out``."""
+    return Path(out) / "config.yaml"
 
 
 class RunFolder:
@@ -38,7 +44,7 @@ class RunFolder:
         if not config.out:
             raise UserError("--out: no folder given for the run, e.g. --out runs/first")
         self.path = Path(config.out)
-        self.metrics = Metrics(self.path)
+        self.metrics, self.times = Metrics(self.path), Metrics(self.path, "times")
         self._resume = config.resume
         self._made = self._new = False
 
@@ -55,7 +61,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved config."""
-        return self.path / "config.yaml"
+        return config_path(self.path)
 
     def __enter__(self) -> "RunFolder":
         try:
@@ -85,7 +91,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(failed=kind is not None and issubclass(kind, Exception))
+        self._leave(failed=kind is not None and issubclass(kind, Exception | WorkerDied))
 
     def begin(self, config: RunConfig) -> None:
         """Writes ``config.yaml``; where a run was begun, checks that it is this one.
@@ -128,7 +134,7 @@ class RunFolder:
         if failed and self._new and not has_checkpoint(self.last):
             for folder in (self.last, self.best):
                 shutil.rmtree(folder, ignore_errors=True)
-            for file in (self.config, self.metrics.csv, self.metrics.jsonl):
+            for file in (self.config, *self.metrics.files, *self.times.files):
                 file.unlink(missing_ok=True)
         if not self.config.is_file():
             self.config.with_name(f"{self.config.name}.new").unlink(missing_ok=True)
@@ -141,11 +147,19 @@ class RunFolder:
 
 
 class Metrics:
-    """``metrics.csv`` and ``metrics.jsonl``: a row an epoch; the same bytes for the same run."""
+    """``NAME.csv`` and ``NAME.jsonl``: a row an epoch.
 
-    def __init__(self, folder: Path) -> None:
-        self.csv = folder / "metrics.csv"
-        self.jsonl = folder / "metrics.jsonl"
+    ``metrics`` are the same bytes for the same run; ``times``, which are never the same, stand apart.
+    """
+
+    def __init__(self, folder: Path, name: str = "metrics") -> None:
+        self.csv = folder / f"{name}.csv"
+        self.jsonl = folder / f"{name}.jsonl"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Both files."""
+        return self.csv, self.jsonl
 
     def append(self, row: Row) -> None:
         """Adds a row; every row has the same keys.
@@ -176,7 +190,7 @@ class Metrics:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of both files, for :meth:`rewind`."""
-        return {path.name: path.stat().st_size if path.exists() else 0 for path in (self.csv, self.jsonl)}
+        return {path.name: path.stat().st_size if path.exists() else 0 for path in self.files}
 
     def rewind(self, sizes: dict[str, int]) -> None:
         """Cuts both files back to where they were when a checkpoint was saved; to nothing without sizes.
@@ -185,9 +199,16 @@ class Metrics:
             UserError: a file is shorter than it was then.
         """
         now = self.sizes()
-        for path in (self.csv, self.jsonl):
+        for path in self.files:
             size = sizes.get(path.name, 0)
             if now[path.name] < size:
                 raise UserError(f"{path}: has lost rows that were there at the last save; put the file back")
             if path.exists():
                 os.truncate(path, size)
+
+    def keep(self, rows: int) -> None:
+        """Cuts both files to their first rows, of those that there are."""
+        for path, header in ((self.csv, 1), (self.jsonl, 0)):
+            if path.exists():
+                lines = path.read_bytes().splitlines(keepends=True)
+                os.truncate(path, sum(map(len, lines[: rows + header if rows else 0])))

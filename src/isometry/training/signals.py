@@ -8,11 +8,16 @@ from typing import Any
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop; it has saved. ``signal_number`` says by what."""
+    """The run was asked to stop, by the signal ``signal_number``; ``saved``: it has saved where it stood."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int, saved: bool = False) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.signal_number, self.saved = signal_number, saved
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal, as a shell has it; 0 for a scheduler's SIGTERM that cost nothing."""
+        return 0 if self.saved and self.signal_number == signal.SIGTERM else 128 + self.signal_number
 
 
 @contextmanager

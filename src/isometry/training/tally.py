@@ -10,17 +10,20 @@ from isometry.distributed import World
 
 
 class NotFiniteError(Exception):
-    """A loss is not finite: at which ``step``, in which ``terms``, on which training ``images``."""
+    """A loss is not finite: at which ``step``, in which ``terms``, in which ``processes``.
 
-    def __init__(self, step: int, terms: list[str], images: list[int]) -> None:
+    ``images`` are the step's training images, a list a process.
+    """
+
+    def __init__(self, step: int, terms: list[str], processes: list[int], images: list[list[int]]) -> None:
         super().__init__(f"step {step}: {', '.join(terms)}")
-        self.step, self.terms, self.images = step, terms, images
+        self.step, self.terms, self.processes, self.images = step, terms, processes, images
 
 
 class Tally:
-    """Adds up the terms ``names`` over an epoch's steps: their means over the processes, so the same in each.
+    """Adds up the terms ``names`` over an epoch's images: their means over the processes, so the same in each.
 
-    ``sums`` holds what was read so far.
+    ``sums`` holds what was read so far, each step's terms times the images of all processes in it.
     """
 
     def __init__(self, names: Sequence[str], world: World) -> None:
@@ -46,10 +49,12 @@ class Tally:
         table_ST = torch.stack([values_T for _, values_T, _ in unread])
         flags_S1 = torch.full((len(unread), 1), float(flag), device=table_ST.device)
         rows = self.world.mean(torch.cat([table_ST, flags_S1], dim=1)).tolist()
-        for (step, _, images), (*row, _) in zip(unread, rows, strict=True):
+        for (step, own_T, images), (*row, _) in zip(unread, rows, strict=True):
             bad = [name for name, value in zip(self.names, row, strict=True) if not math.isfinite(value)]
             if bad:
-                shares = self.world.gather(images)
-                raise NotFiniteError(step, bad, [image for share in shares for image in share])
-            self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
+                guilty = self.world.gather([int(not own_T.isfinite().all())])
+                processes = [number for number, (is_bad,) in enumerate(guilty) if is_bad]
+                raise NotFiniteError(step, bad, processes, self.world.gather(images))
+            weight = len(images) * self.world.size
+            self.sums = [total + weight * value for total, value in zip(self.sums, row, strict=True)]
         return dict(zip(self.names, rows[-1], strict=False)), rows[-1][-1] > 0

@@ -1,0 +1,80 @@
+"""The same images a step for any number of processes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from isometry.config import RunConfig
+from isometry.configfile import config_to_yaml
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.training.batch_size import share_batch
+
+
+def world(size: int) -> World:
+    return World(0, size, torch.device("cpu"))
+
+
+def begun(out: Path, **options: int) -> RunConfig:
+    """A run that was begun with two processes of 64 images."""
+    config, notes = share_batch(RunConfig(out=str(out), batch_size=64, **options), world(2))
+    assert notes == []
+    (out / "config.yaml").write_text(config_to_yaml(replace(config, validation_batch_size=64)))
+    return config
+
+
+def test_each_process_takes_its_batch() -> None:
+    config, notes = share_batch(RunConfig(batch_size=32), world(4))
+    assert (config.batch_size, config.global_batch_size, notes) == (32, 128, [])
+
+
+def test_a_global_batch_is_shared() -> None:
+    config, _ = share_batch(RunConfig(global_batch_size=96), world(4))
+    assert (config.batch_size, config.global_batch_size) == (24, 96)
+
+
+@pytest.mark.parametrize("whole", [2, 97])
+def test_a_global_batch_that_can_not_be_shared_is_refused(whole: int) -> None:
+    with pytest.raises(UserError, match=f"--global-batch-size {whole}: can't be shared by 4 processes"):
+        share_batch(RunConfig(global_batch_size=whole), world(4))
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, 128), (4, 32), (8, 16)])
+def test_a_run_that_goes_on_keeps_its_global_batch(processes: int, share: int, tmp_path: Path) -> None:
+    begun(tmp_path)
+    again = RunConfig(out=str(tmp_path), batch_size=64, resume=True)
+    config, (note,) = share_batch(again, world(processes))
+    assert (config.batch_size, config.global_batch_size) == (share, 128)
+    assert config.validation_batch_size == 64
+    assert f"begun with 2 processes, goes on with {processes} process" in note
+    assert f"each takes {share} images a batch instead of 64" in note
+
+
+def test_on_as_many_processes_there_is_nothing_to_say(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    again, notes = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(2))
+    assert notes == []
+    assert (again.batch_size, again.global_batch_size) == (config.batch_size, config.global_batch_size)
+
+
+def test_a_remainder_is_said(tmp_path: Path) -> None:
+    begun(tmp_path)
+    config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(3))
+    assert (config.batch_size, config.global_batch_size) == (42, 128)
+    assert "2 images a batch fewer than before" in note
+
+
+def test_another_batch_of_the_same_whole_may_be_named(tmp_path: Path) -> None:
+    begun(tmp_path)
+    config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(4))
+    assert (config.batch_size, config.global_batch_size) == (32, 128)
+    assert "in the same order" in note
+
+
+def test_another_whole_shows_in_the_config(tmp_path: Path) -> None:
+    """The run's folder then refuses it by name."""
+    begun(tmp_path)
+    config, _ = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(2))
+    assert config.global_batch_size == 64

@@ -1,10 +1,7 @@
 """Two processes are one with twice the batch: values, gradients, and whole runs."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers import (
-    SECONDS_TO_WAIT,
     STUDENT_KWARGS,
     TEACHER_KWARGS,
     TERMS,
@@ -127,7 +123,7 @@ def read_in_two(rank: int, rendezvous: str, out: str) -> None:
     try:
         tally.read()
     except NotFiniteError as error:
-        said += [error.step, error.terms, error.images]
+        said += [error.step, error.terms, error.processes, error.images]
     Path(f"{out}/{rank}.json").write_text(json.dumps(said))
     world.close()
 
@@ -136,7 +132,7 @@ def test_processes_read_the_same_stop_together_and_name_all_images(tmp_path: Pat
     in_two_processes(read_in_two, tmp_path, str(tmp_path))
     for rank in range(2):
         said = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert said == [{"loss": 1.5, "soft": 15.0}, True, [1.5, 15.0], 1, ["soft"], [10, 11]]
+        assert said == [{"loss": 1.5, "soft": 15.0}, True, [1.5, 15.0], 1, ["soft"], [1], [[10], [11]]]
 
 
 def test_alone_there_is_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +186,9 @@ def test_two_processes_leave_one_folder_and_the_same_weights(words: list[str], t
     assert ended[1].out == ""
     trained = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
-    parts, state = load_checkpoint(out / "last")
-    assert all(torch.equal(tensor, trained[0][name]) for name, tensor in parts["model"].items())
-    assert state["processes"] == 2
+    saved = load_checkpoint(out / "last")
+    assert all(torch.equal(tensor, trained[0][name]) for name, tensor in saved.parts["model"].items())
+    assert saved.state["processes"] == 2
     assert (out / "student" / "model.safetensors").is_file()
     assert (out / "report.html").is_file()
 
@@ -205,7 +201,7 @@ def test_two_processes_stop_together_and_go_on_bitwise(words: list[str], tmp_pat
     assert [each.code for each in ended] == [0, 0], ended
     ask = partial(call_at, "isometry.training.loop:Trainer.train_step", 4, partial(send_self, signal.SIGTERM))
     ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, ask))
-    assert [each.code for each in ended] == [128 + signal.SIGTERM] * 2
+    assert [each.code for each in ended] == [0, 0]
     assert "stopped at step 4 of 12, saved" in ended[0].err
     ended = run_two(
         *words, "--out", str(out), "--resume", folder=tmp_path, port=free_port(), prepare=(None, None)
@@ -236,28 +232,3 @@ def test_two_processes_add_up_micro_batches(terms: str, tiny_teacher: Path, tmp_
     assert [(each.code, each.err) for each in ended] == [(0, ""), (0, "")]
     trained = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
-
-
-@pytest.mark.slow
-def test_torchrun(words: list[str], tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "isometry",
-    ]
-    done = subprocess.run(
-        [*command, *words, "--out", str(tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_TO_WAIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2

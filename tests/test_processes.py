@@ -223,15 +223,22 @@ def environment() -> dict[str, str]:
 @SLOW
 @pytest.mark.parametrize("command", ["distill", "grow", "prune"])
 def test_torchrun_needs_no_other_option(command: str, words: list[str], tmp_path: Path) -> None:
-    """Four processes; the parts of validation that are no multiple of four count once."""
+    """The parts of validation, which are no multiple of their number, count once."""
     given = {
         "distill": words,
         "grow": ["grow", *words[1:], "--grow.depth", "1,2", "--grow.at", "0,1"],
         "prune": [*PRUNED, "--keep-rate", "0.6", "--from-scratch", "--prune.settle", "0"],
     }[command]
-    out = tmp_path / "run"
+    out, processes = tmp_path / "run", "4" if command == "distill" else "2"
     done = subprocess.run(
-        [*torchrun("--standalone", "--nproc-per-node", "4"), *given, "--batch-size", "30", "--out", str(out)],
+        [
+            *torchrun("--standalone", "--nproc-per-node", processes),
+            *given,
+            "--batch-size",
+            "30",
+            "--out",
+            str(out),
+        ],
         env=environment(),
         capture_output=True,
         text=True,
@@ -239,6 +246,7 @@ def test_torchrun_needs_no_other_option(command: str, words: list[str], tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert ("each process sends the others, a step: whole" in done.stdout) == (command == "distill")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     for row in rows:

@@ -171,7 +171,7 @@ def test_evaluation_at_its_own_size_is_the_image_itself():
 
 
 def requested(ranks: int, batch: int, start: int, epoch: int = 3) -> list[list[tuple[int, int]]]:
-    """(position, image) of each global batch of 100 images in an epoch's order, read by ``ranks`` ranks from ``start`` on."""
+    """(position, image) of each global batch of 100 images, read by ``ranks`` ranks from position ``start`` on."""
     loaders = [
         TrainRequests(100, batch, seed=1, repeats=0, rank=rank, world_size=ranks) for rank in range(ranks)
     ]

@@ -129,6 +129,18 @@ def test_micro_batches_are_one_batch() -> None:
     assert apart < 1e-4 * moved
 
 
+def test_an_epochs_losses_are_means_over_its_images_however_they_are_grouped() -> None:
+    """At a rate of 0 the network stays as it is; the last of the groups is half as large as the others."""
+    still = [*TINY_STUDENT, "--epochs", "1", "--opt", "sgd", "--no-aug", "--lr", "0", "--min-lr", "0"]
+    means = []
+    for accumulated in ("1", "4"):
+        trainer = trainer_of(*still, "--grad-accum-steps", accumulated)
+        trainer.train_epoch()
+        assert trainer.state.seen == 900
+        means.append(trainer.end_epoch()["train/loss"])
+    assert means[1] == pytest.approx(means[0], rel=1e-6)
+
+
 def test_the_last_group_of_micro_batches_may_be_smaller() -> None:
     trainer = trainer_of(*TINY_STUDENT, "--epochs", "1", "--grad-accum-steps", "4")
     assert trainer.steps_an_epoch == 2

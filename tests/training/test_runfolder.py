@@ -177,6 +177,34 @@ def test_metrics_are_rewound_to_a_save(tmp_path: Path) -> None:
     assert metrics.csv.read_text() == before
 
 
+@pytest.mark.parametrize("rows", range(4))
+def test_times_keep_the_epochs_that_were_saved(rows: int, tmp_path: Path) -> None:
+    """Whatever was written after the save goes, also half a row."""
+    times = Metrics(tmp_path, "times")
+    sizes = [times.sizes()]
+    for epoch in range(1, 4):
+        times.append({"epoch": epoch, "data": 0.1 * epoch})
+        sizes.append(times.sizes())
+    with times.csv.open("a") as file:
+        file.write("4,0.")
+    times.keep(rows)
+    assert times.sizes() == sizes[rows]
+    assert [row["epoch"] for row in times.rows()] == list(range(1, rows + 1))
+    times.append({"epoch": rows + 1, "data": 1.0})
+    assert times.csv.read_text().splitlines()[0] == "epoch,data"
+    assert len(times.csv.read_text().splitlines()) == 1 + len(times.rows()) == rows + 2
+
+
+def test_times_that_are_fewer_than_the_epochs_stay(tmp_path: Path) -> None:
+    times = Metrics(tmp_path, "times")
+    times.keep(3)
+    assert times.rows() == []
+    assert not times.csv.exists()
+    times.append({"epoch": 5, "data": 1.0})
+    times.keep(3)
+    assert times.rows() == [{"epoch": 5, "data": 1.0}]
+
+
 def test_metrics_that_lost_rows_are_not_filled_up(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     metrics.append(ROWS[0])

@@ -12,6 +12,7 @@ from isometry.report.page import render_report, write_report
 from isometry.report.pruning import forms_table, slower_sentences
 from isometry.report.summary import comparison_row, comparison_times, interval, paired_gains
 from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
+from isometry.report.times import times_sentence
 
 __all__ = [
     "Example",
@@ -35,5 +36,6 @@ __all__ = [
     "paired_gains",
     "render_report",
     "slower_sentences",
+    "times_sentence",
     "write_report",
 ]

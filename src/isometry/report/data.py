@@ -147,6 +147,10 @@ class ReportData:
     score around the growth into it, or None), "score" (what they are: "top-1" in percent, or "loss")."""
     pruning: PruningData | None = None
     """Of a run that pruned."""
+    times: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of times.jsonl, one an epoch: "epoch", "steps" (optimizer steps that were timed, fewer than it had where
+    the run was resumed inside it) and the seconds of each phase of these steps, in the main process, by its name;
+    "rest" is what they took besides."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))

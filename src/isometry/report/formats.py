@@ -72,6 +72,14 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24:02d} h"
 
 
+def milliseconds(seconds: float | None) -> str:
+    """A time in milliseconds, to three digits and without the unit: 0.0123 -> "12.3", 12.34 -> "12,300"."""
+    if not is_number(seconds):
+        return MISSING
+    rounded = float(f"{1000 * seconds:.3g}")
+    return f"{rounded:g}" if rounded < 1000 else f"{rounded:,.0f}"
+
+
 def number(value: float | None) -> str:
     """Any other figure, to three digits: 0.08341 -> "0.0834"."""
     # Adding 0 takes the sign off -0.0.

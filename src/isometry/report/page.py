@@ -18,6 +18,7 @@ from isometry.report.pictures import colour_range, curve_svg, map_png, matrix_sv
 from isometry.report.pruning import pruning_section
 from isometry.report.saving import write_whole
 from isometry.report.tables import Grid, models_grid
+from isometry.report.times import times_section
 
 # CSS pixels. The first chart spans two columns of the page; on a narrow page its narrow twin stands in.
 WIDE, TALL, SMALL = (716, 280), (344, 280), (344, 180)
@@ -81,6 +82,7 @@ def render_report(data: ReportData) -> str:
         never_finite=never_finite(data.epochs),
         growth=_growth(data.stages) if data.stages else None,
         pruning=pruning_section(data.pruning, WIDE, TALL) if data.pruning else None,
+        times=times_section(data.times, data.epochs, WIDE[0], TALL[0]),
         maps=[_map_row(maps) for maps in data.relations],
         gap_sentence=gap_sentence(data.relations) if data.relations else "",
         matrices=_matrices(data),

@@ -82,7 +82,7 @@ def curve_svg(
     """
     name = f"{panel.key} {size}"
     with plain_style(name):
-        figure, axes = _axes(size, left=46, right=12, top=22 if name_marks and marks else 10, bottom=24)
+        figure, axes = bare_axes(size, left=46, right=12, top=22 if name_marks and marks else 10, bottom=24)
         _draw_lines(axes, panel)
         first, last = epochs
         slack = 0.02 * (last - first) or 0.5
@@ -90,7 +90,7 @@ def curve_svg(
         _draw_marks(axes, marks, name_marks)
         if reference:
             _draw_reference(axes, *reference)
-        return _inline_svg(figure, f"{panel.title}, by epoch")
+        return inline_svg(figure, f"{panel.title}, by epoch")
 
 
 def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name: str) -> str:
@@ -100,7 +100,7 @@ def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name
     # About eight pixels a character beside or below the matrix, thirty for the axis' own name.
     left, bottom = (30 + 8 * max(2, *map(len, labels)) for labels in (rows, columns))
     with plain_style(name):
-        figure, axes = _axes((442 + left, height + 8 + bottom), left=left, right=12, top=8, bottom=bottom)
+        figure, axes = bare_axes((442 + left, height + 8 + bottom), left=left, right=12, top=8, bottom=bottom)
         axes.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
         axes.spines["bottom"].set_visible(False)
         axes.grid(False)
@@ -115,14 +115,14 @@ def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name
             axes.tick_params(axis="x", rotation=90)
         axes.set_xlabel("teacher block", color=MUTED)
         axes.set_ylabel("student block", color=MUTED)
-        return _inline_svg(figure, name)
+        return inline_svg(figure, name)
 
 
 def stages_svg(stages: Sequence[Row], width: int) -> str:
     """A pair of bars a stage as inline SVG, `width` CSS pixels wide: "seconds" above "full_seconds"."""
     name = f"stages {width}"
     with plain_style(name):
-        figure, axes = _axes((width, STAGE_HEIGHT * len(stages)), left=2, right=86, top=0, bottom=0)
+        figure, axes = bare_axes((width, STAGE_HEIGHT * len(stages)), left=2, right=86, top=0, bottom=0)
         axes.spines["bottom"].set_visible(False)
         axes.grid(False)
         axes.set_xticks([])
@@ -138,7 +138,7 @@ def stages_svg(stages: Sequence[Row], width: int) -> str:
                     textcoords="offset points", va="center", color=MUTED,
                 )  # fmt: skip
         axes.margins(x=0)
-        return _inline_svg(figure, "Time of each stage, measured and at full size")
+        return inline_svg(figure, "Time of each stage, measured and at full size")
 
 
 def shares_svg(
@@ -148,7 +148,7 @@ def shares_svg(
     name = f"shares {size}"
     below = 12 + 7 * max(map(len, layers))
     with plain_style(name):
-        figure, axes = _axes((size[0], size[1] + below), left=46, right=4, top=8, bottom=below)
+        figure, axes = bare_axes((size[0], size[1] + below), left=46, right=4, top=8, bottom=below)
         width = 0.8 / len(groups)
         for place, (_, shares) in enumerate(groups):
             lefts = np.arange(len(layers)) - 0.4 + place * width
@@ -160,7 +160,7 @@ def shares_svg(
         _name_ticks(axes.xaxis, layers, most=size[0] // 20)
         axes.tick_params(axis="x", rotation=90)
         names = " and ".join(group for group, _ in groups)
-        return _inline_svg(figure, f"Share of channels that {names} kept, by layer")
+        return inline_svg(figure, f"Share of channels that {names} kept, by layer")
 
 
 def picture_png(pixels: Picture) -> str:
@@ -207,7 +207,8 @@ def _png(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _axes(size: tuple[int, int], left: int, right: int, top: int, bottom: int) -> tuple[Figure, Axes]:
+def bare_axes(size: tuple[int, int], left: int, right: int, top: int, bottom: int) -> tuple[Figure, Axes]:
+    """A transparent figure of `size` CSS pixels with one pair of axes, which leave so much free at its sides."""
     # At 72 dots an inch one point, matplotlib's unit for SVG, is one CSS pixel.
     width, height = size
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
@@ -268,7 +269,8 @@ def _name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
     axis.set_ticks(list(positions), [labels[i] for i in positions])
 
 
-def _inline_svg(figure: Figure, label: str) -> str:
+def inline_svg(figure: Figure, label: str) -> str:
+    """The figure as SVG to stand within HTML, in the page's colours; `label` is its text alternative."""
     buffer = io.StringIO()
     undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(buffer, format="svg", metadata=undated, transparent=True)

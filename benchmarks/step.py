@@ -1,0 +1,259 @@
+"""What a whole training step costs: ``python benchmarks/step.py [--device cuda]``.
+
+DeiT-Tiny under CaiT-S24 at 224 pixels, random weights and images. The package's own step, as ``isometry distill`` takes
+it with the options named, against a plain loop written from the equations: eager, the outputs of all blocks kept, the
+teacher in float32, three relation maps (arXiv:2107.01378v1, eq. 10 to 12) formed and compared. On a GPU both sides
+train under autocast, and peak memory stands beside the speed. The sides take turns step by step in one process, and a
+ratio is that of medians. Writes results/step.json next to this file (step_cuda.json on a GPU).
+"""
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import timm
+import torch
+import torch.nn.functional as F
+from relations import processor
+from rich.console import Console
+from rich.table import Table
+from timm.optim import create_optimizer_v2
+from torch import Tensor
+
+from isometry.assemble import assemble
+from isometry.config import RunConfig
+from isometry.data import Batch
+from isometry.distributed import World
+from isometry.stopwatch import PHASES, Stopwatch
+from isometry.training.loop import Trainer
+from isometry.training.prepare import prepare
+
+HERE = Path(__file__).parent
+STUDENT, TEACHER, SIDE, CLASSES = "deit_tiny_patch16_224", "cait_s24_224", 224, 10
+ENDS = [
+    (0, 0),
+    (1, 1),
+    (2, 2),
+    (3, 3),
+    (8, 20),
+    (9, 21),
+    (10, 22),
+    (11, 23),
+]  # the first four and the last four
+RANDOM_PATCHES = 192
+LR = 5e-4
+Phases = dict[str, float]
+
+
+class Side(Protocol):
+    """One way to train."""
+
+    def step(self) -> Phases:
+        """One step, with seconds by phase."""
+
+
+class Plain:
+    """The loop as the equations say it, with timm's models and optimizer."""
+
+    def __init__(self, images_BCHW: Tensor) -> None:
+        device = images_BCHW.device
+        self.images = images_BCHW.float() / 255 * 2 - 1
+        self.student = timm.create_model(STUDENT, num_classes=CLASSES).to(device).train()
+        self.teacher = timm.create_model(TEACHER, num_classes=CLASSES).to(device).eval()
+        self.optimizer = create_optimizer_v2(self.student, opt="adamw", lr=LR, weight_decay=0.05)
+        self.watch = Stopwatch(device)
+        self.autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+    def step(self) -> Phases:
+        with self.autocast:
+            with self.watch("teacher"), torch.no_grad():
+                last, teacher_blocks = self.teacher.forward_intermediates(self.images)
+                teacher_logits = self.teacher.forward_head(last)
+            with self.watch("student"):
+                last, student_blocks = self.student.forward_intermediates(self.images)
+                student_logits = self.student.forward_head(last)
+            with self.watch("terms"):
+                soft = F.kl_div(
+                    student_logits.float().log_softmax(-1),
+                    teacher_logits.float().softmax(-1),
+                    reduction="batchmean",
+                )
+                relations = [relation_terms(student_blocks[s], teacher_blocks[t]) for s, t in ENDS]
+                loss = soft + torch.stack(relations).mean()
+        with self.watch("backward"):
+            loss.backward()
+        with self.watch("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return self.watch.read()
+
+
+def relation_terms(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
+    """0.1 · between images at each position + 4 · within each image + 0.2 · among random patches; means over maps."""
+    a_BNC, b_BNC = (F.normalize(x.flatten(2).mT.float(), dim=-1) for x in (student_BCHW, teacher_BCHW))
+    inter = map_distance(a_BNC.transpose(0, 1), b_BNC.transpose(0, 1))
+    intra = map_distance(a_BNC, b_BNC)
+    drawn = torch.randperm(a_BNC.shape[0] * a_BNC.shape[1], device=a_BNC.device)[:RANDOM_PATCHES]
+    random = map_distance(a_BNC.flatten(0, 1)[drawn], b_BNC.flatten(0, 1)[drawn])
+    return 0.1 * inter + 4 * intra + 0.2 * random
+
+
+def map_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of the two relation maps."""
+    return F.mse_loss(a @ a.mT, b @ b.mT)
+
+
+class Ours:
+    """The package's step: the loop's own, with everything around it but the loading of images."""
+
+    def __init__(self, images_BCHW: Tensor, options: dict[str, Any]) -> None:
+        world = World(0, 1, images_BCHW.device)
+        config = RunConfig(
+            model=STUDENT,
+            teacher=TEACHER,
+            teacher_weights="none",
+            dataset="digits",
+            batch_size=len(images_BCHW),
+            workers=0,
+            device=str(images_BCHW.device),
+            lr=LR,
+            losses={"soft": 1, "whole": 4},
+            **options,
+        )
+        run = assemble(config, world)
+        self.trainer = Trainer(run, None, world, None, "")
+        prepare(self.trainer.objective, config, world, run.spec.input_size)
+        self.trainer.objective.train()
+        labels = torch.arange(len(images_BCHW)) % CLASSES
+        self.batch = Batch(images_BCHW, labels, labels, [])
+
+    def step(self) -> Phases:
+        self.trainer.train_step([self.batch])
+        return self.trainer.objective.watch.read()
+
+
+def sides_on(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
+    """The sides by name, the plain one first; what is built takes images uint8 (B, C, H, W)."""
+    half: dict[str, Any] = {"teacher_dtype": "bfloat16"}
+    sets: dict[str, dict[str, Any]] = {
+        "--amp": {"amp": True},
+        "--teacher-dtype bfloat16 --amp": {"amp": True, **half},
+        "--teacher-dtype bfloat16 --amp --compile": {"amp": True, "compile": True, **half},
+    }
+    if device.type == "cpu":
+        sets = {"float32": {}, "--teacher-dtype bfloat16": half, **sets}
+        del sets["--amp"]
+    return {"plain loop": Plain} | {name: partial(Ours, options=options) for name, options in sets.items()}
+
+
+def timed(side: Side, device: torch.device) -> Phases:
+    """One step's seconds, by phase and in all."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    phases = side.step()
+    wait()
+    return phases | {"step": time.perf_counter() - start}
+
+
+def peak_memory(build: Callable[[Tensor], Side], images_BCHW: Tensor) -> float:
+    """MiB that a side takes on the GPU, at the peak of three steps: weights, optimizer's state and all the rest."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    side = build(images_BCHW)
+    for _ in range(3):
+        side.step()
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+    del side
+    gc.collect()
+    torch.cuda.empty_cache()
+    return peak
+
+
+def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """A row a side: images a second, how many times the plain loop's, median seconds by phase, on a GPU peak memory."""
+    device = images_BCHW.device
+    builders = sides_on(device)
+    peaks = {
+        name: peak_memory(build, images_BCHW) for name, build in builders.items() if device.type == "cuda"
+    }
+    sides = {name: build(images_BCHW) for name, build in builders.items()}
+    for side in sides.values():  # first steps allocate and compile
+        side.step()
+        side.step()
+    taken: dict[str, list[Phases]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, side in sides.items():
+            taken[name].append(timed(side, device))
+    medians = {
+        name: {phase: statistics.median(step.get(phase, 0.0) for step in steps) for phase in steps[0]}
+        for name, steps in taken.items()
+    }
+    plain = medians["plain loop"]["step"]
+    return [
+        {
+            "side": name,
+            "images/s": len(images_BCHW) / phases["step"],
+            "times plain": plain / phases["step"],
+            **({"peak MiB": peaks[name]} if peaks else {}),
+            "seconds": phases,
+        }
+        for name, phases in medians.items()
+    ]
+
+
+def report(rows: list[dict[str, Any]], setting: dict[str, Any], file: str) -> None:
+    """The table on the terminal, and the file."""
+    caption = ", ".join(f"{key} {value}" for key, value in setting.items())
+    table = Table(title=f"A step of {STUDENT} under {TEACHER} at {SIDE} pixels", caption=caption)
+    rounded = json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.3g}"))
+    names = [name for name in rounded[0] if name != "seconds"]
+    for heading in (*names, *(f"{phase}, s" for phase in PHASES)):
+        table.add_column(heading, justify="left" if heading == "side" else "right")
+    for row in rounded:
+        shown = [row[name] for name in names] + [row["seconds"].get(phase, "–") for phase in PHASES]
+        table.add_row(*map(str, shown))
+    Console().print(table)
+    text = json.dumps({**setting, "sides": rounded}, indent=2, ensure_ascii=False)
+    (HERE / "results" / file).write_text(text + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--batch", type=int, help="images a step; 16 on a CPU, 128 on a GPU")
+    parser.add_argument("--rounds", type=int, default=9, help="steps of each side")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    on_gpu = given.device == "cuda"
+    batch = given.batch or (128 if on_gpu else 16)
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=given.device)
+    rows = measure(images, given.rounds)
+    setting = {
+        "device": torch.cuda.get_device_name() if on_gpu else processor(),
+        "threads": given.threads,
+        "batch": batch,
+        "rounds": given.rounds,
+        "target, times plain": 1.5 if on_gpu else 1.7,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+    report(rows, setting, "step_cuda.json" if on_gpu else "step.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Where the time went: in words, as a table, drawn, and on the page."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from html_page import Page
+
+from isometry.report import ReportData, render_report, times_sentence
+from isometry.report.times import times_grid, times_section, times_svg
+
+PHASES = {
+    "data": 1.0,
+    "teacher": 8.0,
+    "student": 3.0,
+    "terms": 2.0,
+    "backward": 5.0,
+    "optimizer": 0.5,
+    "rest": 0.5,
+}
+"""Twenty seconds."""
+
+
+def epoch(number: int, steps: int = 10, **seconds: float) -> dict[str, Any]:
+    """A row: its steps and the seconds of its phases."""
+    return {"epoch": number, "steps": steps, **(seconds or PHASES)}
+
+
+ROWS = [epoch(1), epoch(2)]
+LABELS = ["data", "teacher", "student forward", "terms", "backward", "optimizer", "rest"]
+
+
+def words_of(rows: list[dict[str, Any]], taken: int = 20) -> str:
+    section = times_section(rows, [{"epoch": 1, "step": taken}], 716, 344)
+    assert section is not None
+    return section.words
+
+
+def lengths(svg: str) -> list[float]:
+    """How long each bar is, in pixels, from the top."""
+    boxes = re.findall(r'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+) [^"]*z\n" clip-path', svg)
+    return [float(right) - float(left) for left, right in boxes]
+
+
+def test_a_row_a_phase_and_all_together():
+    grid = times_grid(ROWS)
+    assert grid.header == ["phase", "whole run", "ms a step", "share"]
+    assert grid.rows == [
+        ["data", "2 s", "100", "5.0 %"],
+        ["teacher", "16 s", "800", "40.0 %"],
+        ["student forward", "6 s", "300", "15.0 %"],
+        ["terms", "4 s", "200", "10.0 %"],
+        ["backward", "10 s", "500", "25.0 %"],
+        ["optimizer", "1 s", "50", "2.5 %"],
+        ["rest", "1 s", "50", "2.5 %"],
+        ["together", "40 s", "2,000", "100.0 %"],
+    ]
+
+
+def test_the_words_say_how_much_of_what():
+    assert words_of(ROWS) == (
+        "In the main process 20 optimizer steps took 40 s, 2,000 ms each; the largest phase is “teacher” with 40 %. "
+        "Validation and the saves between epochs are not counted. The rest is reading losses, saves inside an epoch "
+        "and the loop itself."
+    )
+
+
+def test_steps_that_were_not_timed_are_said():
+    assert "not timed" not in words_of(ROWS)
+    words = words_of([epoch(1, 10), epoch(2, 4)], 20)
+    assert words.startswith("In the main process 14 optimizer steps took 40 s, 2,860 ms each")
+    assert words.endswith(
+        "Of the run's 20 steps 14 were timed: those that an epoch had taken before it was resumed are not."
+    )
+
+
+def test_a_step_takes_the_mean_of_all_steps_and_not_of_epochs():
+    rows = [epoch(1, 30, data=3.0), epoch(2, 10, data=5.0)]
+    assert times_grid(rows).rows[0] == ["data", "8 s", "200", "100.0 %"]
+
+
+@pytest.mark.parametrize("phase", ["teacher", "rest"])
+def test_a_phase_that_never_was_is_left_out(phase):
+    rows = [epoch(1, **{**PHASES, phase: 0.0})]
+    assert phase not in [row[0] for row in times_grid(rows).rows]
+    assert phase not in times_sentence(rows)
+    assert f">{phase}<" not in times_svg(rows, 344)
+    assert ("The rest is" in words_of(rows)) == (phase != "rest")
+
+
+def test_a_phase_of_some_epochs_is_there():
+    rows = [epoch(1, **{**PHASES, "teacher": 0.0}), epoch(2)]
+    assert times_grid(rows).rows[1] == ["teacher", "8 s", "400", "25.0 %"]
+
+
+def test_the_sentence_begins_with_the_largest():
+    assert times_sentence(ROWS) == (
+        "teacher 40 %, backward 25 %, student forward 15 %, terms 10 %, data 5 %, optimizer 2 %, rest 2 %"
+    )
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [epoch(1, 0, **dict.fromkeys(PHASES, 0.0))], [epoch(1, 0, data=0.0, rest=1e-6)]]
+)
+def test_where_no_step_was_timed_there_is_nothing_to_say(rows):
+    """A run that was killed after its last step, before its evaluation."""
+    assert times_sentence(rows) == ""
+    assert times_section(rows, [{"epoch": 1, "step": 10}], 716, 344) is None
+    assert (
+        Page(render_report(ReportData("x", epochs=[{"epoch": 1, "step": 10}], times=rows))).text.count("time")
+        == 0
+    )
+
+
+@pytest.mark.parametrize("width", [344, 716])
+def test_bars_are_as_long_as_their_shares(width):
+    bars = lengths(times_svg(ROWS, width))
+    assert bars == pytest.approx([max(bars) / 8 * seconds for seconds in PHASES.values()], rel=1e-3)
+
+
+def test_the_picture_says_its_figures_in_words_as_well():
+    svg = times_svg(ROWS, 344)
+    for label in LABELS:
+        assert f">{label}</text>" in svg
+    assert (
+        'role="img" aria-label="Share of each phase in the time of training: data 5 %, teacher 40 %, student forward '
+        '15 %, terms 10 %, backward 25 %, optimizer 2 %, rest 2 %"'
+    ) in svg
+
+
+def test_the_picture_follows_the_colours_of_the_page():
+    svg = times_svg(ROWS, 716)
+    drawn = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg)) - {"none"}
+    assert drawn <= {"var(--series-1)", "var(--muted)"}
+    assert "#" not in re.sub(r'(xlink:href|href)="#[^"]*"|url\(#[^)]*\)', "", svg)
+
+
+def test_the_section_stands_before_the_facts(full):
+    page = Page(
+        render_report(replace(full, times=ROWS, epochs=[{"epoch": 2, "step": 20, "train/loss": 1.0}]))
+    )
+    assert page.sections == ["models", "training", "relations", "cka", "times", "facts", "config"]
+    for said in (
+        "Where the time went",
+        "2,000 ms each",
+        "student forward",
+        "40.0 %",
+        "“teacher” with 40\u00a0%",
+    ):
+        assert said in page.text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_nothing_else_of_the_page_changes(full):
+    epochs = [row | {"step": 10} for row in full.epochs]
+    shown, without = (render_report(replace(full, epochs=epochs, times=rows)) for rows in (ROWS, []))
+    assert re.sub(r'<section id="times">.*?</section>\n\n', "", shown, flags=re.DOTALL) == without

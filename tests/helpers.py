@@ -23,6 +23,7 @@ from isometry.cli import main
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.parsing import parse
+from isometry.training.index import read_index, sealed
 from isometry.training.loop import Trainer
 from isometry.training.runfolder import RunFolder
 
@@ -145,12 +146,12 @@ class Started:
         assert self.process.pid is not None
         return self.process.pid
 
-    def wait(self) -> Ended:
+    def wait(self, seconds: float = SECONDS_TO_WAIT) -> Ended:
         """Waits for its end."""
-        self.process.join(SECONDS_TO_WAIT)
+        self.process.join(seconds)
         if self.process.exitcode is None:
             self.process.kill()
-            raise TimeoutError(f"still running after {SECONDS_TO_WAIT} s; it said: {self._read('err')}")
+            raise TimeoutError(f"still running after {seconds} s; it said: {self._read('err')}")
         return Ended(self.process.exitcode, self._read("out"), self._read("err"))
 
     def _read(self, stream: str) -> str:
@@ -262,7 +263,10 @@ def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu"
     return Trainer(run, folder, world, None, "test")
 
 
-UNEQUAL = ("summary.json", "stages.json", "report.html", "config.yaml", ".lock")
+DIFFERENT = ('"seconds"', '"checksum"', '.safetensors"')
+"""Lines of ``checkpoint.json``: the clock's, what follows from it, and names of files with their checksums."""
+
+UNEQUAL = ("times.csv", "times.jsonl", "summary.json", "stages.json", "report.html", "config.yaml", ".lock")
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -270,22 +274,36 @@ def contents(folder: Path) -> dict[str, Any]:
     file.
 
     Left out: what holds times of day or of the clock (``summary.json``, ``stages.json``, ``report.html``, the
-    seconds in ``last/checkpoint.json``) and ``config.yaml``, which says how the run was begun.
+    seconds in ``last/checkpoint.json``), ``config.yaml``, which says how the run was begun, and the
+    checkpoints before the last ones, for when those were saved may differ. Tensors of a checkpoint go by part.
     """
     return dict(_contents(folder))
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
+    parts, before = {}, set()
+    for index in folder.rglob("checkpoint.json"):
+        parts |= {index.with_name(name): part for part, name in read_index(index)["files"].items()}
+    for index in folder.rglob("before.json"):
+        before |= {index, *(index.with_name(name) for name in read_index(index)["files"].values())}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or name in UNEQUAL:
+        if not path.is_file() or name in UNEQUAL or path in before - {*parts}:
             continue
+        name = str(path.with_name(parts.get(path, path.name)).relative_to(folder))
         if path.suffix == ".safetensors":
             for key, tensor in load_file(path).items():
                 yield f"{name}:{key}", (tensor.dtype, tensor.shape, tensor.numpy().tobytes())
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
-            yield name, [line for line in lines if '"seconds"' not in line]
+            yield name, [line for line in lines if not any(word in line for word in DIFFERENT)]
+
+
+def rewrite_index(index: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes what a checkpoint's index says, as somebody would who can compute its checksum."""
+    told = read_index(index)
+    change(told)
+    index.write_text(sealed(told), encoding="utf-8")
 
 
 Told = tuple[dict[str, Any], list[str]]

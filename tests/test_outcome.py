@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from helpers import TINY_STUDENT, run
 from isometry.geometry import drawn_map
+from isometry.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,9 @@ def test_every_promised_file_is_there(finished):
 def test_plain_timm_loads_the_student_and_gives_the_best_epochs_logits(finished):
     model = timm.create_model(f"local-dir:{finished / 'student'}", pretrained=True).eval()
     assert model.num_classes == 10
-    (best,) = (finished / "best").glob("*.safetensors")
+    best = load_checkpoint(finished / "best").parts["model"]
     twin = timm.create_model(f"local-dir:{finished / 'student'}").eval()
-    twin.load_state_dict(load_file(best))
+    twin.load_state_dict(best)
     images = torch.randn(3, 1, 8, 8)
     assert torch.equal(model(images), twin(images))
 
@@ -152,10 +153,10 @@ def test_plain_timm_loads_what_has_grown_at_full_size(grown):
     folder, _ = grown
     model = timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True).eval()
     assert (len(model.blocks), model.embed_dim, model.num_classes) == (2, 16, 10)
-    (best,) = (folder / "best").glob("*.safetensors")
+    best = load_checkpoint(folder / "best").parts["model"]
     sizes = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
     twin = timm.create_model("vit_tiny_patch16_224", **sizes, img_size=8, in_chans=1, num_classes=10).eval()
-    twin.load_state_dict(load_file(best))
+    twin.load_state_dict(best)
     images = torch.randn(3, 1, 8, 8)
     assert torch.equal(model(images), twin(images))
     assert json.loads((folder / "best" / "checkpoint.json").read_text())["epoch"] > 1

@@ -238,13 +238,15 @@ def _resolved(config: RunConfig, objective: Objective, world: World, notes: list
     if warmup >= config.epochs:
         warmup = config.epochs // 10
         notes.append(f"warm-up shortened from {config.warmup_epochs} to {warmup} of {config.epochs} epochs")
-    images_a_step = (config.global_batch_size or config.batch_size * world.size) * config.grad_accum_steps
+    whole_batch = config.global_batch_size or config.batch_size * world.size
+    images_a_step = whole_batch * config.grad_accum_steps
     lr = config.lr if config.lr is not None else config.lr_base * images_a_step / config.lr_base_size
     return replace(
         config,
         taps=config.taps if wants_to_grow(config.grow) else _taps(objective),
         lr=lr,
         warmup_epochs=warmup,
+        global_batch_size=whole_batch,
         validation_batch_size=config.validation_batch_size or config.batch_size,
         device=str(world.device),
     )

@@ -158,7 +158,7 @@ def test_a_pruning_run_killed_while_it_writes_goes_on_bitwise(
 def test_a_pruning_run_asked_to_stop_saves_and_goes_on_bitwise(
     prepare: Callable[[], None], step: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
-    said = disturb(words, tmp_path, undisturbed[0], prepare, code=128 + signal.SIGTERM)
+    said = disturb(words, tmp_path, undisturbed[0], prepare, code=0)
     assert said == [f"isometry: stopped at step {step} of 12, saved; go on with --resume\n"]
 
 
@@ -194,7 +194,7 @@ def test_another_keep_rate_is_another_run_and_nothing_is_lost(
 ) -> None:
     out = tmp_path / "run"
     ended = run(*words, "--out", str(out), said=tmp_path / "a", prepare=signalled_at_step(3, signal.SIGTERM))
-    assert ended.code == 128 + signal.SIGTERM, ended.err
+    assert ended.code == 0, ended.err
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     changed = ["--keep-rate", "0.7", "--prune.group", "8", "--compact"]
     assert main([*words, *changed, "--out", str(out), "--resume"]) == 2

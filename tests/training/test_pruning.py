@@ -52,7 +52,7 @@ def trained(out: Path) -> tuple[nn.Module, Tensor]:
     """The network that a run trained, built from its config and its best save, and all images of the test part."""
     trainer = trainer_of("--config", str(out / "config.yaml"))
     network = trainer.run.student
-    network.load_state_dict(load_checkpoint(out / "best")[0]["model"])
+    network.load_state_dict(load_checkpoint(out / "best").parts["model"])
     assert trainer.loaders.test is not None
     return network.eval(), torch.cat([trainer.preprocess.normalise(b)[0] for b in trainer.loaders.test])
 
@@ -113,7 +113,7 @@ def test_gates_of_the_moving_average(dense: Path, tmp_path: Path) -> None:
     rows = prune(tmp_path / "run", "--model", str(dense), "--keep-rate", "0.5", *average)
     masked, _ = check_valid(tmp_path / "run")
     assert "val_ema/top1" in rows[-1]
-    parts, _ = load_checkpoint(tmp_path / "run" / "last")
+    parts = load_checkpoint(tmp_path / "run" / "last").parts
     assert torch.equal(masked.fc.weight, parts["ema"]["fc.weight"])
     assert not torch.equal(masked.fc.weight, parts["model"]["fc.weight"])
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from helpers import (
     run,
     send_self,
     signalled_at_step,
-    start,
 )
 from isometry import assemble
 from isometry.training import checkpoint
@@ -59,7 +57,7 @@ def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> T
         pytest.param("os.rename /last/checkpoint.json.new", 0, id="before its first save counts", marks=SLOW),
         pytest.param("open /last/optimizer-step4.safetensors.new", 0, id="inside a save in an epoch"),
         pytest.param("open /metrics.jsonl", 0, id="between the two files of metrics", marks=SLOW),
-        pytest.param("open /last/model-step12.safetensors.new", 1, id="between best and last"),
+        pytest.param("open /last/model-step12-2.safetensors.new", 0, id="between best and last"),
         pytest.param("os.rename /student.new", 0, id="while it exports the student", marks=SLOW),
     ],
 )
@@ -97,16 +95,16 @@ def test_a_run_killed_while_it_tidies_up_after_its_last_save_goes_on_bitwise(
     words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     """Nothing is saved any more when it goes on, and what was to be deleted is."""
-    # The last save inside an epoch is then not at the epoch's end.
+    # The last save inside an epoch is then not at the epoch's end, and the one before that goes.
     apart = [*words[:-1], "5"]
-    disturb(apart, tmp_path, undisturbed[0], _killed_deleting_step_10, code=-signal.SIGKILL)
+    disturb(apart, tmp_path, undisturbed[0], _killed_deleting_step_6, code=-signal.SIGKILL)
 
 
-def _killed_deleting_step_10() -> None:
+def _killed_deleting_step_6() -> None:
     unlink = Path.unlink
 
     def deadly(self: Path, missing_ok: bool = False) -> None:
-        if self.name == "model-step10.safetensors":
+        if self.name == "model-step6.safetensors":
             send_self(signal.SIGKILL)
         unlink(self, missing_ok)
 
@@ -129,12 +127,14 @@ def test_a_run_saved_at_an_epochs_last_step_and_killed_before_its_evaluation_goe
     disturb(words, tmp_path, undisturbed[0], die, code=-signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=SLOW)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=SLOW)]
+)
 def test_a_run_asked_to_stop_saves_says_so_and_goes_on_bitwise(
-    number: signal.Signals, words: list[str], undisturbed: Told, tmp_path: Path
+    number: signal.Signals, code: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     # Asked in a step after which no save is due.
-    said = disturb(words, tmp_path, undisturbed[0], signalled_at_step(3, number), code=128 + number)
+    said = disturb(words, tmp_path, undisturbed[0], signalled_at_step(3, number), code=code)
     assert said == ["isometry: stopped at step 3 of 12, saved; go on with --resume\n"]
 
 
@@ -143,7 +143,7 @@ def test_a_run_asked_to_stop_while_it_evaluates_stops_after_the_epochs_save(
     words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     ask = partial(call_at, "isometry.training.loop:Trainer.evaluate", 1, partial(send_self, signal.SIGTERM))
-    said = disturb(words, tmp_path, undisturbed[0], ask, code=128 + signal.SIGTERM)
+    said = disturb(words, tmp_path, undisturbed[0], ask, code=0)
     assert said == ["isometry: stopped at step 6 of 12, saved; go on with --resume\n"]
 
 
@@ -217,7 +217,7 @@ def _one_gradient_is_nan() -> None:
 def test_options_that_change_nothing_may_change(words: list[str], undisturbed: Told, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     ended = run(*words, "--out", out, said=tmp_path / "a", prepare=signalled_at_step(4, signal.SIGTERM))
-    assert ended.code == 128 + signal.SIGTERM
+    assert ended.code == 0
     free = ["--resume", "--log-interval", "1", "--recovery-interval", "5", "--workers", "1"]
     ended = run(*words, "--out", out, *free, said=tmp_path / "b")
     assert ended.code == 0, ended.err
@@ -237,35 +237,6 @@ def test_other_options_may_not_and_are_named(words: list[str], tmp_path: Path) -
 
 
 @SLOW
-@pytest.mark.parametrize("first", [2, 6, 10])
-def test_a_run_killed_again_and_again_goes_on_bitwise(
-    first: int, words: list[str], undisturbed: Told, tmp_path: Path
-) -> None:
-    """At every file that it touches or nearly: each start gets a few files further than the one before."""
-    wanted, _ = undisturbed
-    kills = [killed_at(tmp_path, number) for number in range(first, first + 44, 12)]
-    disturb(words, tmp_path, wanted, *kills, code=-signal.SIGKILL)
-
-
-@SLOW
-@pytest.mark.parametrize("fraction", [0.35, 0.55, 0.75, 0.95])
-def test_a_run_killed_at_some_time_goes_on_bitwise(
-    fraction: float, words: list[str], undisturbed: Told, tmp_path: Path
-) -> None:
-    """Wherever it may be: by the clock, from outside. Nothing is claimed about where that was."""
-    out = tmp_path / "run"
-    started = start(*words, "--out", str(out), said=tmp_path / "a")
-    while not (out / "config.yaml").is_file():
-        time.sleep(0.01)
-    time.sleep(fraction)
-    started.process.kill()
-    started.wait()
-    ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "b")
-    assert ended.code == 0, ended.err
-    check_equal(contents(out), undisturbed[0])
-
-
-@SLOW
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_with_loading_processes_too(
     number: signal.Signals, words: list[str], undisturbed: Told, tmp_path: Path
@@ -274,7 +245,7 @@ def test_with_loading_processes_too(
     out = tmp_path / "run"
     prepare = partial(_signalled_from_outside_at_step, 5, number)
     ended = run(*words, "--out", str(out), "--workers", "2", said=tmp_path / "a", prepare=prepare)
-    assert ended.code == (-number if number == signal.SIGKILL else 128 + number), ended.err
+    assert ended.code == {signal.SIGKILL: -9, signal.SIGTERM: 0, signal.SIGINT: 130}[number], ended.err
     if number != signal.SIGKILL:
         assert ended.err == "isometry: stopped at step 5 of 12, saved; go on with --resume\n"
     ended = run(*words, "--out", str(out), "--workers", "2", "--resume", said=tmp_path / "b")

@@ -20,10 +20,10 @@ def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
     """
     saved = _saved(config)
     whole = config.global_batch_size
+    if whole is None and saved is not None and config.batch_size == saved.batch_size:
+        whole = saved.global_batch_size
     if whole is None:
-        as_begun = saved is not None and config.batch_size == saved.batch_size
-        whole = saved.global_batch_size if saved and as_begun else config.batch_size * world.size
-    assert whole is not None
+        whole = config.batch_size * world.size
     share, left = divmod(whole, world.size)
     if whole >= 1 and (share < 1 or (left and saved is None)):
         raise UserError(

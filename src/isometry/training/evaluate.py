@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from isometry.data import Batch, Preprocess
 from isometry.distributed import World
 from isometry.objective import Objective
+from isometry.sharding import in_step, is_sharded
+from isometry.view import TeacherView
 
 
 def validate(
@@ -52,7 +55,7 @@ def accuracy(
     preprocess: Preprocess,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
-    view: nn.Module | None = None,
+    view: TeacherView | None = None,
 ) -> dict[str, float]:
     """Cross-entropy (nats), top-1 and top-5 (percent) over all images of all processes.
 
@@ -69,6 +72,9 @@ def accuracy(
     """
     was_training = model.training
     model.eval()
+    if is_sharded(model):
+        assert view is not None
+        batches = in_step(batches, world, partial(model, view(_blank(view, world))))
     totals: Tensor | None = None
     classes = 0
     for batch in batches:
@@ -105,6 +111,10 @@ def objective_loss(
     """The objective's own loss on data without labels, averaged over images; ``loss`` alone."""
     was_training = objective.training
     objective.eval()
+    if is_sharded(objective.teacher):
+        assert objective.teacher_view is not None
+        blank = _blank(objective.teacher_view, world)
+        batches = in_step(batches, world, partial(objective.ask_teacher, blank))
     total, images_seen = 0.0, 0
     for batch in batches:
         images, labels = preprocess.normalise(batch)
@@ -114,3 +124,8 @@ def objective_loss(
     objective.train(was_training)
     total, count = world.sum([total, float(images_seen)])
     return {"loss": total / count}
+
+
+def _blank(view: TeacherView, world: World) -> Tensor:
+    """An image that a view takes as a student's, on which a sharded teacher is asked for the sake of the others."""
+    return torch.zeros(1, 1, *view.size, device=world.device)

@@ -48,7 +48,7 @@ class Live:
         self._label, self._epochs = label, epochs
         self._terms = self._score = self._stage = ""
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -126,7 +126,8 @@ class Lines:
         a_step = (self._shown - self._start) / max(1, self._done - self._first)
         left = f"{a_step * (self._steps - self._done):.0f} s left"
         words = [self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest]
-        self._console.print(" · ".join(word for word in words if word), highlight=False, soft_wrap=True)
+        told = " · ".join(word for word in words if word)
+        self._console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 class Silent:

@@ -5,25 +5,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
+from rich.console import Console
 
 from isometry.assemble import Run
+from isometry.data.parts import StreamPart
 from isometry.distributed import World
-from isometry.errors import UserError
+from isometry.errors import UserError, reason
 from isometry.grow.schedule import Stage
 from isometry.prune.statistics import GateStatistics
 from isometry.training.checkpoint import (
-    Tensors,
+    Checkpoint,
+    go_back,
     has_checkpoint,
-    join_optimizer_state,
     load_checkpoint,
-    reason,
     save_checkpoint,
-    split_optimizer_state,
     tidy_checkpoint,
 )
+from isometry.training.optimizer_state import join_optimizer_state, split_optimizer_state
 from isometry.training.runfolder import RunFolder, last_checkpoint
 
 
@@ -31,14 +33,14 @@ from isometry.training.runfolder import RunFolder, last_checkpoint
 class LoopState:
     """Where the loop stands; all that a checkpoint needs besides tensors.
 
-    ``step`` counts optimizer steps, ``batch`` the epoch's batches; ``sums`` are the epoch's losses so far,
+    ``step`` counts optimizer steps, ``seen`` the epoch's images so far, in all processes; ``sums`` are their losses,
     ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last
     epoch's on the validation part; ``growths`` say of each stage after the first what it began with.
     """
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0
+    seen: int = 0
     sums: list[float] = field(default_factory=list)
     best: float | None = None
     best_epoch: int | None = None
@@ -47,14 +49,32 @@ class LoopState:
     scores: dict[str, float] = field(default_factory=dict)
     growths: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # A checkpoint is a file, and a file can say anything.
+        for name, kind in get_type_hints(LoopState).items():
+            if not _is(getattr(self, name), kind):
+                raise ValueError(f"{name} is no {getattr(kind, '__name__', kind)}")
+
 
 @dataclass(frozen=True)
-class Saved:
-    """What was found in ``last/``."""
+class Saved(Checkpoint):
+    """What was found in ``last/``, of a stage of growth."""
 
-    parts: dict[str, Tensors]
-    told: dict[str, Any]
-    stage: int
+    stage: int = 0
+
+
+def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
+    """A folder's checkpoint; the one before where it is damaged, which the console and the report then say.
+
+    Raises:
+        UserError: neither is whole.
+    """
+    found = load_checkpoint(folder)
+    if found.note:
+        run.notes.append(found.note)
+        if console is not None:
+            console.print(found.note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return found
 
 
 class Saves:
@@ -102,8 +122,8 @@ class Saves:
         told = {"spec": self._spec(), "epoch": state.epoch, "step": state.step, "score": state.best}
         save_checkpoint(self.folder.best, {"model": weights}, told, f"epoch{state.epoch}")
 
-    def find(self) -> Saved | None:
-        """What ``last/`` holds; None where nothing was saved yet.
+    def find(self, console: Console | None) -> Saved | None:
+        """What ``last/`` holds; None where nothing was saved yet. The console is told what is damaged.
 
         Raises:
             UserError: it can't be read, or is of another run.
@@ -116,17 +136,20 @@ class Saves:
         if not has_checkpoint(last):
             if self.folder is not None:
                 self.folder.metrics.rewind({})
+                self.folder.times.keep(0)
             return None
-        parts, told = load_checkpoint(last)
+        found = load_aloud(last, self.run, console)
+        told = found.state
         with _fitting(last):
-            if told["processes"] != self.world.size:
+            inside = told["loop"]["seen"] > 0 and isinstance(self.run.sources.train, StreamPart)
+            if inside and told["processes"] != self.world.size:
                 raise ValueError(
-                    f"{told['processes']} processes saved it, and there are {self.world.size} now"
+                    f"{told['processes']} processes saved it inside an epoch, and a stream goes on with as many only"
                 )
             stage = self.run.schedule.stages[told["spec"]["stage"] - 1]
             if told["spec"] != self._spec(stage):
                 raise ValueError(f"it holds a {told['spec']['model']}, not the {self.config.model} asked for")
-            return Saved(parts, told, stage.number)
+            return Saved(**vars(found), stage=stage.number)
 
     def take_over(self, saved: Saved) -> LoopState:
         """Loads all tensors that were saved at this stage; returns the loop's state.
@@ -139,12 +162,18 @@ class Saves:
             self.objective.load_checkpoint_state(saved.parts["model"], saved.parts.get("terms", {}))
             if self.objective.has_ema():
                 self.objective.load_checkpoint_state(saved.parts["ema"], ema=True)
-            join_optimizer_state(self.optimizer, saved.parts.get("optimizer", {}), saved.told["optimizer"])
+            join_optimizer_state(self.optimizer, saved.parts.get("optimizer", {}), saved.state["optimizer"])
             self.statistics.load_state_dict(saved.parts.get("gates", {}))
-            self.scaler.load_state_dict(saved.told["scaler"])
-            state = LoopState(**saved.told["loop"])
+            self.scaler.load_state_dict(saved.state["scaler"])
+            state = LoopState(**saved.state["loop"])
+            sizes = saved.state["metrics"]
+            if not _is(sizes, dict[str, int]) or min(sizes.values(), default=0) < 0:
+                raise ValueError("metrics are no sizes of files")
             if self.folder is not None:
-                self.folder.metrics.rewind(saved.told["metrics"])
+                if saved.note:
+                    go_back(last)
+                self.folder.metrics.rewind(sizes)
+                self.folder.times.keep(state.epoch)
                 tidy_checkpoint(last)
         return state
 
@@ -162,6 +191,18 @@ class Saves:
         }
         told: dict[str, Any] = json.loads(json.dumps(spec))
         return told
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether what JSON gave is of a type such as ``list[float]`` or ``int | None``, all through."""
+    inside = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is(value, one) for one in inside)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(each, inside[0]) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(each, inside[1]) for each in value.values())
+    return kind is Any or isinstance(value, int | float if kind is float else kind)
 
 
 @contextmanager

@@ -244,7 +244,7 @@ def _models_table(run: Run) -> Table:
         found = figures(model, run.config.img_size, counted)
         table.add_row(
             f"[bold]{side}[/]",
-            name,
+            escape(name),
             "×".join(map(str, found["input"])),
             formats.params(found["params"]),
             formats.macs(found["macs"]),

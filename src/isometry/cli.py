@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from isometry import __version__
 from isometry.bench import BenchConfig, bench
 from isometry.check import check
 from isometry.compare import CompareConfig, compare
 from isometry.config import RunConfig
+from isometry.data.deaths import end_workers, worker_deaths
+from isometry.data.pixels import quiet_decoders
 from isometry.engine import execute
-from isometry.errors import UserError
+from isometry.errors import UserError, printable
 from isometry.grow.schedule import wants_to_grow
 from isometry.helptext import help_text
 from isometry.outcome import Outcome
 from isometry.parsing import parse, recipe_named
-from isometry.report import growth_sentence, models_table
+from isometry.report import growth_sentence, models_table, times_sentence
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
 USAGE = """usage: isometry COMMAND [OPTIONS]
@@ -38,24 +41,29 @@ isometry COMMAND --help lists the options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 0, 2 for bad input (said in one line), 128 + signal when stopped."""
+    """Runs a command; the exit code is 0, 2 for bad input (said in one line), 128 + signal when stopped.
+
+    A run that a scheduler's SIGTERM stopped, and that has saved where it stood, leaves 0 as well.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     complaints = Console(stderr=True)
     _quiet_libraries()
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts(), worker_deaths(lambda: "give the command again"):
             _run(words, Console())
     except UserError as error:
         complaints.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return 2
     except Interrupted as stop:
         complaints.print(f"isometry: {_plain(stop)}", highlight=False, soft_wrap=True)
-        return 128 + stop.signal_number
+        return stop.exit_code
     except KeyboardInterrupt:
         complaints.print(
             "isometry: stopped at once; the last save is kept, go on with --resume", soft_wrap=True
         )
         return 130
+    finally:
+        end_workers()
     return 0
 
 
@@ -133,14 +141,18 @@ def _show(outcome: Outcome | None, console: Console) -> None:
     console.print(models_table(outcome.rows))
     if outcome.stages:
         console.print(growth_sentence(outcome.stages), highlight=False, soft_wrap=True)
-    console.print(f"Folder   {outcome.folder}", highlight=False, soft_wrap=True)
-    console.print(f"Student  local-dir:{outcome.folder / 'student'}", highlight=False, soft_wrap=True)
-    console.print(f"Report   {outcome.report}", highlight=False, soft_wrap=True)
+    if times := times_sentence(outcome.times):
+        console.print(f"Time     {times}", highlight=False, soft_wrap=True)
+    console.print(f"Folder   {outcome.folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"Student  local-dir:{outcome.folder / 'student'}", highlight=False, markup=False, soft_wrap=True
+    )
+    console.print(f"Report   {outcome.report}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _plain(error: Exception) -> str:
     # Square brackets in a path or a message are no markup.
-    return " ".join(str(error).split()).replace("[", "\\[")
+    return escape(printable(" ".join(str(error).split())))
 
 
 def _quiet_libraries() -> None:
@@ -148,6 +160,7 @@ def _quiet_libraries() -> None:
     for name in ("timm", "huggingface_hub", "torch.distributed", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\..*")
+    quiet_decoders()
 
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]] = {

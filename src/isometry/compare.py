@@ -32,6 +32,18 @@ Row = dict[str, Any]
 
 START = "start"
 """The row of the network that every variant starts from, and its folder."""
+TAKEN = (
+    "teacher",
+    "plan.yaml",
+    "comparison.csv",
+    "comparison.md",
+    "comparison.json",
+    "comparison.png",
+    "geometry.png",
+)
+"""Names in the folder of a comparison that no variant can have."""
+LONGEST_NAME = 200
+"""Bytes of a variant's name; file systems take 255."""
 
 
 @dataclass
@@ -77,7 +89,7 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     _claim(out, plans, config)
     teacher = _train_teacher(config, recipe, out, console)
     figures: dict[str, list[Row]] = {name: [] for name in starting | plans}
-    seeds = list(range(config.first_seed, config.first_seed + config.seeds))
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
     for seed in seeds:
         beside: list[Row] = []
         for name, plan in (starting | plans).items():
@@ -127,7 +139,7 @@ def model_rows(figures: dict[str, list[Row]], teacher: Row | None) -> list[Row]:
     return rows
 
 
-def write(out: Path, rows: list[Row], models: list[Row], seeds: list[int], baseline: str) -> None:
+def write(out: Path, rows: list[Row], models: list[Row], seeds: Sequence[int], baseline: str) -> None:
     """``comparison.csv`` (one line a variant and seed), ``.md``, ``.json`` and ``.png``."""
     with (out / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -175,6 +187,24 @@ def _check(config: CompareConfig, recipe: str) -> None:
         raise UserError(f"--config {recipe}: names no base recipe")
     if config.start_recipe and START in config.variants:
         raise UserError(f"--config {recipe}: a variant can't be called {START}; start_recipe is")
+    for name in config.variants:
+        _check_folder_name(name, recipe)
+
+
+def _check_folder_name(name: Any, recipe: str) -> None:
+    """A variant's runs are in a folder of its name inside ``--out``, and nowhere else."""
+    if not isinstance(name, str):
+        raise UserError(
+            f"--config {recipe}: a variant is called {name!r}, which is no text; put it in quotes"
+        )
+    if name in TAKEN:
+        raise UserError(f"--config {recipe}: a variant can't be called {name}; a comparison has that itself")
+    plain = name.isprintable() and not {"/", "\\"} & set(name) and not name.startswith(".")
+    if not name.strip() or not plain or len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise UserError(
+            f"--config {recipe}: a variant can't be called {name[:40]!r}: it names a folder in --out, so it takes "
+            f"printable characters without / and \\, no dot in front, {LONGEST_NAME} bytes at most"
+        )
 
 
 def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:

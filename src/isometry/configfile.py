@@ -8,7 +8,8 @@ from typing import Any, get_type_hints
 import yaml
 
 from isometry.config import ALIASES, FREE_ON_RESUME, RunConfig, canonical
-from isometry.errors import UserError
+from isometry.errors import UserError, reason
+from isometry.safe_yaml import FAILURES, LONGEST, RefusedError, load
 
 
 def config_to_yaml(config: RunConfig) -> str:
@@ -20,14 +21,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping, its keys in the option's own spelling (aliases and dashes resolved).
 
     Raises:
-        UserError: no such file, no YAML, no mapping.
+        UserError: no such file, no YAML, no mapping, or more than :mod:`isometry.safe_yaml` takes.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            content = load(file.read(LONGEST + 1))
     except OSError as error:
         raise UserError(f"--config {path}: can't be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: is not YAML ({' '.join(str(error).split())})") from error
+    except RefusedError as error:
+        raise UserError(f"--config {path}: {error}") from error
+    except FAILURES as error:
+        told = str(error) if isinstance(error, yaml.YAMLError) else reason(error)
+        raise UserError(f"--config {path}: is not YAML ({' '.join(told.split())})") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -52,11 +57,15 @@ def read_saved(path: Path) -> dict[str, Any]:
         UserError: the file can't be read, or was written by another version.
     """
     values = read_yaml(path)
-    if set(values) != {field.name for field in fields(RunConfig)}:
-        raise UserError(f"{path}: was written by another version of isometry; start a new --out")
     hints = get_type_hints(RunConfig).items()
     groups = {name: kind for name, kind in hints if isinstance(kind, type) and is_dataclass(kind)}
-    return values | {name: kind(**values[name]) for name, kind in groups.items()}
+    known = set(values) == {field.name for field in fields(RunConfig)}
+    if not known or not all(isinstance(values[name], dict) for name in groups):
+        raise UserError(f"{path}: was written by another version of isometry; start a new --out")
+    try:
+        return values | {name: kind(**values[name]) for name, kind in groups.items()}
+    except TypeError as error:
+        raise UserError(f"{path}: was written by another version of isometry; start a new --out") from error
 
 
 def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -145,11 +145,15 @@ def _check_folder(folder: Path, told: str) -> None:
         found = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
         raise UserError(f"{told}: there is no model.safetensors in {folder}{found}")
     try:
-        architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture = config["architecture"]
+        wrong = [key for key in ("pretrained_cfg", "model_args") if not isinstance(config.get(key, {}), dict)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{told}: config.json is not one of timm's ({_first_line(error)})") from error
-    if not is_model(architecture):
-        raise UserError(f"{told}: config.json names {architecture}, which timm does not have")
+    if wrong:
+        raise UserError(f"{told}: config.json is not one of timm's ({wrong[0]} holds no values by name)")
+    if not isinstance(architecture, str) or not is_model(architecture):
+        raise UserError(f"{told}: config.json names {architecture!s:.80}, which timm does not have")
 
 
 def _near(name: str, known: list[str], count: int = 3) -> list[str]:
@@ -174,7 +178,7 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
     if spec.img_size is not None:
         try:
             sized = resolve_model_input_args(spec.name, {"img_size": spec.img_size}, **spec.kwargs)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"{flag} {spec.name}: {_first_line(error)}") from error
         if "img_size" in sized:
             arguments["img_size"] = sized["img_size"]

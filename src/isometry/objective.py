@@ -125,11 +125,7 @@ class Objective(TrainingTask):
 
     def ask_teacher(self, input: Tensor) -> Taught | None:
         """What the teacher says about images that are normalised for the student; None where no term needs it."""
-        if self._teacher is None:
-            return None
-        with self.watch("teacher"):
-            taught: Taught = self._teacher[0](input)
-        return taught
+        return None if self._teacher is None else cast(Taught, self._teacher[0](input))
 
     def forward(self, input: Tensor, target: Tensor, taught: Taught | None = None) -> dict[str, Any]:
         """One step's loss.
@@ -145,7 +141,9 @@ class Objective(TrainingTask):
         """
         with self.watch("student"):
             logits, features, glances = self.trainable_module(input)
-        taught = taught or self.ask_teacher(input)
+        if taught is None and self._teacher is not None:
+            with self.watch("teacher"):
+                taught = self.ask_teacher(input)
         label_logits, distilled_logits = logits if isinstance(logits, tuple) else (logits, logits)
         known: dict[str, Any] = {
             "student_logits": label_logits,

@@ -17,8 +17,12 @@ import jsonargparse
 from isometry.config import ALIASES, RunConfig, canonical
 from isometry.configfile import read_yaml, spelled
 from isometry.errors import UserError
+from isometry.safe_yaml import FAILURES
 
 Config = TypeVar("Config")
+
+UNPARSED = (jsonargparse.ArgumentError, *FAILURES)
+"""What jsonargparse raises, which reads the text of an option as YAML and lets some of PyYAML's errors through."""
 
 WORDS = {
     int: "a whole number",
@@ -45,7 +49,7 @@ def parse(kind: type[Config], arguments: list[str]) -> Config:
     try:
         parsed = parser.parse_args(list(_translate(kind, words)), namespace=base)
         return _with_folders(_build(kind, parsed))
-    except jsonargparse.ArgumentError as error:
+    except UNPARSED as error:
         raise UserError(_one_line(kind, str(error))) from error
 
 
@@ -65,7 +69,7 @@ def with_overrides(config: RunConfig, overrides: dict[str, Any], where: str) -> 
     parser = _parser(RunConfig)
     try:
         return _with_folders(_build(RunConfig, parser.parse_object({**dataclasses.asdict(config), **values})))
-    except jsonargparse.ArgumentError as error:
+    except UNPARSED as error:
         raise UserError(f"{where}: {_one_line(RunConfig, str(error))}") from error
 
 
@@ -80,7 +84,7 @@ def _read_recipe(kind: type[Any], parser: jsonargparse.ArgumentParser, recipe: s
     _check_keys(kind, values, f"--config {recipe}")
     try:
         return parser.parse_object(values)
-    except jsonargparse.ArgumentError as error:
+    except UNPARSED as error:
         raise UserError(f"--config {recipe}: {_one_line(kind, str(error))}") from error
 
 

@@ -45,5 +45,7 @@ def mix_heads_in_place(model: nn.Module) -> None:
     """
     for module in model.modules():
         # Not of subclasses: they may compute something else.
-        if type(module) is TalkingHeadAttn:  # its class and not the module, which a sharded network holds on to
+        if (
+            type(module) is TalkingHeadAttn
+        ):  # its class and not the module, which a sharded network holds on to
             module.__class__ = MixedInPlace

@@ -1,5 +1,9 @@
 """Real image files, made on the spot."""
 
+import os
+import struct
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +45,61 @@ def truncate(path: Path) -> Path:
 def folder_config(data_dir: Path, **overrides: Any) -> DataConfig:
     """The configuration of a small image folder."""
     return DataConfig(**{"data_dir": str(data_dir), "workers": 0, "batch_size": 4, **overrides})
+
+
+def write_png(
+    path: Path, width: int, height: int, rows: Iterable[bytes], *, depth: int, colour: int, more: bytes = b""
+) -> Path:
+    """A PNG by its specification (W3C 2003), for what Pillow reads and can't write, and what would not fit in memory.
+
+    ``depth`` bits a channel; ``colour`` 0 (grey), 2 (RGB), 4 (grey, alpha); ``more`` whole chunks before the pixels.
+    """
+    pack = zlib.compressobj(1)
+    pixels = b"".join([*(pack.compress(b"\0" + row) for row in rows), pack.flush()])
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + more + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def write_white(path: Path, width: int, height: int) -> Path:
+    """A white PNG of one bit a pixel: however large, a file of some kilobytes."""
+    row = b"\xff" * -(-width // 8)
+    return write_png(path, width, height, (row for _ in range(height)), depth=1, colour=0)
+
+
+def make_unreadable(path: Path) -> Path:
+    """Takes the right to read a file away; from root, who reads everything, the file itself, behind a link."""
+    if os.geteuid():
+        path.chmod(0)
+    else:
+        path.unlink()
+        path.symlink_to(path.with_name("gone"))
+    return path
+
+
+def broken_tiff() -> bytes:
+    """A TIFF of 2×2 grey pixels that says where they are with a float."""
+    tags = [
+        (256, 3, 2),
+        (257, 3, 2),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 11, 8),
+        (277, 3, 1),
+        (279, 4, 4),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return struct.pack("<2sHIIH", b"II", 42, 12, 0, len(tags)) + entries + struct.pack("<I", 0)
+
+
+def broken_dds() -> bytes:
+    """A DDS texture of no pixel format."""
+    return b"DDS " + struct.pack("<IIIIIII", 124, 0x1007, 4, 4, 0, 0, 0) + bytes(96)

@@ -121,6 +121,40 @@ def test_the_whole_maps_traffic_does_not_depend_on_the_batch() -> None:
     assert inter.sent_bytes(32, 196, 192, 384) == 2 * inter.sent_bytes(16, 196, 192, 384)
 
 
+def on_rank_counting(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    handed = [0]
+    for name, place in (("all_reduce", 0), ("all_to_all_single", 1)):
+        original = getattr(dist, name)
+
+        def counting(*given: Any, original: Any = original, place: int = place, **named: Any) -> Any:
+            handed[0] += (
+                given[place].nbytes if given[place].dim() else 0
+            )  # a scalar, inter's sum, is no traffic
+            return original(*given, **named)
+
+        setattr(dist, name, counting)
+    try:
+        found = {}
+        for loss_name in ("whole", "inter"):
+            handed[0] = 0
+            inputs, other = (x.chunk(2)[rank] for x in sides(6))
+            build_loss(loss_name, {}).train()(inputs.clone().requires_grad_(), other).backward()
+            found[loss_name] = handed[0]
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_what_is_said_to_be_sent_is_sent(tmp_path: Path) -> None:
+    mp.spawn(on_rank_counting, args=(tmp_path,), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found == {
+            name: build_loss(name, {}).sent_bytes(IMAGES // 2, 6, STUDENT, TEACHER) for name in found
+        }
+
+
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(Exception, match=r"losses.whole: relations must be global or local, not some"):
         build_loss("whole", {"relations": "some"})

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from isometry.data.parts import DECODE_ERRORS, MapPart
+from isometry.data.parts import DECODE_ERRORS, MapPart, decode_trouble
+from isometry.data.pixels import to_mode
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
 from isometry.seeding import derive_seed, seeded
@@ -85,12 +86,12 @@ class BatchReader(Dataset[Batch | UserError]):
             candidate %= len(self.part)
             try:
                 image, target = self.part.load(candidate)
-                return image.convert(self.mode), target, candidate
+                return to_mode(image, self.mode), target, candidate
             except DECODE_ERRORS as error:
                 where = self.part.where(candidate)
                 if not self.skip_bad_images:
                     raise UserError(
-                        f"cannot read the image {where} ({type(error).__name__}): "
+                        f"cannot read the image {where} ({decode_trouble(error)}): "
                         "mend or remove it, or go on without it with --skip-bad-images"
                     ) from error
                 unreadable.append(where)

@@ -12,7 +12,7 @@ from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
 from isometry.data.parts import UNLABELLED, MapPart, first_line, relabelling, split_off
-from isometry.errors import UserError
+from isometry.errors import UserError, printable
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
@@ -44,8 +44,8 @@ class TimmImages:
         return image, UNLABELLED if label is None else int(label)
 
     def where(self, number: int) -> str:
-        """The image's path."""
-        return str(self.reader.filename(number, absolute=True) or f"image {number}")
+        """The image's path, printable."""
+        return printable(str(self.reader.filename(number, absolute=True) or f"image {number}"))
 
 
 @dataclass(frozen=True)

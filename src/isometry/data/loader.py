@@ -105,9 +105,8 @@ class Batches:
         if self._loader is None:
             generator = torch.Generator().manual_seed(self._seed)
             self._loader = DataLoader(**self._options, generator=generator)
-        answers = iter(self._loader)
-        watch_workers()
-        for answer in answers:
+        for answer in self._loader:
+            watch_workers()
             if isinstance(answer, UserError):
                 # whoever keeps the exception keeps this frame, and DataLoader takes seconds to end workers
                 # that the garbage collector finds: let them go here

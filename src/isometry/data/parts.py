@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from isometry.errors import UserError
+from isometry.errors import UserError, reason
 from isometry.seeding import derive_seed
 
 UNLABELLED = -1
@@ -23,12 +23,15 @@ DECODE_ERRORS = (
     OSError,
     SyntaxError,  # what Pillow raises for a broken PNG
     ValueError,
+    TypeError,  # a broken TIFF
+    RuntimeError,  # a broken AVIF or DDS, under whatever name
     EOFError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's decoders raise on a file that is missing, truncated, or no image."""
+"""What Pillow's decoders raise on a file that is missing, truncated, too large, or no image."""
 
 
 class Images(Protocol):
@@ -119,6 +122,13 @@ def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[
         split.extend(members[: min(wanted, len(members) - 1)].tolist())
     kept = np.setdiff1d(np.arange(len(targets)), split)
     return kept.tolist(), sorted(split)
+
+
+def decode_trouble(error: BaseException) -> str:
+    """Why an image can't be decoded, in a few words that don't repeat its name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "of no image format that Pillow knows"
+    return reason(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from isometry.data.folders import (
     read_class_map,
 )
 from isometry.data.parts import MapPart, Part, StreamPart, first_line, relabelling
-from isometry.errors import UserError
+from isometry.errors import UserError, printable
 
 STREAMS = ("hfids", "tfds", "wds")
 LIBRARIES = {
@@ -54,7 +54,11 @@ class TorchvisionImages:
     def where(self, number: int) -> str:
         """The image's path where the data set has files."""
         samples = getattr(self.dataset, "samples", None)
-        return str(samples[number][0]) if samples else f"image {number} of {type(self.dataset).__name__}"
+        return (
+            printable(str(samples[number][0]))
+            if samples
+            else f"image {number} of {type(self.dataset).__name__}"
+        )
 
 
 @dataclass(frozen=True)

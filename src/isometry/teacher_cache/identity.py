@@ -30,6 +30,8 @@ INDIFFERENT = frozenset(
         "skip_bad_images",
         "workers",
         "pin_mem",
+        # Follows from each process's batch and their number.
+        "global_batch_size",
         # Validation and labels, of which the teacher sees nothing.
         "validation_batch_size",
         "crop_pct",

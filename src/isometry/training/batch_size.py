@@ -24,8 +24,11 @@ def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
         whole = saved.global_batch_size
     if whole is None:
         whole = config.batch_size * world.size
+    if whole < 1:
+        # The rest of the options is checked elsewhere, and so are these two.
+        return config, []
     share, left = divmod(whole, world.size)
-    if whole >= 1 and (share < 1 or (left and saved is None)):
+    if share < 1 or (left and saved is None):
         raise UserError(
             f"--global-batch-size {whole}: can't be shared by {world.size} processes; give a multiple of {world.size}"
         )

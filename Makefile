@@ -8,9 +8,10 @@ BIN := .venv/bin
 demo: .venv/ready
 	@$(BIN)/isometry compare --config recipes/digits/demo.yaml --out runs/demo
 
-# The tests compute little and start many processes, which one thread each serves best.
+# The tests compute little and start many processes, which one thread each serves best. As many at a time as there are
+# cores, up to 8: each worker imports everything again, and takes 2 GB at its worst.
 test: lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: .venv/ready
 	@$(BIN)/ruff format --check --quiet .
@@ -21,6 +22,8 @@ bench: .venv/ready
 	@$(BIN)/python benchmarks/relations.py
 	@$(BIN)/python benchmarks/growth.py
 	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/pruning.py
+	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py
+	@$(BIN)/python benchmarks/teacher_cache.py
 
 # Runs are kept.
 clean:

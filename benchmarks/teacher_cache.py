@@ -32,7 +32,7 @@ from isometry.training.prepare import prepare
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "digits" / "student.yaml"
-THREADS, EPOCHS = 1, 6
+THREADS, EPOCHS = 1, 3
 COMMON = {
     "patch_size": 4,
     "depth_token_only": 1,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import torch
@@ -111,6 +112,11 @@ LIVELY = [
 SECONDS_TO_WAIT = 120
 """A run that takes longer hangs."""
 
+PRELOADED = ["isometry.cli", "helpers", "sklearn.datasets"]
+"""What runs are forked with. The digits need scikit-learn, and every run would import it again for a third of its
+time.
+"""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -170,7 +176,7 @@ def start(*words: str, said: Path, prepare: Callable[[], None] | None = None) ->
     # Forked from a process that has imported everything but computed nothing: autograd can't be forked once
     # used.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isometry.cli", "helpers"])
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_run, args=(list(words), str(said), prepare))
     process.start()
     return Started(process, said)
@@ -363,7 +369,7 @@ def as_rank(rank: int, rendezvous: str) -> World:
 def in_two_processes(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
     """``function(rank, rendezvous, *arguments)`` in two processes; a failure in one is a failure here."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["isometry.cli", "helpers"])
+    context.set_forkserver_preload(PRELOADED)
     both = [
         context.Process(target=function, args=(rank, str(folder / "rendezvous"), *arguments))
         for rank in range(2)
@@ -401,7 +407,13 @@ def run_two(*words: str, folder: Path, port: int, prepare: tuple[Prepare, Prepar
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now.
+
+    Below those that systems hand out by themselves: the sockets of other runs could take such a one before it is
+    used.
+    """
+    while True:
+        port = SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port

@@ -132,7 +132,7 @@ def test_processes_read_the_same_stop_together_and_name_all_images(tmp_path: Pat
     in_two_processes(read_in_two, tmp_path, str(tmp_path))
     for rank in range(2):
         said = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert said == [{"loss": 1.5, "soft": 15.0}, True, [1.5, 15.0], 1, ["soft"], [1], [[10], [11]]]
+        assert said == [{"loss": 1.5, "soft": 15.0}, True, [3.0, 30.0], 1, ["soft"], [1], [[10], [11]]]
 
 
 def test_alone_there_is_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:

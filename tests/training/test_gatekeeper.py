@@ -248,7 +248,7 @@ def test_every_row_of_metrics_says_the_keep_rate(
     asked = ["--epochs", str(epochs), "--keep-rate", str(last), "--prune.settle", str(settle)]
     trainer = trainer_of(*words, *asked)
     batch = next(trainer.loaders.train.epoch(0))
-    monkeypatch.setattr(trainer, "_groups", lambda: iter([[batch]]))
+    monkeypatch.setattr(trainer.feed, "groups", lambda epoch, seen: iter([[batch]]))
     monkeypatch.setattr(trainer, "evaluate", dict)
     rates = []
     for _ in range(epochs):

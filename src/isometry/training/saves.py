@@ -149,6 +149,10 @@ class Saves:
             stage = self.run.schedule.stages[told["spec"]["stage"] - 1]
             if told["spec"] != self._spec(stage):
                 raise ValueError(f"it holds a {told['spec']['model']}, not the {self.config.model} asked for")
+            # Also so that none goes on, and tidies up, while another still reads.
+            places = self.world.gather([told["loop"]["epoch"], told["loop"]["step"]])
+            if any(place != places[0] for place in places):
+                raise ValueError("processes read different saves; all of them must see the same folder")
             return Saved(**vars(found), stage=stage.number)
 
     def take_over(self, saved: Saved) -> LoopState:

@@ -227,32 +227,39 @@ def report(rows: list[dict[str, Any]], setting: dict[str, Any], file: str) -> No
     (HERE / "results" / file).write_text(text + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--batch", type=int, help="images a step; 16 on a CPU, 128 on a GPU")
-    parser.add_argument("--rounds", type=int, default=9, help="steps of each side")
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    on_gpu = given.device == "cuda"
-    batch = given.batch or (128 if on_gpu else 16)
-    torch.set_num_threads(given.threads)
+def run(device: str, batch: int | None, rounds: int, threads: int) -> None:
+    """Measures and reports on a device."""
+    on_gpu = device == "cuda"
+    batch = batch or (128 if on_gpu else 16)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=given.device)
-    rows = measure(images, given.rounds)
+    images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
+    rows = measure(images, rounds)
     setting = {
         "device": torch.cuda.get_device_name() if on_gpu else processor(),
-        "threads": given.threads,
+        "threads": threads,
         "batch": batch,
-        "rounds": given.rounds,
+        "rounds": rounds,
         "target, times plain": 1.5 if on_gpu else 1.7,
         "torch": torch.__version__,
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
     report(rows, setting, "step_cuda.json" if on_gpu else "step.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--device", choices=there, help="one of the devices; by default all that there are")
+    parser.add_argument("--batch", type=int, help="images a step; 16 on a CPU, 128 on a GPU")
+    parser.add_argument("--rounds", type=int, default=9, help="steps of each side")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    for device in [given.device] if given.device else there:
+        run(device, given.batch, given.rounds, given.threads)
 
 
 if __name__ == "__main__":

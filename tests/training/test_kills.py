@@ -1,47 +1,81 @@
-"""One run, killed at twenty random moments by the clock, in saves and between: bitwise as if nothing had happened."""
+"""One run, killed at twenty random moments, in saves and between: bitwise as if nothing had happened."""
 
 import os
 import random
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helpers import LIVELY, SECONDS_TO_WAIT, TINY_STUDENT, Started, check_equal, contents, run, start
+from helpers import (
+    FILE_EVENTS,
+    LIVELY,
+    SECONDS_TO_WAIT,
+    TINY_STUDENT,
+    Started,
+    check_equal,
+    contents,
+    run,
+    start,
+)
 from isometry.training import saves
 
 KILLS, STEPS = 20, 72
 
 
-def note_saves(journal: Path) -> None:
-    """Writes ``TAG begun`` and ``TAG done`` around every save of this process into ``journal``."""
+def note_saves(journal: Path, die: tuple[int, int] | None = None) -> None:
+    """Writes ``TAG begun`` and ``TAG done OPERATIONS`` around every save of this process into ``journal``.
+
+    With ``die`` it is killed in the first save of that step or a later one, before so many operations on files
+    (from 1) are done.
+    """
     save = saves.save_checkpoint
     paper = os.open(journal, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    saving, operations = False, 0
 
     def noted(folder: Path, parts: object, state: object, tag: str) -> None:
+        nonlocal saving, operations
         os.write(paper, f"{tag} begun\n".encode())
+        saving = die is None or step_of(tag) >= die[0]
+        operations = 0
         save(folder, parts, state, tag)
-        os.write(paper, f"{tag} done\n".encode())
+        saving = False
+        os.write(paper, f"{tag} done {operations}\n".encode())
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal operations
+        if not saving or event not in FILE_EVENTS:
+            return
+        operations += 1
+        if die is not None and operations == die[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     saves.save_checkpoint = noted
+    sys.addaudithook(hook)
 
 
-def written(journal: Path) -> list[str]:
-    """The lines so far; none before the process has got that far."""
-    return journal.read_text().splitlines() if journal.exists() else []
+def step_of(tag: str) -> int:
+    """The step that a save is of; 0 of those that are not named by one."""
+    return int(tag.removeprefix("step")) if tag.startswith("step") else 0
 
 
-def wait_for(word: str, step: int, journal: Path, started: Started) -> None:
-    """Waits until a save of that step or a later one has begun or is done."""
+def written(journal: Path) -> list[list[str]]:
+    """The words of the lines so far; none before the process has got that far."""
+    return [line.split() for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def wait_for_save(step: int, journal: Path, started: Started) -> None:
+    """Waits until a save of that step or a later one is done."""
     for _ in range(SECONDS_TO_WAIT * 1000):
-        steps = [line.split() for line in written(journal) if line.startswith("step")]
-        if any(int(tag.removeprefix("step")) >= step and said == word for tag, said in steps):
+        if any(line[1] == "done" and step_of(line[0]) >= step for line in written(journal)):
             return
         assert started.process.is_alive(), started.wait().err
         time.sleep(0.001)
-    raise TimeoutError(f"no save {word} at step {step}")
+    raise TimeoutError(f"no save at step {step}")
 
 
 @pytest.mark.slow
@@ -60,31 +94,33 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_nothing_had_happened(
         "1",
     ]
     journal, whole, out = tmp_path / "journal", tmp_path / "whole", tmp_path / "run"
-    note = partial(note_saves, journal)
-    started = start(*words, "--out", str(whole), said=tmp_path / "said", prepare=note)
-    wait_for("done", 1, journal, started)
+    said = tmp_path / "said"
+    started = start(*words, "--out", str(whole), said=said, prepare=partial(note_saves, journal))
+    wait_for_save(1, journal, started)
     begun = time.monotonic()
-    wait_for("done", STEPS - 1, journal, started)
+    wait_for_save(STEPS - 1, journal, started)
     seconds_a_step = (time.monotonic() - begun) / (STEPS - 2)
     ended = started.wait()
     assert (ended.code, ended.err) == (0, "")
+    operations = min(int(line[2]) for line in written(journal) if line[1] == "done")
 
     draw = random.Random(0)
-    in_saves = 0
     resume: list[str] = []
-    for step in sorted(draw.randrange(1, STEPS) for _ in range(KILLS)):
+    for number, step in enumerate(sorted(draw.randrange(1, STEPS) for _ in range(KILLS))):
         journal.unlink()
-        started = start(*words, "--out", str(out), *resume, said=tmp_path / "said", prepare=note)
-        # As many from a save's beginning on as from its end.
-        wait_for(draw.choice(["begun", "done"]), step, journal, started)
-        time.sleep(draw.uniform(0, seconds_a_step))
-        started.process.kill()
+        # The clock finds few saves where disks are fast, so every second kill is in one.
+        in_save = number % 2 == 1
+        die = (step, draw.randint(1, operations)) if in_save else None
+        prepare = partial(note_saves, journal, die)
+        started = start(*words, "--out", str(out), *resume, said=said, prepare=prepare)
+        if not in_save:
+            wait_for_save(step, journal, started)
+            time.sleep(draw.uniform(0, seconds_a_step))
+            started.process.kill()
         assert started.wait().code == -signal.SIGKILL
-        in_saves += written(journal)[-1].endswith("begun")
+        assert not in_save or written(journal)[-1][1] == "begun"
         resume = ["--resume"]
-    print(f"{in_saves} of {KILLS} kills in a save, a step takes {seconds_a_step:.3f} s")
-    assert 3 <= in_saves < KILLS
-    ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "said")
+    ended = run(*words, "--out", str(out), "--resume", said=said)
     assert (ended.code, ended.err) == (0, "")
     assert "damaged" not in ended.out
     check_equal(contents(out), contents(whole))

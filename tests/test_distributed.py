@@ -1,7 +1,10 @@
 """Two processes are one with twice the batch: values, gradients, and whole runs."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers import (
+    SECONDS_TO_WAIT,
     STUDENT_KWARGS,
     TEACHER_KWARGS,
     TERMS,
@@ -232,3 +236,38 @@ def test_two_processes_add_up_micro_batches(terms: str, tiny_teacher: Path, tmp_
     assert [(each.code, each.err) for each in ended] == [(0, ""), (0, "")]
     trained = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+LEAVING = """
+import atexit, gc, weakref
+import torch
+from isometry.distributed import join_world
+
+gc.disable()
+atexit.register(lambda: print("gone" if held() is None else "still there"))
+world = join_world("cpu")
+trained = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+trained(torch.ones(1, 2)).sum().backward()
+trained.itself = trained
+held = weakref.ref(trained)
+del trained
+world.close()
+"""
+
+
+def test_what_holds_the_group_is_gone_before_the_interpreter_is() -> None:
+    """Else the group's threads outlive the interpreter now and then, and abort the process."""
+    port = str(free_port())
+    words = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVING],
+            env={**os.environ, **words, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=SECONDS_TO_WAIT)[0] for process in processes]
+    assert said == ["gone\n", "gone\n"]
+    assert [process.returncode for process in processes] == [0, 0]

@@ -220,6 +220,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+def finished(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=SECONDS_TO_WAIT, check=False
+    )
+
+
 @SLOW
 @pytest.mark.parametrize("command", ["distill", "grow", "prune"])
 def test_torchrun_needs_no_other_option(command: str, words: list[str], tmp_path: Path) -> None:
@@ -230,21 +236,8 @@ def test_torchrun_needs_no_other_option(command: str, words: list[str], tmp_path
         "prune": [*PRUNED, "--keep-rate", "0.6", "--from-scratch", "--prune.settle", "0"],
     }[command]
     out, processes = tmp_path / "run", "4" if command == "distill" else "2"
-    done = subprocess.run(
-        [
-            *torchrun("--standalone", "--nproc-per-node", processes),
-            *given,
-            "--batch-size",
-            "30",
-            "--out",
-            str(out),
-        ],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_TO_WAIT,
-        check=False,
-    )
+    spread = torchrun("--standalone", "--nproc-per-node", processes)
+    done = finished([*spread, *given, "--batch-size", "30", "--out", str(out)])
     assert done.returncode == 0, done.stderr
     assert ("each process sends the others, a step: whole" in done.stdout) == (command != "prune")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -284,13 +277,6 @@ def test_under_torchrun_a_killed_process_ends_all_and_the_run_goes_on(
         os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
         assert machine.wait(60) != 0
     assert "lost another one" in (tmp_path / "said").read_text()
-    done = subprocess.run(
-        [*command, "--resume"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_TO_WAIT,
-        check=False,
-    )
+    done = finished([*command, "--resume"])
     assert done.returncode == 0, done.stderr
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2

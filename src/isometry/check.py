@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from isometry.assemble import Run, assemble, enter_stage, label_names
+from isometry.assemble import Run, enter_stage, label_names
 from isometry.config import RunConfig
 from isometry.data.parts import first_line
+from isometry.disk import nearest
 from isometry.distributed import World, join_world
 from isometry.errors import UserError
 from isometry.functional.gates import number_kept
@@ -24,7 +25,7 @@ from isometry.prune.cost import use_of
 from isometry.report import formats
 from isometry.spread import traffic_words
 from isometry.student import stage_networks
-from isometry.training.batch_size import share_batch
+from isometry.training.batch_size import assemble_shared
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.runfolder import RunFolder
 from isometry.units import in_bytes
@@ -38,9 +39,7 @@ def check(config: RunConfig, console: Console) -> None:
         UserError: what would go wrong, as the run itself would say it.
     """
     world = join_world(config.device)
-    config, notes = share_batch(config, world)
-    run = assemble(config, world)
-    run.notes[:0] = notes
+    run = assemble_shared(config, world)
     if run.schedule.grows:
         # What it grows to is what it needs.
         run = enter_stage(run, run.schedule.stages[-1])
@@ -65,7 +64,7 @@ def check(config: RunConfig, console: Console) -> None:
         _say(console, "Several processes", traffic)
     for warning in warnings(run):
         _say(console, "Mind", warning)
-    refuse_folder(config)
+    refuse_folder(run.config)
     console.print("[green]Nothing stands in the way of this run.[/]")
 
 
@@ -220,7 +219,7 @@ def refuse_folder(config: RunConfig) -> None:
     if not config.out:
         return
     folder = RunFolder(config)
-    there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    there = nearest(folder.path)
     if not there.is_dir():
         raise UserError(f"--out {folder.path}: can't be written ({there} is not a folder)")
     if not os.access(there, os.W_OK):

@@ -1,5 +1,7 @@
 """The processes that `torchrun` started, or just this one."""
 
+import atexit
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,5 +120,8 @@ def join_world(device: str = "") -> World:
     if size == 1:
         return World(0, 1, chosen)
     if not dist.is_initialized():
+        # DistributedDataParallel holds the group in reference cycles, and the group's threads hold tensors: threads
+        # that outlive the interpreter abort the process (torch's pull request 179291).
+        atexit.register(gc.collect)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, chosen)

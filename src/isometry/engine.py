@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from isometry.assemble import assemble
 from isometry.config import RunConfig
 from isometry.data.deaths import worker_deaths
 from isometry.distributed import join_world, lost_processes
 from isometry.farewell import see_teacher
 from isometry.outcome import Outcome, Row, finish, skipped_images
-from isometry.training.batch_size import share_batch
+from isometry.training.batch_size import assemble_shared
 from isometry.training.checkpoint import disk_trouble, has_checkpoint
 from isometry.training.loop import Trainer
+from isometry.training.progress import tell
 from isometry.training.runfolder import RunFolder, last_checkpoint
 
 
@@ -38,26 +38,21 @@ def execute(
     way_on = partial(_way_on, config)
     with closing(world), worker_deaths(way_on), lost_processes(world, way_on):
         if not world.main:
-            settled, _ = share_batch(config, world)
-            trainer = Trainer(assemble(settled, world), None, world, None, label)
+            trainer = Trainer(assemble_shared(config, world), None, world, None, label)
             trainer.fit()
             see_teacher(trainer)
             return None
         with RunFolder(config) as folder:
-            settled, notes = share_batch(config, world)
-            run = assemble(settled, world)
-            run.notes[:0] = notes
+            run = assemble_shared(config, world)
             folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
-            for note in run.notes:
-                console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(console, run.notes)
             trainer.fit()
             see_teacher(trainer)
             with disk_trouble(folder.path, "make room and go on with --resume"):
                 outcome = finish(trainer, folder, companions)
             trainer.loaders.close()
-            for note in skipped_images(trainer):
-                console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(console, skipped_images(trainer))
             return outcome
 
 

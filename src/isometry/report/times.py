@@ -9,9 +9,9 @@ from isometry.report import formats
 from isometry.report.data import Row
 from isometry.report.pictures import MUTED, SERIES, bare_axes, inline_svg, plain_style
 from isometry.report.tables import Grid
+from isometry.stopwatch import REST
 
 NO_PHASES = ("epoch", "steps")
-REST = "rest"
 NAMES = {"student": "student forward"}
 """Of phases whose key does not say enough."""
 BAR_HEIGHT = 28

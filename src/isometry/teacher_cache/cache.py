@@ -7,7 +7,6 @@ is checked first; each entry says by a fingerprint which images it is about, and
 
 import json
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from isometry.data.parts import first_line
+from isometry.disk import free_bytes, nearest
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.taps import Grid
@@ -113,7 +113,7 @@ class TeacherCache:
                 others = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
                 if others and not others[0].startswith(IDENTITY):
                     raise UserError(f"{told}: holds {others[0]} and no {IDENTITY}; give a folder of its own")
-                if not os.access(_existing(folder), os.W_OK):
+                if not os.access(nearest(folder), os.W_OK):
                     raise UserError(f"{told}: can't be written; give another folder")
             return cls(folder, identity, limit_bytes, world, together)
         except OSError as error:
@@ -150,7 +150,7 @@ class TeacherCache:
 
     def forecast(self, size: Estimate) -> str:
         """A line for the person, before anything is written: what the run takes, and how much of it fits."""
-        free = _free(self.folder)
+        free = free_bytes(self.folder)
         limit = f"the limit of {in_bytes(self._limit)} (--teacher-cache-size)"
         room = {
             limit: self._share,
@@ -188,7 +188,7 @@ class TeacherCache:
             return
         entry = (self._find(path, seen, None, entry["logits"]) or {}) | entry
         before, size = _size(path), sum(tensor.nbytes for tensor in entry.values())
-        if self._used - before + size > self._share or _free(self.folder) - size < LEFT_FREE:
+        if self._used - before + size > self._share or free_bytes(self.folder) - size < LEFT_FREE:
             return
         try:
             self._begin()
@@ -257,11 +257,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(_existing(folder)).free

@@ -8,7 +8,6 @@ them count; what neither names is deleted last. No pickle is written or read.
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from isometry.disk import free_bytes
 from isometry.errors import UserError, reason
 from isometry.training.index import CHANGED, SUFFIX, DamagedError, blamed_on, read_index, sealed
 
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, parts: dict[str, Tensors], state: dict[str, An
         with suppress(OSError, DamagedError):
             _tidy(folder)
         needed = sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
-        room = f"needs {needed / 1e6:,.1f} MB, {_free(folder) / 1e6:,.1f} MB free"
+        room = f"needs {needed / 1e6:,.1f} MB, {free_bytes(folder) / 1e6:,.1f} MB free"
         raise UserError(f"{folder}: could not save ({reason(error)}; {room}); {advice}") from error
 
 
@@ -231,9 +231,3 @@ def _flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def _free(folder: Path) -> int:
-    """Bytes free where the folder is, or would be."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(there).free

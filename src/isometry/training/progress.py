@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -19,6 +19,12 @@ from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_OF_SILENCE = 60.0
+
+
+def tell(console: Console, notes: Iterable[str]) -> None:
+    """What a person must know before believing a figure, a line each."""
+    for note in notes:
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 class Reporter(Protocol):

@@ -26,6 +26,7 @@ from isometry.training.checkpoint import (
     tidy_checkpoint,
 )
 from isometry.training.optimizer_state import join_optimizer_state, split_optimizer_state
+from isometry.training.progress import tell
 from isometry.training.runfolder import RunFolder, last_checkpoint
 
 
@@ -73,7 +74,7 @@ def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
     if found.note:
         run.notes.append(found.note)
         if console is not None:
-            console.print(found.note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(console, [found.note])
     return found
 
 

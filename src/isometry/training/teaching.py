@@ -15,6 +15,7 @@ from isometry.objective import Objective
 from isometry.teacher import Taught
 from isometry.teacher_cache import Estimate, Place, TeacherCache, estimate, identity_of
 from isometry.training.feed import Feed
+from isometry.training.progress import tell
 
 
 class Teaching:
@@ -60,10 +61,9 @@ class Teaching:
         """Tells the person, and the report, what the cache has to say since the last time."""
         if self.cache is None:
             return
-        for note in self.cache.notes:
-            self.run.notes.append(note)
-            if self.console is not None:
-                self.console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self.run.notes.extend(self.cache.notes)
+        if self.console is not None:
+            tell(self.console, self.cache.notes)
         self.cache.notes.clear()
 
     def _estimate(self) -> Estimate:

@@ -300,9 +300,10 @@ def test_unreadable_images_are_counted_and_named_when_they_may_be_skipped(place,
 def test_help_of_every_command(command, capsys):
     assert main([command, "--help"]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith(f"usage: isometry {command}")
-    # A bench writes into the folder that it is given.
-    assert ("DIR" if command == "bench" else "--out") in said.out
+    about, _, example, *_ = said.out.splitlines()
+    assert about == COMMANDS[command].about
+    assert example.strip().startswith(f"isometry {command} ")
+    assert f"usage: isometry {command}" in said.out
     assert not said.err
 
 

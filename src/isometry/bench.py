@@ -2,8 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +10,10 @@ from rich.console import Console
 from torch import nn
 
 from isometry.config import RunConfig
-from isometry.data import Preprocess, Sources, find_sources, make_loaders
 from isometry.distributed import World, join_world
 from isometry.errors import UserError
 from isometry.forms import (
     DENSE,
-    Material,
     conditions,
     conditions_words,
     forms_of,
@@ -25,18 +21,17 @@ from isometry.forms import (
     measure_forms,
 )
 from isometry.gates import gated_convs
-from isometry.models import ModelSpec, build_model, image_spec, pretrained_cfg
-from isometry.parsing import parse
+from isometry.models import ModelSpec, build_model, pretrained_cfg
 from isometry.prune.cutting import widths
-from isometry.prune.folder import load_network
 from isometry.report import forms_table, slower_sentences
 from isometry.report.saving import write_whole
+from isometry.saved import ImagesConfig, images_named, material_of, open_folder, sources_for
 from isometry.student import student_spec
 
 
 @dataclass
-class BenchConfig:
-    """What is measured, and on which images."""
+class BenchConfig(ImagesConfig):
+    """What is measured."""
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 64])
     """Images a batch; of 1 the latency is shown, of more the images a second."""
@@ -44,12 +39,6 @@ class BenchConfig:
     """Threads that torch computes with; as many as it likes if not given."""
     seconds: float = 1.0
     """About how long each form is timed at each batch size."""
-    data_dir: str | None = None
-    """Image folder; the run's own images if neither this nor --dataset is given."""
-    dataset: str = ""
-    """`digits`, or a scheme of timm, as in training."""
-    device: str = ""
-    """cpu, cuda, cuda:1, ...; a GPU if there is one."""
 
 
 class Before(NamedTuple):
@@ -71,18 +60,18 @@ def bench(folder: Path, options: BenchConfig, console: Console) -> dict[str, Any
         UserError: no such folder, no network in it, no images named, or images of other classes.
     """
     _check(options)
-    run, student = _places(folder)
-    network = load_network(student, flag="bench")
-    config = parse(RunConfig, ["--config", str(run / "config.yaml")]) if run is not None else None
-    named = _images_named(config, options, folder)
+    saved = open_folder(str(folder), command="bench")
+    network = saved.network
+    named = images_named(saved, options, command="bench")
     device = join_world(options.device).device
-    sources = _sources(named, network, folder)
-    before = before_pruning(network, student, config)
+    sources = sources_for(saved, named, command="bench")
+    assert saved.folder is not None
+    before = before_pruning(network, saved.folder, saved.config)
     forms = forms_of(network.to(device), None if before is None else before.network.to(device))
     untrained = [DENSE] if before is not None and before.note else []
     with (
         limited_threads(options.threads),
-        _material(network, sources, named, World(0, 1, device)) as material,
+        material_of(network, sources, named, World(0, 1, device)) as material,
     ):
         rows = measure_forms(forms, material, options.batch_sizes, options.seconds, untrained)
         found = conditions(device)
@@ -122,53 +111,6 @@ def _check(options: BenchConfig) -> None:
         raise UserError(f"--seconds {options.seconds}: must be above 0")
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: must be at least 1")
-
-
-def _places(folder: Path) -> tuple[Path | None, Path]:
-    """The run's folder, if there is one, and the network's."""
-    if not folder.is_dir():
-        raise UserError(f"bench {folder}: no such folder; name that of a run, or of a saved network")
-    student = folder / "student" if (folder / "student").is_dir() else folder
-    run = student.absolute().parent if student.absolute().name == "student" else folder
-    return (run if (run / "config.yaml").is_file() else None), student
-
-
-def _images_named(config: RunConfig | None, options: BenchConfig, folder: Path) -> RunConfig:
-    """The run's config, on the images that the options name, if they name any."""
-    if options.data_dir is None and not options.dataset:
-        if config is None:
-            raise UserError(
-                f"bench {folder}: has no config.yaml that says which images it was trained on; "
-                "name some with --data-dir or --dataset"
-            )
-        return config
-    return replace(config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
-
-
-def _sources(config: RunConfig, network: nn.Module, folder: Path) -> Sources:
-    sources = find_sources(config)
-    if sources.num_classes not in (None, network.num_classes):
-        raise UserError(
-            f"bench {folder}: the network has {network.num_classes} classes and the data {sources.num_classes}; "
-            "name images of its own with --data-dir or --dataset"
-        )
-    if sources.test is None and sources.val is None:
-        raise UserError(f"bench {folder}: the data has no test or validation part; name some with --data-dir")
-    return sources
-
-
-@contextmanager
-def _material(network: nn.Module, sources: Sources, config: RunConfig, world: World) -> Iterator[Material]:
-    spec = image_spec(network, config.img_size)
-    classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
-    loaders = make_loaders(sources, config, spec, seed=config.seed)
-    part, name = loaders.judged
-    assert part is not None
-    try:
-        preprocess = Preprocess(config, spec, classes, world.device)
-        yield Material(lambda: part, preprocess, spec, name, sources.labelled)
-    finally:
-        loaders.close()
 
 
 def before_pruning(network: nn.Module, student: Path, config: RunConfig | None) -> Before | None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,21 +23,9 @@ from isometry.errors import UserError, printable
 from isometry.grow.schedule import wants_to_grow
 from isometry.helptext import help_text
 from isometry.outcome import Outcome
-from isometry.parsing import parse, recipe_named
+from isometry.parsing import leading, parse, recipe_named
 from isometry.report import growth_sentence, models_table, times_sentence
 from isometry.training.signals import Interrupted, sigterm_interrupts
-
-USAGE = """usage: isometry COMMAND [OPTIONS]
-
-  distill   teach a small model what a large one sees
-  train     train or fine-tune a model without a teacher
-  grow      train a model faster: start smaller, reach its full size on the way
-  prune     let each image use only the channels that it needs
-  check     say what a run would do, and what would go wrong; trains nothing
-  bench     measure a finished network: accuracy, multiply-accumulates, speed
-  compare   run variants with the same seeds and compare them
-
-isometry COMMAND --help lists the options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], console: Console) -> None:
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
+        print(usage())
         return
     if words[0] == "--version":
         print(f"isometry {__version__}")
@@ -79,11 +67,25 @@ def _run(words: list[str], console: Console) -> None:
         near = get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"{command}: no such command; {hint}")
-    kind, about, action = COMMANDS[command]
+    chosen = COMMANDS[command]
     if {"-h", "--help"} & set(words[1:]):
-        print(help_text(kind, WITH_FOLDER.get(command, command), about))
+        print(help_text(chosen.kind, f"{command} {chosen.names}".rstrip(), chosen.about, chosen.examples))
         return
-    action(words[1:], console)
+    chosen.action(words[1:], console)
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<10}{command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: isometry COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "isometry COMMAND --help has examples and options.",
+        ]
+    )
 
 
 def _distill(words: list[str], console: Console) -> None:
@@ -123,9 +125,10 @@ def _check(words: list[str], console: Console) -> None:
 
 
 def _bench(words: list[str], console: Console) -> None:
-    if not words or words[0].startswith("-"):
+    names, options = leading(words)
+    if not names:
         raise UserError("bench: no folder named; give it first, e.g. isometry bench runs/pruned --threads 1")
-    bench(Path(words[0].removeprefix("local-dir:")), parse(BenchConfig, words[1:]), console)
+    bench(Path(names[0].removeprefix("local-dir:")), parse(BenchConfig, options), console)
 
 
 def _compare(words: list[str], console: Console) -> None:
@@ -163,16 +166,68 @@ def _quiet_libraries() -> None:
     quiet_decoders()
 
 
-COMMANDS: dict[str, tuple[type[Any], str, Callable[[list[str], Console], None]]] = {
-    "distill": (RunConfig, "Teach a small model what a large one sees.", _distill),
-    "train": (RunConfig, "Train or fine-tune a model without a teacher.", _train),
-    "grow": (RunConfig, "Train a model that starts smaller and reaches its full size on the way.", _grow),
-    "prune": (RunConfig, "Give each channel a gate, so that an image uses only those that it needs.", _prune),
-    "check": (RunConfig, "Say what a run would do, and what would go wrong; trains nothing.", _check),
-    "bench": (BenchConfig, "Measure the network in a folder, before pruning and after.", _bench),
-    "compare": (CompareConfig, "Run variants with the same seeds and compare them.", _compare),
-}
-"""What a command takes, does and is called with, by its name."""
+class Command(NamedTuple):
+    """A command: the class of its options, what it does, and the function that takes the rest of the command line."""
 
-WITH_FOLDER = {"bench": "bench DIR"}
-"""How a command is written that takes a folder before its options."""
+    kind: type[Any]
+    about: str
+    action: Callable[[list[str], Console], None]
+    examples: tuple[str, ...]
+    """Whole command lines, the simplest first."""
+    names: str = ""
+    """What stands before the options, such as DIR."""
+
+
+COMMANDS: dict[str, Command] = {
+    "distill": Command(
+        RunConfig,
+        "Teach a small model what a large one sees.",
+        _distill,
+        (
+            "isometry distill --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos --out runs/a",
+            "isometry distill --config recipes/imagenet/manifold_tiny_s24.yaml --data-dir imagenet --out runs/tiny",
+        ),
+    ),
+    "train": Command(
+        RunConfig,
+        "Train or fine-tune a model without a teacher.",
+        _train,
+        (
+            "isometry train --model cait_s24_224 --pretrained --data-dir photos --epochs 30 --lr 5e-5 --out runs/teacher",
+        ),
+    ),
+    "grow": Command(
+        RunConfig,
+        "Train a model that starts smaller and reaches its full size on the way.",
+        _grow,
+        ("isometry grow --model deit_base_patch16_224 --grow.depth 6,12 --data-dir photos --out runs/grown",),
+    ),
+    "prune": Command(
+        RunConfig,
+        "Give each channel a gate, so that an image uses only those that it needs.",
+        _prune,
+        (
+            "isometry prune --model local-dir:runs/cnn/student --keep-rate 0.6 --data-dir photos --out runs/pruned",
+        ),
+    ),
+    "check": Command(
+        RunConfig,
+        "Say what a run would do, and what would go wrong; trains nothing.",
+        _check,
+        ("isometry check --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos",),
+    ),
+    "bench": Command(
+        BenchConfig,
+        "Measure the network in a folder, before pruning and after.",
+        _bench,
+        ("isometry bench runs/pruned --threads 1",),
+        "DIR",
+    ),
+    "compare": Command(
+        CompareConfig,
+        "Run variants with the same seeds and compare them.",
+        _compare,
+        ("isometry compare --config recipes/digits/ablation.yaml --seeds 5 --out runs/ablation",),
+    ),
+}
+"""By name, in the order of a first use."""

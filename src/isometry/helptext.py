@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from isometry.config import ALIASES
@@ -14,9 +14,10 @@ WIDTH = 100
 INDENT = 28
 
 
-def help_text(kind: type[Any], command: str, about: str) -> str:
-    """Options of a configuration class, by the classes that it inherits from, with defaults and meanings."""
-    lines = [f"usage: isometry {command} [--config RECIPE.yaml] [OPTIONS]", "", about]
+def help_text(kind: type[Any], command: str, about: str, examples: Sequence[str]) -> str:
+    """Examples, then options of a configuration class, by the classes that it inherits from, with their meanings."""
+    lines = [about, "", *(f"  {example}" for example in examples), ""]
+    lines += [f"usage: isometry {command} [--config RECIPE.yaml] [OPTIONS]"]
     lines += [
         "",
         "The command line beats the recipe, which beats the defaults; a recipe's keys are these options.",

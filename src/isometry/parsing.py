@@ -53,6 +53,12 @@ def parse(kind: type[Config], arguments: list[str]) -> Config:
         raise UserError(_one_line(kind, str(error))) from error
 
 
+def leading(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest: ``DIR NAME --threads 1``."""
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:first], words[first:]
+
+
 def recipe_named(arguments: list[str]) -> str:
     """The file that ``--config`` names; empty where there is none."""
     return _take_config(_split_equals(arguments))[1] or ""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from isometry.config import RunConfig, TapsConfig
-from isometry.data import ImageSpec, Sources, find_sources
+from isometry.data import ImageSpec, Sources, find_sources, without_labels
 from isometry.data.parts import first_line
 from isometry.distributed import World
 from isometry.errors import UserError
@@ -45,7 +45,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "recovery_interval": (0, math.inf),
     "img_size": (1, math.inf),
     "in_chans": (1, math.inf),
-    "num_classes": (1, math.inf),
+    "num_classes": (0, math.inf),
     "drop": (0, 0.99),
     "drop_path": (0, 0.99),
     "lr": (0, math.inf),
@@ -96,6 +96,8 @@ def assemble(config: RunConfig, world: World) -> Run:
     check_name(student_spec(config), "--model")
     check_architecture(config)
     sources = find_sources(config)
+    if config.num_classes == 0:
+        sources = without_labels(sources)
     teacher, teacher_weights = _build_teacher(config, sources, notes)
     classes = _number_of_classes(config, sources, teacher)
     config = replace(config, num_classes=classes)
@@ -203,7 +205,7 @@ def _with_losses(config: RunConfig) -> RunConfig:
 
 
 def _number_of_classes(config: RunConfig, sources: Sources, teacher: nn.Module | None) -> int:
-    known = config.num_classes or sources.num_classes
+    known = config.num_classes if config.num_classes is not None else sources.num_classes
     if known is None and not sources.labelled and teacher is not None:
         known = int(teacher.num_classes)  # type: ignore[arg-type]
     if known is None:

@@ -206,10 +206,11 @@ class Objective(TrainingTask):
     def _attach_teacher(
         self, student: nn.Module, teacher: nn.Module, taps: Any, img_size: int | None, needs: set[str]
     ) -> None:
-        if "teacher_logits" in needs and teacher.num_classes != student.num_classes:
+        if "teacher_logits" in needs and not 0 < teacher.num_classes == student.num_classes:  # type: ignore[operator]
             raise UserError(
                 f"the teacher has {teacher.num_classes} classes and the data {student.num_classes}; train the teacher "
-                "on these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens"
+                "on these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens, "
+                "e.g. --losses.whole 1 --losses.intra 1"
             )
         student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher, img_size)
         view = TeacherView(student_spec, teacher_spec)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from isometry.config import RunConfig
-from isometry.data import Preprocess, Sources, find_sources, make_loaders
+from isometry.data import Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.forms import Material
@@ -122,8 +122,8 @@ def sources_for(saved: Saved, config: RunConfig, *, command: str) -> Sources:
     Raises:
         UserError: they have another number of classes than the network, or no test or validation part.
     """
-    sources = find_sources(config)
     classes = saved.network.num_classes
+    sources = find_sources(config) if classes else without_labels(find_sources(config))
     if sources.num_classes not in (None, classes):
         raise UserError(
             f"{command} {saved.name}: the network has {classes} classes and the data {sources.num_classes}; "

@@ -46,6 +46,19 @@ class TappedModel(nn.Module):
         return self.model.forward_head(last), features
 
 
+def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Two vectors an image: its patches' mean, (B, C), and what the classifier is given, (B, D).
+
+    The mean is over the last block's feature map, behind the final norm where timm applies it there; None where an
+    architecture gives no intermediate features.
+    """
+    if not hasattr(model, "forward_intermediates"):
+        last = model.forward_features(input_BCHW)
+        return None, model.forward_head(last, pre_logits=True).flatten(1)
+    last, features = model.forward_intermediates(input_BCHW, indices=1, norm=True, output_fmt="NCHW")
+    return features[0].mean((2, 3)), model.forward_head(last, pre_logits=True).flatten(1)
+
+
 @dataclass(frozen=True)
 class BlockShape:
     """What a tapped block puts out: its number, channels, and token grid (rows, columns)."""

@@ -11,7 +11,7 @@ from isometry.data.batches import Batch
 from isometry.data.loader import EvalLoader, TrainLoader
 from isometry.data.loading import Loaders, make_loaders
 from isometry.data.preprocess import Preprocess
-from isometry.data.sources import Sources, find_sources
+from isometry.data.sources import Sources, find_sources, without_labels
 from isometry.data.spec import ImageSpec
 from isometry.data.streams import EvalStream, TrainStream
 
@@ -27,4 +27,5 @@ __all__ = [
     "TrainStream",
     "find_sources",
     "make_loaders",
+    "without_labels",
 ]

@@ -1,7 +1,7 @@
 """Where a run's images come from: parts, classes and counts, found without reading an image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isometry.config import DataConfig
 from isometry.data.digits import open_digits
@@ -46,6 +46,14 @@ def find_sources(config: DataConfig) -> Sources:
     folder = open_folder(config)
     what = f"image folder {config.data_dir}"
     return _sources(what, folder.train, folder.val, folder.test, folder.class_to_idx, folder.note)
+
+
+def without_labels(sources: Sources) -> Sources:
+    """The same images for a network without a classifier, which has no use for their labels."""
+    if not sources.labelled:
+        return sources
+    told = f"{sources.description}; the labels are not used"
+    return replace(sources, num_classes=None, class_names=None, labelled=False, description=told)
 
 
 def _sources(

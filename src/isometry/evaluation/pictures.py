@@ -1,0 +1,118 @@
+"""The picture of an evaluation: confusions, and how far confidence can be trusted. One SVG file, light and dark."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from isometry.evaluation.scores import Row, frequent_confusions
+from isometry.report.inks import LIGHT, following
+from isometry.report.pictures import COLOUR_MAP, FONT_SIZE, plain_style
+
+SIDE = 400
+"""CSS pixels of either panel, without what is written around it."""
+ABOVE = 76
+BETWEEN = 86
+RIGHT = 36
+MOST_COUNTED = 12
+"""Classes whose counts are written into the cells."""
+MOST_NAMED = 30
+"""Names that an axis has room for."""
+LONGEST_NAME = 16
+
+
+def evaluation_svg(found: Row, title: str) -> str:
+    """The confusion matrix and the reliability diagram side by side, as an SVG file that needs nothing else.
+
+    Its colours follow the reader's choice of light or dark, and :func:`description` is its text alternative.
+
+    Args:
+        found: what :func:`isometry.evaluation.scores.scores` returns.
+        title: what was evaluated on what.
+    """
+    names = [_shortened(row["name"]) for row in found["classes"]]
+    # Names stand to the left of the matrix and, turned, below it.
+    beside = 44 + 7 * max(map(len, names))
+    width, height = beside + SIDE + BETWEEN + SIDE + RIGHT, ABOVE + SIDE + max(beside, 60)
+    with plain_style(title):
+        # At 72 dots an inch one point, matplotlib's unit for SVG, is one CSS pixel.
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+        lefts = beside, beside + SIDE + BETWEEN
+        places = [(left / width, 1 - (ABOVE + SIDE) / height, SIDE / width, SIDE / height) for left in lefts]
+        confusions, reliability = (_bare(figure.add_axes(place, facecolor="none")) for place in places)
+        figure.text(20 / width, 1 - 24 / height, title, fontsize=14, color=LIGHT.ink, va="center")
+        _draw_confusions(confusions, np.asarray(found["confusion"]), names)
+        _draw_reliability(reliability, found["calibration"])
+        buffer = io.StringIO()
+        undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=undated)
+    return following(buffer.getvalue(), description(found))
+
+
+def description(found: Row) -> str:
+    """The picture in words."""
+    names = [row["name"] for row in found["classes"]]
+    wrong = frequent_confusions(np.asarray(found["confusion"]), 3)
+    confused = ", ".join(f"{names[i]} taken for {names[j]} ({images} times)" for i, j, images in wrong)
+    top1, ece = found["top1"], found["calibration"]["ece"]
+    return (
+        f"Confusion matrix of {len(names)} classes, {top1['value']:.1f} % of {top1['images']:,} images right; "
+        f"most frequent confusions: {confused or 'none'}. "
+        f"Reliability: accuracy by confidence, expected calibration error {ece:.1f} %."
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _bare(axes: Axes) -> Axes:
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0, labelsize=FONT_SIZE, labelcolor=LIGHT.muted, pad=5)
+    return axes
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, color=LIGHT.ink, loc="left", fontsize=FONT_SIZE + 1)
+    axes.set_xlabel(x, color=LIGHT.muted)
+    axes.set_ylabel(y, color=LIGHT.muted)
+
+
+def _draw_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Colour is the share of a class's images, from dark to light."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
+    step = -(-len(names) // MOST_NAMED)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(list(range(0, len(names), step)), names[::step])
+    if max(map(len, names)) > 3:
+        axes.tick_params(axis="x", rotation=90)
+    if len(names) <= MOST_COUNTED:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "black" if shares[row, column] > 0.5 else "white"
+            axes.text(column, row, str(count) if count else "", color=colour, ha="center", va="center")
+    _label(axes, "Confusions, as shares of a class", "taken for", "class")
+
+
+def _draw_reliability(axes: Axes, calibration: Row) -> None:
+    filled = [row for row in calibration["bins"] if row["images"]]
+    lefts = [100 * row["low"] for row in filled]
+    # A little narrower than a bin, so that neighbours are told apart.
+    widths = [96 * (row["high"] - row["low"]) for row in filled]
+    accuracies = [row["accuracy"] for row in filled]
+    axes.grid(axis="y", color=LIGHT.rule, lw=0.7)
+    axes.set_axisbelow(True)
+    axes.bar(lefts, accuracies, width=widths, align="edge", color=LIGHT.series[0])
+    axes.plot([0, 100], [0, 100], color=LIGHT.muted, lw=1.2, dashes=(4, 3))
+    confidences = [row["confidence"] for row in filled]
+    axes.plot(confidences, accuracies, "o", color=LIGHT.series[1], ms=5, clip_on=False)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    title = f"Reliability, calibration error {calibration['ece']:.1f} %"
+    _label(axes, title, "confidence (dot: mean of a bin)", "right")

@@ -1,0 +1,99 @@
+"""How much of the classes can be read off features that are left as they are: k-NN and a linear classifier."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from isometry.errors import UserError
+from isometry.evaluation.scores import Row, accuracy
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+"""As in DINO (Caron et al. 2021) and, the temperature, Wu et al. 2018."""
+INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Of the linear probe's L2 penalty; one is chosen on a fifth of the training images."""
+HELD_BACK = 0.2
+
+
+def probe(
+    train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.ndarray, test_labels_M: np.ndarray
+) -> Row:
+    """``knn`` and ``linear``: accuracies (see :func:`isometry.evaluation.scores.accuracy`) of features on M images.
+
+    Args:
+        train_ND: features of the images that the probes are fitted on.
+        train_labels_N: their classes.
+        test_MD: features of the images that they are judged on.
+        test_labels_M: their classes.
+
+    Raises:
+        UserError: features that are not finite, or a class with fewer than two training images.
+    """
+    if not (np.isfinite(train_ND).all() and np.isfinite(test_MD).all()):
+        raise UserError(
+            "evaluate: the network's features are not all finite, so nothing can be fitted on them"
+        )
+    return {
+        "knn": accuracy(nearest_neighbours(train_ND, train_labels_N, test_MD) == test_labels_M),
+        "linear": accuracy(linear_probe(train_ND, train_labels_N, test_MD) == test_labels_M),
+    }
+
+
+def nearest_neighbours(
+    train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.ndarray, neighbours: int = NEIGHBOURS
+) -> np.ndarray:
+    """The class with most votes among each image's k nearest training images, (M,): argmax_c Σ_i [y_i = c]·w_i.
+
+    A vote weighs w_i = exp(cos(x, x_i) / 0.07) (Z. Wu et al., "Unsupervised feature learning via non-parametric
+    instance discrimination", CVPR 2018, sec. 3.4). There are ``neighbours``, or all training images if those are fewer.
+    """
+    votes = KNeighborsClassifier(
+        min(neighbours, len(train_ND)), metric="cosine", algorithm="brute", weights=_vote
+    )
+    return votes.fit(train_ND, train_labels_N).predict(test_MD)
+
+
+def linear_probe(train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.ndarray) -> np.ndarray:
+    """The answers, (M,), of multinomial logistic regression on standardised features.
+
+    The penalty that does best on a fifth of the training images (the strongest of equals) is taken, and the
+    classifier then fitted on all of them.
+
+    Raises:
+        UserError: a class with fewer than two training images, so that none can be held back.
+    """
+    classes, counts = np.unique(train_labels_N, return_counts=True)
+    if counts.min() < 2:
+        raise UserError(
+            f"evaluate: class {classes[counts.argmin()]} has a single training image, and a probe needs two; "
+            "add images of it, or leave the class out"
+        )
+    # At least one image of each class on either side.
+    held_back = max(len(classes), round(HELD_BACK * len(train_labels_N)))
+    split = StratifiedShuffleSplit(1, test_size=held_back, random_state=0)
+    fitted, held = next(split.split(train_ND, train_labels_N))
+    trials = [
+        _fit(c, train_ND[fitted], train_labels_N[fitted]).score(train_ND[held], train_labels_N[held])
+        for c in INVERSE_PENALTIES
+    ]
+    best = INVERSE_PENALTIES[int(np.argmax(trials))]
+    return _fit(best, train_ND, train_labels_N).predict(test_MD)
+
+
+def _vote(distances_MK: np.ndarray) -> np.ndarray:
+    # Relative to the nearest, which changes no vote and keeps the exponents small.
+    return np.exp((distances_MK.min(1, keepdims=True) - distances_MK) / TEMPERATURE)
+
+
+def _fit(inverse_penalty: float, features_ND: np.ndarray, labels_N: np.ndarray) -> Pipeline:
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
+    with warnings.catch_warnings():
+        # Predictions have settled long before the last digits of the weights.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return classifier.fit(features_ND.astype(np.float64), labels_N)

@@ -18,9 +18,11 @@ from isometry.cli import main
 from isometry.config import PruneConfig, RunConfig
 from isometry.configfile import config_to_yaml
 from isometry.data import Preprocess, find_sources, make_loaders
+from isometry.errors import UserError
 from isometry.forms import Material, bench_forms, forms_of, measure_forms, whole_batches
 from isometry.functional.gates import layer_threshold
 from isometry.gates import gated_convs, take_glances
+from isometry.memory import weight_bytes
 from isometry.models import image_spec
 from isometry.profile import macs
 from isometry.prune.compact import compact
@@ -28,9 +30,12 @@ from isometry.prune.cost import channel_use
 from isometry.prune.folder import load_network, save_network
 from isometry.prune.l1 import l1_cut
 from isometry.prune.network import add_gates
+from isometry.prune.skipping import SkippingNetwork
+from isometry.runtimes import RUNTIMES, Ready
+from isometry.saved import Saved
 
 SIDE = 16
-QUICK = ["--seconds", "1e-6", "--batch-sizes", "1", "4", "--device", "cpu"]
+QUICK = ["--seconds", "1e-6", "--batch-sizes", "1", "4", "--device", "cpu", "--runtimes", "eager"]
 DATA_CONFIG = {"input_size": (1, SIDE, SIDE), "mean": (0.5,), "std": (0.25,), "crop_pct": 1.0}
 
 
@@ -159,9 +164,14 @@ def test_a_pruned_run_is_measured_in_three_forms(places, capsys):
     for form in found["forms"]:
         assert [row["batch_size"] for row in form["speeds"]] == [1, 4]
         for row, first in zip(form["speeds"], dense["speeds"], strict=True):
-            assert row["ms"] > 0
+            assert 0 < row["ms_low"] <= row["ms"] <= row["ms_high"]
             assert row["images_per_s"] == pytest.approx(1000 * row["batch_size"] / row["ms"])
             assert row["ratio"] == pytest.approx(first["ms"] / row["ms"])
+        (runtime,) = form["runtimes"]
+        assert runtime["runtime"] == "eager"
+        assert runtime["speeds"] == form["speeds"]
+        single, four = (row["peak_bytes"] for row in form["speeds"])
+        assert weight_bytes(places.dense) / 2 < single < four
     assert found["conditions"]["threads"] == "1"
     assert found["conditions"]["torch"] == torch.__version__
     assert set(found["slower"]) == {line for line in out.splitlines() if "is not faster" in line}
@@ -230,7 +240,9 @@ def test_a_plain_network_on_images_that_are_named(places, capsys):
 BAD = [
     ("", "bench: no folder named; give it first"),
     ("--threads 1 gated", "bench: no folder named; give it first"),
-    ("nowhere", "bench nowhere: no such folder"),
+    ("nowhere", "bench nowhere: timm has no such model"),
+    ("runs/nowhere", "bench runs/nowhere: no such folder"),
+    ("gated nowhere", "bench nowhere: timm has no such model"),
     ("empty", "there is no config.json in empty"),
     ("start", "bench start: has no config.yaml that says which images it was trained on"),
     ("start --data-dir nowhere", "--data-dir nowhere does not exist"),
@@ -240,6 +252,7 @@ BAD = [
     ("gated --seconds 0", "--seconds 0.0: must be above 0"),
     ("gated --threads 0", "--threads 0: must be at least 1"),
     ("gated --device cuda:99", "--device cuda:99: not available here"),
+    ("gated --runtimes eager onx", "--runtimes onx: no such runtime; there are eager, compiled, onnx"),
     ("gated --batch-size 3", "--batch-size: no such option; did you mean --batch-sizes"),
 ]
 
@@ -276,25 +289,31 @@ def test_figures_that_can_not_be_written_are_said_in_one_line(places, monkeypatc
 def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
     """Every pass of a form takes as long as is said here, for each image of a batch."""
 
-    def turns(models, batches, wanted):
-        seen.append(batches)
-        times = [1.0, 9.0, 1.0] if wanted else []
-        return {name: [seconds[name] * len(batches[0]) * scale for scale in times] for name in models}
+    def turns(contenders, wanted):
+        seen.append([contender.batches for contender in contenders.values()])
+        return {
+            name: [seconds[getattr(name, "form", name)] * len(each.batches[0]) * scale for scale in (1, 9, 1)]
+            for name, each in contenders.items()
+        }
 
-    monkeypatch.setattr(forms, "taking_turns", turns)
+    monkeypatch.setattr(forms, "times_in_turns", turns)
 
 
 def test_ratios_are_those_of_medians(monkeypatch):
     seen = []
     clock(monkeypatch, {"dense": 0.25, "masked": 0.5, "skipping": 0.125}, seen)
     rows = bench_forms(dict.fromkeys(("dense", "masked", "skipping")), torch.rand(8, 1, 4, 4), [1, 8], 1.0)
+    common = {"images_per_s": 4.0, "rounds": 3, "ratio": 1.0}
     assert rows["dense"] == [
-        {"batch_size": 1, "ms": 250.0, "images_per_s": 4.0, "rounds": 3, "ratio": 1.0},
-        {"batch_size": 8, "ms": 2000.0, "images_per_s": 4.0, "rounds": 3, "ratio": 1.0},
+        {"batch_size": 1, "ms": 250.0, "ms_low": 250.0, "ms_high": 1250.0, **common},
+        {"batch_size": 8, "ms": 2000.0, "ms_low": 2000.0, "ms_high": 10000.0, **common},
     ]
     assert [row["ratio"] for row in rows["masked"]] == [0.5, 0.5]
     assert [row["ratio"] for row in rows["skipping"]] == [2.0, 2.0]
-    assert [[len(batch) for batch in batches] for batches in seen] == [[1] * 8, [8]]
+    assert [[[len(batch) for batch in batches] for batches in each] for each in seen] == [
+        [[1] * 8] * 3,
+        [[8]] * 3,
+    ]
 
 
 def test_without_dense_there_is_no_ratio(monkeypatch):
@@ -314,7 +333,7 @@ def test_real_images_are_timed_different_ones_each_round(places, monkeypatch):
     seen = []
     clock(monkeypatch, {"dense": 1.0}, seen)
     measure_forms({"dense": places.dense}, part_of_digits(places.dense), [1, 300], 1.0)
-    single, large = seen
+    (single,), (large,) = seen
     assert len(single) == 300
     assert [len(batch) for batch in large] == [300]
     known = {image.numpy().tobytes() for image in places.images}
@@ -344,15 +363,16 @@ def test_forms_of_a_network():
 
 def test_threads_are_those_asked_for_and_then_as_before(places, monkeypatch):
     found = []
-    monkeypatch.setattr(
-        "isometry.bench.measure_forms", lambda *_: found.append(torch.get_num_threads()) or []
-    )
+
+    def measured(*_):
+        found.append(torch.get_num_threads())
+        raise UserError("that is enough")
+
+    monkeypatch.setattr("isometry.bench._measured", measured)
     before = torch.get_num_threads()
-    bench(
-        places.folder / "start",
-        BenchConfig(threads=before + 1, dataset="digits", device="cpu"),
-        Console(quiet=True),
-    )
+    options = BenchConfig(threads=before + 1, dataset="digits", device="cpu")
+    with pytest.raises(UserError, match="that is enough"):
+        bench([str(places.folder / "start")], options, Console(quiet=True))
     assert (found, torch.get_num_threads()) == ([before + 1], before)
 
 
@@ -374,3 +394,149 @@ def test_what_the_report_shows_of_each_kind_of_network(places):
     for shown in (pruning_report(places.cut, material, rows), pruning_report(places.gated, unlabelled, rows)):
         assert (shown.forms, shown.layers, shown.easy, shown.maps) == (rows, [], None, [])
         assert "on cpu" in shown.conditions
+
+
+# --- several networks
+# ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_vit(tmp_path) -> Path:
+    """Of other images than the other networks: 8 pixels."""
+    network = timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, in_chans=1,
+        num_classes=10,
+    )  # fmt: skip
+    config = {**DATA_CONFIG, "input_size": (1, 8, 8)}
+    save_network(network, tmp_path / "vit", None, config)
+    return tmp_path / "vit"
+
+
+def test_several_networks_take_turns_each_on_its_own_images(places, small_vit, monkeypatch, capsys, tmp_path):
+    seen = []
+    clock(monkeypatch, {"dense": 1.0, "cut": 0.5}, seen)
+    names = [str(places.folder / "start"), str(small_vit), str(places.folder / "cut")]
+    code, out, err = benched(capsys, *names, *QUICK, "--dataset", "digits", "--out", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    assert [[batches[0].shape for batches in each] for each in seen] == [
+        [(size, 1, side, side) for side in (16, 8, 16, 16)] for size in (1, 4)
+    ]
+    # The same pictures for networks that take the same size.
+    assert torch.equal(torch.cat(seen[0][0]), torch.cat(seen[0][2]))
+    found = saved(tmp_path / "out")
+    assert [network["name"] for network in found["networks"]] == names
+    assert [[form["form"] for form in network["forms"]] for network in found["networks"]] == [
+        ["dense"],
+        ["dense"],
+        ["dense", "cut"],
+    ]
+    assert found["networks"][2]["forms"][1]["speeds"][0]["ratio"] == 2.0
+    for name in names:
+        assert name in found["picture"]
+        assert Path(name).name in out
+    assert all((tmp_path / "out" / name).is_file() for name in ("bench.svg", "bench.png"))
+
+
+def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("isometry.models.network_is_there", lambda: False)
+    seen = []
+    clock(monkeypatch, {"dense": 1.0}, seen)
+    code, out, err = benched(capsys, "test_vit", *QUICK)
+    assert (code, err) == (0, "")
+    found = saved(tmp_path / "runs" / "bench")
+    (form,) = found["forms"]
+    assert found["data"] == "random images"
+    assert "top1" not in form
+    assert "test_vit: random weights, so no accuracy" in out
+    assert seen[0][0][0].shape == (1, 3, 160, 160)
+    assert "no accuracy" in found["picture"]
+
+
+def test_a_name_of_timm_on_named_images_of_other_classes_is_timed_on_them(monkeypatch, capsys, tmp_path):
+    built = timm.create_model("cifar_resnet20", num_classes=7).eval()
+    monkeypatch.setattr("isometry.entrants.open_named", lambda name, command: Saved(name, built))
+    code, _, _ = benched(capsys, "known", *QUICK, "--dataset", "digits", "--out", str(tmp_path))
+    assert code == 0
+    found = saved(tmp_path)
+    assert "digits" in found["data"]
+    assert found["notes"] == ["known: has 7 classes and the data 10, so no accuracy"]
+    assert "top1" not in found["forms"][0]
+
+
+def test_batch_1_is_always_measured(places, monkeypatch, capsys, tmp_path):
+    clock(monkeypatch, {"dense": 1.0}, [])
+    words = ["--dataset", "digits", "--device", "cpu", "--batch-sizes", "3", "--runtimes", "eager"]
+    assert benched(capsys, str(places.folder / "start"), *words, "--out", str(tmp_path))[0] == 0
+    (form,) = saved(tmp_path)["forms"]
+    assert [row["batch_size"] for row in form["speeds"]] == [1, 3]
+
+
+def test_a_runtime_that_can_not_run_a_network_is_noted_and_left_out(places, monkeypatch, capsys, tmp_path):
+    def refuses(network, batches, scratch):
+        if isinstance(network, SkippingNetwork):
+            raise ValueError("data decides\nhow much is computed")
+        return RUNTIMES["eager"](network, batches, scratch)
+
+    monkeypatch.setitem(RUNTIMES, "compiled", refuses)
+    words = [*QUICK[:-2], "--runtimes", "compiled", "--out", str(tmp_path)]
+    code, out, err = benched(capsys, str(places.folder / "gated"), *words)
+    assert (code, err) == (0, "")
+    note = "skipping, compiled: not measured (ValueError: data decides how much is computed)"
+    assert note in out
+    found = saved(tmp_path)
+    assert note in found["notes"]
+    assert [[row["runtime"] for row in form["runtimes"]] for form in found["forms"]] == [
+        ["eager", "compiled"],
+        ["eager", "compiled"],
+        ["eager"],
+    ]
+    compiled = found["forms"][0]["runtimes"][1]
+    assert (compiled["largest_difference"], compiled["other_class"]) == (0, 0)
+
+
+def test_a_runtime_that_answers_otherwise_is_noted(places, monkeypatch, capsys, tmp_path):
+    def other(network, batches, scratch):
+        return Ready(lambda images: -network(images), lambda images: None)
+
+    monkeypatch.setitem(RUNTIMES, "compiled", other)
+    words = [*QUICK[:-2], "--runtimes", "compiled", "--out", str(tmp_path), "--dataset", "digits"]
+    code, out, _ = benched(capsys, str(places.folder / "start"), *words)
+    assert code == 0
+    (note,) = saved(tmp_path)["notes"]
+    assert note == "dense, compiled: another class than eager for 4 of 4 images"
+    assert note in out
+    # Unknown memory is a dash.
+    assert next(line for line in out.splitlines() if "compiled │" in line).rstrip("│ ").endswith("–")
+
+
+def test_a_network_that_can_not_run_at_all_is_one_line(places, monkeypatch, capsys, tmp_path):
+    def fails(network, batches, scratch):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setitem(RUNTIMES, "eager", fails)
+    code, _, err = benched(capsys, str(places.folder / "start"), *QUICK, "--dataset", "digits")
+    assert code == 2
+    assert f"bench {places.folder / 'start'}: can't be run (RuntimeError: no kernel)" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_folder_that_can_not_be_made_is_one_line(places, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = [*QUICK, "--dataset", "digits", "--out", str(tmp_path / "file" / "out")]
+    code, _, err = benched(capsys, str(places.folder / "start"), *words)
+    assert code == 2
+    assert f"--out {tmp_path / 'file' / 'out'}: can't be made" in err
+
+
+def test_onnx_runtime_stands_beside_torch_and_says_its_version(places, capsys, tmp_path):
+    words = ["--runtimes", "onnx", "--dataset", "digits", "--out", str(tmp_path)]
+    code, out, err = benched(capsys, str(places.folder / "start"), *QUICK[:-2], *words)
+    assert (code, err) == (0, "")
+    found = saved(tmp_path)
+    eager, onnx = found["forms"][0]["runtimes"]
+    assert (eager["runtime"], onnx["runtime"]) == ("eager", "onnx")
+    assert onnx["largest_difference"] < 1e-3
+    assert (onnx["other_class"], onnx["compared"]) == (0, 4)
+    version = found["conditions"]["onnxruntime"]
+    assert f"onnxruntime {version}" in out

@@ -10,11 +10,13 @@ from torch import nn
 from isometry.profile import (
     ROUNDS,
     WARM_UP_ROUNDS,
+    Contender,
     _count,
     images_per_second,
     macs,
     parameter_count,
     taking_turns,
+    times_in_turns,
 )
 from small_transformers import cait, vit
 
@@ -131,3 +133,19 @@ def test_turns_go_on_for_as_long_as_is_asked(monkeypatch):
     monkeypatch.setattr("isometry.profile.time.perf_counter", lambda: next(ticks))
     times = taking_turns({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
     assert times == {name: [1] * 40 for name in "ab"}
+
+
+def test_contenders_have_batches_of_their_own():
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+
+    def noting(name):
+        return lambda batch: seen[name].append(int(batch[0])) or batch
+
+    contenders = {
+        "a": Contender(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
+        "b": Contender(noting("b"), [torch.tensor([7])]),
+    }
+    times = times_in_turns(contenders, seconds=1e-9)
+    assert set(seen["a"]) == {1, 2}
+    assert set(seen["b"]) == {7}
+    assert {name: len(taken) for name, taken in times.items()} == {"a": ROUNDS, "b": ROUNDS}

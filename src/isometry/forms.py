@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.distributed import World
 from isometry.gates import gated_convs
-from isometry.profile import macs, parameter_count, taking_turns
+from isometry.profile import Contender, Name, Run, macs, parameter_count, times_in_turns
 from isometry.prune.cost import channel_use
 from isometry.prune.skipping import skipping
 from isometry.sampling import Lowest
@@ -85,21 +85,30 @@ def measure_forms(
     seconds: float,
     untrained: Sequence[str] = (),
 ) -> list[Row]:
-    """A row a form: accuracy and cost over all images, and times on a sample of them.
+    """The rows of :func:`describe_forms`, each with the times of its form on a sample of the images.
 
-    Keys: ``form``; ``params``; ``top1`` (percent) and ``top1_part``, but not without labels, nor for a form that is
-    ``untrained``; ``macs`` (mean over images), and for the skipping form ``macs_std``, ``macs_low`` and ``macs_high``
-    (standard deviation, 5th and 95th percentile over images); ``speeds``, the rows of :func:`bench_forms`.
+    That is ``speeds``, the rows of :func:`bench_forms`.
     """
     sample = material.sample(max(IMAGES_TIMED, *batch_sizes))
     speeds = bench_forms(forms, sample, batch_sizes, seconds)
+    return [row | {"speeds": speeds[row["form"]]} for row in describe_forms(forms, material, untrained)]
+
+
+def describe_forms(
+    forms: Mapping[str, nn.Module], material: Material, untrained: Sequence[str] = ()
+) -> list[Row]:
+    """A row a form: accuracy and cost over all images.
+
+    Keys: ``form``; ``params``; ``top1`` (percent) and ``top1_part``, but not without labels, nor for a form that is
+    ``untrained``; ``macs`` (mean over images), and for the skipping form ``macs_std``, ``macs_low`` and ``macs_high``
+    (standard deviation, 5th and 95th percentile over images).
+    """
     return [
         {
             "form": name,
             "params": parameter_count(forms[MASKED] if name == SKIPPING else form),
             **(_top1(form, material) if name not in untrained else {}),
             **(_spent(forms[MASKED], material) if name == SKIPPING else _counted(form, material)),
-            "speeds": speeds[name],
         }
         for name, form in forms.items()
     ]
@@ -117,22 +126,52 @@ def bench_forms(
         seconds: about so long for each form and batch size.
 
     Returns:
-        By form a row a batch size: ``batch_size``, ``ms`` (of a batch, median over ``rounds``), ``images_per_s``, and
-        ``ratio``, how many times as fast as dense, where there is a form of that name.
+        By form the rows of :func:`speeds_in_turns`, and in each ``ratio``, how many times as fast as dense, where
+        there is a form of that name.
     """
-    found: dict[str, list[Row]] = {name: [] for name in forms}
+    speeds = speeds_in_turns({name: (form, images) for name, form in forms.items()}, batch_sizes, seconds)
+    if DENSE not in forms:
+        return speeds
+    return {name: with_ratios(rows, speeds[DENSE]) for name, rows in speeds.items()}
+
+
+def speeds_in_turns(
+    runs: Mapping[Name, tuple[Run, Tensor]], batch_sizes: Sequence[int], seconds: float
+) -> dict[Name, list[Row]]:
+    """How fast each network is at each batch size, all measured in turns.
+
+    Args:
+        runs: by name, each with its images (N, C, H, W), on the device that computes.
+        batch_sizes: of each, as many different batches as the images make.
+        seconds: about so long for each network and batch size.
+
+    Returns:
+        By name a row a batch size: ``batch_size``; ``ms`` (of a batch, median over ``rounds``), ``ms_low`` and
+        ``ms_high`` (its quartiles), ``images_per_s``.
+    """
+    found: dict[Name, list[Row]] = {name: [] for name in runs}
     for size in batch_sizes:
-        times = taking_turns(forms, whole_batches(images, size), seconds)
-        medians = {name: statistics.median(taken) for name, taken in times.items()}
-        for name, median in medians.items():
-            row: Row = {
-                "batch_size": size,
-                "ms": 1000 * median,
-                "images_per_s": size / median,
-                "rounds": len(times[name]),
-            }
-            found[name].append(row | ({"ratio": medians[DENSE] / median} if DENSE in forms else {}))
+        contenders = {
+            name: Contender(run, whole_batches(images, size)) for name, (run, images) in runs.items()
+        }
+        for name, taken in times_in_turns(contenders, seconds).items():
+            low, median, high = statistics.quantiles(taken, n=4, method="inclusive")
+            found[name].append(
+                {
+                    "batch_size": size,
+                    "ms": 1000 * median,
+                    "ms_low": 1000 * low,
+                    "ms_high": 1000 * high,
+                    "images_per_s": size / median,
+                    "rounds": len(taken),
+                }
+            )
     return found
+
+
+def with_ratios(speeds: Sequence[Row], base: Sequence[Row]) -> list[Row]:
+    """Rows of :func:`speeds_in_turns`, each with ``ratio``: how many times as fast as the row of ``base`` beside it."""
+    return [speed | {"ratio": slow["ms"] / speed["ms"]} for speed, slow in zip(speeds, base, strict=True)]
 
 
 def whole_batches(images: Tensor, size: int) -> list[Tensor]:
@@ -159,7 +198,8 @@ def conditions(device: torch.device) -> dict[str, str]:
 def conditions_words(found: Mapping[str, str]) -> str:
     """:func:`conditions` in one line."""
     threads = "1 thread" if found["threads"] == "1" else f"{found['threads']} threads"
-    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "timm", "python"))
+    libraries = ("torch", "timm", "onnxruntime", "python")
+    versions = ", ".join(f"{name} {found[name]}" for name in libraries if name in found)
     return f"{threads} on {found['device']}; {versions}"
 
 

@@ -195,9 +195,9 @@ def _create(spec: ModelSpec, arguments: dict[str, Any], flag: str) -> nn.Module:
 
 
 def _with_pretrained(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
-    by_hand = (
-        f"hand over the file with {FILE_OPTIONS[flag]} FILE (model.safetensors from its Hugging Face page)"
-    )
+    by_hand = "save the network in a folder and name it as local-dir:FOLDER"
+    if flag in FILE_OPTIONS:
+        by_hand = f"hand over the file with {FILE_OPTIONS[flag]} FILE (model.safetensors from its Hugging Face page)"
     if flag == "--teacher":
         by_hand += ", or --teacher-weights none for a dry run"
     hub_id = spec.hub_id

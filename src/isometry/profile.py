@@ -3,7 +3,8 @@
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROUNDS, WARM_UP_ROUNDS = 5, 2
 """Least number of rounds that are measured, and those before them."""
+
+Run = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) -> what a network says of them (B, ...)."""
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Contender(NamedTuple):
+    """What is timed, and on what."""
+
+    run: Run
+    batches: Sequence[Tensor]
+    """(B, C, H, W) each, on the device that computes."""
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -64,43 +78,48 @@ def images_per_second(
     return batch_size / statistics.median(times)
 
 
-@torch.no_grad()
 def taking_turns(
     models: Mapping[str, nn.Module], batches: Sequence[Tensor], seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds of every forward pass of models that take turns, in eval mode, for about ``seconds`` each.
-
-    A round gives one batch to every model, the next batch to the next round, and over again: what else the machine
-    does meets all models alike, and they can be compared with each other. The order within a round is drawn, so that
-    no model always follows the same other one; the first rounds warm up and don't count.
-
-    Args:
-        models: by name.
-        batches: (B, C, H, W) each, on the models' device.
-        seconds: at least :data:`ROUNDS` rounds are measured, however long they take.
-    """
+    """:func:`times_in_turns` of models, in eval mode, on the same batches (B, C, H, W), which are on their device."""
     training = {name: model.training for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    turns, spent, rounds = random.Random(0), 0.0, -WARM_UP_ROUNDS
     for model in models.values():
         model.eval()
-    while spent < seconds * len(models) or rounds < ROUNDS:
-        batch = batches[rounds % len(batches)]
-        for name in turns.sample(list(models), len(models)):
-            taken = _seconds_of(models[name], batch)
-            if rounds >= 0:
-                times[name].append(taken)
-                spent += taken
-        rounds += 1
+    times = times_in_turns({name: Contender(model, batches) for name, model in models.items()}, seconds)
     for name, model in models.items():
         model.train(training[name])
     return times
 
 
-def _seconds_of(model: nn.Module, batch: Tensor) -> float:
+@torch.no_grad()
+def times_in_turns(contenders: Mapping[Name, Contender], seconds: float) -> dict[Name, list[float]]:
+    """Seconds of every pass of contenders that take turns, for about ``seconds`` each.
+
+    A round gives one batch to every contender, the next batch to the next round, and over again: what else the machine
+    does meets all alike, and they can be compared with each other. The order within a round is drawn, so that none
+    always follows the same other one; the first rounds warm up and don't count.
+
+    Args:
+        contenders: by name.
+        seconds: at least :data:`ROUNDS` rounds are measured, however long they take.
+    """
+    times: dict[Name, list[float]] = {name: [] for name in contenders}
+    turns, spent, rounds = random.Random(0), 0.0, -WARM_UP_ROUNDS
+    while spent < seconds * len(contenders) or rounds < ROUNDS:
+        for name in turns.sample(list(contenders), len(contenders)):
+            run, batches = contenders[name]
+            taken = _seconds_of(run, batches[rounds % len(batches)])
+            if rounds >= 0:
+                times[name].append(taken)
+                spent += taken
+        rounds += 1
+    return times
+
+
+def _seconds_of(run: Run, batch: Tensor) -> float:
     _wait_for(batch.device)
     start = time.perf_counter()
-    model(batch)
+    run(batch)
     _wait_for(batch.device)
     return time.perf_counter() - start
 

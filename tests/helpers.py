@@ -272,7 +272,10 @@ def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu"
 DIFFERENT = ('"seconds"', '"checksum"', '.safetensors"')
 """Lines of ``checkpoint.json``: the clock's, what follows from it, and names of files with their checksums."""
 
-UNEQUAL = ("times.csv", "times.jsonl", "summary.json", "stages.json", "report.html", "config.yaml", ".lock")
+UNEQUAL = (
+    *("times.csv", "times.jsonl", "summary.json", "stages.json", "report.html", "report.json"),
+    *("config.yaml", ".lock"),
+)
 
 
 def contents(folder: Path) -> dict[str, Any]:

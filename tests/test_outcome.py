@@ -48,6 +48,8 @@ def test_every_promised_file_is_there(finished):
         "best",
         "student",
         "report.html",
+        "report.json",
+        "report.safetensors",
         "summary.json",
     }
     assert names <= {path.name for path in finished.iterdir()}

@@ -98,7 +98,7 @@ class ModelConfig:
     in_chans: int | None = None
     """Input channels: 3 (RGB) or 1 (grey); the model's own if not given."""
     num_classes: int | None = None
-    """Classes; those of the data (or of the teacher, without labels) if not given."""
+    """Classes; the data's (or the teacher's, without labels) if not given. 0: no classifier, labels not used."""
     drop: float = 0.0
     """Dropout rate."""
     drop_path: float = 0.0
@@ -256,10 +256,12 @@ class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """Steps between readings of the losses (one device synchronisation each)."""
     recovery_interval: int = 0
     """Steps between saves inside an epoch (0: at epochs' ends only)."""
+    log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    """Show scalars and the report's pictures in `tensorboard` or `wandb` (Weights & Biases) too, or in both."""
     log_tensorboard: bool = False
-    """Write TensorBoard files too (needs tensorboard)."""
+    """The older name of --log tensorboard."""
     log_wandb: bool = False
-    """Log to Weights & Biases too (needs wandb)."""
+    """The older name of --log wandb."""
     resume: bool = False
     """Go on with the run that is in --out."""
 
@@ -277,7 +279,7 @@ ALIASES = {
 
 FREE_ON_RESUME = (
     frozenset({"resume", "out", "device", "workers", "pin_mem"})
-    | {"log_interval", "recovery_interval", "log_tensorboard", "log_wandb"}
+    | {"log_interval", "recovery_interval", "log", "log_tensorboard", "log_wandb"}
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     # Follows from the global batch, which is not free.
     | {"batch_size"}

@@ -1,8 +1,6 @@
 """What a finished run leaves: the student as a timm folder, its figures, and the report."""
 
 import json
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,15 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from torch import Tensor, nn
 
-from isometry.assemble import Run
-from isometry.bench import before_pruning
 from isometry.channels import pruning_report
 from isometry.configfile import config_to_yaml
 from isometry.data import make_loaders
+from isometry.facts import run_facts
 from isometry.forms import DENSE, Material, forms_of, measure_forms
 from isometry.geometry import block_features, compared_images, run_geometry
 from isometry.models import pretrained_cfg, save_model
@@ -26,11 +21,14 @@ from isometry.profile import images_per_second, macs, parameter_count
 from isometry.prune.compact import compact
 from isometry.prune.folder import save_network
 from isometry.prune.plan import prunes
-from isometry.report import PruningData, ReportData, write_report
+from isometry.pruned import before_pruning
+from isometry.report import PruningData, ReportData, write_record, write_report
+from isometry.report.logged import logged_figures, logged_pictures
 from isometry.sharding import is_sharded
 from isometry.student import stage_networks
 from isometry.training.checkpoint import write_atomically
 from isometry.training.evaluate import accuracy
+from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
 from isometry.training.runfolder import RunFolder
 from isometry.training.saves import load_aloud
@@ -62,7 +60,7 @@ class Outcome:
 
 
 def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) -> Outcome:
-    """Exports the best student, measures it and the teacher, and writes ``summary.json`` and ``report.html``.
+    """Exports the best student, measures it and the teacher, writes ``summary.json`` and the report with its record.
 
     ``companions`` are rows of other runs that the report's table shows beside this one's.
     """
@@ -91,7 +89,12 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     if stages:
         write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
-    write_report(report, report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning))
+    data = report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning)
+    write_record(folder.path, data)
+    write_report(report, data)
+    with open_loggers(trainer.config) as log:
+        if log.places:
+            log.end(logged_figures(data), logged_pictures(data), trainer.state.step)
     return Outcome(folder.path, report, rows, stages, folder.times.rows())
 
 
@@ -219,7 +222,7 @@ def report_data(
     return ReportData(
         title=f"{taught} on {where}",
         subtitle=run.sources.description,
-        facts=_facts(run, trainer),
+        facts=run_facts(trainer),
         epochs=folder.metrics.rows(),
         models=rows,
         notes=notes,
@@ -267,27 +270,6 @@ def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
     more = ", ..." if len(names) > most else ""
     images = "image was" if len(names) == 1 else "images were"
     return [f"{len(names)} unreadable {images} skipped: {', '.join(names[:most])}{more}"]
-
-
-def _facts(run: Run, trainer: Trainer) -> list[tuple[str, str]]:
-    best = f"{trainer.state.best_epoch} of {trainer.config.epochs}"
-    facts = [
-        ("Data", run.sources.description),
-        ("Student's weights before", run.student_weights.words),
-        ("Terms", ", ".join(f"{term.weight:g} × {term.name}" for term in run.objective.terms)),
-        ("Epoch shown", best),
-        ("Seed", str(trainer.config.seed)),
-        ("Device", f"{trainer.world.device} × {trainer.world.size}, {torch.get_num_threads()} threads"),
-        (
-            "Versions",
-            f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}",
-        ),
-        ("Command", " ".join(["isometry", *sys.argv[1:]])),
-    ]
-    if run.teacher_weights is not None:
-        digest = f", SHA-256 {run.teacher_weights.sha256}" if run.teacher_weights.sha256 else ""
-        facts.insert(1, ("Teacher's weights", run.teacher_weights.words + digest))
-    return facts
 
 
 def _geometry(trainer: Trainer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from digit_maps import relations
 from isometry.report import ReportData
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def full() -> ReportData:
     """A report with every section."""
     decay = np.exp(-np.arange(20) / 5)

@@ -105,7 +105,7 @@ def test_a_run_without_any_time_is_still_drawn():
 
 def test_the_section_follows_the_curves(full):
     page = Page(render_report(replace(full, stages=GROWN)))
-    assert page.sections == ["models", "training", "growth", "relations", "cka", "facts", "config"]
+    assert page.sections == ["models", "training", "cost", "growth", "relations", "cka", "facts", "config"]
     for said in (
         "1.50× faster than",
         "identity + duplicate",
@@ -120,7 +120,7 @@ def test_the_section_follows_the_curves(full):
 
 def test_nothing_else_of_the_page_changes(full):
     with_growth, without = render_report(replace(full, stages=GROWN)), render_report(full)
-    section = r'<section id="growth">.*?</section>\n\n'
+    section = r'<section id="growth" .*?</section>\n\n'
     assert re.sub(section, "", with_growth, flags=re.DOTALL) == without
 
 

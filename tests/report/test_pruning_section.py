@@ -157,7 +157,7 @@ def test_a_picture_keeps_its_pixels(channels):
 
 def test_the_section_follows_the_curves(full):
     page = Page(render_report(replace(full, pruning=PRUNED)))
-    assert page.sections == ["models", "training", "pruning", "relations", "cka", "facts", "config"]
+    assert page.sections == ["models", "training", "cost", "pruning", "relations", "cka", "facts", "config"]
     for said in (
         "skipping is not faster at batch 64: 0.93 times dense.",
         "1 thread on cpu",
@@ -174,7 +174,7 @@ def test_the_section_follows_the_curves(full):
 
 
 def test_nothing_else_of_the_page_changes(full):
-    section = r'<section id="pruning">.*?</section>\n\n'
+    section = r'<section id="pruning" .*?</section>\n\n'
     shown = render_report(replace(full, pruning=PRUNED))
     assert re.sub(section, "", shown, flags=re.DOTALL) == render_report(full)
 

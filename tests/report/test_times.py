@@ -140,7 +140,7 @@ def test_the_section_stands_before_the_facts(full):
     page = Page(
         render_report(replace(full, times=ROWS, epochs=[{"epoch": 2, "step": 20, "train/loss": 1.0}]))
     )
-    assert page.sections == ["models", "training", "relations", "cka", "times", "facts", "config"]
+    assert page.sections == ["models", "training", "cost", "relations", "cka", "times", "facts", "config"]
     for said in (
         "Where the time went",
         "2,000 ms each",
@@ -156,4 +156,4 @@ def test_the_section_stands_before_the_facts(full):
 def test_nothing_else_of_the_page_changes(full):
     epochs = [row | {"step": 10} for row in full.epochs]
     shown, without = (render_report(replace(full, epochs=epochs, times=rows)) for rows in (ROWS, []))
-    assert re.sub(r'<section id="times">.*?</section>\n\n', "", shown, flags=re.DOTALL) == without
+    assert re.sub(r'<section id="times" .*?</section>\n\n', "", shown, flags=re.DOTALL) == without

@@ -5,37 +5,49 @@ Nothing here knows of models, losses or the loop; a caller gathers the figures a
 
 from isometry.report.comparison import comparison_picture
 from isometry.report.data import Example, ImageGroup, PruningData, RelationMaps, ReportData, SaliencyMaps
+from isometry.report.groups import Group, group_runs
 from isometry.report.growth import growth_sentence
 from isometry.report.headline import headline
 from isometry.report.maps import maps_picture
-from isometry.report.page import render_report, write_report
+from isometry.report.page import render_comparison, render_report, write_page, write_report
 from isometry.report.pruning import forms_table, slower_sentences
+from isometry.report.record import write_record
+from isometry.report.runs import RunReport, find_runs, notes_of, read_run
 from isometry.report.summary import comparison_row, comparison_times, interval, paired_gains
 from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
 from isometry.report.times import times_sentence
 
 __all__ = [
     "Example",
+    "Group",
     "ImageGroup",
     "PruningData",
     "RelationMaps",
     "ReportData",
+    "RunReport",
     "SaliencyMaps",
     "comparison_markdown",
     "comparison_picture",
     "comparison_row",
     "comparison_table",
     "comparison_times",
+    "find_runs",
     "forms_table",
+    "group_runs",
     "growth_sentence",
     "headline",
     "interval",
     "maps_picture",
     "models_markdown",
     "models_table",
+    "notes_of",
     "paired_gains",
+    "read_run",
+    "render_comparison",
     "render_report",
     "slower_sentences",
     "times_sentence",
+    "write_page",
+    "write_record",
     "write_report",
 ]

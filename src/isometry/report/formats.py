@@ -86,6 +86,11 @@ def number(value: float | None) -> str:
     return f"{value + 0.0:.3g}".replace("-", MINUS) if is_number(value) else MISSING
 
 
+def half(value: float | None) -> str:
+    """Half of an interval's width, to two digits: 0.974 -> "0.97"."""
+    return f"{value:.2g}" if is_number(value) else MISSING
+
+
 def times(value: float | None) -> str:
     """A ratio: 1.274 -> "1.27×"."""
     return f"{value:.2f}×" if is_number(value) else MISSING

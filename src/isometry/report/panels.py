@@ -29,12 +29,25 @@ class Series:
     name: str
     epochs: tuple[float, ...]
     values: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    """Of the values' interval, where they are means."""
+    high: tuple[float, ...] = ()
+    place: int | None = None
+    """That its colour goes by; its place in the panel if not given."""
 
     @property
     def last(self) -> tuple[float, float] | None:
         """(epoch, value) of the last finite point."""
         points = [pair for pair in zip(self.epochs, self.values, strict=True) if math.isfinite(pair[1])]
         return points[-1] if points else None
+
+    @property
+    def last_half(self) -> float | None:
+        """Half the width of the interval there; None where there is none, or no width."""
+        if not self.low or self.last is None:
+            return None
+        place = self.epochs.index(self.last[0])
+        return (self.high[place] - self.low[place]) / 2 or None
 
 
 @dataclass(frozen=True)
@@ -46,11 +59,27 @@ class Panel:
     series: tuple[Series, ...]
 
     @property
+    def places(self) -> list[int]:
+        """Each line's, that its colour goes by."""
+        return [index if line.place is None else line.place for index, line in enumerate(self.series)]
+
+    @property
     def log(self) -> bool:
         """Whether the values span so much that a linear axis would hide the small ones."""
-        finite = [value for line in self.series for value in line.values if math.isfinite(value)]
         loss = not self.key.startswith("top") and self.key not in ALONE
-        return loss and min(finite) > 0 and max(finite) / min(finite) > LOG_RATIO
+        least, most = min(self._finite), max(self._finite)
+        return loss and least > 0 and most / least > LOG_RATIO
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Least and largest value with a little room around them, for a logarithmic axis."""
+        least, most = min(self._finite), max(self._finite)
+        room = (most / least) ** 0.08
+        return least / room, most * room
+
+    @property
+    def _finite(self) -> list[float]:
+        return [value for line in self.series for value in line.values if math.isfinite(value)]
 
     @property
     def caption(self) -> str:
@@ -75,20 +104,20 @@ def panels(epochs: Sequence[Row]) -> list[Panel]:
     keys = list(dict.fromkeys(key for row in epochs for key in row))
     groups: dict[str, list[str]] = {}
     for key in keys:
-        if group := _group(key):
+        if group := metric_of(key):
             groups.setdefault(group, []).append(key)
     found = []
-    for group in sorted(groups, key=_order):
+    for group in sorted(groups, key=rank):
         lines = tuple(_series(epochs, key) for key in groups[group])
         lines = tuple(line for line in lines if line.last)
         if lines:
-            found.append(Panel(group, _title(group), lines))
+            found.append(Panel(group, title_of(group), lines))
     return found
 
 
 def never_finite(epochs: Sequence[Row]) -> list[str]:
     """The keys that were recorded and never once finite: no panel can show them, so the page names them."""
-    keys = dict.fromkeys(key for row in epochs for key in row if _group(key) and row[key] is not None)
+    keys = dict.fromkeys(key for row in epochs for key in row if metric_of(key) and row[key] is not None)
     return [key for key in keys if not any(formats.is_number(row.get(key)) for row in epochs)]
 
 
@@ -98,7 +127,8 @@ def epoch_range(epochs: Sequence[Row]) -> tuple[float, float]:
     return min(found), max(found)
 
 
-def _group(key: str) -> str | None:
+def metric_of(key: str) -> str | None:
+    """The panel that a key of metrics.jsonl is drawn in; None for one that is not drawn."""
     split, _, metric = key.rpartition("/")
     if not split:
         return key if key in ALONE else None
@@ -106,12 +136,14 @@ def _group(key: str) -> str | None:
     return key if split == "train" and not metric.startswith("top") else metric
 
 
-def _order(group: str) -> int:
+def rank(group: str) -> int:
+    """Where a panel stands among the others."""
     ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
     return ranks.get(group, 2 if group.startswith("train/") else 5)
 
 
-def _title(group: str) -> str:
+def title_of(group: str) -> str:
+    """The heading of a panel."""
     name = group.removeprefix("train/")
     return TITLES.get(group, f"Term “{name}”" if group != name else name)
 

@@ -36,13 +36,14 @@ NOT_FINITE = (128, 128, 128)
 
 # Stand-ins that are replaced by CSS variables, so that one SVG serves light and dark pages.
 INK, MUTED, RULE = "#010101", "#020202", "#030303"
-SERIES = ("#0101f1", "#0102f1", "#0103f1", "#0104f1")
+SERIES = tuple(f"#010{index}f1" for index in range(1, 9))
 CSS_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule"} | {
     colour: f"series-{index}" for index, colour in enumerate(SERIES, 1)
 }
 FONT_SIZE = 11.5
 CHARACTER_WIDTH = 6.5
 """CSS pixels, on average and rounded up."""
+BAND_OPACITY = 0.16
 STAGE_HEIGHT = 62
 """CSS pixels of a stage's name and its two bars."""
 
@@ -93,31 +94,6 @@ def curve_svg(
         return inline_svg(figure, f"{panel.title}, by epoch")
 
 
-def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name: str) -> str:
-    """A matrix of similarities in [0, 1] as inline SVG, rows from the top; a ring marks each row's best."""
-    cell = 420 / max(len(columns), 1)
-    height = round(min(max(cell * len(rows), 90), 420))
-    # About eight pixels a character beside or below the matrix, thirty for the axis' own name.
-    left, bottom = (30 + 8 * max(2, *map(len, labels)) for labels in (rows, columns))
-    with plain_style(name):
-        figure, axes = bare_axes((442 + left, height + 8 + bottom), left=left, right=12, top=8, bottom=bottom)
-        axes.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
-        axes.spines["bottom"].set_visible(False)
-        axes.grid(False)
-        for row, values in enumerate(matrix):
-            if np.isfinite(values).any():
-                best = int(np.nanargmax(values))
-                ring = "black" if values[best] > 0.6 else "white"
-                axes.plot(best, row, "o", mfc="none", mec=ring, mew=1.2, ms=6)
-        _name_ticks(axes.xaxis, columns, most=12)
-        _name_ticks(axes.yaxis, rows, most=12)
-        if max(map(len, columns)) > 3:
-            axes.tick_params(axis="x", rotation=90)
-        axes.set_xlabel("teacher block", color=MUTED)
-        axes.set_ylabel("student block", color=MUTED)
-        return inline_svg(figure, name)
-
-
 def stages_svg(stages: Sequence[Row], width: int) -> str:
     """A pair of bars a stage as inline SVG, `width` CSS pixels wide: "seconds" above "full_seconds"."""
     name = f"stages {width}"
@@ -157,7 +133,7 @@ def shares_svg(
         axes.set_ylim(0, 100)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-        _name_ticks(axes.xaxis, layers, most=size[0] // 20)
+        name_ticks(axes.xaxis, layers, most=size[0] // 20)
         axes.tick_params(axis="x", rotation=90)
         names = " and ".join(group for group, _ in groups)
         return inline_svg(figure, f"Share of channels that {names} kept, by layer")
@@ -224,18 +200,27 @@ def bare_axes(size: tuple[int, int], left: int, right: int, top: int, bottom: in
 
 
 def _draw_lines(axes: Axes, panel: Panel) -> None:
-    for index, line in enumerate(panel.series):
-        colour = SERIES[index % len(SERIES)]
+    for place, line in zip(panel.places, panel.series, strict=True):
+        colour = SERIES[place % len(SERIES)]
         few = len(line.values) <= 12
-        axes.plot(line.epochs, line.values, color=colour, lw=1.8, marker="o" if few else None, ms=3.5)
+        style = "--" if place >= len(SERIES) else "-"
+        axes.plot(line.epochs, line.values, style, color=colour, lw=1.8, marker="o" if few else None, ms=3.5)
+        if line.low:
+            axes.fill_between(line.epochs, line.low, line.high, color=colour, alpha=BAND_OPACITY, lw=0)
         if line.last:
             axes.plot(*line.last, "o", color=colour, ms=5, clip_on=False, zorder=4)
     axes.margins(y=0.08)
     if panel.log:
         axes.set_yscale("log")
+        # An interval may reach below 0, where a logarithm ends: the lines say how far the axis goes.
+        axes.set_ylim(*panel.span)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
+        if panel.key.startswith("top"):
+            # The interval of a few seeds may leave what a share can be.
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, -2), min(high, 102))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -263,7 +248,8 @@ def _draw_marks(axes: Axes, marks: Sequence[tuple[float, str]], named: bool) -> 
             )  # fmt: skip
 
 
-def _name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+def name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
+    """Names on an axis: all of them, or evenly spaced ones where there are more than ``most``."""
     step = -(-len(labels) // most)
     positions = range(0, len(labels), step)
     axis.set_ticks(list(positions), [labels[i] for i in positions])

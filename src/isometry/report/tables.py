@@ -51,9 +51,9 @@ def models_grid(rows: Sequence[Row]) -> Grid:
 
 def comparison_grid(rows: Sequence[Row]) -> Grid:
     """The table of `isometry compare` from rows of `comparison_row`: mean ± half of the 95 % interval, the
-    paired gain over the baseline (the row without gains) likewise, and each seed's gain. Where the rows have
+    paired gain over the baseline (the row whose gains are None) likewise, and each seed's gain. Where the rows have
     `comparison_times` too, the mean training time and the paired speed-up over the baseline."""
-    without = [str(row["name"]) for row in rows if not row.get("gains")]
+    without = [str(row["name"]) for row in rows if row.get("gains") is None]
     over = without[0] if len(without) == 1 else "the baseline"
     timed = any("seconds" in row for row in rows)
     header = ["variant", "seeds", "top-1, %", f"gain over {over}"]

@@ -93,7 +93,7 @@ def _words(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
     )
     if seconds.get(REST):
         words += " The rest is reading losses, saves inside an epoch and the loop itself."
-    taken = epochs[-1]["step"] if epochs else steps
+    taken = epochs[-1].get("step", steps) if epochs else steps
     if taken > steps:
         words += (
             f" Of the run's {taken:,} steps {steps:,} were timed: those that an epoch had taken before it was "

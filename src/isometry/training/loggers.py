@@ -1,60 +1,119 @@
-"""Extra places for the metrics: TensorBoard and Weights & Biases, for those who have them."""
+"""Extra places for a run's figures and pictures: TensorBoard and Weights & Biases, for those who have them."""
 
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
 
-Logger = Callable[[Mapping[str, Any]], None]
-"""Called with each epoch's row of metrics."""
+Figures = Mapping[str, float]
+Pictures = Mapping[str, NDArray[np.uint8]]
+"""By name, (H, W, 3)."""
+
+
+class Place(Protocol):
+    """Where figures and pictures go."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """An epoch's row of metrics, at its "step"."""
+
+    def end(self, figures: Figures, pictures: Pictures, step: int) -> None:
+        """What is known when the run has ended, after ``step`` steps."""
+
+
+class Log:
+    """All places that a run was asked to show itself in, as one."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.places = places
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """See :meth:`Place.row`."""
+        for place in self.places:
+            place.row(row)
+
+    def end(self, figures: Figures, pictures: Pictures, step: int) -> None:
+        """See :meth:`Place.end`."""
+        for place in self.places:
+            place.end(figures, pictures, step)
 
 
 @contextmanager
-def open_loggers(config: RunConfig) -> Iterator[Logger]:
-    """The loggers that the config asks for, as one; closed at the end, however it comes.
+def open_loggers(config: RunConfig) -> Iterator[Log]:
+    """The places that the config asks for, closed at the end, however it comes; opened again they go on.
 
     Raises:
         UserError: the library is not installed.
     """
+    asked = {*config.log}
+    asked |= {"tensorboard"} if config.log_tensorboard else set()
+    asked |= {"wandb"} if config.log_wandb else set()
     with ExitStack() as stack:
-        loggers = []
-        if config.log_tensorboard:
-            loggers.append(_tensorboard(config, stack))
-        if config.log_wandb:
-            loggers.append(_wandb(config, stack))
-
-        def log(row: Mapping[str, Any]) -> None:
-            for logger in loggers:
-                logger(row)
-
-        yield log
+        places: list[Place] = []
+        if "tensorboard" in asked:
+            places.append(_TensorBoard(config, stack))
+        if "wandb" in asked:
+            places.append(_WeightsAndBiases(config, stack))
+        yield Log(places)
 
 
-def _tensorboard(config: RunConfig, stack: ExitStack) -> Logger:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--log-tensorboard: not installed; pip install 'isometry[tensorboard]'") from error
-    writer = stack.enter_context(SummaryWriter(f"{config.out}/tensorboard"))
+class _TensorBoard:
+    def __init__(self, config: RunConfig, stack: ExitStack) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "--log tensorboard: not installed; pip install 'isometry[tensorboard]'"
+            ) from error
+        self._writer = stack.enter_context(SummaryWriter(f"{config.out}/tensorboard"))
 
-    def log(row: Mapping[str, Any]) -> None:
+    def row(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
-            writer.add_scalar(name, value, row["step"])
+            self._writer.add_scalar(name, value, row["step"])
 
-    return log
+    def end(self, figures: Figures, pictures: Pictures, step: int) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        for name, picture in pictures.items():
+            self._writer.add_image(name, picture, step, dataformats="HWC")
 
 
-def _wandb(config: RunConfig, stack: ExitStack) -> Logger:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("--log-wandb: not installed; pip install 'isometry[wandb]'") from error
-    run = stack.enter_context(wandb.init(project="isometry", config=asdict(config), dir=config.out))
+class _WeightsAndBiases:
+    def __init__(self, config: RunConfig, stack: ExitStack) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("--log wandb: not installed; pip install 'isometry[wandb]'") from error
+        self._image = wandb.Image
+        # The id makes a run that is resumed, or opened again at its end, go on as the same one there.
+        opened = wandb.init(
+            project="isometry",
+            name=Path(config.out).name,
+            id=_identity(Path(config.out) / "wandb-id"),
+            resume="allow",
+            config=asdict(config),
+            dir=config.out,
+        )
+        self._run = stack.enter_context(opened)
 
-    def log(row: Mapping[str, Any]) -> None:
-        run.log(dict(row), step=row["step"])
+    def row(self, row: Mapping[str, Any]) -> None:
+        self._run.log(dict(row), step=row["step"])
 
-    return log
+    def end(self, figures: Figures, pictures: Pictures, step: int) -> None:
+        self._run.summary.update(dict(figures))
+        # Without a step: one that the run has had already would not be taken when it is opened again.
+        self._run.log({name: self._image(picture) for name, picture in pictures.items()})
+
+
+def _identity(path: Path) -> str:
+    """The name of this run among all others, kept in its folder."""
+    if not path.is_file():
+        path.write_text(secrets.token_hex(8), encoding="utf-8")
+    return path.read_text(encoding="utf-8")

@@ -31,6 +31,7 @@ DISTILLED = [path for path in IMAGENET if "teacher" in read_yaml(path)]
 GROWN = [path for path in IMAGENET if "grow" in read_yaml(path)]
 PRUNED = [path for path in RUNS if "prune" in read_yaml(path)]
 CIFAR10_DENSE = {path.stem: path for path in (RECIPES / "cifar10").glob("resnet*.yaml")}
+UNLABELLED = [path for path in RUNS if path.stem.startswith("unlabelled")]
 IMAGES, EPOCHS = 1_281_167, 300
 
 PLAIN = "patch_size=8 embed_dim=48 depth=4 num_heads=3"
@@ -39,6 +40,10 @@ SMALLER = {
     "cait": f"{PLAIN} depth_token_only=1",
     "resnet": "layers=[1,2,3,1] channels=[8,16,16,32]",
     "swin": "img_size=32 patch_size=2 window_size=2 embed_dim=24 depths=[1,1,2,1] num_heads=[1,2,2,4]",
+    "vit_small_patch16_dinov3": PLAIN,
+    "vit_tiny_patch16_224": PLAIN,
+    # Has no arguments for its size; on 32 pixels it is small enough as it is.
+    "mobilenetv4": "drop_rate=0",
 }
 """Constructor arguments that make a small network of the same kind, by the first letters of its name."""
 
@@ -66,15 +71,17 @@ def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
     """The command line that runs a recipe in seconds.
 
     The convention: the recipe as it is, but for one epoch of few images; where it names ImageNet-sized
-    networks, small ones of the same kind on 32 pixels; where its teacher's weights would be fetched, a random
-    teacher; and a teacher of the student's kind where it leaves the naming of one to the person.
+    networks, small ones of the same kind on 32 pixels; where it needs no labels, images without; where its
+    teacher's weights would be fetched, a random teacher; and a teacher of the student's kind where it leaves the
+    naming of one to the person.
     """
     config = parse(RunConfig, ["--config", str(path)])
     words = ["--config", str(path), "--epochs", "1", "--workers", "0", "--device", "cpu"]
     if not config.dataset:
         words += [
             "--data-dir",
-            str(images),
+            # The images of a class folder lie right inside it: by themselves they have no labels.
+            str(images / "a" if path in UNLABELLED else images),
             "--img-size",
             "32",
             "-b",
@@ -94,6 +101,8 @@ def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
         sizes = [f"{key}={value}" for key, value in config.model_kwargs.items()]
         words += ["--teacher", config.model, "--teacher-weights", "none", "--teacher-kwargs", *sizes]
         words += [f"img_size={config.img_size}", f"in_chans={config.in_chans}"]
+        if config.taps.student is not None:
+            words += ["--taps.teacher", ",".join(map(str, config.taps.student))]
         config.teacher = config.model
     return ["distill" if config.teacher else "train", *words]
 
@@ -133,7 +142,12 @@ def opening(path: Path) -> str:
 
 def test_there_are_the_recipes_that_are_promised():
     promised = {f"manifold_{s}_{t}" for s in ("tiny", "small") for t in ("s24", "xxs24")}
-    promised |= {"manifold_tiny_s24_released", "manifold_tiny_s24_whole", "swin_tiny"}
+    promised |= {
+        "manifold_tiny_s24_released",
+        "manifold_tiny_s24_whole",
+        "swin_tiny",
+        "unlabelled_mobilenetv4_dinov3",
+    }
     promised |= {f"grow_deit_base_{depths}" for depths in ("6_12", "6_9_12", "8_12", "4_8_12")}
     promised |= {"grow_resnet101_depth", "grow_resnet101_width", "manidp_resnet18", "manidp_resnet34"}
     assert promised == {path.stem for path in IMAGENET}

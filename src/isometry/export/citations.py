@@ -1,0 +1,44 @@
+"""The papers whose methods a run used, for whoever uses its network to cite."""
+
+from isometry.config import RunConfig
+from isometry.grow.schedule import wants_to_grow
+from isometry.prune.plan import prunes
+from isometry.terms import parse_terms
+
+RELATIONS = {"whole", "intra", "inter", "random"}
+"""Terms of manifold distillation."""
+
+MANIFOLD = """@inproceedings{hao2022manifold,
+  title     = {Learning Efficient Vision Transformers via Fine-Grained Manifold Distillation},
+  author    = {Hao, Zhiwei and Guo, Jianyuan and Jia, Ding and Han, Kai and Tang, Yehui and Zhang, Chao and Hu, Han and
+               Wang, Yunhe},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022},
+  note      = {arXiv:2107.01378}
+}"""
+
+EXPANSION = """@inproceedings{ding2023expansion,
+  title     = {Network Expansion for Practical Training Acceleration},
+  author    = {Ding, Ning and Tang, Yehui and Han, Kai and Xu, Chang and Wang, Yunhe},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2023}
+}"""
+
+DYNAMIC_PRUNING = """@inproceedings{tang2021manidp,
+  title     = {Manifold Regularized Dynamic Network Pruning},
+  author    = {Tang, Yehui and Wang, Yunhe and Xu, Yixing and Deng, Yiping and Xu, Chunjing and Tao, Dacheng and
+               Xu, Chang},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2021}
+}"""
+
+
+def papers(config: RunConfig) -> list[str]:
+    """BibTeX of the methods that a run used: manifold distillation, growth, pruning by gates."""
+    terms = {term.name for term in parse_terms(config.losses)}
+    used = {
+        MANIFOLD: bool(config.teacher) and bool(terms & RELATIONS),
+        EXPANSION: wants_to_grow(config.grow),
+        DYNAMIC_PRUNING: prunes(config.prune) and config.prune.method == "gates",
+    }
+    return [paper for paper, is_used in used.items() if is_used]

@@ -1,0 +1,266 @@
+"""`isometry export --to onnx`: the network as one ONNX file, checked by ONNX Runtime against the network itself."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isometry.assemble import label_names
+from isometry.data.parts import MapPart
+from isometry.distributed import World
+from isometry.errors import UserError, reason
+from isometry.export.comparing import TOLERANCE, check_differences, differences, judge, speed_up
+from isometry.export.results import forms_table, notes_on, skipping_words
+from isometry.export.shared import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
+from isometry.forms import conditions, conditions_words, limited_threads, speeds_in_turns
+from isometry.gates import gated_convs
+from isometry.onnx_graph import onnx_run, to_onnx
+from isometry.profile import Run
+from isometry.prune.compact import SHARE_APART
+from isometry.prune.skipping import skipping
+from isometry.report.saving import write_whole
+from isometry.saved import material_of
+from isometry.weights import sha256_of
+
+TORCH, TORCH_SKIPPING = "torch", "torch, skipping"
+FLOATS, SKIPPING, INT8 = "onnx", "onnx, skipping", "onnx, int8"
+"""Forms by name."""
+
+LARGEST = 2**31 - 2**24
+"""Bytes of weights in a file of protobuf, which holds 2 GiB at most; the graph needs some too."""
+
+REALLY_FASTER = 1.05
+"""How many times as fast skipping must be at batch 1, at the low end of the interval of its speed-up."""
+
+
+class Built(NamedTuple):
+    """Graphs in files by name, the one that is meant to be written last, and its precision in words."""
+
+    paths: dict[str, Path]
+    precision: str = "float32"
+
+
+def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
+    """Writes the network to a file, and what was measured to a JSON file beside it, once all is known to be right.
+
+    The graph takes ``images`` (batch, C, H, W), float32, normalised, any number of them, and gives ``logits``
+    (batch, K). The file's metadata say how images are normalised and what the classes are called. A network with gates
+    is written in the form that skips, if ONNX Runtime was measured to be faster with it.
+
+    Args:
+        job: what was asked for.
+        masked: of a network with gates write the form that computes every channel.
+        int8: quantise: see :mod:`isometry.export.quantize`.
+
+    Returns:
+        ``model``, ``form`` (what was written), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
+        (:func:`isometry.export.shared.input_of`), ``data``, ``tolerance``, ``checks`` (by form the rows of
+        :func:`isometry.export.comparing.differences`), ``skipping`` (:func:`isometry.export.comparing.speed_up`, of a
+        graph that skips over one that computes every channel), ``forms`` (a row a form: ``form``, ``bytes`` of a file,
+        what :func:`isometry.export.comparing.judge` says, ``speeds``), ``conditions``, ``notes``.
+
+    Raises:
+        UserError: the ``onnx`` extra is missing; no images to check by; the exporter or ONNX Runtime can't take the
+            network, or answers otherwise than it; skipping is no faster.
+    """
+    gated = bool(gated_convs(job.saved.network))
+    _check_request(job, gated=gated, masked=masked, int8=int8)
+    place = _place(job, masked=masked, int8=int8)
+    with (
+        limited_threads(job.threads),
+        judged_by(job, torch.device("cpu")) as judged,
+        TemporaryDirectory() as scratch,
+    ):
+        images = judged.material.sample(IMAGES)
+        with _one_line(job):
+            built = _build(job, judged, images, Path(scratch), skips=gated and not masked, int8=int8)
+            runs = {name: onnx_run(path, torch.get_num_threads()) for name, path in built.paths.items()}
+            measured = _measure(job, runs, judged, images)
+            model = _described(list(built.paths.values())[-1], job, judged)
+        for row in measured["forms"]:
+            if row["form"] in built.paths:
+                row["bytes"] = built.paths[row["form"]].stat().st_size
+    content = model.SerializeToString()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, content)
+    result: Row = {
+        "model": job.architecture,
+        "form": list(built.paths)[-1],
+        "precision": built.precision,
+        "file": place.name,
+        "bytes": len(content),
+        "sha256": sha256_of(place),
+        "opset": next(each.version for each in model.opset_import if not each.domain),
+        **measured,
+    }
+    write_whole(place.with_suffix(".json"), json.dumps(result, indent=1).encode())
+    _print(job, result, place)
+    return result
+
+
+def _check_request(job: Export, *, gated: bool, masked: bool, int8: bool) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            import_module(library)
+        except ImportError as error:
+            raise UserError(f"--to onnx: {library} is not installed; pip install 'isometry[onnx]'") from error
+    if job.images.device not in ("", "cpu"):
+        raise UserError(
+            f"--device {job.images.device}: --to onnx checks and measures on the CPU; leave it out"
+        )
+    if masked and not gated:
+        raise UserError(f"--masked: {job.saved.name} has no gates; leave it out")
+    if int8 and gated and not masked:
+        raise UserError(
+            "--quantize int8: a graph that skips gathers its weights image by image, and those can't be quantised; "
+            "add --masked for the form that computes every channel"
+        )
+    weights = sum(each.numel() * each.element_size() for each in job.saved.network.state_dict().values())
+    if weights > LARGEST:
+        raise UserError(
+            f"{job.name}: has {weights:,} bytes of weights, and an ONNX file holds less than 2 GiB"
+        )
+
+
+def _place(job: Export, *, masked: bool, int8: bool) -> Path:
+    if not job.out:
+        return job.saved.place / f"student{'.masked' * masked}{'.int8' * int8}.onnx"
+    place = Path(job.out)
+    if place.suffix != ".onnx" or place.is_dir():
+        raise UserError(f"--out {place}: name a file that ends in .onnx")
+    return place
+
+
+@contextmanager
+def _one_line(job: Export) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # Exporter, runtime and quantiser share no base class for a network that they can not take.
+        raise UserError(
+            f"{job.name}: {job.architecture} can't be exported ({reason(error)[:200]}); "
+            "nothing was written; try another version of onnxruntime or torch"
+        ) from error
+
+
+def _build(job: Export, judged: Judged, images: Tensor, scratch: Path, *, skips: bool, int8: bool) -> Built:
+    network = job.saved.network
+    paths = {FLOATS: scratch / "floats.onnx"}
+    to_onnx(network, images[:2].expand(2, -1, -1, -1), paths[FLOATS])
+    _in_one_file(paths[FLOATS])
+    if skips:
+        from isometry.export.skipping import skipping_to_onnx
+
+        paths[SKIPPING] = scratch / "skipping.onnx"
+        skipping_to_onnx(network, images[0], paths[SKIPPING])
+    if not int8:
+        return Built(paths)
+    from isometry.export.quantize import CALIBRATION_IMAGES, quantize
+
+    paths[INT8] = scratch / "int8.onnx"
+    calibration = _training_images(job, judged, CALIBRATION_IMAGES)
+    return Built(paths, quantize(paths[FLOATS], paths[INT8], calibration, gated=bool(gated_convs(network))))
+
+
+def _in_one_file(path: Path) -> None:
+    """Takes the weights in that the exporter puts beside a graph."""
+    import onnx
+
+    onnx.save(onnx.load(path), path)
+
+
+def _training_images(job: Export, judged: Judged, count: int) -> Tensor:
+    """Up to ``count`` training images (N, C, H, W), not augmented, drawn from all where they can be read by number."""
+    part = judged.sources.train
+    if isinstance(part, MapPart):
+        numbers = range(len(part)) if part.numbers is None else part.numbers
+        drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:count]
+        part = replace(part, numbers=[numbers[place] for place in sorted(drawn.tolist())])
+    sources = replace(judged.sources, val=part, test=None)
+    batches, found = [], 0
+    with material_of(job.saved.network, sources, judged.config, World(0, 1, torch.device("cpu"))) as material:
+        for batch in material.images():
+            batches.append(batch)
+            found += len(batch)
+            if found >= count:
+                break
+    return torch.cat(batches)[:count]
+
+
+def _measure(job: Export, runs: Mapping[str, Run], judged: Judged, images: Tensor) -> Row:
+    """Checks graphs against the network, then times and judges them beside it."""
+    network = job.saved.network
+    gated = bool(gated_convs(network))
+    checks = {name: differences(run, network, images, BATCH_SIZES) for name, run in runs.items()}
+    for name, rows in checks.items():
+        # Whether 8 bits are good enough is for whoever reads their accuracy to say.
+        check_differences(rows, SHARE_APART if gated else 0, f"{job.name}: {name}", name != INT8)
+    beside = {TORCH: network, **({TORCH_SKIPPING: skipping(network)} if SKIPPING in runs else {})}
+    forms: dict[str, Run] = {**beside, **runs}
+    gain = _skipping_gain(job, runs, images) if SKIPPING in runs else {}
+    speeds = speeds_in_turns({name: (run, images) for name, run in forms.items()}, BATCH_SIZES, job.seconds)
+    answers = judge(forms, judged.material, int(network.num_classes))  # type: ignore[arg-type]
+    rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in forms]
+    return {
+        "input": input_of(judged.material.spec),
+        "data": judged.sources.description,
+        "tolerance": TOLERANCE,
+        "checks": checks,
+        **gain,
+        "forms": rows,
+        "conditions": conditions(torch.device("cpu")) | {"onnxruntime": version("onnxruntime")},
+        "notes": notes_on(rows),
+    }
+
+
+def _skipping_gain(job: Export, runs: Mapping[str, Run], images: Tensor) -> Row:
+    gain = speed_up(runs[SKIPPING], runs[FLOATS], images, job.seconds)
+    if gain["low"] < REALLY_FASTER:
+        raise UserError(
+            f"{job.name}: ONNX Runtime is not really faster when it skips, {gain['median']:.2f} times as fast at "
+            f"batch 1 as with every channel computed (95 % interval {gain['low']:.2f} to {gain['high']:.2f}); nothing "
+            "was written; add --masked for the form that computes them all, or use isometry.load, which skips in torch"
+        )
+    return {"skipping": gain}
+
+
+def _described(path: Path, job: Export, judged: Judged) -> Any:
+    """The graph in one piece, with metadata for whoever gets the file alone."""
+    import onnx
+
+    model = onnx.load(path)
+    known = {"architecture": job.architecture, **input_of(judged.material.spec)}
+    names = label_names(job.saved.network) or judged.sources.class_names
+    if names:
+        known["class_names"] = names
+    onnx.helper.set_model_props(model, {key: _text(value) for key, value in known.items()})
+    return model
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print(job: Export, result: Row, place: Path) -> None:
+    job.say(f"{result['model']} on {result['data']}")
+    job.console.print(forms_table(result["forms"]))
+    job.say(conditions_words(result["conditions"]))
+    for name, checks in result["checks"].items():
+        told = ", ".join(f"{row['gap']:.2g} at batch {row['batch_size']}" for row in checks)
+        job.say(f"Largest difference from the model ({name}): {told}")
+    if "skipping" in result:
+        job.say(skipping_words(result["skipping"]))
+    for words in result["notes"]:
+        job.say(words, "yellow")
+    job.say(f"ONNX     {place} ({result['precision']}{', skipping' * (result['form'] == SKIPPING)})")
+    job.say(f"Figures  {place.with_suffix('.json')}")

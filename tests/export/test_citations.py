@@ -1,0 +1,40 @@
+"""The papers that a card asks to cite are those whose methods its run used."""
+
+import re
+
+import pytest
+
+from isometry.config import GrowConfig, PruneConfig, RunConfig
+from isometry.export.citations import papers
+
+TAUGHT = {"teacher": "cait_s24_224", "losses": {"soft": 1, "whole": 4}}
+GROWN = {"grow": GrowConfig(depth="6,12")}
+GATED = {"prune": PruneConfig(keep_rate=0.6)}
+
+
+def keys(**options):
+    return [re.match(r"@inproceedings\{(\w+),", paper)[1] for paper in papers(RunConfig(**options))]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"losses": {"ce": 1}}, []),
+        (TAUGHT, ["hao2022manifold"]),
+        ({**TAUGHT, "losses": {"soft": 1, "whole": 0}}, []),
+        ({**TAUGHT, "losses": {"soft": 1}}, []),
+        (GROWN, ["ding2023expansion"]),
+        (GATED, ["tang2021manidp"]),
+        ({"prune": PruneConfig(keep_rate=0.6, method="l1")}, []),
+        ({**TAUGHT, **GROWN, **GATED}, ["hao2022manifold", "ding2023expansion", "tang2021manidp"]),
+    ],
+)
+def test_cited_is_what_was_used(options, wanted):
+    assert keys(**options) == wanted
+
+
+def test_every_entry_is_closed_and_has_what_bibtex_asks_for():
+    for paper in papers(RunConfig(**TAUGHT, **GROWN, **GATED)):
+        assert paper.count("{") == paper.count("}")
+        for name in ("title", "author", "booktitle", "year"):
+            assert re.search(rf"^  {name} += \{{.+", paper, re.MULTILINE)

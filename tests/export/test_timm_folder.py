@@ -1,0 +1,187 @@
+"""`isometry export --to timm`: a folder for plain timm whose card says what was measured, and nothing that was not."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+import yaml
+from exported import QUICK, export, gated_folder, names_in, vit_folder
+
+from helpers import TINY_STUDENT, run
+from isometry.evaluation.scores import wilson
+from isometry.export.folder import CARD, FIGURES
+from isometry.prune.folder import load_network
+from pruned_runs import dense_run
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_teacher, tmp_path_factory):
+    """A run that was taught on the digits while it grew."""
+    out = tmp_path_factory.mktemp("taught") / "run"
+    words = [*TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", "--epochs", "2", "--grow.depth", "1,2"]
+    words += ["--losses.whole", "1", "--losses.soft", "1", "--out", str(out)]
+    ended = run("distill", *words, said=out.parent / "said")
+    assert ended.code == 0, ended.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(taught):
+    """What the run is exported to."""
+    assert export(taught, "--to", "timm", "--seconds", "0.01", "--license", "apache-2.0") == 0
+    return taught / "timm"
+
+
+def front_matter(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+@torch.no_grad()
+def test_plain_timm_makes_the_network_of_it(folder, taught):
+    code = (
+        "import sys, timm, torch\n"
+        f"network = timm.create_model('local-dir:{folder}', pretrained=True).eval()\n"
+        "assert not any(name.startswith('isometry') for name in sys.modules)\n"
+        "images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))\n"
+        f"torch.save(network(images), '{folder.parent / 'answers.pt'}')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder.parent)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.load(folder.parent / "answers.pt"), load_network(taught)(images))
+
+
+def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taught):
+    card, told = (folder / CARD).read_text(), json.loads((folder / FIGURES).read_text())
+    teacher, student = json.loads((taught / "summary.json").read_text())
+    accuracy = told["accuracy"]
+    assert accuracy["top1"] == pytest.approx(student["top1"])
+    low, high = (100 * share for share in wilson(round(accuracy["top1"] * 5), 500))
+    assert (
+        f"{student['top1']:.1f} % (95 % interval of Wilson {low:.1f} to {high:.1f} %, 500 test images)"
+        in card
+    )
+    assert f"**teacher's top-1**: {teacher['top1']:.1f} % on test" in card
+    assert f"**parameters**: {student['params']:,}" in card
+    assert f"**multiply-accumulates**: {student['macs']:,} an image" in card
+    weights = (folder / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() in card
+    for speed in told["speeds"]:
+        assert f"**latency, batch {speed['batch_size']}**: median" in card
+    assert f"torch {torch.__version__}, timm {timm.__version__}" in card
+    assert "taught by a `cait_xxs24_224`" in card
+    assert "1 × whole" in card
+    assert "**depths on the way**: 1,2" in card
+    assert re.findall(r"@inproceedings\{(\w+)", card) == ["hao2022manifold", "ding2023expansion"]
+    assert front_matter(card) == {
+        "license": "apache-2.0",
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm", "isometry", "knowledge-distillation", "model-growth"],
+    }
+
+
+def test_a_card_for_others_names_no_place_of_this_machine(folder, taught):
+    assert names_in(folder) == ["README.md", "config.json", "export.json", "model.safetensors"]
+    for name in ("README.md", "config.json", "export.json"):
+        assert str(taught.parent) not in (folder / name).read_text()
+        assert "local-dir:/" not in (folder / name).read_text()
+
+
+def test_the_code_on_the_card_runs(folder, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20), "white").save(tmp_path / "photo.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
+    code = code.replace("local-dir:FOLDER", f"local-dir:{folder}") + "print(tuple(answer.shape))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(1, 10)\n"
+
+
+def test_a_second_export_replaces_the_first_whole(folder, taught):
+    (folder / "stray").write_text("left over")
+    assert export(taught, "--to", "timm", "--seconds", "0.01") == 0
+    assert names_in(folder) == ["README.md", "config.json", "export.json", "model.safetensors"]
+    assert front_matter((folder / CARD).read_text())["license"] == "unknown"
+    assert "Nobody has said under which licence" in (folder / CARD).read_text()
+
+
+def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, capsys):
+    moved = tmp_path / "run"
+    shutil.copytree(taught, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    (moved / "config.yaml").write_text(yaml.safe_dump({**config, "dataset": "", "data_dir": "/gone/photos"}))
+    (moved / "summary.json").unlink()
+    assert export(moved, "--to", "timm", "--seconds", "0.01") == 0
+    assert "No accuracy was measured" in capsys.readouterr().out
+    card = (moved / "timm" / CARD).read_text()
+    assert "top-1" not in card
+    assert "**images**: photos" in card
+    assert "/gone" not in card + (moved / "timm" / FIGURES).read_text()
+
+
+def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
+    folder = vit_folder(tmp_path / "student", classes=0)
+    assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
+    card = (tmp_path / "out" / CARD).read_text()
+    assert front_matter(card)["pipeline_tag"] == "image-feature-extraction"
+    assert "top-1" not in card
+    assert "## Training" not in card
+    assert "## Cite" not in card
+
+
+def test_an_architecture_of_this_package_says_who_registers_it(tmp_path, capsys):
+    folder = dense_run(tmp_path)
+    assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
+    assert "import isometry.cifar_resnet  # registers cifar_resnet20" in (tmp_path / "out" / CARD).read_text()
+    assert "timm has no cifar_resnet20 itself" in capsys.readouterr().out
+
+
+def test_a_pruned_network_is_refused(tmp_path, capsys):
+    folder = gated_folder(tmp_path / "gated")
+    before = names_in(tmp_path)
+    assert export(folder, "--to", "timm", *QUICK) == 2
+    said = capsys.readouterr().err
+    assert "was pruned, and timm has no network of its shape" in said
+    assert said.count("\n") == 1
+    assert names_in(tmp_path) == before
+
+
+def test_nothing_of_a_persons_is_overwritten(tmp_path, capsys):
+    folder = vit_folder(tmp_path / "student")
+    (tmp_path / "photos").mkdir()
+    for place in (tmp_path / "photos", folder):
+        assert export(folder, "--to", "timm", *QUICK, "--out", place) == 2
+        assert "name another place" in capsys.readouterr().err
+    assert (tmp_path / "photos").is_dir()
+
+
+def test_a_folder_whose_weights_changed_on_the_way_is_not_written(tmp_path, monkeypatch, capsys):
+    folder = vit_folder(tmp_path / "student")
+
+    def spoiled(source, target):
+        content = bytearray(source.read_bytes())
+        content[-1] ^= 0x40
+        target.write_bytes(content)
+
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: spoiled(source, target))
+    before = names_in(tmp_path)
+    assert export(folder, "--to", "timm", *QUICK) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert names_in(tmp_path) == before
+
+
+def test_a_summary_that_is_none_is_said(taught, tmp_path, capsys):
+    broken = tmp_path / "run"
+    shutil.copytree(taught, broken, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    (broken / "summary.json").write_text('{"model"')
+    assert export(broken, "--to", "timm", "--seconds", "0.01") == 2
+    assert "summary.json: is no summary of a run" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 # A teacher, and a student of it with KD alone and with the manifold term. What is finished is not run again: a second
 # `make demo` shows the results, and one that was stopped goes on.
@@ -25,9 +25,14 @@ bench: .venv/ready
 	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py
 	@$(BIN)/python benchmarks/teacher_cache.py
 
+# site/index.html opens from the disk, and nothing in it is fetched from elsewhere.
+docs: .venv/ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open site/index.html, or with its search: python3 -m http.server -d site"
+
 # Runs are kept.
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/ready: pyproject.toml

@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from isometry import __version__
-from isometry.cli import COMMANDS, main
+from isometry.cli import main
+from isometry.commands import COMMANDS
 from isometry.models import save_model
 
 VIT = "--student vit_tiny_patch16_224 --student-kwargs patch_size=8 embed_dim=24 depth=2 num_heads=3"

@@ -18,6 +18,7 @@ from isometry.config import ALIASES, RunConfig, canonical
 from isometry.configfile import read_yaml, spelled
 from isometry.errors import UserError
 from isometry.safe_yaml import FAILURES
+from isometry.shipped import find_recipe
 
 Config = TypeVar("Config")
 
@@ -132,7 +133,7 @@ def _take_config(words: list[str]) -> tuple[list[str], str | None]:
     at = words.index("--config")
     if at + 1 >= len(words):
         raise UserError("--config: no file given")
-    return words[:at] + words[at + 2 :], words[at + 1]
+    return words[:at] + words[at + 2 :], find_recipe(words[at + 1])
 
 
 def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
@@ -249,8 +250,11 @@ def _one_line(kind: type, message: str) -> str:
 def _words_for(hint: Any) -> str:
     words = []
     for member in _members(hint):
+        inner = typing.get_args(member)[:1] if typing.get_origin(member) is list else ()
         if typing.get_origin(member) is typing.Literal:
             words += [str(choice) for choice in typing.get_args(member)]
+        elif inner and typing.get_origin(inner[0]) is typing.Literal:
+            words.append(f"any of {', '.join(map(str, typing.get_args(inner[0])))}")
         elif member is not type(None):
             words.append(WORDS.get(typing.get_origin(member) or member, str(member)))
     return " or ".join(words)

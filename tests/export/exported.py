@@ -9,6 +9,7 @@ from torch import nn
 from isometry.cli import main
 from isometry.gates import gated_convs
 from isometry.models import save_model
+from isometry.prune.cutting import cut
 from isometry.prune.folder import save_network
 from isometry.prune.network import add_gates
 from pruned_runs import small_network
@@ -50,6 +51,14 @@ def gated_network() -> nn.Module:
 def gated_folder(folder: Path) -> Path:
     """A folder of :func:`gated_network`."""
     save_network(gated_network(), folder, CLASSES, {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,)})
+    return folder
+
+
+def cut_folder(folder: Path) -> Path:
+    """A folder of a small ResNet that lost half of the channels of one convolution, and has no gates."""
+    network = small_network()
+    cut(network, {"layer2.0.conv1": torch.arange(16) % 2 == 0})
+    save_network(network, folder, CLASSES, {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,)})
     return folder
 
 

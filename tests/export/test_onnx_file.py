@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exported import QUICK, export, gated_folder, names_in, vit_folder
+from exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
 from torch import nn
 
 from isometry.data.digits import open_digits
@@ -91,9 +91,42 @@ def test_a_network_without_classes_is_compared_by_its_features(tmp_path, capsys)
     assert answers(tmp_path / "new" / "features.onnx", torch.zeros(3, 1, 8, 8)).shape == (3, 24)
 
 
+@torch.no_grad()
+def test_a_network_with_channels_cut_is_exported_as_it_is(tmp_path):
+    folder = cut_folder(tmp_path / "cut")
+    assert export(folder, "--to", "onnx", *QUICK) == 0
+    images = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    network = load_network(folder)
+    torch.testing.assert_close(
+        answers(folder / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4
+    )
+    sizes = [list(each.dims) for each in onnx.load(folder / "student.onnx").graph.initializer]
+    assert [8, 8, 3, 3] in sizes
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory):
+    return gated_folder(tmp_path_factory.mktemp("gates") / "gated")
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Graphs that were made before, by what was asked for: they take seconds, and are the same every time."""
+    return tmp_path_factory.mktemp("graphs"), {}
+
+
 @pytest.fixture
-def gates(tmp_path):
-    return gated_folder(tmp_path / "gated")
+def made_once(graphs, monkeypatch):
+    """Exports make no graph that was made before."""
+    folder, known = graphs
+    build = exporter._build
+
+    def once(job, judged, images, scratch, **asked):
+        if tuple(asked.items()) not in known:
+            known[tuple(asked.items())] = build(job, judged, images, folder, **asked)
+        return known[tuple(asked.items())]
+
+    monkeypatch.setattr(exporter, "_build", once)
 
 
 def says(**gain):
@@ -101,7 +134,7 @@ def says(**gain):
 
 
 @torch.no_grad()
-def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, monkeypatch, capsys):
+def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, made_once, monkeypatch, capsys):
     monkeypatch.setattr(exporter, "speed_up", says(low=1.2, high=1.8))
     assert export(gates, "--to", "onnx", *QUICK) == 0
     assert "1.50× as fast at batch 1" in capsys.readouterr().out
@@ -115,7 +148,9 @@ def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, monkeypat
     torch.testing.assert_close(skipping(network)(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(gates, monkeypatch, capsys):
+def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
+    gates, made_once, monkeypatch, capsys
+):
     before = names_in(gates)
     # Fast in the middle is not enough: the low end of the interval counts.
     monkeypatch.setattr(exporter, "speed_up", says(low=1.01, high=1.8))

@@ -1,5 +1,6 @@
 """`isometry push`, against a stand-in of a hub on localhost."""
 
+import hashlib
 import json
 
 import huggingface_hub
@@ -37,7 +38,8 @@ def push(*words):
     return main(["push", *map(str, words)])
 
 
-def test_what_arrives_is_what_was_exported_byte_by_byte(folder):
+@pytest.mark.slow
+def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
     with hub_on_localhost() as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         words = ["me/tiny", "--private", "--message", "First"]
@@ -45,10 +47,16 @@ def test_what_arrives_is_what_was_exported_byte_by_byte(folder):
         assert (ended.code, ended.err) == (0, "")
         assert ended.out == f"Hub      {hub.url}/me/tiny\ntimm     hf-hub:me/tiny\n"
         assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
-        assert hub.private == {"me/tiny": True}
-        assert hub.commits == {"me/tiny": ["First"]}
-        # The weights came by LFS: not within the commit.
-        assert [line for line in hub.asked if line.startswith("PUT")]
+
+
+def test_what_arrives_is_what_was_exported_byte_by_byte(folder, hub):
+    assert push(folder, "me/tiny", "--private", "--message", "First") == 0
+    assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
+    assert hub.private == {"me/tiny": True}
+    assert hub.commits == {"me/tiny": ["First"]}
+    # The weights went by LFS, not within the commit, and once.
+    stored = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert [line for line in hub.asked if line.startswith("PUT")] == [f"PUT /store/{stored}"]
 
 
 def test_a_repository_that_is_there_gets_another_commit(folder, hub, capsys):

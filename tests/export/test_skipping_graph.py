@@ -8,7 +8,7 @@ from isometry.export.skipping import OneImage, skipping_to_onnx
 from isometry.functional.gates import kept_gates
 from isometry.gates import gated_convs
 from isometry.onnx_graph import onnx_run
-from prune.small_gated import SMALL
+from prune.small_gated import SMALL, Small
 
 
 @pytest.mark.parametrize("group", [1, 4])
@@ -39,7 +39,7 @@ def test_an_image_whose_gates_are_all_under_the_threshold_keeps_its_largest():
 
 @torch.no_grad()
 def test_its_onnx_file_takes_any_number_of_images_and_skips(tmp_path):
-    small = SMALL["cifar"]
+    small = Small("cifar_resnet20", {"layers": (1, 1, 1), "num_classes": 5})
     network = small.gated(2)
     images = small.images(6)
     path = tmp_path / "skipping.onnx"
@@ -50,7 +50,7 @@ def test_its_onnx_file_takes_any_number_of_images_and_skips(tmp_path):
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     (scan,) = model.graph.node
-    body = scan.attribute[0].g if scan.attribute[0].name == "body" else scan.attribute[1].g
+    (body,) = (each.g for each in scan.attribute if each.name == "body")
     constants = {tensor.name for tensor in body.initializer}
     gathered = [node for node in body.node if node.op_type == "Conv" and node.input[1] not in constants]
     assert len(gathered) == len(gated_convs(network))

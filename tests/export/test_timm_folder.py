@@ -7,15 +7,18 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
 import yaml
-from exported import QUICK, export, gated_folder, names_in, vit_folder
+from exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
+from PIL import Image
 
 from helpers import TINY_STUDENT, run
 from isometry.evaluation.scores import wilson
 from isometry.export.folder import CARD, FIGURES
+from isometry.models import image_spec
 from isometry.prune.folder import load_network
 from pruned_runs import dense_run
 
@@ -43,17 +46,23 @@ def front_matter(card):
 
 
 @torch.no_grad()
-def test_plain_timm_makes_the_network_of_it(folder, taught):
-    code = (
-        "import sys, timm, torch\n"
-        f"network = timm.create_model('local-dir:{folder}', pretrained=True).eval()\n"
+def test_the_code_on_the_card_gives_the_networks_answers_in_plain_timm(folder, taught, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (8, 8), dtype=torch.uint8, generator=generator).numpy()
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=100)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
+    code = code.replace("local-dir:FOLDER", f"local-dir:{folder}")
+    code += (
+        "import sys, torch\n"
         "assert not any(name.startswith('isometry') for name in sys.modules)\n"
-        "images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))\n"
-        f"torch.save(network(images), '{folder.parent / 'answers.pt'}')\n"
+        "torch.save(answer, 'answer.pt')\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder.parent)
-    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(torch.load(folder.parent / "answers.pt"), load_network(taught)(images))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    network = load_network(taught)
+    spec = image_spec(network)
+    seen = torch.from_numpy(np.array(Image.open(tmp_path / "photo.jpg")))[None, None] / 255
+    wanted = network((seen - spec.mean[0]) / spec.std[0])
+    torch.testing.assert_close(torch.load(tmp_path / "answer.pt"), wanted)
 
 
 def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taught):
@@ -76,6 +85,7 @@ def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taug
     assert f"torch {torch.__version__}, timm {timm.__version__}" in card
     assert "taught by a `cait_xxs24_224`" in card
     assert "1 × whole" in card
+    assert "**began with**: random weights" in card
     assert "**depths on the way**: 1,2" in card
     assert re.findall(r"@inproceedings\{(\w+)", card) == ["hao2022manifold", "ding2023expansion"]
     assert front_matter(card) == {
@@ -91,18 +101,6 @@ def test_a_card_for_others_names_no_place_of_this_machine(folder, taught):
     for name in ("README.md", "config.json", "export.json"):
         assert str(taught.parent) not in (folder / name).read_text()
         assert "local-dir:/" not in (folder / name).read_text()
-
-
-def test_the_code_on_the_card_runs(folder, tmp_path):
-    from PIL import Image
-
-    Image.new("RGB", (20, 20), "white").save(tmp_path / "photo.jpg")
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
-    code = code.replace("local-dir:FOLDER", f"local-dir:{folder}") + "print(tuple(answer.shape))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "(1, 10)\n"
 
 
 def test_a_second_export_replaces_the_first_whole(folder, taught):
@@ -127,6 +125,15 @@ def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, ca
     assert "/gone" not in card + (moved / "timm" / FIGURES).read_text()
 
 
+def test_a_head_that_nothing_taught_has_no_accuracy(taught, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(taught, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    (moved / "config.yaml").write_text(yaml.safe_dump({**config, "losses": {"whole": 1}}))
+    assert export(moved, "--to", "timm", "--seconds", "0.01") == 0
+    assert "**top-1**" not in (moved / "timm" / CARD).read_text()
+
+
 def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
     folder = vit_folder(tmp_path / "student", classes=0)
     assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
@@ -144,8 +151,9 @@ def test_an_architecture_of_this_package_says_who_registers_it(tmp_path, capsys)
     assert "timm has no cifar_resnet20 itself" in capsys.readouterr().out
 
 
-def test_a_pruned_network_is_refused(tmp_path, capsys):
-    folder = gated_folder(tmp_path / "gated")
+@pytest.mark.parametrize("make", [gated_folder, cut_folder])
+def test_a_pruned_network_is_refused(tmp_path, capsys, make):
+    folder = make(tmp_path / "pruned")
     before = names_in(tmp_path)
     assert export(folder, "--to", "timm", *QUICK) == 2
     said = capsys.readouterr().err
@@ -168,10 +176,10 @@ def test_a_folder_whose_weights_changed_on_the_way_is_not_written(tmp_path, monk
 
     def spoiled(source, target):
         content = bytearray(source.read_bytes())
-        content[-1] ^= 0x40
+        content[-1] ^= 0x40 * (source.suffix == ".safetensors")
         target.write_bytes(content)
 
-    monkeypatch.setattr(shutil, "copyfile", lambda source, target: spoiled(source, target))
+    monkeypatch.setattr(shutil, "copyfile", spoiled)
     before = names_in(tmp_path)
     assert export(folder, "--to", "timm", *QUICK) == 2
     said = capsys.readouterr().err

@@ -109,6 +109,7 @@ def _training(result: Row) -> str:
         ["images", str(result["trained_on"])],
         *([["teacher", str(result["teacher"]["model"])]] if "teacher" in result else []),
         *([["terms of the loss", terms]] if terms else []),
+        ["began with", told["began_with"]],
         ["epochs", str(told["epochs"])],
         ["optimizer", str(told["optimizer"])],
         ["seed", str(told["seed"])],

@@ -88,8 +88,8 @@ def latency_of(job: Export) -> Row:
 def told_by_the_run(job: Export) -> Row:
     """What config.yaml and summary.json say, as far as they are there.
 
-    ``trained_on``; ``training``: ``epochs``, ``optimizer``, ``seed``, ``terms`` with weights, ``growth``, ``seconds``;
-    ``teacher``: ``model``, ``top1``, ``top1_part``; ``papers``.
+    ``trained_on``; ``training``: ``began_with``, ``epochs``, ``optimizer``, ``seed``, ``terms`` with weights,
+    ``growth``, ``seconds``; ``teacher``: ``model``, ``top1``, ``top1_part``; ``papers``.
 
     Raises:
         UserError: summary.json is none.
@@ -99,6 +99,7 @@ def told_by_the_run(job: Export) -> Row:
         return {"papers": []}
     rows = {row["role"]: row for row in _summary(run / "summary.json")}
     training: Row = {
+        "began_with": _beginning(config),
         "epochs": config.epochs,
         "optimizer": config.opt,
         "seed": config.seed,
@@ -126,6 +127,16 @@ def _summary(path: Path) -> list[Row]:
         raise UserError(
             f"{path}: is no summary of a run ({reason(error)}); remove it to go without"
         ) from error
+
+
+def _beginning(config: RunConfig) -> str:
+    if config.initial_checkpoint:
+        return Path(config.initial_checkpoint).name
+    if config.model.startswith("hf-hub:"):
+        return f"the weights of {config.model}"
+    if config.model.startswith("local-dir:"):
+        return "weights trained before"
+    return f"timm's pretrained weights of {config.model}" if config.pretrained else "random weights"
 
 
 def _data(config: RunConfig) -> str:

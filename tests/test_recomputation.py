@@ -17,7 +17,7 @@ from isometry.objective import Objective
 from isometry.prune.network import add_gates
 from isometry.recomputation import recompute_blocks
 from small_transformers import CAIT, cait, vit
-from test_memory import allocator_peak
+from test_memory import peak_of
 
 SIDE, BATCH = 64, 6
 STUDENTS = {
@@ -111,7 +111,7 @@ def test_memory_is_said_as_it_is(losses):
             task, (3, SIDE, SIDE), BATCH, moments=2, moving_average=False, recomputes=recomputes
         )
         said[recomputes] = found.activations
-        measured[recomputes] = allocator_peak(lambda task=task: steps(task, 1))
+        measured[recomputes] = peak_of(lambda task=task: steps(task, 1))
         assert 2 / 3 < (found.activations + found.gradients) / measured[recomputes] < 3 / 2
     assert said[True] < said[False] / 1.5
     assert measured[True] < measured[False]

@@ -81,7 +81,16 @@ def when_begun(folder: Path, action: object) -> threading.Thread:
     return thread
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C means what it means at a terminal: what runs tests side by side has its processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_saves_the_run_on_the_way_and_another_pool_goes_on_with_it(alone, tmp_path):
     mine = task(tmp_path / "run", 40)
     thread = when_begun(tmp_path / "run", lambda: os.kill(os.getpid(), signal.SIGINT))

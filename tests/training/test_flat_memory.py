@@ -16,7 +16,10 @@ FIRST, LAST = 200, 2000
 
 
 def resident_bytes() -> int:
-    """What this process and those that it started hold in memory, what they share counted once (Linux: Pss)."""
+    """What this process and those that it started hold in memory, what they share counted once (Linux: Pss).
+
+    Not what is mapped from files: a library's part falls to each of all processes on the machine that use it.
+    """
     listed = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True, check=True
     )
@@ -24,7 +27,9 @@ def resident_bytes() -> int:
     total = 0
     for process in ["self", *children]:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        total += sum(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
+        )
     return total
 
 

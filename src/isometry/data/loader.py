@@ -1,5 +1,6 @@
 """Loaders of map-style parts: bitwise the same batches for any number of workers, from any batch on."""
 
+import gc
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -129,6 +130,8 @@ SECONDS_TO_LIVE_ON = 30
 
 def _settle_in(worker: int) -> None:
     quiet_decoders()
+    # What was inherited stays shared with the parent: a garbage collection here would write into all of it.
+    gc.freeze()
     # Ctrl-C reaches all processes of the terminal, and batch systems send SIGTERM to all: the run finishes its
     # step, saves and ends its workers itself. Torch would end them at once, and the run with them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -103,12 +103,14 @@ def test_a_card_for_others_names_no_place_of_this_machine(folder, taught):
         assert "local-dir:/" not in (folder / name).read_text()
 
 
-def test_a_second_export_replaces_the_first_whole(folder, taught):
-    (folder / "stray").write_text("left over")
-    assert export(taught, "--to", "timm", "--seconds", "0.01") == 0
-    assert names_in(folder) == ["README.md", "config.json", "export.json", "model.safetensors"]
-    assert front_matter((folder / CARD).read_text())["license"] == "unknown"
-    assert "Nobody has said under which licence" in (folder / CARD).read_text()
+def test_a_second_export_replaces_the_first_whole(folder, taught, tmp_path):
+    again = tmp_path / "run"
+    shutil.copytree(taught, again, ignore=shutil.ignore_patterns("last", "best"))
+    (again / "timm" / "stray").write_text("left over")
+    assert export(again, "--to", "timm", "--seconds", "0.01") == 0
+    assert names_in(again / "timm") == ["README.md", "config.json", "export.json", "model.safetensors"]
+    assert front_matter((again / "timm" / CARD).read_text())["license"] == "unknown"
+    assert "Nobody has said under which licence" in (again / "timm" / CARD).read_text()
 
 
 def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, capsys):

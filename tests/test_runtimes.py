@@ -1,6 +1,5 @@
 """Runtimes give the answers of the network, or say in one line why they can not."""
 
-import os
 from functools import partial
 
 import pytest
@@ -123,7 +122,6 @@ def test_peaks_hold_the_weights_and_grow_with_the_batch(traced_only, tmp_path):
         assert many - few > 32 * 4 * 300 * pixels
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory of a process is read from /proc")
 def test_memory_of_onnx_runtime_holds_the_weights_and_grows_with_the_batch(tmp_path):
     small, large = nn.Linear(2000, 3), nn.Sequential(nn.Linear(2000, 4000), nn.ReLU(), nn.Linear(4000, 3))
     found = {}

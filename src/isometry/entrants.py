@@ -19,7 +19,6 @@ from isometry.saved import (
     Saved,
     images_named,
     material_of,
-    open_folder,
     open_named,
     sources_for,
 )
@@ -60,9 +59,7 @@ def entrant(name: str, options: ImagesConfig, device: torch.device) -> Iterator[
     Raises:
         UserError: no network of that name, or a folder without images that fit.
     """
-    # What has a slash is meant as a folder, also if it is not there.
-    opened = open_folder if "/" in name and not name.startswith("hf-hub:") else open_named
-    saved = opened(name, command="bench")
+    saved = open_named(name, command="bench")
     before = None
     if saved.folder is not None:
         before = before_pruning(saved.network, saved.folder, saved.config)

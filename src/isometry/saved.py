@@ -90,7 +90,12 @@ def open_named(name: str, *, command: str) -> Saved:
     Raises:
         UserError: neither a folder nor a name that timm knows.
     """
-    if name.startswith("local-dir:") or Path(name).is_dir():
+    # What has a slash is meant as a folder, also if it is not there.
+    if (
+        Path(name).is_dir()
+        or name.startswith("local-dir:")
+        or ("/" in name and not name.startswith("hf-hub:"))
+    ):
         return open_folder(name, command=command)
     try:
         network, _ = build_model(ModelSpec(name, weights="pretrained"), flag=command)

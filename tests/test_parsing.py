@@ -21,37 +21,6 @@ def changes(config: RunConfig) -> dict:
     return {name: value for name, value in asdict(config).items() if value != plain[name]}
 
 
-@pytest.mark.parametrize(
-    ("words", "changed"),
-    [
-        ("", {}),
-        ("-b 64", {"batch_size": 64}),
-        ("--batch-size=64", {"batch_size": 64}),
-        ("--batch_size 64 -j 0", {"batch_size": 64, "workers": 0}),
-        ("--student vit_tiny_patch16_224", {"model": "vit_tiny_patch16_224"}),
-        ("--amp --model-ema", {"amp": True, "model_ema": True}),
-        ("--amp false", {}),
-        ("--amp true", {"amp": True}),
-        ("--lr 1e-3 --weight-decay 0", {"lr": 1e-3, "weight_decay": 0.0}),
-        ("--lr 1", {"lr": 1.0}),
-        ("--scale 0.5 1.0", {"scale": [0.5, 1.0]}),
-        ("--scale 0.5,1", {"scale": [0.5, 1.0]}),
-        ("--scale [0.5,1]", {"scale": [0.5, 1.0]}),
-        ("--opt-betas 0.9 0.95", {"opt_betas": [0.9, 0.95]}),
-        ("--student-kwargs depth=6 embed_dim=48", {"model_kwargs": {"depth": 6, "embed_dim": 48}}),
-        ("--model-kwargs act_layer=gelu", {"model_kwargs": {"act_layer": "gelu"}}),
-        ("--losses.whole 4 --losses.soft 1", {"losses": {"whole": 4.0, "soft": 1.0}}),
-        ("--losses whole=4 soft=1", {"losses": {"whole": 4.0, "soft": 1.0}}),
-        ("--losses.soft.temperature 2", {"losses": {"soft": {"temperature": 2}}}),
-        ("--taps.student 0,1 --taps.teacher 2,3", {"taps": {"student": "0,1", "teacher": "2,3"}}),
-        ("--teacher-weights none", {"teacher_weights": "none"}),
-        ("--seed -3", {"seed": -3}),
-    ],
-)
-def test_timms_dialect(words, changed):
-    assert changes(run_config(words)) == changed
-
-
 @pytest.fixture
 def recipe(tmp_path):
     def write(text: str):

@@ -1,21 +1,18 @@
-"""Command lines and recipes -> RunConfig. jsonargparse checks values; this file speaks timm's dialect to it.
-
-timm's users write ``--batch-size 64``, ``--amp``, ``--scale 0.5 1.0`` and ``--model-kwargs depth=6``.
-"""
+"""Command lines and recipes -> RunConfig. jsonargparse checks values; ``dialect.py`` spells timm's options for it."""
 
 import dataclasses
 import re
-import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jsonargparse
 
-from isometry.config import ALIASES, RunConfig, canonical
+from isometry.config import ALIASES, RunConfig
 from isometry.configfile import read_yaml, spelled
+from isometry.dialect import join_inner, members, translate
 from isometry.errors import UserError
 from isometry.safe_yaml import FAILURES
 from isometry.shipped import find_recipe
@@ -48,7 +45,8 @@ def parse(kind: type[Config], arguments: list[str]) -> Config:
     words, recipe = _take_config(_split_equals(arguments))
     base = _read_recipe(kind, parser, recipe) if recipe else parser.get_defaults()
     try:
-        parsed = parser.parse_args(list(_translate(kind, words)), namespace=base)
+        options = join_inner(kind, list(translate(kind, words)), base.as_dict())
+        parsed = parser.parse_args(options, namespace=base)
         return _with_folders(_build(kind, parsed))
     except UNPARSED as error:
         raise UserError(_one_line(kind, str(error))) from error
@@ -155,82 +153,6 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _translate(kind: type, words: list[str]) -> Iterator[str]:
-    """timm's way of writing options -> jsonargparse's."""
-    hints = typing.get_type_hints(kind)
-    at = 0
-    while at < len(words):
-        word = words[at]
-        at += 1
-        if not re.match(r"--?[A-Za-z]", word):
-            raise UserError(f"{word}: an option's name was expected here, such as --epochs")
-        name = canonical(word.lstrip("-"))
-        values = []
-        while at < len(words) and not re.match(r"--?[A-Za-z]", words[at]):
-            values.append(words[at])
-            at += 1
-        head = name.partition(".")[0]
-        if head not in hints:
-            aliases = [alias for alias, meant in ALIASES.items() if meant.partition(".")[0] in hints]
-            options = [field.replace("_", "-") for field in [*hints, *aliases]]
-            near = get_close_matches(head.replace("_", "-"), options, n=2)
-            hint = (
-                f"; did you mean {' or '.join('--' + n for n in near)}?"
-                if near
-                else "; --help lists them all"
-            )
-            raise UserError(f"{word}: no such option{hint}")
-        hint = hints[head]
-        if dataclasses.is_dataclass(hint):
-            name = name.replace("-", "_")
-            parts = {f"{head}.{field}": part for field, part in typing.get_type_hints(hint).items()}
-            if name not in parts:
-                options = [f"--{part}".replace("_", "-") for part in parts]
-                near = get_close_matches(word, options, n=2) or options
-                raise UserError(f"{word}: no such option; there is {', '.join(near)}")
-            hint = parts[name]
-        yield from _spell(name, hint, values, word)
-
-
-def _spell(name: str, hint: Any, values: list[str], word: str) -> Iterator[str]:
-    if hint is bool and not values:
-        values = ["true"]
-    if not values:
-        raise UserError(f"{word}: no value given")
-    if _is_dict(hint) and "." not in name:
-        if not all("=" in value for value in values) and len(values) == 1:
-            yield from (f"--{name}", values[0])
-            return
-        for value in values:
-            key, equals, item = value.partition("=")
-            if not equals:
-                raise UserError(f"{word} {value}: give key=value pairs, e.g. {word} depth=6")
-            yield from (f"--{name}.{key}", item)
-        return
-    if _is_list(hint):
-        joined = ",".join(values).strip("[]")
-        yield from (f"--{name}", f"[{joined}]")
-        return
-    if len(values) > 1:
-        raise UserError(f"{word}: takes one value, and {len(values)} were given ({' '.join(values)})")
-    yield from (f"--{name}", values[0])
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
-
-
-def _is_list(hint: Any) -> bool:
-    members = _members(hint)
-    return any(typing.get_origin(m) is list for m in members) and str not in members
-
-
-def _is_dict(hint: Any) -> bool:
-    return any(typing.get_origin(m) is dict for m in _members(hint))
-
-
 def _one_line(kind: type, message: str) -> str:
     """jsonargparse's paragraphs as one line that names the option."""
     found = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', message, re.DOTALL)
@@ -249,7 +171,7 @@ def _one_line(kind: type, message: str) -> str:
 
 def _words_for(hint: Any) -> str:
     words = []
-    for member in _members(hint):
+    for member in members(hint):
         inner = typing.get_args(member)[:1] if typing.get_origin(member) is list else ()
         if typing.get_origin(member) is typing.Literal:
             words += [str(choice) for choice in typing.get_args(member)]

@@ -10,7 +10,9 @@ from isometry import onnx_graph
 from isometry.errors import UserError
 from isometry.memory import weight_bytes
 from isometry.onnx_graph import onnx_bytes, to_onnx
+from isometry.prune.skipping import skipping
 from isometry.runtimes import RUNTIMES, ready
+from prune.small_gated import SMALL
 
 
 class Small(nn.Module):
@@ -86,6 +88,14 @@ def test_what_depends_on_values_is_refused_in_one_line(runtime, traced_only, tmp
     assert len(str(told.value)) < 240
 
 
+@torch.no_grad()
+def test_a_network_that_skips_runs_on_onnx_too(tmp_path):
+    small = SMALL["basic"]
+    form, images = skipping(small.gated()), small.images(4)
+    run = ready("onnx", form, [images[:1], images], tmp_path).run
+    torch.testing.assert_close(run(images), form(images), rtol=1e-4, atol=1e-4)
+
+
 def test_a_batch_of_one_is_enough_for_onnx(tmp_path):
     network = Small().eval()
     run = ready("onnx", network, batches(1), tmp_path).run
@@ -101,7 +111,7 @@ def test_without_its_library_onnx_says_how_to_get_it(monkeypatch, library, tmp_p
         return __import__(name)
 
     monkeypatch.setattr(onnx_graph, "import_module", missing)
-    monkeypatch.setattr("isometry.runtimes.to_onnx", lambda *_: onnx_graph._library("onnxscript"))
+    monkeypatch.setattr("isometry.runtimes.to_onnx", lambda *_: onnx_graph.library("onnxscript"))
     with pytest.raises(UserError, match=rf"{library} is not installed: pip install 'isometry\[onnx\]'"):
         ready("onnx", Small().eval(), batches(1), tmp_path)
 

@@ -30,7 +30,7 @@ def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
         UserError: the ``onnx`` extra is not installed.
         Exception: whatever the exporter raises for a network that it can not take.
     """
-    _library("onnxscript")
+    library("onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -51,7 +51,7 @@ def onnx_run(path: Path, threads: int) -> Run:
     Raises:
         UserError: the ``onnx`` extra is not installed.
     """
-    runtime = _library("onnxruntime")
+    runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait for the next call by turning in circles would slow down whoever has the turn now.
@@ -83,7 +83,12 @@ def onnx_bytes(path: Path, images: Tensor, threads: int) -> int | None:
     return int(done.stdout) if done.returncode == 0 else None
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """A module of the ``onnx`` extra.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         return import_module(name)
     except ImportError as error:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from isometry.errors import UserError
 from isometry.memory import pass_bytes, weight_bytes
 from isometry.onnx_graph import onnx_bytes, onnx_run, to_onnx
+from isometry.onnx_skipping import skipping_to_onnx
 from isometry.profile import Run
+from isometry.prune.skipping import SkippingNetwork
 
 EAGER, COMPILED, ONNX = "eager", "compiled", "onnx"
 """torch as it is; torch.compile; ONNX Runtime on the CPU."""
@@ -70,7 +72,10 @@ def _onnx(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Ready
     if batches[0].device.type != "cpu":
         raise UserError("ONNX Runtime is measured on the CPU alone; give --device cpu")
     path, threads = scratch / "network.onnx", torch.get_num_threads()
-    to_onnx(network, torch.cat([batches[0], batches[0]])[:2], path)
+    if isinstance(network, SkippingNetwork):
+        skipping_to_onnx(network, batches[0][0], path)
+    else:
+        to_onnx(network, torch.cat([batches[0], batches[0]])[:2], path)
     return Ready(onnx_run(path, threads), lambda images: onnx_bytes(path, images, threads))
 
 

@@ -1,6 +1,6 @@
 """What leaves the workshop: a finished network as an ONNX file or a folder for timm, and its way to a hub.
 
-command ─► onnx ─► skipping, quantize ─► comparing
+command ─► onnx ─► quantize ─► comparing
        └─► folder ─► card ─► citations
 hub: sends what folder wrote
 """

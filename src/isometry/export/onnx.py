@@ -23,6 +23,7 @@ from isometry.export.shared import BATCH_SIZES, IMAGES, Export, Judged, Row, inp
 from isometry.forms import conditions, conditions_words, limited_threads, speeds_in_turns
 from isometry.gates import gated_convs
 from isometry.onnx_graph import onnx_run, to_onnx
+from isometry.onnx_skipping import skipping_to_onnx
 from isometry.profile import Run
 from isometry.prune.compact import SHARE_APART
 from isometry.prune.skipping import skipping
@@ -159,10 +160,8 @@ def _build(job: Export, judged: Judged, images: Tensor, scratch: Path, *, skips:
     to_onnx(network, images[:2].expand(2, -1, -1, -1), paths[FLOATS])
     _in_one_file(paths[FLOATS])
     if skips:
-        from isometry.export.skipping import skipping_to_onnx
-
         paths[SKIPPING] = scratch / "skipping.onnx"
-        skipping_to_onnx(network, images[0], paths[SKIPPING])
+        skipping_to_onnx(skipping(network), images[0], paths[SKIPPING])
     if not int8:
         return Built(paths)
     from isometry.export.quantize import CALIBRATION_IMAGES, quantize

@@ -37,7 +37,7 @@ CALLS = 15e6
 """What the calls for one image and convolution cost, in multiply-accumulates. Both measured on one CPU thread."""
 
 
-def skipping(network: nn.Module) -> nn.Module:
+def skipping(network: nn.Module) -> "SkippingNetwork":
     """An inference-only copy of a gated network that computes, for each image, the channels its gates keep.
 
     Its outputs are those of the gated network in eval mode, to rounding; an image for which a saliency equals a

@@ -1,4 +1,4 @@
-"""A gated network as an ONNX graph that computes, image by image, only the channels that its gates keep.
+"""A network that skips as an ONNX graph that computes, image by image, only the channels that its gates keep.
 
 ONNX has no convolution that skips, but one whose weights are an input: the kept rows and columns of the filters are
 gathered for each image, and a smaller convolution is made of them. ONNX Runtime can't prepare such weights beforehand,
@@ -9,6 +9,7 @@ of 18.4 masked, with a quarter 9.0 instead of 19.6; a ResNet-20 at 32 pixels is 
 Shape suffixes: C channels in, K channels kept, D channels out, G gates, H and W.
 """
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.functional.gates import kept_gates
-from isometry.prune.skipping import SkippingBlock, skipping
+from isometry.onnx_graph import library
+from isometry.prune.skipping import SkippingBlock, SkippingNetwork
 from isometry.prune.skipping_conv import SkippingConv
 
 
@@ -85,12 +87,11 @@ class GatheredBlock(nn.Module):
 
 
 class OneImage(nn.Module):
-    """A gated network for an image (C, H, W) -> what it answers (K,)."""
+    """A network that skips, for an image (C, H, W) -> what it answers (K,)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, skipping: SkippingNetwork) -> None:
         super().__init__()
-        copied = skipping(network).network
-        assert isinstance(copied, nn.Module)
+        copied = copy.deepcopy(skipping.network)
         self.network = _gathered(copied).to(memory_format=torch.contiguous_format).eval()
 
     def forward(self, image_CHW: Tensor) -> Tensor:
@@ -98,19 +99,20 @@ class OneImage(nn.Module):
 
 
 @torch.no_grad()
-def skipping_to_onnx(network: nn.Module, image_CHW: Tensor, path: Path) -> None:
-    """Writes the skipping form of a gated network to ``path``, for batches of any size, gone through image by image.
+def skipping_to_onnx(network: SkippingNetwork, image_CHW: Tensor, path: Path) -> None:
+    """Writes a network that skips to ``path``, for batches of any size, gone through image by image.
 
     Args:
-        network: with gates, in eval mode, on the CPU; left alone.
+        network: of :func:`isometry.prune.skipping.skipping`, on the CPU; left alone.
         image_CHW: an example.
         path: of the ``.onnx`` file.
 
     Raises:
-        UserError: as :func:`isometry.prune.skipping.skipping`.
+        UserError: the ``onnx`` extra is not installed.
         Exception: whatever the exporter raises for a network that it can not take.
     """
-    import onnx
+    library("onnxscript")
+    onnx = library("onnx")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,7 +130,7 @@ def skipping_to_onnx(network: nn.Module, image_CHW: Tensor, path: Path) -> None:
 
 def _each_image(single: Any) -> Any:
     """A model of one image -> a model of a batch, by ONNX's ``Scan``, which goes through its first axis."""
-    from onnx import helper
+    helper = library("onnx.helper")
 
     def batched(inner: Any, name: str) -> Any:
         kind = inner.type.tensor_type

@@ -4,10 +4,11 @@ import onnx
 import pytest
 import torch
 
-from isometry.export.skipping import OneImage, skipping_to_onnx
 from isometry.functional.gates import kept_gates
 from isometry.gates import gated_convs
 from isometry.onnx_graph import onnx_run
+from isometry.onnx_skipping import OneImage, skipping_to_onnx
+from isometry.prune.skipping import skipping
 from prune.small_gated import SMALL, Small
 
 
@@ -18,7 +19,7 @@ def test_an_image_at_a_time_gives_what_the_gated_network_gives(kind, group):
     small = SMALL[kind]
     network = small.gated(group)
     images = small.images(5)
-    single = OneImage(network)
+    single = OneImage(skipping(network))
     found = torch.stack([single(image) for image in images])
     torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
 
@@ -30,7 +31,7 @@ def test_an_image_whose_gates_are_all_under_the_threshold_keeps_its_largest():
     for conv in gated_convs(network).values():
         conv.gate.threshold.fill_(1e6)
     images = small.images(3)
-    single = OneImage(network)
+    single = OneImage(skipping(network))
     found = torch.stack([single(image) for image in images])
     torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
     glance = next(iter(gated_convs(network).values())).glance
@@ -43,7 +44,7 @@ def test_its_onnx_file_takes_any_number_of_images_and_skips(tmp_path):
     network = small.gated(2)
     images = small.images(6)
     path = tmp_path / "skipping.onnx"
-    skipping_to_onnx(network, images[0], path)
+    skipping_to_onnx(skipping(network), images[0], path)
     run = onnx_run(path, 1)
     for size in (1, 4, 6):
         torch.testing.assert_close(run(images[:size]), network(images[:size]), rtol=1e-4, atol=1e-4)

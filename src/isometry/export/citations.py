@@ -19,16 +19,18 @@ MANIFOLD = """@inproceedings{hao2022manifold,
 
 EXPANSION = """@inproceedings{ding2023expansion,
   title     = {Network Expansion for Practical Training Acceleration},
-  author    = {Ding, Ning and Tang, Yehui and Han, Kai and Xu, Chang and Wang, Yunhe},
+  author    = {Ding, Ning and Tang, Yehui and Han, Kai and Xu, Chao and Wang, Yunhe},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  pages     = {20269--20279},
   year      = {2023}
 }"""
 
 DYNAMIC_PRUNING = """@inproceedings{tang2021manidp,
   title     = {Manifold Regularized Dynamic Network Pruning},
-  author    = {Tang, Yehui and Wang, Yunhe and Xu, Yixing and Deng, Yiping and Xu, Chunjing and Tao, Dacheng and
+  author    = {Tang, Yehui and Wang, Yunhe and Xu, Yixing and Deng, Yiping and Xu, Chao and Tao, Dacheng and
                Xu, Chang},
   booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  pages     = {5018--5028},
   year      = {2021}
 }"""
 

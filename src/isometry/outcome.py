@@ -92,7 +92,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     data = report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning)
     write_record(folder.path, data)
     write_report(report, data)
-    with open_loggers(trainer.config) as log:
+    with open_loggers(trainer.config, trainer.state.step) as log:
         if log.places:
             log.end(logged_figures(data), logged_pictures(data), trainer.state.step)
     return Outcome(folder.path, report, rows, stages, folder.times.rows())

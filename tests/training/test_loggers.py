@@ -134,16 +134,26 @@ def test_what_is_not_installed_is_said_under_either_name(tmp_path, monkeypatch, 
         monkeypatch.setitem(sys.modules, module, None)
     config = config_of(*(word.format(place) for word in words), "--out", str(tmp_path))
     told = rf"--log {place}: not installed; pip install 'isometry\[{place}\]'"
-    with pytest.raises(UserError, match=told), open_loggers(config):
+    with pytest.raises(UserError, match=told), open_loggers(config, 0):
         pass
 
 
 def test_a_run_logs_nowhere_unless_asked(tmp_path):
-    with open_loggers(config_of("--out", str(tmp_path))) as log:
+    with open_loggers(config_of("--out", str(tmp_path)), 0) as log:
         assert log.places == []
         log({"step": 1})
         log.end({}, {}, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_logged_after_its_last_save_is_there_once(tmp_path):
+    config = config_of("--out", str(tmp_path), "--log", "tensorboard")
+    for behind, steps in ((0, (6, 12, 18)), (6, (12, 18, 24))):
+        with open_loggers(config, behind) as log:
+            for step in steps:
+                log({"step": step, "loss": 1 / step})
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [point.step for point in found.Scalars("loss")] == [6, 12, 18, 24]
 
 
 def test_a_place_that_nobody_knows_is_refused():

@@ -46,8 +46,12 @@ class Log:
 
 
 @contextmanager
-def open_loggers(config: RunConfig) -> Iterator[Log]:
+def open_loggers(config: RunConfig, step: int) -> Iterator[Log]:
     """The places that the config asks for, closed at the end, however it comes; opened again they go on.
+
+    Args:
+        config: the run.
+        step: the last that is behind it; what was logged of later ones, before it was killed, will come again.
 
     Raises:
         UserError: the library is not installed.
@@ -58,21 +62,21 @@ def open_loggers(config: RunConfig) -> Iterator[Log]:
     with ExitStack() as stack:
         places: list[Place] = []
         if "tensorboard" in asked:
-            places.append(_TensorBoard(config, stack))
+            places.append(_TensorBoard(config, stack, step))
         if "wandb" in asked:
             places.append(_WeightsAndBiases(config, stack))
         yield Log(places)
 
 
 class _TensorBoard:
-    def __init__(self, config: RunConfig, stack: ExitStack) -> None:
+    def __init__(self, config: RunConfig, stack: ExitStack, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(
                 "--log tensorboard: not installed; pip install 'isometry[tensorboard]'"
             ) from error
-        self._writer = stack.enter_context(SummaryWriter(f"{config.out}/tensorboard"))
+        self._writer = stack.enter_context(SummaryWriter(f"{config.out}/tensorboard", purge_step=step + 1))
 
     def row(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():

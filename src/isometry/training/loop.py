@@ -99,8 +99,8 @@ class Trainer:
         console = self.console if self.world.main else None
         self.reporter = reporter(console, self.label, self.total_steps, self.config.epochs, self.place)
         self._started = time.monotonic() - self.state.seconds
-        loggers = open_loggers(self.config) if self.world.main else nullcontext(lambda row: None)
-        with loggers as log, self.wish, self.reporter:
+        loggers = open_loggers(self.config, self.state.step)
+        with loggers if self.world.main else nullcontext(lambda row: None) as log, self.wish, self.reporter:
             self.reporter.stage(self.run.schedule.words(self.run.stage))
             while self.state.epoch < self.config.epochs:
                 stage = self.run.schedule.at(self.state.epoch)

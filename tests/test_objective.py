@@ -149,6 +149,13 @@ def test_the_teacher_gets_its_own_normalisation_and_resolution(batch):
         torch.testing.assert_close(seen[:, channel], torch.full((2, 32, 32), (0.7 - mean) / std))
 
 
+def test_a_teacher_that_takes_any_size_gets_the_one_it_was_trained_on():
+    """On images half as large it would answer too, and be right by chance alone."""
+    convolutional = timm.create_model("cifar_resnet20", num_classes=5)
+    objective = Objective(student(img_size=64), {"soft": 1}, convolutional, img_size=64)
+    assert objective.teacher_view(torch.zeros(2, 3, 64, 64)).shape == (2, 3, 32, 32)
+
+
 def test_a_grey_student_may_have_a_teacher_on_rgb():
     objective = Objective(student(in_chans=1), {"soft": 1, "whole": 1}, teacher())
     result = objective(torch.randn(2, 1, 32, 32), torch.tensor([0, 1]))

@@ -13,7 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from helpers import TINY_STUDENT, run
+from isometry import outcome
 from isometry.geometry import drawn_map
+from isometry.profile import images_per_second
 from isometry.training.checkpoint import load_checkpoint
 
 
@@ -118,6 +120,31 @@ def test_a_saved_student_trains_on_in_another_run(finished, tmp_path):
     before, after = (load_file(f / "student" / "model.safetensors") for f in (finished, tmp_path / "run"))
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-5)
+
+
+def time_it() -> None:
+    """For ``prepare``: passes are timed, which other runs here have no use for."""
+    outcome.images_per_second = lambda model, size, **_: images_per_second(model, size, seconds=0)
+
+
+def test_a_teacher_that_no_term_asks_may_take_images_of_another_size(tmp_path):
+    teacher = [
+        "vit_tiny_patch16_224",
+        "--teacher-kwargs",
+        "img_size=32",
+        "patch_size=8",
+        "embed_dim=24",
+        "depth=1",
+    ]
+    words = ["--teacher", *teacher, "--teacher-weights", "none", "--losses.ce", "1", "--epochs", "1"]
+    ended = run(
+        "distill", *TINY_STUDENT, *words, "--out", str(tmp_path / "run"),
+        said=tmp_path / "said", prepare=time_it,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    first, _ = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert first["role"] == "teacher"
+    assert "top1" not in first
 
 
 def test_a_drawn_map_is_small_enough_to_be_seen_and_holds_cosines():

@@ -110,7 +110,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     config = settle_growth(config, schedule, teacher, notes)
     teacher_macs = 0
     if teacher is not None:
-        teacher_spec = image_spec(teacher, config.img_size)
+        teacher_spec = image_spec(teacher)
         teacher_macs = _try_images(teacher, teacher_spec, f"the teacher {config.teacher}")
         _check_label_names(config, sources, teacher)
         _lay_out(teacher, config, world, notes)
@@ -180,7 +180,7 @@ def _lay_out(teacher: nn.Module, config: RunConfig, world: World, notes: list[st
 def _shard(teacher: nn.Module, config: RunConfig, world: World) -> None:
     try:
         shard(teacher.eval().requires_grad_(False), world)
-        size, dtype = image_spec(teacher, config.img_size).input_size, getattr(torch, config.teacher_dtype)
+        size, dtype = image_spec(teacher).input_size, getattr(torch, config.teacher_dtype)
         with torch.no_grad():
             teacher(torch.zeros(1, *size, dtype=dtype, device=world.device))
     except (RuntimeError, ValueError, NotImplementedError) as error:

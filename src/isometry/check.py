@@ -236,11 +236,10 @@ def refuse_folder(config: RunConfig) -> None:
 
 def _models_table(run: Run) -> Table:
     table = Table("", "model", "input", "parameters", "MACs", box=None, pad_edge=False, header_style="dim")
-    sides = [("student", run.config.model, run.student, 0)]
+    sides = [("student", run.config.model, figures(run.student, run.config.img_size))]
     if run.teacher is not None:
-        sides.append(("teacher", run.config.teacher, run.teacher, run.teacher_macs))
-    for side, name, model, counted in sides:
-        found = figures(model, run.config.img_size, counted)
+        sides.append(("teacher", run.config.teacher, figures(run.teacher, None, run.teacher_macs)))
+    for side, name, found in sides:
         table.add_row(
             f"[bold]{side}[/]",
             escape(name),

@@ -51,7 +51,7 @@ class Objective(TrainingTask):
         reduction: ``"mean"`` or ``"paper"``, for the relation terms and over blocks.
         relations: ``"global"`` relates the images of all processes, ``"local"`` those of each.
         generator: where random terms draw from; a CPU generator.
-        img_size: side of the images, for models that take any size.
+        img_size: side of the student's images, if it takes any size. A teacher sees images of its own size.
 
     Raises:
         UserError: an unknown loss or option, a term that needs a teacher where there is none, label spaces that differ,
@@ -212,7 +212,7 @@ class Objective(TrainingTask):
                 "on these classes first (isometry train --model NAME --pretrained ...), or use only terms on tokens, "
                 "e.g. --losses.whole 1 --losses.intra 1"
             )
-        student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher, img_size)
+        student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher)
         view = TeacherView(student_spec, teacher_spec)
         if needs & {"student_tokens", "teacher_tokens"}:
             self.pairs = pair_blocks(

@@ -16,7 +16,7 @@ from isometry.data import make_loaders
 from isometry.facts import run_facts
 from isometry.forms import DENSE, Material, forms_of, measure_forms
 from isometry.geometry import block_features, compared_images, run_geometry
-from isometry.models import pretrained_cfg, save_model
+from isometry.models import image_spec, pretrained_cfg, save_model
 from isometry.profile import images_per_second, macs, parameter_count
 from isometry.prune.compact import compact
 from isometry.prune.folder import save_network
@@ -159,7 +159,7 @@ def figures_of(trainer: Trainer, model: nn.Module) -> Row:
     run = trainer.run
     is_teacher = model is run.teacher
     view = trainer.objective.teacher_view if is_teacher else None
-    size = (view.channels, *view.size) if view is not None else run.spec.input_size
+    size = image_spec(model).input_size if is_teacher else run.spec.input_size
     sharded, seed = is_sharded(model), trainer.config.seed
     # Where they are not needed the other processes have left by now, and this one reads every image.
     world = trainer.world if sharded else replace(trainer.world, rank=0, size=1)

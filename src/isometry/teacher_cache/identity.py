@@ -75,7 +75,7 @@ def identity_of(run: Run, world: World) -> dict[str, Any]:
     return {
         "the teacher": pretrained_cfg(teacher).get("architecture") or type(teacher).__name__,
         "the SHA-256 of its weights": hash_weights(teacher),
-        "its images": _wanted(image_spec(teacher, config.img_size)),
+        "its images": _wanted(image_spec(teacher)),
         "the student's images": _wanted(run.spec),
         "the number of training images": len(part),
         "the SHA-256 of their names and sizes": hash_images(part, config.data_dir),

@@ -122,7 +122,7 @@ class TeacherConfig:
     teacher: str = ""
     """timm name, local-dir:PATH or hf-hub:NAME; empty trains without a teacher."""
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of timm's constructor for the teacher."""
+    """Arguments of timm's constructor for the teacher, e.g. `img_size=256`; it sees images of its own size."""
     teacher_weights: str = "pretrained"
     """`pretrained` (timm's), a file (safetensors, or what torch loads weights-only), or `none` (dry run)."""
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -210,7 +210,8 @@ class _Progress:
         self._ended += 1
         self._ahead, self._behind = self._ahead - _steps(task), self._behind + _steps(task)
         spent = time.monotonic() - self._started
-        left = f"about {formats.duration(spent / self._behind * self._ahead)} left"
+        # Whole seconds: what is left of a sum of fractions may be a hair from 0.
+        left = f"about {formats.duration(max(0, round(spent / self._behind * self._ahead)))} left"
         self._bar.update(self._task, completed=self._ended, description=left)
         line = f"{self._ended}/{self._runs} · {task.label} · {_top1(task)} · {left}"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -58,7 +58,7 @@ RUNS = ("distill", "train", "grow", "prune", "check")
 BESIDES = {
     "bench": "--seconds 0.01 --batch-sizes 1 2 --runtimes eager --device cpu",
     "evaluate": "--device cpu",
-    "export": "",
+    "export": "--seconds 0.01",
     "report": "",
     "list": "",
     "completion": "",

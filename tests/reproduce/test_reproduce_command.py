@@ -23,6 +23,7 @@ def finished(tmp_path_factory) -> Path:
     assert "5 runs, 0 finished already" in ended.out
     assert "1/5 · teacher s24" in ended.out
     assert "5/5 · k-fourfold · seed 0" in ended.out or "5/5 · k-twice · seed 0" in ended.out
+    assert ended.out.count("about 0 s left") == 1
     return out
 
 

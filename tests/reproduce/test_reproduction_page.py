@@ -3,13 +3,18 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from isometry.reproduce.command import PAGE, RESULTS, wanted_runs, write
 from isometry.reproduce.experiments import experiments
 from isometry.reproduce.page import PICTURE, page
 from isometry.reproduce.published import published
+
+ROOT = Path(__file__).parents[2]
+CHECKED_IN = ROOT / "benchmarks" / "results" / RESULTS
 
 PLACE = {
     "processor": "A processor",
@@ -163,3 +168,22 @@ def test_without_table_2_there_is_no_picture(tmp_path):
     write(tmp_path, made_up([3]))
     assert not (tmp_path / PICTURE).exists()
     assert PICTURE not in (tmp_path / PAGE).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def checked_in() -> dict:
+    """The results that are kept in the repository."""
+    return json.loads(CHECKED_IN.read_text(encoding="utf-8"))
+
+
+def test_the_page_in_the_docs_is_made_of_the_results_that_are_kept(checked_in):
+    assert (ROOT / "docs" / PAGE).read_text(encoding="utf-8") == page(checked_in)
+    assert (ROOT / "docs" / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_results_that_are_kept_are_whole(checked_in):
+    assert checked_in["tables"] == sorted(published().tables)
+    assert checked_in["overrides"] == {}
+    assert len(checked_in["seeds"]) >= 5
+    assert set(checked_in["runs"]) == set(experiments().runs)
+    assert all(len(run["top1"]) == len(checked_in["seeds"]) for run in checked_in["runs"].values())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from isometry.report.pictures import plain_style
 from isometry.report.saving import write_whole
@@ -27,7 +28,7 @@ def draw(path: Path, figure: PublishedFigure, runs: Mapping[str, Mapping[str, An
     buffer = io.BytesIO()
     with plain_style(figure.title):
         sheet = Figure(figsize=(9, 4.6), facecolor=PAPER)
-        axes = sheet.add_axes((0.08, 0.13, 0.66, 0.78))
+        axes = sheet.add_axes((0.08, 0.13, 0.9, 0.78))
         for (name, label), colour, style in zip(figure.curves.items(), COLOURS, STYLES, strict=True):
             curves_SE = np.array(runs[name]["curves"])
             epochs = np.arange(1, curves_SE.shape[1] + 1)
@@ -37,11 +38,17 @@ def draw(path: Path, figure: PublishedFigure, runs: Mapping[str, Mapping[str, An
             axes.plot(epochs, mean, style, color=colour, lw=2.2, marker="o", ms=3, label=label)
         axes.set_xlabel("epoch", color=INK)
         axes.set_ylabel("top-1 on validation, %", color=INK)
-        axes.set_title(f"{figure.title}: line, mean; thin, each seed", color=INK, loc="left", fontsize=11)
+        axes.set_title(
+            f"{figure.title[0].upper()}{figure.title[1:]}: thick the mean, thin each seed",
+            color=INK,
+            loc="left",
+            fontsize=11,
+        )
         axes.grid(color=RULE, lw=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.tick_params(colors=MUTED)
         for side in axes.spines.values():
             side.set_visible(False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, labelcolor=INK)
+        axes.legend(loc="lower right", frameon=False, labelcolor=INK)
         sheet.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     write_whole(path, buffer.getvalue())

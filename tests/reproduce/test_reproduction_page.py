@@ -187,3 +187,17 @@ def test_the_results_that_are_kept_are_whole(checked_in):
     assert len(checked_in["seeds"]) >= 5
     assert set(checked_in["runs"]) == set(experiments().runs)
     assert all(len(run["top1"]) == len(checked_in["seeds"]) for run in checked_in["runs"].values())
+
+
+def test_the_readme_says_what_came_out(checked_in):
+    """In words where it is none."""
+    told = re.findall(
+        r"Of (\d+) orderings .*?(\d+) hold here, (\d+) are reversed and (\d+) are not", page(checked_in)
+    )
+    ((total, hold, is_reversed, undecided),) = told
+    assert is_reversed == "0"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Of the {total} orderings that the paper claims, {hold} hold, none is reversed and {undecided}"
+        in readme
+    )

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from cifar10_files import write_cifar10
+from isometry import outcome
 from isometry.cli import main
 from isometry.compare import CompareConfig
 from isometry.config import RunConfig
@@ -305,14 +306,16 @@ def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)
-def test_a_comparison_runs(path, tmp_path, capsys):
+def test_a_comparison_runs(path, tmp_path, capsys, monkeypatch):
+    # Measuring takes half a second a network, and nothing here looks at it.
+    monkeypatch.setattr(outcome, "images_per_second", lambda *_, **__: 1.0)
     config = parse(CompareConfig, ["--config", str(path)])
     # An epoch for each stage, where variants grow.
     epochs = 3 if any("grow" in variant for variant in config.variants.values()) else 1
-    shrunk = ["--seeds", "1", "--overrides", f"epochs={epochs}", "batch_size=300", "device=cpu"]
-    if config.start_recipe:
-        # ResNets, which cost what their pixels do; their recipes themselves run at full size above.
-        shrunk.append("img_size=16")
+    # Small images, as far as their networks take them; the recipes themselves run at full size above.
+    img_size = 16 if config.start_recipe else 8
+    overrides = [f"epochs={epochs}", "batch_size=300", "device=cpu", f"img_size={img_size}"]
+    shrunk = ["--seeds", "1", "--overrides", *overrides]
     code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
     assert code == 0, capsys.readouterr().err
     with (tmp_path / "all" / "comparison.csv").open(encoding="utf-8", newline="") as file:

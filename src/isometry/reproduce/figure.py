@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from isometry.report.comparison import INK, MUTED, PAPER, RULE
 from isometry.report.pictures import plain_style
 from isometry.report.saving import write_whole
 from isometry.reproduce.published import PublishedFigure
 
-INK, MUTED, RULE, PAPER = "#1f2328", "#6b7078", "#e3e5e8", "#ffffff"
 COLOURS = ("#7d838c", "#b4532a", "#0f6e84")
 STYLES = ("-", "--", "-")
 """Told apart without colours too."""

@@ -203,6 +203,10 @@ BAD = [
         f"check {BOTH} --img-size 5",
         "--img-size 5: the student vit_tiny_patch16_224 can't take images of 3×5×5",
     ),
+    (
+        f"check {BOTH} --teacher-kwargs img_size=5",
+        "--teacher-kwargs img_size=5: the teacher vit_tiny_patch16_224 can't take images of 3×5×5",
+    ),
     (f"check {BOTH} --opt adamm", "--opt adamm"),
     (f"check {BOTH} --sched bogus", "--sched bogus"),
     (f"check {BOTH} --sched plateau", "--sched plateau: needs a metric"),

@@ -105,13 +105,14 @@ def assemble(config: RunConfig, world: World) -> Run:
     stage = schedule.stages[0]
     student, student_weights = build_student(config, stage)
     spec = image_spec(student, config.img_size)
-    _try_images(student, spec, f"the student {config.model}")
+    _try_images(student, spec, "--img-size ", f"the student {config.model}")
     config = replace(config, img_size=spec.input_size[-1], in_chans=spec.input_size[0])
     config = settle_growth(config, schedule, teacher, notes)
     teacher_macs = 0
     if teacher is not None:
         teacher_spec = image_spec(teacher)
-        teacher_macs = _try_images(teacher, teacher_spec, f"the teacher {config.teacher}")
+        option, name = "--teacher-kwargs img_size=", f"the teacher {config.teacher}"
+        teacher_macs = _try_images(teacher, teacher_spec, option, name)
         _check_label_names(config, sources, teacher)
         _lay_out(teacher, config, world, notes)
     generator = torch.Generator()
@@ -279,7 +280,7 @@ def _check_numbers(config: RunConfig) -> None:
         raise UserError("--amp-dtype float16: needs a GPU; use bfloat16")
 
 
-def _try_images(model: nn.Module, spec: ImageSpec, name: str) -> int:
+def _try_images(model: nn.Module, spec: ImageSpec, option: str, name: str) -> int:
     """MACs of a forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
     try:
         return macs(model, spec.input_size)
@@ -287,6 +288,6 @@ def _try_images(model: nn.Module, spec: ImageSpec, name: str) -> int:
         # What goes wrong inside a network that is given such images is anything.
         size = "×".join(map(str, spec.input_size))
         raise UserError(
-            f"--img-size {spec.input_size[-1]}: {name} can't take images of {size} ({first_line(error)}); "
+            f"{option}{spec.input_size[-1]}: {name} can't take images of {size} ({first_line(error)}); "
             "give another size"
         ) from error

@@ -17,11 +17,11 @@ from relations import processor
 from rich.console import Console
 from rich.table import Table
 
-from isometry.assemble import Run, assemble, enter_stage
 from isometry.config import GrowConfig, RunConfig
 from isometry.distributed import World
-from isometry.profile import macs
-from isometry.training.growing import grow
+from isometry.models.cost import macs
+from isometry.training.assemble import Run, assemble, enter_stage
+from isometry.training.growth import grow
 from isometry.training.loop import Trainer
 
 HERE = Path(__file__).parent

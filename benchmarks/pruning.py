@@ -28,10 +28,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch._inductor import config as inductor
 
-from isometry.gates import gated_convs, take_glances
-from isometry.profile import macs
+from isometry.models.cost import macs
 from isometry.prune.cost import channel_use
-from isometry.prune.network import add_gates
+from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.sites import add_gates
 from isometry.prune.skipping import SkippingBlock, skipping
 
 HERE = Path(__file__).parent

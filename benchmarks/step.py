@@ -29,13 +29,13 @@ from rich.table import Table
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from isometry.assemble import assemble
 from isometry.config import RunConfig
 from isometry.data import Batch
 from isometry.distributed import World
-from isometry.stopwatch import PHASES, Stopwatch
+from isometry.training.assemble import assemble
 from isometry.training.loop import Trainer
-from isometry.training.prepare import prepare
+from isometry.training.parallelize import prepare
+from isometry.training.phase_timer import PHASES, Stopwatch
 
 HERE = Path(__file__).parent
 STUDENT, TEACHER, SIDE, CLASSES = "deit_tiny_patch16_224", "cait_s24_224", 224, 10

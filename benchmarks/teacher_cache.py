@@ -20,15 +20,15 @@ from relations import processor
 from rich.console import Console
 from rich.table import Table
 
-from isometry.assemble import assemble
+from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.distributed import World
-from isometry.parsing import parse
-from isometry.profile import parameter_count
-from isometry.stopwatch import PHASES
+from isometry.models.cost import parameter_count
+from isometry.training.assemble import assemble
 from isometry.training.batch_size import share_batch
 from isometry.training.loop import Trainer
-from isometry.training.prepare import prepare
+from isometry.training.parallelize import prepare
+from isometry.training.phase_timer import PHASES
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "digits" / "student.yaml"

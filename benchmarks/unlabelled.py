@@ -24,18 +24,18 @@ import torch
 from relations import processor
 from torch import nn
 
-from isometry.assemble import Run, assemble
+from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.data import Sources, find_sources
-from isometry.data.parts import MapPart
+from isometry.data.splits import MapPart
 from isometry.distributed import World
 from isometry.evaluation.inference import HEAD, POOLED, answers_to, features_of, reading
 from isometry.evaluation.probes import probe
-from isometry.models import save_model
-from isometry.parsing import parse
-from isometry.profile import parameter_count
+from isometry.models.build import save_model
+from isometry.models.cost import parameter_count
 from isometry.report import interval
 from isometry.seeding import derive_seed
+from isometry.training.assemble import Run, assemble
 from isometry.training.loop import Trainer
 
 HERE = Path(__file__).parent

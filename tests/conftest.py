@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import TINY_TEACHER, run
+from helpers.runs import TINY_TEACHER, run
 
 
 @pytest.fixture(scope="session")

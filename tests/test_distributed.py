@@ -15,7 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers import (
+from helpers.runs import (
     SECONDS_TO_WAIT,
     STUDENT_KWARGS,
     TEACHER_KWARGS,
@@ -31,10 +31,11 @@ from helpers import (
 )
 from isometry.distributed import freeze_unreached, join_world
 from isometry.errors import UserError
-from isometry.models import ModelSpec, build_model
-from isometry.objective import Objective
-from isometry.training.checkpoint import load_checkpoint
-from isometry.training.tally import NotFiniteError, Tally
+from isometry.models.build import build_model
+from isometry.models.spec import ModelSpec
+from isometry.training.checkpoint.files import load_checkpoint
+from isometry.training.loss_meter import NotFiniteError, Tally
+from isometry.training.objective import Objective
 
 # --- one step
 # --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers import DIGITS, TINY_STUDENT, run
-from isometry.cli import main
+from helpers.runs import DIGITS, TINY_STUDENT, run
+from isometry.cli.main import main
 
 TRAIN = ["train", *TINY_STUDENT, "--epochs", "1"]
 MEMORY = 4 << 30

@@ -1,16 +1,28 @@
 """Small, fast vision models that keep the geometry of a large one's feature space."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from isometry.training.objective import Objective
 
 __version__ = "0.1.0"
 
-__all__ = ["load"]
+__all__ = ["Objective", "load"]
 
 
 def load(folder: str | Path) -> Any:
-    """A saved network ready for inference (torch.nn.Module): see :func:`isometry.prune.folder.load`."""
-    # Here, so that who needs the maths alone does not wait for timm.
-    from isometry.prune.folder import load
+    """A saved network ready for inference (torch.nn.Module): see :func:`isometry.prune.saving.load`."""
+    # Imported here, so that `isometry.functional` does not wait for timm.
+    from isometry.prune.saving import load
 
     return load(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Objective":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported here for the same reason.
+    from isometry.training.objective import Objective
+
+    return Objective

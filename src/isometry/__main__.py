@@ -2,7 +2,7 @@
 
 import sys
 
-from isometry.cli import main
+from isometry.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -218,6 +218,11 @@ class GrowConfig:
     ema: Literal["restart", "grow"] = "restart"
     """The moving average starts anew from the grown model, or grows too."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the run grows."""
+        return self.depth is not None or self.width is not None
+
 
 @dataclass
 class PruneConfig:
@@ -235,6 +240,11 @@ class PruneConfig:
     """Afterwards, cut out the channels that no training image uses."""
     from_scratch: bool = False
     """Prune a network that was never trained."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the run prunes."""
+        return self.keep_rate is not None
 
 
 @dataclass

@@ -16,3 +16,8 @@ def reason(error: BaseException) -> str:
 def printable(text: str) -> str:
     """The same text with escapes for what a terminal would obey, and for bytes of a file name that are no UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from image_files import DIGITS
 
+from helpers.image_files import DIGITS
 from isometry.data import find_sources
 from isometry.data.digits import open_digits
 

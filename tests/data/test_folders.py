@@ -4,11 +4,11 @@ import pickle
 from pathlib import Path
 
 import pytest
-from image_files import folder_config, write_classes, write_image
 
+from helpers.image_files import folder_config, write_classes, write_image
 from isometry.config import DataConfig
 from isometry.data import find_sources
-from isometry.data.parts import MapPart
+from isometry.data.splits import MapPart
 from isometry.errors import UserError
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from image_files import RGB16
 
+from helpers.image_files import RGB16
 from isometry.config import DataConfig
 from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.errors import UserError

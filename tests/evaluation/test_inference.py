@@ -6,11 +6,11 @@ import timm
 import torch
 from torch.nn import functional as F
 
+from helpers.pruned_runs import small_network
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.evaluation.inference import HEAD, POOLED, answers_to, features_of, reading
-from isometry.models import image_spec
-from pruned_runs import small_network
+from isometry.models.spec import image_spec
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 NETWORKS = {

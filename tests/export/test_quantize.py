@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
+from helpers.small_gated import SMALL
 from isometry.export.quantize import DYNAMIC, STATIC, is_convolutional, quantize
-from isometry.onnx_graph import onnx_run, to_onnx
-from prune.small_gated import SMALL
+from isometry.models.onnx import onnx_run, to_onnx
 
 VIT = {
     "patch_size": 4,

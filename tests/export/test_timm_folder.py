@@ -12,15 +12,15 @@ import pytest
 import timm
 import torch
 import yaml
-from exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
 from PIL import Image
 
-from helpers import TINY_STUDENT, run
+from helpers.exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
+from helpers.pruned_runs import dense_run
+from helpers.runs import TINY_STUDENT, run
 from isometry.evaluation.scores import wilson
-from isometry.export.folder import CARD, FIGURES
-from isometry.models import image_spec
-from isometry.prune.folder import load_network
-from pruned_runs import dense_run
+from isometry.export.timm_folder import CARD, FIGURES
+from isometry.models.spec import image_spec
+from isometry.prune.saving import load_network
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,10 @@ def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
 def test_an_architecture_of_this_package_says_who_registers_it(tmp_path, capsys):
     folder = dense_run(tmp_path)
     assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
-    assert "import isometry.cifar_resnet  # registers cifar_resnet20" in (tmp_path / "out" / CARD).read_text()
+    assert (
+        "import isometry.models.cifar_resnet  # registers cifar_resnet20"
+        in (tmp_path / "out" / CARD).read_text()
+    )
     assert "timm has no cifar_resnet20 itself" in capsys.readouterr().out
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODELS
 
+from helpers.tiny_models import MODELS
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
-from isometry.grow.families import Size
-from isometry.grow.schedule import Schedule, make_schedule, wants_to_grow
-from isometry.student import plan_stages
+from isometry.grow.architectures import Size
+from isometry.grow.schedule import Schedule, make_schedule
+from isometry.training.student import plan_stages
 
 with torch.device("meta"):
     TARGETS = {name: MODELS[name].build() for name in ("vit", "swin", "resnet")}
@@ -122,8 +122,8 @@ def test_a_run_that_does_not_grow_is_one_stage_of_any_architecture():
     assert schedule.stages[0].size is None
     assert schedule.words(schedule.at(6)) == schedule.stages[0].words == ""
     assert schedule.resolved(config.grow) is config.grow
-    assert not wants_to_grow(config.grow)
-    assert wants_to_grow(GrowConfig(width="12,24"))
+    assert not config.grow.wanted
+    assert GrowConfig(width="12,24").wanted
 
 
 @pytest.mark.parametrize(

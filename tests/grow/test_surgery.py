@@ -5,15 +5,15 @@ from functools import cache
 
 import pytest
 import torch
-from tiny_models import MODELS, RESNETS, WIDTHS, Growth, averaged, growth_of, logits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers.tiny_models import MODELS, RESNETS, WIDTHS, Growth, averaged, growth_of, logits
 from isometry.config import GrowConfig
-from isometry.grow.families import PLAIN, Size
+from isometry.grow.architectures import PLAIN, Size
 from isometry.grow.operators import DEPTH_OPERATORS, WIDTH_OPERATORS
 from isometry.grow.surgery import plan_surgery
-from isometry.grow.transfer import Baggage, Tensors
+from isometry.grow.weight_transfer import Baggage, Tensors
 from oracles import growth as oracle
 
 STACKABLE = [name for name in MODELS if name not in RESNETS]

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from small_gated import SMALL, Small
 from torch import Tensor, nn
 
-from isometry.gates import GatedConv, gated_convs, take_glances
-from isometry.profile import macs
+from helpers.small_gated import SMALL, Small
+from isometry.models.cost import macs
 from isometry.prune.cost import channel_use, channels_on
+from isometry.prune.gates import GatedConv, gated_convs, take_glances
 
 INPUT = (3, 32, 32)
 CASES = [(name, group) for name in SMALL for group in (1, 8)]

@@ -5,12 +5,12 @@ import copy
 import pytest
 import timm
 import torch
-from small_gated import REGNET, SIZES, SMALL, Small, random_masks
 from torch import Tensor, nn
 
-from isometry.gates import GatedConv, gated_convs
+from helpers.small_gated import REGNET, SIZES, SMALL, Small, random_masks
 from isometry.prune.cutting import cut, inner_convs, narrow, widths
-from isometry.prune.network import add_gates
+from isometry.prune.gates import GatedConv, gated_convs
+from isometry.prune.sites import add_gates
 
 CASES = [(name, group) for name in SMALL for group in (None, 1, 8)]
 

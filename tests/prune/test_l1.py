@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 import timm
 import torch
-from small_gated import SMALL
 from torch import nn
 
+from helpers.small_gated import SMALL
 from isometry.errors import UserError
 from isometry.prune.cutting import widths
 from isometry.prune.l1 import l1_cut, largest_filters

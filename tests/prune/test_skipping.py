@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 import timm
 import torch
-from small_gated import SMALL, Small
 from torch import Tensor, nn
 
+from helpers.small_gated import SMALL, Small
 from isometry.errors import UserError
-from isometry.gates import gated_convs, take_glances
-from isometry.prune.network import add_gates
+from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.sites import add_gates
 from isometry.prune.skipping import SkippingBlock, skipping
 
 NETWORKS = {

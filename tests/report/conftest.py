@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from digit_maps import relations
 
+from helpers.digit_maps import relations
 from isometry.report import ReportData
 
 

@@ -1,6 +1,5 @@
-from benched import NETWORKS, form, network, speed
-
-from isometry.report.bench import networks_table, runtimes_grid, runtimes_table
+from helpers.bench_rows import NETWORKS, form, network, speed
+from isometry.report.bench_tables import networks_table, runtimes_grid, runtimes_table
 
 
 def test_each_runtime_of_each_form_is_a_row_under_a_name_said_once():

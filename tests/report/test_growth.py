@@ -4,13 +4,13 @@ import re
 from dataclasses import replace
 
 import pytest
-from html_page import Page
-from stages import GROWN, stage
 
+from helpers.growth_stages import GROWN, stage
+from helpers.html_page import Page
 from isometry.report import ReportData, render_report
+from isometry.report.drawing.charts import curve_svg, stages_svg
+from isometry.report.drawing.panels import panels
 from isometry.report.growth import growth_grid, growth_sentence
-from isometry.report.panels import panels
-from isometry.report.pictures import curve_svg, stages_svg
 
 
 def lengths(svg: str) -> list[float]:

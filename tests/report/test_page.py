@@ -9,14 +9,14 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
-from digit_maps import relation_map, relations
-from html_page import Page
 from PIL import Image
-from stages import GROWN
 
+from helpers.digit_maps import relation_map, relations
+from helpers.growth_stages import GROWN
+from helpers.html_page import Page
 from isometry.errors import UserError
 from isometry.report import RelationMaps, ReportData, render_report, write_report
-from isometry.report.pictures import MAP_COLOURS, NOT_FINITE, map_png
+from isometry.report.drawing.charts import MAP_COLOURS, NOT_FINITE, map_png
 
 SECTIONS = ("models", "training", "cost", "relations", "cka", "facts", "config")
 

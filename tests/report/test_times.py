@@ -5,29 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from html_page import Page
 
+from helpers.epoch_times import PHASES, ROWS, epoch
+from helpers.html_page import Page
 from isometry.report import ReportData, render_report, times_sentence
 from isometry.report.times import times_grid, times_section, times_svg
 
-PHASES = {
-    "data": 1.0,
-    "teacher": 8.0,
-    "student": 3.0,
-    "terms": 2.0,
-    "backward": 5.0,
-    "optimizer": 0.5,
-    "rest": 0.5,
-}
-"""Twenty seconds."""
-
-
-def epoch(number: int, steps: int = 10, **seconds: float) -> dict[str, Any]:
-    """A row: its steps and the seconds of its phases."""
-    return {"epoch": number, "steps": steps, **(seconds or PHASES)}
-
-
-ROWS = [epoch(1), epoch(2)]
 LABELS = ["data", "teacher", "student forward", "terms", "backward", "optimizer", "rest"]
 
 

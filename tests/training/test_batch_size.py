@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from isometry.config import RunConfig
-from isometry.configfile import config_to_yaml
 from isometry.distributed import World
 from isometry.errors import UserError
+from isometry.recipes import config_to_yaml
 from isometry.training.batch_size import share_batch
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers import TINY_STUDENT, config_of, run
+from helpers.runs import TINY_STUDENT, config_of, run
 from isometry.errors import UserError
-from isometry.report.logged import logged_figures, logged_pictures
-from isometry.report.record import read_record
+from isometry.report.log_panels import logged_figures, logged_pictures
+from isometry.report.records.record import read_record
 from isometry.training.loggers import open_loggers
 
 

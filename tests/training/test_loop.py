@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import TINY_STUDENT, config_of, contents, rewrite_index, run, trainer_of
+from helpers.runs import TINY_STUDENT, config_of, contents, rewrite_index, run, trainer_of
 from isometry.data import Batch
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.training import checkpoint
+from isometry.training.checkpoint import files as checkpoint
+from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.loop import Trainer
-from isometry.training.runfolder import RunFolder
-from isometry.training.tally import NotFiniteError, Tally
+from isometry.training.loss_meter import NotFiniteError, Tally
 
 ALONE = World(0, 1, torch.device("cpu"))
 

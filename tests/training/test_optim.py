@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import DIGITS, STUDENT_KWARGS, config_of
+from helpers.runs import DIGITS, STUDENT_KWARGS, config_of
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.models import ModelSpec, build_model
-from isometry.objective import Objective
+from isometry.models.build import build_model
+from isometry.models.spec import ModelSpec
+from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer, build_schedule
 
 

@@ -7,13 +7,13 @@ global order), so a resumed run needs no stored state; see ``loader``, and ``str
 read in turn.
 """
 
-from isometry.data.batches import Batch
-from isometry.data.loader import EvalLoader, TrainLoader
-from isometry.data.loading import Loaders, make_loaders
+from isometry.data.batch_reader import Batch
+from isometry.data.image_spec import ImageSpec
+from isometry.data.loaders import Loaders, make_loaders
+from isometry.data.map_loader import EvalLoader, TrainLoader
 from isometry.data.preprocess import Preprocess
 from isometry.data.sources import Sources, find_sources, without_labels
-from isometry.data.spec import ImageSpec
-from isometry.data.streams import EvalStream, TrainStream
+from isometry.data.stream_loader import EvalStream, TrainStream
 
 __all__ = [
     "Batch",

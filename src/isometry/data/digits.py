@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from isometry.data.parts import MapPart, shuffled_classes
+from isometry.data.splits import MapPart, shuffled_classes
 
 TEST, VALIDATION, TRAIN = 500, 397, 900
 

@@ -11,8 +11,8 @@ from timm.data import create_dataset
 from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
-from isometry.data.parts import UNLABELLED, MapPart, first_line, relabelling, split_off
-from isometry.errors import UserError, printable
+from isometry.data.splits import UNLABELLED, MapPart, relabelling, split_off
+from isometry.errors import UserError, first_line, printable
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")

@@ -8,8 +8,8 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 
 from isometry.config import DataConfig
-from isometry.data.batches import Batch
-from isometry.data.spec import ImageSpec
+from isometry.data.batch_reader import Batch
+from isometry.data.image_spec import ImageSpec
 from isometry.errors import UserError
 
 

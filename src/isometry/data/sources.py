@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from isometry.config import DataConfig
 from isometry.data.digits import open_digits
 from isometry.data.folders import open_folder
-from isometry.data.options import check_options
-from isometry.data.parts import Part
-from isometry.data.schemes import open_scheme
+from isometry.data.option_checks import check_options
+from isometry.data.splits import Part
+from isometry.data.timm_datasets import open_scheme
 
 
 @dataclass(frozen=True)

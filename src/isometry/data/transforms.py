@@ -12,7 +12,7 @@ from timm.data.transforms import str_to_interp_mode
 from torchvision import transforms
 
 from isometry.config import DataConfig
-from isometry.data.spec import ImageSpec
+from isometry.data.image_spec import ImageSpec
 from isometry.errors import UserError
 
 Transform = Callable[[Image.Image], torch.Tensor]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from isometry.config import RunConfig
 from isometry.data import Batch, Preprocess, Sources, make_loaders
-from isometry.data.parts import Part
+from isometry.data.splits import Part
 from isometry.evaluation.scores import Answers
-from isometry.models import image_spec
-from isometry.taps import pooled_features
+from isometry.models.spec import image_spec
+from isometry.models.taps import pooled_features
 
 POOLED, HEAD = "last block, mean", "before the head"
 """The features that probes are fitted on, by name."""

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from isometry.evaluation.scores import Row, frequent_confusions
-from isometry.report.inks import LIGHT, following
-from isometry.report.pictures import COLOUR_MAP, FONT_SIZE, plain_style
+from isometry.report.drawing.charts import COLOUR_MAP, FONT_SIZE, plain_style
+from isometry.report.drawing.colours import LIGHT, following
 
 SIDE = 400
 """CSS pixels of either panel, without what is written around it."""

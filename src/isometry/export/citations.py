@@ -1,9 +1,7 @@
 """The papers whose methods a run used, for whoever uses its network to cite."""
 
 from isometry.config import RunConfig
-from isometry.grow.schedule import wants_to_grow
-from isometry.prune.plan import prunes
-from isometry.terms import parse_terms
+from isometry.losses.base import parse_terms
 
 RELATIONS = {"whole", "intra", "inter", "random"}
 """Terms of manifold distillation."""
@@ -40,7 +38,7 @@ def papers(config: RunConfig) -> list[str]:
     terms = {term.name for term in parse_terms(config.losses)}
     used = {
         MANIFOLD: bool(config.teacher) and bool(terms & RELATIONS),
-        EXPANSION: wants_to_grow(config.grow),
-        DYNAMIC_PRUNING: prunes(config.prune) and config.prune.method == "gates",
+        EXPANSION: config.grow.wanted,
+        DYNAMIC_PRUNING: config.prune.wanted and config.prune.method == "gates",
     }
     return [paper for paper, is_used in used.items() if is_used]

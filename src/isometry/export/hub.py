@@ -11,8 +11,8 @@ from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 
 from isometry.errors import UserError, reason
-from isometry.export.folder import CARD, CONFIG, FIGURES, WEIGHTS
-from isometry.weights import sha256_of
+from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
+from isometry.files import sha256_of
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """All that is sent, whatever else lies in the folder: no pickle and no checkpoint goes with them."""

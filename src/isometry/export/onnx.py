@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from isometry.assemble import label_names
-from isometry.data.parts import MapPart
+from isometry.data.splits import MapPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.export.comparing import TOLERANCE, check_differences, differences, judge, speed_up
-from isometry.export.results import forms_table, notes_on, skipping_words
-from isometry.export.shared import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
-from isometry.forms import conditions, conditions_words, limited_threads, speeds_in_turns
-from isometry.gates import gated_convs
-from isometry.onnx_graph import onnx_run, to_onnx
-from isometry.onnx_skipping import skipping_to_onnx
-from isometry.profile import Run
-from isometry.prune.compact import SHARE_APART
+from isometry.evaluation.environment import conditions, conditions_words, limited_threads
+from isometry.evaluation.saved_network import material_of
+from isometry.evaluation.timing import speeds_in_turns
+from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
+from isometry.export.job import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
+from isometry.export.tables import forms_table, notes_on, skipping_words
+from isometry.files import sha256_of, write_whole
+from isometry.models.cost import Forward
+from isometry.models.onnx import onnx_run, to_onnx
+from isometry.models.spec import label_names
+from isometry.prune.gates import gated_convs
+from isometry.prune.onnx_skipping import skipping_to_onnx
 from isometry.prune.skipping import skipping
-from isometry.report.saving import write_whole
-from isometry.saved import material_of
-from isometry.weights import sha256_of
+from isometry.prune.unused_channels import SHARE_APART
 
 TORCH, TORCH_SKIPPING = "torch", "torch, skipping"
 FLOATS, SKIPPING, INT8 = "onnx", "onnx, skipping", "onnx, int8"
@@ -63,10 +63,10 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
 
     Returns:
         ``model``, ``form`` (what was written), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
-        (:func:`isometry.export.shared.input_of`), ``data``, ``tolerance``, ``checks`` (by form the rows of
-        :func:`isometry.export.comparing.differences`), ``skipping`` (:func:`isometry.export.comparing.speed_up`, of a
+        (:func:`isometry.export.job.input_of`), ``data``, ``tolerance``, ``checks`` (by form the rows of
+        :func:`isometry.export.equivalence.differences`), ``skipping`` (:func:`isometry.export.equivalence.speed_up`, of a
         graph that skips over one that computes every channel), ``forms`` (a row a form: ``form``, ``bytes`` of a file,
-        what :func:`isometry.export.comparing.judge` says, ``speeds``), ``conditions``, ``notes``.
+        what :func:`isometry.export.equivalence.judge` says, ``speeds``), ``conditions``, ``notes``.
 
     Raises:
         UserError: the ``onnx`` extra is missing; no images to check by; the exporter or ONNX Runtime can't take the
@@ -196,7 +196,7 @@ def _training_images(job: Export, judged: Judged, count: int) -> Tensor:
     return torch.cat(batches)[:count]
 
 
-def _measure(job: Export, runs: Mapping[str, Run], judged: Judged, images: Tensor) -> Row:
+def _measure(job: Export, runs: Mapping[str, Forward], judged: Judged, images: Tensor) -> Row:
     """Checks graphs against the network, then times and judges them beside it."""
     network = job.saved.network
     gated = bool(gated_convs(network))
@@ -205,7 +205,7 @@ def _measure(job: Export, runs: Mapping[str, Run], judged: Judged, images: Tenso
         # Whether 8 bits are good enough is for whoever reads their accuracy to say.
         check_differences(rows, SHARE_APART if gated else 0, f"{job.name}: {name}", name != INT8)
     beside = {TORCH: network, **({TORCH_SKIPPING: skipping(network)} if SKIPPING in runs else {})}
-    forms: dict[str, Run] = {**beside, **runs}
+    forms: dict[str, Forward] = {**beside, **runs}
     gain = _skipping_gain(job, runs, images) if SKIPPING in runs else {}
     speeds = speeds_in_turns({name: (run, images) for name, run in forms.items()}, BATCH_SIZES, job.seconds)
     answers = judge(forms, judged.material, int(network.num_classes))  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def _measure(job: Export, runs: Mapping[str, Run], judged: Judged, images: Tenso
     }
 
 
-def _skipping_gain(job: Export, runs: Mapping[str, Run], images: Tensor) -> Row:
+def _skipping_gain(job: Export, runs: Mapping[str, Forward], images: Tensor) -> Row:
     gain = speed_up(runs[SKIPPING], runs[FLOATS], images, job.seconds)
     if gain["low"] < REALLY_FASTER:
         raise UserError(

@@ -8,7 +8,7 @@ from torch import nn
 
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
-from isometry.grow.families import Size, family_of, spelled
+from isometry.grow.architectures import Size, family_of, spelled
 
 Numbers = tuple[int, ...]
 
@@ -67,11 +67,6 @@ class Schedule:
             width=",".join(spelled(size.width) for size in self.sizes),
             at=",".join(str(stage.first_epoch) for stage in self.stages),
         )
-
-
-def wants_to_grow(grow: GrowConfig) -> bool:
-    """Whether the options name sizes."""
-    return grow.depth is not None or grow.width is not None
 
 
 def one_stage(config: RunConfig) -> Schedule:

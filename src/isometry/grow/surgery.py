@@ -8,9 +8,9 @@ from torch import nn
 from isometry.config import GrowConfig
 from isometry.errors import UserError
 from isometry.functional.growth import Placed
-from isometry.grow.families import Family, Size
+from isometry.grow.architectures import Family, Size
 from isometry.grow.operators import DEPTH_OPERATORS, WIDTH_OPERATORS, DepthOperator, WidthOperator
-from isometry.grow.transfer import Baggage, deepen, widen
+from isometry.grow.weight_transfer import Baggage, deepen, widen
 
 Build = Callable[[Size], nn.Module]
 """Builds a network of a size."""

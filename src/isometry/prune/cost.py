@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from isometry.gates import GatedConv, gated_convs, take_glances
-from isometry.profile import macs
+from isometry.models.cost import macs
 from isometry.prune.cutting import inner_convs
+from isometry.prune.gates import GatedConv, gated_convs, take_glances
 
 
 @dataclass(frozen=True)

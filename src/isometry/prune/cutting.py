@@ -14,8 +14,8 @@ from timm.layers import BatchNormAct2d
 from timm.models import regnet
 from torch import Tensor, nn
 
-from isometry.gates import GatedConv
-from isometry.prune.network import Site, sites
+from isometry.prune.gates import GatedConv
+from isometry.prune.sites import Site, sites
 
 
 class Inner(NamedTuple):
@@ -67,7 +67,7 @@ def cut(network: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
     tensors are new ones: an optimizer that knew the old ones doesn't know them.
 
     Args:
-        network: a timm model, or one that :func:`isometry.prune.network.add_gates` has been at.
+        network: a timm model, or one that :func:`isometry.prune.sites.add_gates` has been at.
         kept: bool (D,) by name of :func:`inner_convs`, at least one True each; with gates on groups, whole groups.
 
     Returns:

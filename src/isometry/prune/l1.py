@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from isometry.functional.gates import number_kept
 from isometry.prune.cutting import cut, inner_convs
-from isometry.prune.network import check_prunable
+from isometry.prune.sites import check_prunable
 
 
 def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
@@ -26,7 +26,7 @@ def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
         The network.
 
     Raises:
-        UserError: a network that :func:`isometry.prune.network.check_prunable` refuses.
+        UserError: a network that :func:`isometry.prune.sites.check_prunable` refuses.
         ValueError: the keep rate is not in (0, 1].
     """
     check_prunable(network, name, group=1)

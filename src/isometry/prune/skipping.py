@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isometry.errors import UserError
-from isometry.gates import GatedConv, gated_convs
-from isometry.prune.network import BLOCKS
+from isometry.prune.gates import GatedConv, gated_convs
+from isometry.prune.sites import BLOCKS
 from isometry.prune.skipping_conv import SkippingConv
 
 POINTWISE = (
@@ -45,7 +45,7 @@ def skipping(network: nn.Module) -> "SkippingNetwork":
     Weights are copied and norms folded in once, here: convert again after further training.
 
     Args:
-        network: a timm ResNet or RegNet with gates (:func:`isometry.prune.network.add_gates`), float32; left alone.
+        network: a timm ResNet or RegNet with gates (:func:`isometry.prune.sites.add_gates`), float32; left alone.
 
     Returns:
         A module (B, 3, H, W) -> what the network gives, in eval mode for good and without gradients.

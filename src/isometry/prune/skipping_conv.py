@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from isometry.errors import UserError
 from isometry.functional.gates import kept_gates
-from isometry.gates import GatedConv
+from isometry.prune.gates import GatedConv
 
 
 class SkippingConv(nn.Module):

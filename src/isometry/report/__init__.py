@@ -3,17 +3,24 @@
 Nothing here knows of models, losses or the loop; a caller gathers the figures and hands them over.
 """
 
-from isometry.report.comparison import comparison_picture
-from isometry.report.data import Example, ImageGroup, PruningData, RelationMaps, ReportData, SaliencyMaps
-from isometry.report.groups import Group, group_runs
+from isometry.report.drawing.gains import comparison_picture
+from isometry.report.drawing.maps import maps_picture
 from isometry.report.growth import growth_sentence
 from isometry.report.headline import headline
-from isometry.report.maps import maps_picture
 from isometry.report.page import render_comparison, render_report, write_page, write_report
 from isometry.report.pruning import forms_table, slower_sentences
-from isometry.report.record import write_record
-from isometry.report.runs import RunReport, find_runs, notes_of, read_run
-from isometry.report.summary import comparison_row, comparison_times, interval, paired_gains
+from isometry.report.records.data import (
+    Example,
+    ImageGroup,
+    PruningData,
+    RelationMaps,
+    ReportData,
+    SaliencyMaps,
+)
+from isometry.report.records.groups import Group, group_runs
+from isometry.report.records.intervals import comparison_row, comparison_times, interval, paired_gains
+from isometry.report.records.record import write_record
+from isometry.report.records.run_folders import RunReport, find_runs, notes_of, read_run
 from isometry.report.tables import comparison_markdown, comparison_table, models_markdown, models_table
 from isometry.report.times import times_sentence
 

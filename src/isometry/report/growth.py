@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from isometry.report import formats
-from isometry.report.data import Row
+from isometry.report.records.data import Row
 from isometry.report.tables import Grid
 
 

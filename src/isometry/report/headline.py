@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from isometry.report import formats
-from isometry.report.data import RelationMaps, Row
+from isometry.report.records.data import RelationMaps, Row
 
 FAR_BELOW = 0.9
 """A student under this share of its teacher's accuracy is said to fall short, not to keep something."""

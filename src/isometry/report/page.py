@@ -9,17 +9,17 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from isometry.files import write_whole
 from isometry.report import formats
-from isometry.report.bench import runtimes_grid
-from isometry.report.compared import compared_view
-from isometry.report.cost import LATENCY, CostChart, bench_points, cost_charts
-from isometry.report.data import ReportData, Row
-from isometry.report.groups import Group
+from isometry.report.bench_tables import runtimes_grid
+from isometry.report.comparison_page import compared_view
+from isometry.report.drawing.charts import scale_png
+from isometry.report.drawing.cost import LATENCY, CostChart, bench_points, cost_charts
+from isometry.report.drawing.panels import never_finite
 from isometry.report.headline import gap_sentence, headline, key_figures
-from isometry.report.panels import never_finite
-from isometry.report.pictures import scale_png
+from isometry.report.records.data import ReportData, Row
+from isometry.report.records.groups import Group
 from isometry.report.relations import blocks
-from isometry.report.saving import write_whole
 from isometry.report.sections import HALF, TALL, details, run_charts, run_costs
 from isometry.report.tables import models_grid
 

@@ -7,8 +7,8 @@ from markupsafe import Markup
 from rich.table import Table
 
 from isometry.report import formats
-from isometry.report.data import ImageGroup, PruningData, Row, SaliencyMaps
-from isometry.report.pictures import colour_range, map_png, picture_png, shares_svg
+from isometry.report.drawing.charts import colour_range, map_png, picture_png, shares_svg
+from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps
 from isometry.report.tables import PARTS, Grid, rich_table
 
 UNCUT = ("dense", "masked")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from isometry.report import formats
-from isometry.report.data import RelationMaps, ReportData
+from isometry.report.drawing.charts import colour_range, map_png
 from isometry.report.headline import change
-from isometry.report.pictures import colour_range, map_png
+from isometry.report.records.data import RelationMaps, ReportData
 
 
 class MapRow(NamedTuple):

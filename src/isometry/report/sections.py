@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from isometry.report import formats
-from isometry.report.cost import COSTS, CostChart, cost_charts, model_points
-from isometry.report.data import ReportData, Row
+from isometry.report.drawing.charts import curve_svg, stages_svg
+from isometry.report.drawing.cost import COSTS, CostChart, cost_charts, model_points
+from isometry.report.drawing.matrix import matrix_svg
+from isometry.report.drawing.panels import Panel, epoch_range, panels
 from isometry.report.growth import growth_grid, growth_sentence
 from isometry.report.headline import by_role
-from isometry.report.matrix import matrix_svg
-from isometry.report.panels import Panel, epoch_range, panels
-from isometry.report.pictures import curve_svg, stages_svg
 from isometry.report.pruning import pruning_section
+from isometry.report.records.data import ReportData, Row
 from isometry.report.tables import Grid
 from isometry.report.times import times_section
 

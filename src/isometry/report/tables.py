@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isometry.report import formats
-from isometry.report.data import Row
+from isometry.report.records.data import Row
 
 PARTS = {"test": "test", "val": "validation"}
 

@@ -6,10 +6,9 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from isometry.report import formats
-from isometry.report.data import Row
-from isometry.report.pictures import MUTED, SERIES, bare_axes, inline_svg, plain_style
+from isometry.report.drawing.charts import MUTED, SERIES, bare_axes, inline_svg, plain_style
+from isometry.report.records.data import REST, Row
 from isometry.report.tables import Grid
-from isometry.stopwatch import REST
 
 NO_PHASES = ("epoch", "steps")
 NAMES = {"student": "student forward"}

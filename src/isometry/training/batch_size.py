@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from isometry.assemble import Run, assemble
 from isometry.config import RunConfig
-from isometry.configfile import read_saved
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.training.runfolder import config_path
+from isometry.recipes import read_saved
+from isometry.training.assemble import Run, assemble
+from isometry.training.checkpoint.run_folder import config_path
 
 
 def assemble_shared(config: RunConfig, world: World) -> Run:
-    """:func:`isometry.assemble.assemble`, with the batch shared and notes on how.
+    """:func:`isometry.training.assemble.assemble`, with the batch shared and notes on how.
 
     Raises:
         UserError: bad input, or a batch that can't be shared by so many processes.

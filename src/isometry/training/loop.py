@@ -10,27 +10,35 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.assemble import Run, enter_stage
 from isometry.data import Batch, Preprocess, make_loaders
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.grow.schedule import Stage
+from isometry.report.records.data import REST
 from isometry.seeding import derive_seed, seed_global_generators
-from isometry.stopwatch import PHASES, REST, Stopwatch
-from isometry.training.evaluate import score_of, validate
-from isometry.training.feed import Feed
-from isometry.training.finite import CALMER, all_finite, explain, record, record_path
-from isometry.training.gatekeeper import GateKeeper
-from isometry.training.growing import build_stage_optimizer, grow
+from isometry.training.assemble import Run, enter_stage
+from isometry.training.checkpoint.run_folder import RunFolder
+from isometry.training.checkpoint.run_state import LoopState, Saves
+from isometry.training.gate_thresholds import GateKeeper
+from isometry.training.growth import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
+from isometry.training.loss_meter import (
+    CALMER,
+    NotFiniteError,
+    Tally,
+    all_finite,
+    explain,
+    record,
+    record_path,
+)
+from isometry.training.microbatches import Feed
 from isometry.training.optim import at_stage, build_schedule, take_step
-from isometry.training.prepare import prepare
+from isometry.training.parallelize import prepare
+from isometry.training.phase_timer import PHASES, Stopwatch
 from isometry.training.progress import reporter
-from isometry.training.runfolder import RunFolder
-from isometry.training.saves import LoopState, Saves
 from isometry.training.signals import Interrupted, StopWish
-from isometry.training.tally import NotFiniteError, Tally
-from isometry.training.teaching import Teaching
+from isometry.training.teacher_cache.source import Teaching
+from isometry.training.validation import score_of, validate
 
 
 class Trainer:

@@ -12,7 +12,7 @@ from timm.scheduler.scheduler import Scheduler
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.grow.schedule import Schedule, Stage
-from isometry.objective import Objective
+from isometry.training.objective import Objective
 
 
 def at_stage(config: RunConfig, schedule: Schedule, stage: Stage) -> RunConfig:

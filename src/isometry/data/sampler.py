@@ -1,0 +1,79 @@
+"""Which images an epoch sees, in which order, and which are a rank's: pure functions of seed and epoch."""
+
+from collections.abc import Iterator
+
+import torch
+
+from isometry.data.batch_reader import Request
+from isometry.errors import UserError
+from isometry.seeding import derive_seed
+
+
+def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Tensor:
+    """The global order of an epoch: int64 (count,), a permutation, or with repeats its first images N times.
+
+    Repeated augmentation (Hoffer et al. 2020, "Augment your batch"; as DeiT uses it): copies of an image
+    stand side by side, so that they share a global batch, and the epoch keeps its length: it sees
+    count/repeats different images.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    order = torch.randperm(count, generator=generator)
+    return order.repeat_interleave(repeats)[:count] if repeats > 1 else order
+
+
+class TrainRequests:
+    """One rank's requests for the batches of ``epoch``, from image ``start`` of its order on; set both, then iterate.
+
+    The global order is cut into global batches of ``world_size * batch_size`` images, and rank r takes the
+    r-th slice of each: the global batches are the same for any number of ranks, as long as that product
+    is, and where it changes on the way, the rest of the order is cut from there on. The last, partial global
+    batch is dropped, unless it is the only one: then each rank takes an equal, smaller share.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int, repeats: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if count < world_size:
+            raise UserError(
+                f"{count} training images are too few for {world_size} processes: use fewer processes"
+            )
+        self.count = count
+        self.batch_size = min(batch_size, count // world_size)
+        self.seed = seed
+        self.repeats = repeats
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    @property
+    def global_batch_size(self) -> int:
+        """Images of a batch of all ranks together."""
+        return self.batch_size * self.world_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in a whole epoch; at least 1."""
+        return self.count // self.global_batch_size
+
+    def __iter__(self) -> Iterator[Request]:
+        epoch = self.epoch
+        order = epoch_order(self.count, seed=self.seed, epoch=epoch, repeats=self.repeats)
+        for begin in range(self.start, self.count - self.global_batch_size + 1, self.global_batch_size):
+            first = begin + self.rank * self.batch_size
+            yield Request(epoch, first, order[first : first + self.batch_size].tolist())
+
+
+class EvalRequests:
+    """All images in order, each once: rank r takes those whose index is r modulo ``world_size``."""
+
+    def __init__(self, count: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, count, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Request]:
+        for first in range(0, len(self.indices), self.batch_size):
+            yield Request(0, first, list(self.indices[first : first + self.batch_size]))

@@ -1,0 +1,131 @@
+"""The parts of a data set (train, validation, test), before any transform.
+
+An ``Images`` is whatever can decode one image by its number; a ``MapPart`` is a choice of its images,
+labelled as the training part is; a ``StreamPart`` can only be read from its start.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from isometry.errors import UserError, reason
+from isometry.seeding import derive_seed
+
+UNLABELLED = -1
+"""The target of an image without a label."""
+
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    TypeError,  # a broken TIFF
+    RuntimeError,  # a broken AVIF or DDS, under whatever name
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on a file that is missing, truncated, too large, or no image."""
+
+
+class Images(Protocol):
+    """Labelled images that can be decoded by number."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, number: int) -> tuple[Image.Image, int]:
+        """Decoded image and its label in the source's own label space; raises one of ``DECODE_ERRORS``."""
+
+    def where(self, number: int) -> str:
+        """The image's path, or words that find it."""
+
+
+@dataclass(frozen=True)
+class MapPart:
+    """The images ``numbers`` (None: all) of ``images``, labels sent through ``relabel`` (None: kept)."""
+
+    images: Images
+    numbers: Sequence[int] | None = None
+    relabel: Mapping[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images) if self.numbers is None else len(self.numbers)
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """Decoded image and target of the part's ``index``-th image; raises one of ``DECODE_ERRORS``."""
+        image, label = self.images.load(self._number(index))
+        return image, label if self.relabel is None else self.relabel.get(label, UNLABELLED)
+
+    def where(self, index: int) -> str:
+        """The path of the part's ``index``-th image, or words that find it."""
+        return self.images.where(self._number(index))
+
+    def _number(self, index: int) -> int:
+        return index if self.numbers is None else int(self.numbers[index])
+
+
+@dataclass(frozen=True)
+class StreamPart:
+    """A timm ``IterableImageDataset`` (WebDataset, TFDS, Hugging Face streaming) and its approximate length.
+
+    ``open_for`` takes (batch size, seed): timm's readers want both when they are made.
+    """
+
+    open_for: Callable[[int, int], Any]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Part = MapPart | StreamPart
+
+
+def relabelling(own: Mapping[str, int], common: Mapping[str, int], where: str) -> dict[int, int] | None:
+    """Translation of a part's labels, for classes ``own``, to the training part's ``common``; None if equal.
+
+    Raises:
+        UserError: the part has a class that the training part lacks.
+    """
+    unknown = sorted(own.keys() - common.keys())
+    if unknown:
+        raise UserError(
+            f"{where} has {len(unknown)} class(es) without training images, e.g. {unknown[0]!r}: "
+            "add training images of it, or remove it"
+        )
+    if own == common:
+        return None
+    return {label: common[name] for name, label in own.items()}
+
+
+def shuffled_classes(targets: Sequence[int]) -> list[np.ndarray]:
+    """The positions of each class's images, shuffled the same way for ever, whatever the run's seed."""
+    # RandomState, not Generator: NumPy promises that its stream never changes.
+    random_state = np.random.RandomState(derive_seed("isometry", "split") % 2**32)
+    targets_array = np.asarray(targets)
+    return [
+        random_state.permutation(np.flatnonzero(targets_array == label)) for label in np.unique(targets_array)
+    ]
+
+
+def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:
+    """Positions (kept, split off): ``fraction`` of each class is split off, at least 1 and never all."""
+    split: list[int] = []
+    for members in shuffled_classes(targets):
+        wanted = max(1, round(len(members) * fraction))
+        split.extend(members[: min(wanted, len(members) - 1)].tolist())
+    kept = np.setdiff1d(np.arange(len(targets)), split)
+    return kept.tolist(), sorted(split)
+
+
+def decode_trouble(error: BaseException) -> str:
+    """Why an image can't be decoded, in a few words that don't repeat its name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "of no image format that Pillow knows"
+    return reason(error)

@@ -1,0 +1,163 @@
+"""Data sets of timm's ``create_dataset``: torch/ and hfds/ (map-style), hfids/, tfds/ and wds/ (streams)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from timm.data import create_dataset
+
+from isometry.config import DataConfig
+from isometry.data.folders import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    VAL_NAMES,
+    TimmImages,
+    existing_folder,
+    find_split,
+    read_class_map,
+)
+from isometry.data.splits import MapPart, Part, StreamPart, relabelling
+from isometry.errors import UserError, first_line, printable
+
+STREAMS = ("hfids", "tfds", "wds")
+LIBRARIES = {
+    "torch": "torchvision",
+    "hfds": "datasets",
+    "hfids": "datasets",
+    "tfds": "tensorflow_datasets",
+    "wds": "webdataset",
+}
+TORCH_FOLDERS = ("image_folder", "folder")
+TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+"""torchvision's data sets of exactly two parts: timm takes the test part for every name but the training part's."""
+
+
+class TorchvisionImages:
+    """Images of a torchvision data set, which decodes by plain indexing."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.class_to_idx: Mapping[str, int] = getattr(dataset, "class_to_idx", None) or {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def load(self, number: int) -> tuple[Image.Image, int]:
+        """Decoded image and torchvision's label; raises one of ``parts.DECODE_ERRORS``."""
+        image, label = self.dataset[number]
+        return image, int(label)
+
+    def where(self, number: int) -> str:
+        """The image's path where the data set has files."""
+        samples = getattr(self.dataset, "samples", None)
+        return (
+            printable(str(samples[number][0]))
+            if samples
+            else f"image {number} of {type(self.dataset).__name__}"
+        )
+
+
+@dataclass(frozen=True)
+class SchemeParts:
+    """The parts of a data set; ``class_to_idx`` is empty where the data set does not name its classes."""
+
+    train: Part
+    val: Part
+    class_to_idx: Mapping[str, int]
+
+
+def open_scheme(config: DataConfig) -> SchemeParts:
+    """Opens ``config.dataset`` through timm; reads no image (downloading and indexing are the scheme's own).
+
+    Raises:
+        UserError: an unknown scheme, a library that is not installed, a data set or split that cannot be
+            opened, a validation class without training images.
+    """
+    scheme, _, name = config.dataset.partition("/")
+    scheme = scheme.lower()
+    if scheme not in LIBRARIES or not name:
+        known = ", ".join(f"{known}/..." for known in LIBRARIES)
+        raise UserError(f"--dataset {config.dataset} is unknown: give digits, or one of {known}")
+    if find_spec(LIBRARIES[scheme]) is None:
+        library = LIBRARIES[scheme].replace("_", "-")
+        raise UserError(f"--dataset {config.dataset} needs a library that is missing: pip install {library}")
+    if scheme in ("torch", "wds") and not (config.data_dir and config.dataset_download):
+        existing_folder(config.data_dir)
+    if scheme in STREAMS:
+        return _open_streams(config)
+    train = _open_images(config, scheme, name, config.train_split, TRAIN_NAMES, "--train-split")
+    val = _open_images(config, scheme, name, config.val_split, VAL_NAMES, "--val-split")
+    relabel = None
+    if train.class_to_idx and val.class_to_idx:
+        relabel = relabelling(val.class_to_idx, train.class_to_idx, f"--val-split {config.val_split}")
+    return SchemeParts(MapPart(train), MapPart(val, relabel=relabel), train.class_to_idx)
+
+
+def _open_images(
+    config: DataConfig, scheme: str, name: str, split: str, synonyms: tuple[str, ...], option: str
+) -> TimmImages | TorchvisionImages:
+    if scheme == "hfds":
+        dataset = _create(config, option, split, class_map=read_class_map(config))
+        return TimmImages(dataset.reader)
+    if name.lower() in TRAIN_AND_TEST and split not in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES):
+        raise UserError(
+            f"{option} {split}: {config.dataset} has no such part; give train, or validation for its test part"
+        )
+    if name not in TORCH_FOLDERS:
+        return TorchvisionImages(_create(config, option, split))
+    # timm would silently take the whole root where the split has no folder
+    root = existing_folder(config.data_dir)
+    folder = find_split(root, split, synonyms)
+    if folder is None:
+        raise UserError(f"{option} {split}: --data-dir {root} has no such folder")
+    return TorchvisionImages(
+        _create(config, option, split, root=str(folder), search_split=False, download=None)
+    )
+
+
+def _open_streams(config: DataConfig) -> SchemeParts:
+    class_map = read_class_map(config)
+
+    def part(split: str, option: str, is_training: bool) -> tuple[StreamPart, Mapping[str, int]]:
+        open_for = partial(_open_stream, config, option, split, class_map, is_training)
+        dataset = open_for(1, 0)
+        return StreamPart(open_for, len(dataset)), getattr(dataset.reader, "class_to_idx", None) or {}
+
+    train, class_to_idx = part(config.train_split, "--train-split", is_training=True)
+    val, val_class_to_idx = part(config.val_split, "--val-split", is_training=False)
+    if class_to_idx and val_class_to_idx and class_to_idx != val_class_to_idx:
+        raise UserError(
+            f"--dataset {config.dataset}: train and validation name other classes: give --class-map"
+        )
+    return SchemeParts(train, val, class_to_idx)
+
+
+def _open_stream(
+    config: DataConfig,
+    option: str,
+    split: str,
+    class_map: dict[str, int] | None,
+    is_training: bool,
+    batch_size: int,
+    seed: int,
+) -> Any:
+    return _create(
+        config, option, split, class_map=class_map, is_training=is_training, batch_size=batch_size, seed=seed
+    )
+
+
+def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:
+    root = str(Path(config.data_dir).expanduser()) if config.data_dir else None
+    kwargs = {"root": root, "download": config.dataset_download, **kwargs}
+    where = f" in {config.data_dir}" if config.data_dir else ""
+    try:
+        return create_dataset(config.dataset, split=split, **kwargs)
+    except Exception as error:  # each scheme's library has errors of its own, with no common ancestor
+        raise UserError(
+            f"--dataset {config.dataset} with {option} {split} cannot be opened{where} ({first_line(error)}): "
+            "check the name, the split and --data-dir, or let it download with --dataset-download"
+        ) from error

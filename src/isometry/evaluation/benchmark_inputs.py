@@ -1,0 +1,115 @@
+"""What `isometry bench` is given by name: a network in all its forms, and the images that it is measured on."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager as Context
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from isometry.config import RunConfig
+from isometry.data import Batch, Preprocess, Sources, find_sources
+from isometry.distributed import World
+from isometry.evaluation.saved_network import (
+    ImagesConfig,
+    Saved,
+    images_named,
+    material_of,
+    open_named,
+    sources_for,
+)
+from isometry.evaluation.unpruned import before_pruning
+from isometry.evaluation.variants import DENSE, IMAGES_TIMED, Material, forms_of
+from isometry.models.spec import image_spec, pretrained_cfg
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network that is measured.
+
+    Attributes:
+        name: as it was given.
+        model: timm's name of its architecture.
+        data: what its images are, in words.
+        forms: by name, in eval mode, on the device that computes.
+        material: its images.
+        untrained: forms whose weights are random, so that their accuracy says nothing.
+        notes: what a reader must know of it.
+    """
+
+    name: str
+    model: str
+    data: str
+    forms: dict[str, nn.Module]
+    material: Material
+    untrained: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def entrant(name: str, options: ImagesConfig, device: torch.device) -> Iterator[Entrant]:
+    """The network of that name, on images that the options name, else on those of its run, else on random ones.
+
+    Args:
+        name: a folder or a name of timm.
+        options: images.
+        device: that computes.
+
+    Raises:
+        UserError: no network of that name, or a folder without images that fit.
+    """
+    saved = open_named(name, command="bench")
+    before = None
+    if saved.folder is not None:
+        before = before_pruning(saved.network, saved.folder, saved.config)
+    dense = None if before is None else before.network.to(device)
+    note = [before.note] if before is not None and before.note else []
+    images, data, notes = _images(saved, options, device)
+    with images as material:
+        yield Entrant(
+            name.removeprefix("local-dir:"),
+            str(pretrained_cfg(saved.network).get("architecture")),
+            data,
+            forms_of(saved.network.to(device), dense),
+            material,
+            untrained=[DENSE] if note else [],
+            notes=[*saved.notes, *note, *notes],
+        )
+
+
+def _images(
+    saved: Saved, options: ImagesConfig, device: torch.device
+) -> tuple[Context[Material], str, list[str]]:
+    """The images, what they are, and what is to be said of them."""
+    notes: list[str] = []
+    if saved.folder is None and options.data_dir is None and not options.dataset:
+        return nullcontext(random_material(saved.network, device)), "random images", notes
+    config = images_named(saved, options, command="bench")
+    if saved.folder is None:
+        sources, notes = _for_a_name(saved, find_sources(config))
+    else:
+        sources = sources_for(saved, config, command="bench")
+    return material_of(saved.network, sources, config, World(0, 1, device)), sources.description, notes
+
+
+def _for_a_name(saved: Saved, sources: Sources) -> tuple[Sources, list[str]]:
+    """The images, without labels where these say nothing: the network is untrained, or was trained on other classes."""
+    classes = int(saved.network.num_classes)  # type: ignore[arg-type]
+    other = sources.num_classes not in (None, classes)
+    note = f"{saved.name}: has {classes} classes and the data {sources.num_classes}, so no accuracy"
+    if not (other or saved.notes):
+        return sources, []
+    unlabelled = replace(sources, num_classes=None, class_names=None, labelled=False)
+    return unlabelled, [] if saved.notes else [note]
+
+
+def random_material(network: nn.Module, device: torch.device) -> Material:
+    """Images of random pixels, without labels, of the size and the channels that a network takes."""
+    spec = image_spec(network)
+    generator = torch.Generator().manual_seed(0)
+    size = (IMAGES_TIMED, *spec.input_size)
+    pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    nowhere = torch.full((IMAGES_TIMED,), -1)
+    preprocess = Preprocess(RunConfig(), spec, None, device)
+    return Material(lambda: [Batch(pixels, nowhere, nowhere, [])], preprocess, spec, "random", labelled=False)

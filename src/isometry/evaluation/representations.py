@@ -1,0 +1,126 @@
+"""What a network's features look like from inside: relation maps and CKA of its blocks, on the same few images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isometry.config import RunConfig
+from isometry.data import Batch, ImageSpec, Loaders, Preprocess, find_sources, make_loaders
+from isometry.functional import linear_cka, relation_map
+from isometry.models.spec import image_spec
+from isometry.models.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
+from isometry.models.teacher import TeacherView
+from isometry.prune.saving import load_network
+from isometry.report import RelationMaps
+
+IMAGES_COMPARED = 64
+TOKENS_SHOWN = 96
+
+
+@torch.no_grad()
+def run_geometry(
+    pairs: list[BlockPair],
+    before: nn.Module,
+    after: nn.Module,
+    teacher_features: list[Tensor],
+    images: Tensor,
+) -> dict[str, Any]:
+    """The report's relation maps of the tapped blocks and CKA of all blocks, before and after training.
+
+    Args:
+        pairs: blocks of the student and the teacher.
+        before, after: the student before and after training.
+        teacher_features: :func:`block_features` of the same images.
+        images: (B, C, H, W), normalised for the student.
+    """
+    features = {
+        "teacher": teacher_features,
+        "before": block_features(before.to(images.device), images),
+        "after": block_features(after, images),
+    }
+    return {
+        "relations": [_maps_of_pair(pair, features) for pair in pairs],
+        "cka_before": _cka_matrix(features["before"], features["teacher"]),
+        "cka_after": _cka_matrix(features["after"], features["teacher"]),
+        "student_blocks": [str(block + 1) for block in range(len(features["after"]))],
+        "teacher_blocks": [str(block + 1) for block in range(len(features["teacher"]))],
+    }
+
+
+@torch.no_grad()
+def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np.ndarray]:
+    """The relation map of each saved model's last block, all of the same validation images and on the same grid.
+
+    Args:
+        folders: of the models (see :func:`isometry.prune.saving.load_network`) by label; the first one's images are
+            resized for the others where theirs differ.
+        config: where the images come from.
+    """
+    built = {label: load_network(folder) for label, folder in folders.items()}
+    specs = {label: image_spec(model) for label, model in built.items()}
+    first = next(iter(specs.values()))
+    images = _first_images(config, first)
+    last = {
+        label: block_features(model, TeacherView(first, specs[label])(images))[-1]
+        for label, model in built.items()
+    }
+    grid = (
+        min(feature.shape[2] for feature in last.values()),
+        min(feature.shape[3] for feature in last.values()),
+    )
+    return {label: drawn_map(feature, grid) for label, feature in last.items()}
+
+
+def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
+    """The cosine relation map of the first images' tokens, as many images as keep it small enough to be seen."""
+    tokens_BNC = tokens_on_grid(features_BCHW, grid)
+    shown = max(2, TOKENS_SHOWN // tokens_BNC.shape[1])
+    stride = -(-shown * tokens_BNC.shape[1] // (2 * TOKENS_SHOWN))
+    return relation_map(tokens_BNC[:shown, ::stride].flatten(0, 1).float()).cpu().numpy()
+
+
+def _first_images(config: RunConfig, spec: ImageSpec) -> Tensor:
+    loaders = make_loaders(find_sources(config), config, spec, seed=config.seed)
+    return compared_images(loaders, Preprocess(config, spec, None, "cpu"))
+
+
+def compared_images(loaders: Loaders, preprocess: Preprocess) -> Tensor:
+    """The images whose features are compared, normalised: the first of the validation part, if there is one."""
+    part = loaders.val if loaders.val is not None else loaders.train.epoch(0)
+    batch = next(iter(part))
+    n = min(len(batch), IMAGES_COMPARED)
+    return preprocess.normalise(Batch(batch.images[:n], batch.targets[:n], batch.indices[:n], []))[0]
+
+
+@torch.no_grad()
+def block_features(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The float32 features (B, C, H, W) of all of a model's blocks; ``images`` are as it wants them."""
+    blocks = list(range(block_count(model, "the model")))
+    return [feature.float() for feature in TappedModel(model, blocks).eval()(images)[1]]
+
+
+def _maps_of_pair(pair: BlockPair, features: dict[str, list[Tensor]]) -> RelationMaps:
+    drawn = {
+        name: drawn_map(found[pair.teacher.block if name == "teacher" else pair.student.block], pair.grid)
+        for name, found in features.items()
+    }
+    return RelationMaps(
+        block=f"block {pair.student.block + 1} ◄ {pair.teacher.block + 1}",
+        **drawn,
+        gap_before=float(np.mean((drawn["before"] - drawn["teacher"]) ** 2)),
+        gap_after=float(np.mean((drawn["after"] - drawn["teacher"]) ** 2)),
+    )
+
+
+def _cka_matrix(student: list[Tensor], teacher: list[Tensor]) -> np.ndarray:
+    """CKA of every student block with every teacher block, over tokens on the coarser grid of the two."""
+    values = np.zeros((len(student), len(teacher)))
+    for row, ours in enumerate(student):
+        for column, theirs in enumerate(teacher):
+            grid = min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3])
+            sides = [tokens_on_grid(side, grid).flatten(0, 1) for side in (ours, theirs)]
+            values[row, column] = float(linear_cka(*sides))
+    return values

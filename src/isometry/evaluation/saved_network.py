@@ -1,0 +1,170 @@
+"""What a command is given: the folder of a run or of a network, or a name of timm; and images to judge it by."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import nn
+
+from isometry.config import RunConfig
+from isometry.data import Preprocess, Sources, find_sources, make_loaders, without_labels
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.evaluation.variants import Material
+from isometry.losses import find_loss
+from isometry.losses.base import parse_terms
+from isometry.models.build import build_model
+from isometry.models.spec import ModelSpec, image_spec
+from isometry.prune.saving import load_network
+from isometry.recipes import read_config
+
+
+@dataclass
+class ImagesConfig:
+    """The images that are looked at; the run's own if none are named."""
+
+    data_dir: str | None = None
+    """Image folder; the run's own images if neither this nor --dataset is given."""
+    dataset: str = ""
+    """`digits`, or a scheme of timm, as in training."""
+    device: str = ""
+    """cpu, cuda, cuda:1, ...; a GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A network that was named, and what is known of where it came from.
+
+    Attributes:
+        name: as it was given.
+        network: in eval mode, on the CPU; where it was pruned, with gates that multiply and cut channels gone.
+        folder: of its config.json and weights; None for a name of timm.
+        run: of the run that made it, the one with its config.yaml, if that is there.
+        config: that run's.
+        notes: what a reader must know of it, such as that its weights are random.
+    """
+
+    name: str
+    network: nn.Module
+    folder: Path | None = None
+    run: Path | None = None
+    config: RunConfig | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> Path:
+        """Where what is found out about it belongs.
+
+        Raises:
+            UserError: it came from no folder.
+        """
+        if self.run is None and self.folder is None:
+            raise UserError(
+                f"{self.name}: is a name of timm and has no folder to write to; name a file with --out"
+            )
+        return self.run or self.folder  # type: ignore[return-value]
+
+
+def open_folder(name: str, *, command: str) -> Saved:
+    """The network in a folder: of a run, or of a saved network (a run's ``student``); ``local-dir:`` may stand before.
+
+    Raises:
+        UserError: no such folder, or no whole network in it.
+    """
+    folder = Path(name.removeprefix("local-dir:"))
+    if not folder.is_dir():
+        raise UserError(f"{command} {folder}: no such folder; name that of a run, or of a saved network")
+    student = folder / "student" if (folder / "student").is_dir() else folder
+    run = student.absolute().parent if student.absolute().name == "student" else folder
+    config = run / "config.yaml"
+    return Saved(
+        name,
+        load_network(student, flag=command),
+        student,
+        run if config.is_file() else None,
+        read_config(RunConfig, config) if config.is_file() else None,
+    )
+
+
+def open_named(name: str, *, command: str) -> Saved:
+    """:func:`open_folder` for a folder, else timm's model of that name, with timm's weights where they can be had.
+
+    Raises:
+        UserError: neither a folder nor a name that timm knows.
+    """
+    # What has a slash is meant as a folder, also if it is not there.
+    if (
+        Path(name).is_dir()
+        or name.startswith("local-dir:")
+        or ("/" in name and not name.startswith("hf-hub:"))
+    ):
+        return open_folder(name, command=command)
+    try:
+        network, _ = build_model(ModelSpec(name, weights="pretrained"), flag=command)
+        return Saved(name, network.eval())
+    except UserError as error:
+        network, _ = build_model(ModelSpec(name), flag=command)
+        return Saved(name, network.eval(), notes=[f"{name}: random weights, so no accuracy ({error})"])
+
+
+def images_named(saved: Saved, options: ImagesConfig, *, command: str) -> RunConfig:
+    """The run's config, on the images that the options name, if they name any.
+
+    Raises:
+        UserError: no images are named, neither by the options nor by a run.
+    """
+    if options.data_dir is None and not options.dataset:
+        if saved.config is None:
+            raise UserError(
+                f"{command} {saved.name}: has no config.yaml that says which images it was trained on; "
+                "name some with --data-dir or --dataset"
+            )
+        return saved.config
+    return replace(saved.config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
+
+
+def sources_for(saved: Saved, config: RunConfig, *, command: str) -> Sources:
+    """The images that ``config`` names, of which some must be there to judge by.
+
+    Raises:
+        UserError: they have another number of classes than the network, or no test or validation part.
+    """
+    classes = saved.network.num_classes
+    sources = find_sources(config) if classes else without_labels(find_sources(config))
+    if sources.num_classes not in (None, classes):
+        raise UserError(
+            f"{command} {saved.name}: the network has {classes} classes and the data {sources.num_classes}; "
+            "name images of its own with --data-dir or --dataset"
+        )
+    if sources.test is None and sources.val is None:
+        raise UserError(
+            f"{command} {saved.name}: the data has no test or validation part; name some with --data-dir"
+        )
+    return sources
+
+
+@contextmanager
+def material_of(network: nn.Module, sources: Sources, config: RunConfig, world: World) -> Iterator[Material]:
+    """The images of the part that is judged by (test, else validation), as the network takes them."""
+    spec = image_spec(network, config.img_size)
+    classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
+    loaders = make_loaders(sources, config, spec, seed=config.seed)
+    part, name = loaders.judged
+    assert part is not None
+    try:
+        preprocess = Preprocess(config, spec, classes, world.device)
+        yield Material(lambda: part, preprocess, spec, name, sources.labelled)
+    finally:
+        loaders.close()
+
+
+def head_was_trained(saved: Saved) -> bool:
+    """Whether anything ever taught the network's classifier, as far as its run's config says."""
+    config = saved.config
+    if config is None or config.pretrained or config.initial_checkpoint:
+        return True
+    if config.model.startswith(("local-dir:", "hf-hub:")):
+        return True
+    asked = {name for term in parse_terms(config.losses) for name in find_loss(term.name).inputs}
+    return bool(asked & {"student_logits", "student_distilled_logits"})

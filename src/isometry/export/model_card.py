@@ -1,0 +1,134 @@
+"""A model card: markdown with the front matter that hubs read, from an export's figures and nothing else."""
+
+from typing import Any
+
+import yaml
+
+from isometry.evaluation.environment import conditions_words
+from isometry.export.tables import interval_words, latency_words
+from isometry.report import formats
+from isometry.report.tables import PARTS
+
+Row = dict[str, Any]
+
+
+def card(result: Row) -> str:
+    """README.md of an exported folder; what is not known is left out.
+
+    Args:
+        result: what :func:`isometry.export.timm_folder.export_folder` returns.
+    """
+    sections = [
+        f"# {result['model']}" + (f" on {result['trained_on']}" if "trained_on" in result else ""),
+        _summary(result),
+        "## Figures\n\n" + _list(_figures(result)),
+        "## Use\n\n" + _use(result),
+        *(["## Training\n\n" + _training(result)] if "training" in result else []),
+        "## Licence\n\n" + _licence(result["license"]),
+        *(["## Cite\n\n```bibtex\n" + "\n\n".join(result["papers"]) + "\n```"] if result["papers"] else []),
+    ]
+    return (
+        f"---\n{yaml.safe_dump(_front_matter(result), sort_keys=False)}---\n" + "\n\n".join(sections) + "\n"
+    )
+
+
+def _front_matter(result: Row) -> Row:
+    task = "image-classification" if result["classes"] else "image-feature-extraction"
+    methods = {
+        "knowledge-distillation": "teacher" in result,
+        "model-growth": "growth" in result.get("training", {}),
+    }
+    return {
+        "license": result["license"],
+        "library_name": "timm",
+        "pipeline_tag": task,
+        "tags": [task, "timm", "isometry", *(tag for tag, holds in methods.items() if holds)],
+    }
+
+
+def _summary(result: Row) -> str:
+    channels, height, width = result["input"]["shape"]
+    colours = {1: "grey ", 3: "colour "}.get(channels, "")
+    does = f"tells {result['classes']} classes apart in" if result["classes"] else "gives the features of"
+    words = [
+        f"A `{result['model']}` of timm's kind that {does} {colours}images of {height} × {width} pixels."
+    ]
+    if "teacher" in result:
+        words.append(f"It was taught by a `{result['teacher']['model']}` with Isometry.")
+    elif "training" in result:
+        words.append("It was trained with Isometry.")
+    return " ".join(words)
+
+
+def _figures(result: Row) -> list[list[str]]:
+    """(what, figure): only what is known."""
+    rows = []
+    if "accuracy" in result:
+        rows.append(["top-1", f"{interval_words(result['accuracy'])}, of {result['judged_on']}"])
+    if "top1" in result.get("teacher", {}):
+        teacher = result["teacher"]
+        part = PARTS.get(teacher["top1_part"], teacher["top1_part"])
+        rows.append(["teacher's top-1", f"{formats.percent(teacher['top1'])} on {part}"])
+    if result["arguments"]:
+        given = ", ".join(f"{key}={value}" for key, value in result["arguments"].items())
+        rows.append(["timm's arguments", f"`{given}`"])
+    rows += [
+        ["parameters", f"{result['parameters']:,}"],
+        ["multiply-accumulates", f"{result['macs']:,} an image"],
+        *([f"latency, batch {speed['batch_size']}", latency_words(speed)] for speed in result["speeds"]),
+        ["measured with", conditions_words(result["conditions"])],
+        ["SHA-256 of model.safetensors", result["weights"]["sha256"]],
+    ]
+    return rows
+
+
+def _use(result: Row) -> str:
+    imports = ["import timm", "from PIL import Image"]
+    if result["registered_by"]:
+        imports.append(f"import {result['registered_by']}  # registers {result['model']} with timm")
+    mode = "L" if result["input"]["shape"][0] == 1 else "RGB"
+    code = [
+        *imports,
+        "",
+        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:USER/NAME"',
+        "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))",
+        f'answer = model(transform(Image.open("photo.jpg").convert("{mode}"))[None])',
+    ]
+    words = ["```python", *code, "```"]
+    if result["class_names"]:
+        names = ", ".join(f"`{name}`" for name in result["class_names"][:20])
+        more = len(result["class_names"]) - 20
+        words += ["", f"Classes in order: {names}{f' and {more} more (config.json)' if more > 0 else ''}."]
+    return "\n".join(words)
+
+
+def _training(result: Row) -> str:
+    told = result["training"]
+    terms = ", ".join(f"{weight:g} × {name}" for name, weight in told["terms"].items())
+    rows = [
+        ["images", str(result["trained_on"])],
+        *([["teacher", str(result["teacher"]["model"])]] if "teacher" in result else []),
+        *([["terms of the loss", terms]] if terms else []),
+        ["began with", told["began_with"]],
+        ["epochs", str(told["epochs"])],
+        ["optimizer", str(told["optimizer"])],
+        ["seed", str(told["seed"])],
+        *([["training time", formats.duration(told["seconds"])]] if "seconds" in told else []),
+    ]
+    for what, sizes in told.get("growth", {}).items():
+        if sizes is not None:
+            rows.append([f"{what}s on the way", str(sizes)])
+    return _list(rows)
+
+
+def _list(rows: list[list[str]]) -> str:
+    return "\n".join(f"- **{what}**: {' '.join(figure.split())}" for what, figure in rows)
+
+
+def _licence(license_id: str) -> str:
+    if license_id == "unknown":
+        return (
+            "Nobody has said under which licence these weights may be used. Those of the training images and of the "
+            "weights that they come from, a teacher's among them, may bind."
+        )
+    return f"The weights: {license_id}."

@@ -1,0 +1,1 @@
+"""timm networks: build, weights, taps, teacher, cost, ONNX."""

@@ -1,0 +1,51 @@
+"""What a model costs: parameters, multiply-accumulates, images a second."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+Forward = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) -> network outputs (B, ...)."""
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, trainable or not."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one image: half of the FLOPs that torch counts in matrix products.
+
+    Counted on shapes alone (torch's meta device) where the architecture allows it: the same number.
+
+    Args:
+        model: on the meta device only if its forward never asks for values.
+        input_size: (C, H, W) of the image.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return _count(model, input_size, torch.device("meta"))
+    except (RuntimeError, TypeError):
+        # A forward that looks at values, or that mixes in tensors of its own, has to be run in earnest.
+        return _count(model, input_size, next(model.parameters()).device)
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.device) -> int:
+    # Detached: the counter follows modules through graph hooks, and fails on parameters without a graph.
+    state = {
+        name: torch.empty_like(tensor, device=device) if device.type == "meta" else tensor.detach()
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    image = torch.zeros(1, *input_size, device=device, dtype=next(model.parameters()).dtype)
+    # As plain matrix products: the fused attention of the CPU counts as 0.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        functional_call(model, state, (image,))
+    return counter.get_total_flops() // 2

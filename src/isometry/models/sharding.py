@@ -1,0 +1,77 @@
+"""A teacher too large for one device: its weights lie in pieces on all processes, and are whole a block at a time.
+
+Fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277) by torch's ``fully_shard``. Whatever asks a sharded
+network talks to the other processes, so all of them must ask equally often; how many images each asks about is its own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from isometry.distributed import World
+from isometry.models.taps import ENTRANCES, repeated_blocks
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TeacherSeen:
+    """What a report needs of a sharded teacher: its ``figures``, and the ``features`` (B, C, H, W) of all blocks."""
+
+    figures: dict[str, Any]
+    features: list[Tensor]
+
+
+def shard(network: nn.Module, world: World) -> None:
+    """Spreads a frozen network's parameters over the processes, in place; buffers stay whole in each.
+
+    Each process keeps 1/N of every parameter on its device. Beside that the device holds, while the network computes,
+    one whole block (:func:`isometry.models.taps.repeated_blocks`; on a GPU also the one that is fetched meanwhile), and what
+    is in no block: embedding, head, layers between stages. The network has to be on the CPU, and the same in every
+    process.
+    """
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for part in (*repeated_blocks(network), network):
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    for entrance in ENTRANCES:
+        if hasattr(network, entrance):
+            register_fsdp_forward_method(network, entrance)
+
+
+def is_sharded(network: nn.Module | None) -> bool:
+    """Whether :func:`shard` was here."""
+    return isinstance(network, FSDPModule)
+
+
+def bytes_held(network: nn.Module) -> int:
+    """Bytes of a network's parameters that this process's device holds at most, while the network computes."""
+    parameters = list(network.parameters())
+    if not is_sharded(network):
+        return sum(map(_bytes, parameters))
+    blocks = [list(block.parameters()) for block in repeated_blocks(network)]
+    own = sum(_bytes(cast(DTensor, parameter).to_local()) for parameter in parameters)
+    in_blocks = [sum(map(_bytes, block)) for block in blocks]
+    rest = sum(map(_bytes, parameters)) - sum(in_blocks)
+    return own + rest + max(in_blocks, default=0)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def in_step(items: Iterable[Item], world: World, stand_in: Callable[[], object]) -> Iterator[Item]:
+    """The items, in turns with the other processes, which may have more: in a turn without one, ``stand_in()``."""
+    waiting = iter(items)
+    while True:
+        item = next(waiting, None)
+        if not world.any(item is not None):
+            return
+        if item is None:
+            stand_in()
+        else:
+            yield item

@@ -1,0 +1,254 @@
+"""Any timm model -> the tokens of chosen blocks, without prefix tokens, on a known grid.
+
+Only this file knows about blocks, prefix tokens and grids. Features come from timm's ``forward_intermediates``, which
+gives every architecture's block outputs as feature maps with the model's own prefix tokens taken off, before the
+final norm. Shape suffixes: B images, C channels, H and W the grid, N = H·W tokens.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isometry.errors import UserError
+
+Grid = tuple[int, int]
+Logits = Tensor | tuple[Tensor, Tensor]
+
+
+ENTRANCES = ("forward_intermediates", "forward_head")
+"""Methods of a timm model, beside its forward, by which a :class:`TappedModel` enters it."""
+
+
+class TappedModel(nn.Module):
+    """A timm classifier that gives its logits and the feature maps of some blocks in one forward pass.
+
+    Args:
+        model: a timm model.
+        blocks: block numbers from 0, ascending (stages, for hierarchical models).
+    """
+
+    def __init__(self, model: nn.Module, blocks: list[int]) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.blocks = blocks
+
+    def forward(self, input_BCHW: Tensor) -> tuple[Logits, list[Tensor]]:
+        """Logits (a pair in a training DeiT with a distillation head) and (B, C, H, W) of each tapped block."""
+        if not self.blocks:
+            return self.model(input_BCHW), []
+        last, features = self.model.forward_intermediates(
+            input_BCHW, indices=self.blocks, norm=False, output_fmt="NCHW"
+        )
+        return self.model.forward_head(last), features
+
+
+def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Two vectors an image: its patches' mean, (B, C), and what the classifier is given, (B, D).
+
+    The mean is over the last block's feature map, behind the final norm where timm applies it there; None where an
+    architecture gives no intermediate features.
+    """
+    if not hasattr(model, "forward_intermediates"):
+        last = model.forward_features(input_BCHW)
+        return None, model.forward_head(last, pre_logits=True).flatten(1)
+    last, features = model.forward_intermediates(input_BCHW, indices=1, norm=True, output_fmt="NCHW")
+    return features[0].mean((2, 3)), model.forward_head(last, pre_logits=True).flatten(1)
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What a tapped block puts out: its number, channels, and token grid (rows, columns)."""
+
+    block: int
+    width: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A student block and the teacher block that it learns from."""
+
+    student: BlockShape
+    teacher: BlockShape
+
+    @property
+    def grid(self) -> Grid:
+        """The common grid: the coarser of the two in each direction."""
+        (student_h, student_w), (teacher_h, teacher_w) = self.student.grid, self.teacher.grid
+        return min(student_h, teacher_h), min(student_w, teacher_w)
+
+    @property
+    def alignment(self) -> str:
+        """How the grids are aligned, in words."""
+        if self.student.grid == self.teacher.grid:
+            return "same grid"
+        pooled = [
+            name
+            for name, shape in (("student", self.student), ("teacher", self.teacher))
+            if shape.grid != self.grid
+        ]
+        return f"{' and '.join(pooled)} pooled to {self.grid[0]}×{self.grid[1]}"
+
+
+def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, C) of a feature map, average-pooled to ``grid`` where that is coarser than its own."""
+    if tuple(features_BCHW.shape[-2:]) != grid:
+        features_BCHW = F.adaptive_avg_pool2d(features_BCHW, grid)
+    return features_BCHW.flatten(2).transpose(1, 2)
+
+
+def block_count(model: Any, name: str) -> int:
+    """Blocks (stages, for hierarchical models) that can be tapped.
+
+    Raises:
+        UserError: the architecture does not give intermediate features.
+    """
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise UserError(
+            f"{name}: this architecture gives no intermediate features in timm; use terms without tokens"
+        )
+    return len(model.feature_info)
+
+
+def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> tuple[list[int], list[int]]:
+    """The first and last four blocks of each (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
+    count = min(most, student_blocks, teacher_blocks)
+    head, tail = math.ceil(count / 2), count // 2
+
+    def ends(blocks: int) -> list[int]:
+        return [*range(head), *range(blocks - tail, blocks)]
+
+    return ends(student_blocks), ends(teacher_blocks)
+
+
+def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
+    """Where tapped blocks are in a network of fewer blocks: as far from the nearer end as they were.
+
+    The first four and last four stay the first four and last four. None for a block that is not in its half there.
+
+    Args:
+        blocks: block numbers in the full-size network.
+        count: blocks of the full-size network.
+        smaller: blocks of the other.
+    """
+    places: list[int | None] = []
+    for block in blocks:
+        if count == smaller:
+            places.append(block)
+        elif block < math.ceil(count / 2):
+            places.append(block if block < math.ceil(smaller / 2) else None)
+        else:
+            place = smaller - (count - block)
+            places.append(place if place >= math.ceil(smaller / 2) else None)
+    return places
+
+
+def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | None:
+    """Block numbers from ``0,1,10,11`` or a list.
+
+    Raises:
+        UserError: something else was given.
+    """
+    if chosen is None or isinstance(chosen, list):
+        return chosen
+    try:
+        return [int(number) for number in chosen.replace(" ", "").strip("[]").split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"{option} {chosen}: give block numbers from 0 with commas, e.g. 0,1,10,11"
+        ) from error
+
+
+def choose_blocks(
+    student: nn.Module,
+    teacher: nn.Module,
+    student_taps: str | list[int] | None = None,
+    teacher_taps: str | list[int] | None = None,
+) -> tuple[list[int], list[int]]:
+    """The blocks to tap in both models: the ones asked for, else the first four and the last four of each.
+
+    Raises:
+        UserError: a block that a model lacks, numbers that do not ascend, or lists of different length.
+    """
+    counts = block_count(student, "the student"), block_count(teacher, "the teacher")
+    defaults = first_and_last(*counts)
+    chosen = []
+    for taps, count, default, option in zip(
+        (student_taps, teacher_taps), counts, defaults, ("--taps.student", "--taps.teacher"), strict=True
+    ):
+        blocks = parse_blocks(taps, option)
+        blocks = default if blocks is None else blocks
+        lacking = [block for block in blocks if not 0 <= block < count]
+        if lacking:
+            raise UserError(f"{option}: the model has no block {lacking[0]}; its blocks are 0 to {count - 1}")
+        if sorted(set(blocks)) != blocks:
+            raise UserError(f"{option}: block numbers must ascend, without repeats; these are {blocks}")
+        chosen.append(blocks)
+    if len(chosen[0]) != len(chosen[1]):
+        raise UserError(
+            f"--taps.student names {len(chosen[0])} blocks and --taps.teacher {len(chosen[1])}; give as many of each"
+        )
+    return chosen[0], chosen[1]
+
+
+@torch.no_grad()
+def block_shapes(model: nn.Module, blocks: list[int], input_size: tuple[int, int, int]) -> list[BlockShape]:
+    """Widths and grids of the blocks, from one image of zeros."""
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
+    _, features = TappedModel(model, blocks)(image)
+    model.train(was_training)
+    return [
+        BlockShape(block, feature.shape[1], (feature.shape[2], feature.shape[3]))
+        for block, feature in zip(blocks, features, strict=True)
+    ]
+
+
+def pair_blocks(
+    student: nn.Module,
+    teacher: nn.Module,
+    student_input: tuple[int, int, int],
+    teacher_input: tuple[int, int, int],
+    student_taps: str | list[int] | None = None,
+    teacher_taps: str | list[int] | None = None,
+) -> list[BlockPair]:
+    """The pairs of blocks whose tokens are compared, in order; errors as in :func:`choose_blocks`."""
+    student_blocks, teacher_blocks = choose_blocks(student, teacher, student_taps, teacher_taps)
+    return [
+        BlockPair(s, t)
+        for s, t in zip(
+            block_shapes(student, student_blocks, student_input),
+            block_shapes(teacher, teacher_blocks, teacher_input),
+            strict=True,
+        )
+    ]
+
+
+def repeated_blocks(network: nn.Module) -> list[nn.Module]:
+    """Modules that a network repeats: all children, two or more, of a parent whose children are all of one class.
+
+    Only modules with children of their own count, so a row of plain layers does not, and where such modules lie within
+    each other only the innermost ones do: ``blocks.*`` of a ViT, ``stages.*.blocks.*`` of a ConvNeXt, ``layer1.*`` of a
+    ResNet. None for a network that repeats nothing. They don't overlap, and come in the order of ``modules()``.
+    """
+    repeated = []
+    for parent in network.modules():
+        children = list(parent.children())
+        if (
+            len(children) > 1
+            and len({type(child) for child in children}) == 1
+            and any(children[0].children())
+        ):
+            repeated += children
+    known = {id(block) for block in repeated}
+    return [
+        block
+        for block in repeated
+        if not any(id(part) in known for part in block.modules() if part is not block)
+    ]

@@ -1,0 +1,1 @@
+"""What a report is made of: plain data, read and checked."""

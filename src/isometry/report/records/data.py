@@ -1,0 +1,163 @@
+"""What a report is made of: plain, frozen records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Row = Mapping[str, Any]
+"""One row of a table or of metrics.jsonl. The keys that are read are named where rows are taken."""
+
+REST = "rest"
+"""The phase of an epoch's remaining time: reading losses, saves between epochs, the loop itself."""
+
+Matrix = NDArray[np.floating[Any]]
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class RelationMaps:
+    """The cosine relation maps of one tapped block: M[i, j] = cos(token i, token j), each (N, N), in [-1, 1].
+
+    Raises:
+        ValueError: a map is not square.
+    """
+
+    block: str
+    """Label, such as "block 12 ◄ 24"."""
+    teacher: Matrix
+    before: Matrix
+    """The student's map before training."""
+    after: Matrix
+    """The student's map after training."""
+    gap_before: float
+    """Mean over all entries of (before − teacher)²."""
+    gap_after: float
+    """Mean over all entries of (after − teacher)²."""
+
+    def __post_init__(self) -> None:
+        for name in ("teacher", "before", "after"):
+            shape = getattr(self, name).shape
+            if len(shape) != 2 or shape[0] != shape[1]:
+                raise ValueError(f"{self.block}: the relation map {name!r} has shape {shape}, not (N, N)")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and what it took: ``pixels`` uint8 (H, W, C), C = 1 or 3; ``loss`` in nats; ``macs``."""
+
+    pixels: Picture
+    loss: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images that are alike in how hard they are: ``shares`` of each layer's channels that they kept on average, in
+    [0, 1], their mean ``macs``, and a few ``examples``."""
+
+    shares: Sequence[float]
+    macs: float
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """Cosine relation maps over the same N images at one gated layer, each (N, N): by saliencies and by features.
+
+    Raises:
+        ValueError: a map is not square, or the two differ in size.
+    """
+
+    layer: str
+    saliencies: Matrix
+    features: Matrix
+    gap: float
+    """Mean over all entries of (saliencies − features)²."""
+
+    def __post_init__(self) -> None:
+        shapes = {self.saliencies.shape, self.features.shape, self.features.shape[::-1]}
+        if len(shapes) > 1 or self.features.ndim != 2:
+            raise ValueError(f"{self.layer}: the relation maps have shapes {sorted(shapes)}, not one (N, N)")
+
+
+@dataclass(frozen=True)
+class PruningData:
+    """A pruned network's forms side by side; of one with gates also which channels its images used.
+
+    Raises:
+        ValueError: a group has shares of other layers than there are.
+    """
+
+    forms: list[dict[str, Any]]
+    """A row a form, dense first: "form", "params", "top1" (percent) and "top1_part", "macs" (mean over images), also
+    "macs_std", "macs_low" and "macs_high" (5th and 95th percentile) where images differ, "speeds", a row a batch size:
+    "batch_size", "ms" (a batch), "images_per_s", "ratio" (how many times as fast as dense)."""
+    conditions: str = ""
+    """What the times depend on: threads, device, versions."""
+    layers: list[str] = field(default_factory=list)
+    """The gated convolutions, from the input on."""
+    easy: ImageGroup | None = None
+    """The quarter of the images with the lowest loss."""
+    hard: ImageGroup | None = None
+    """The quarter with the highest."""
+    maps: list[SaliencyMaps] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for group in (self.easy, self.hard):
+            if group is not None and len(group.shares) != len(self.layers):
+                raise ValueError(f"shares of {len(group.shares)} layers, but there are {len(self.layers)}")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a report can show; what is empty or None is left out of the page.
+
+    Raises:
+        ValueError: a CKA matrix is not (student blocks × teacher blocks).
+    """
+
+    title: str
+    subtitle: str = ""
+    """Such as "deit_tiny ◄ cait_s24 on digits"."""
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    """(name, value): versions, seed, device, command."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of metrics.jsonl, one an epoch: "epoch", "lr", "train/<term>", "val/top1", "val_ema/top1", ..."""
+    models: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the table of models: "model" (label), "role" ("teacher" and "student" are the two that the
+    headline compares), "top1" (percent), "top1_part" ("test" or "val"), "params", "macs", "images_per_s",
+    "seconds" (training time); any other key becomes a column of its own."""
+    relations: list[RelationMaps] = field(default_factory=list)
+    cka_before: Matrix | None = None
+    """(student blocks × teacher blocks) similarities in [0, 1] (Kornblith et al. 2019) before training."""
+    cka_after: Matrix | None = None
+    student_blocks: list[str] = field(default_factory=list)
+    teacher_blocks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know before believing a figure."""
+    config_yaml: str = ""
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    """(epoch, label) of vertical marks on the curves, such as a change of the model's depth."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """The stages of a run that grew, in order; empty for one that did not. Keys: "stage" (1, 2, ...), "model"
+    (such as "depth 6, width 192"), "by" (operators that made it; "" for the first), "first_epoch" (epochs done
+    when it began), "epochs" (how many it has), "params", "macs", "seconds" (measured), "full_seconds" (what as
+    many epochs take at full size, from the measured epochs of the last stage), "before" and "after" (validation
+    score around the growth into it, or None), "score" (what they are: "top-1" in percent, or "loss")."""
+    pruning: PruningData | None = None
+    """Of a run that pruned."""
+    times: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of times.jsonl, one an epoch: "epoch", "steps" (optimizer steps that were timed, fewer than it had where
+    the run was resumed inside it) and the seconds of each phase of these steps, in the main process, by its name;
+    "rest" is what they took besides."""
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.student_blocks), len(self.teacher_blocks))
+        for name in ("cka_before", "cka_after"):
+            matrix = getattr(self, name)
+            if matrix is not None and matrix.shape != wanted:
+                raise ValueError(f"{name} has shape {matrix.shape}, but there are {wanted} block labels")

@@ -1,8 +1,0 @@
-"""`isometry reproduce tables`: the paper's tables 2 to 7 and its Figure 4 as small experiments on the digits.
-
-Paper: Jia et al., "Efficient Vision Transformers via Fine-Grained Manifold Distillation" (arXiv:2107.01378v1).
-"""
-
-from isometry.reproduce.command import ReproduceConfig, reproduce
-
-__all__ = ["ReproduceConfig", "reproduce"]

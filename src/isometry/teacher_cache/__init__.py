@@ -1,7 +1,0 @@
-"""What a teacher says about augmented images, kept on disk and read by later runs: ``--teacher-cache``."""
-
-from isometry.teacher_cache.cache import Place, TeacherCache
-from isometry.teacher_cache.estimate import Estimate, estimate
-from isometry.teacher_cache.identity import identity_of
-
-__all__ = ["Estimate", "Place", "TeacherCache", "estimate", "identity_of"]

@@ -1,0 +1,53 @@
+"""An optimizer's state as tensors for safetensors and the rest for JSON, and back."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isometry.errors import UserError
+from isometry.training.checkpoint.files import Tensors
+
+
+def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """An optimizer's state as tensors by ``state/index/name`` or ``param_groups/index/name``, and the rest
+    for JSON.
+
+    Raises:
+        UserError: it keeps something that is neither a tensor nor fit for JSON.
+    """
+    whole = optimizer.state_dict()
+    tensors: Tensors = {}
+    rest: dict[str, Any] = {}
+    for section, numbered in (
+        ("state", whole["state"]),
+        ("param_groups", dict(enumerate(whole["param_groups"]))),
+    ):
+        rest[section] = {str(index): {} for index in numbered}
+        for index, entries in numbered.items():
+            for name, value in entries.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{section}/{index}/{name}"] = value
+                else:
+                    rest[section][str(index)][name] = value
+    try:
+        json.dumps(rest)
+    except TypeError as error:
+        raise UserError(
+            f"--opt: {type(optimizer).__name__} keeps a state that needs a pickle to save ({error}); "
+            "take another, e.g. adamw"
+        ) from error
+    return tensors, rest
+
+
+def join_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Tensors, rest: dict[str, Any]) -> None:
+    """Loads what :func:`split_optimizer_state` took apart."""
+    whole: dict[str, dict[int, dict[str, Any]]] = {
+        section: {int(index): dict(entries) for index, entries in numbered.items()}
+        for section, numbered in rest.items()
+    }
+    for key, value in tensors.items():
+        section, index, name = key.split("/", 2)
+        whole[section][int(index)][name] = value
+    optimizer.load_state_dict({"state": whole["state"], "param_groups": list(whole["param_groups"].values())})

@@ -1,0 +1,215 @@
+"""A run's folder: claimed by one process at a time, with the resolved config and the metrics in it."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from isometry.config import RunConfig
+from isometry.data.worker_failures import WorkerDied
+from isometry.errors import UserError, reason
+from isometry.files import disk_trouble, write_atomically
+from isometry.recipes import changed_options, config_to_yaml, read_saved
+from isometry.training.checkpoint.files import has_checkpoint
+
+Row = dict[str, Any]
+
+
+def last_checkpoint(out: str | Path) -> Path:
+    """Checkpoint of the latest save of the run in ``out``."""
+    return Path(out) / "last"
+
+
+def config_path(out: str | Path) -> Path:
+    """The resolved config of the run in ``out``."""
+    return Path(out) / "config.yaml"
+
+
+class RunFolder:
+    """``with RunFolder(config) as folder``: the run's folder, locked against other runs inside the block.
+
+    A new run that fails before its first save leaves the folder as it was found, so that the mended command
+    can be given as it is.
+
+    Raises:
+        UserError: another process is using the folder, it holds another run, or it can't be written.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        if not config.out:
+            raise UserError("--out: no folder given for the run, e.g. --out runs/first")
+        self.path = Path(config.out)
+        self.metrics, self.times = Metrics(self.path), Metrics(self.path, "times")
+        self._resume = config.resume
+        self._made = self._new = False
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the latest save."""
+        return last_checkpoint(self.path)
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch on the validation part."""
+        return self.path / "best"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return config_path(self.path)
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            if self._resume and not self.path.is_dir():
+                raise UserError(f"--resume: there is no run in {self.path} (no such folder)")
+            self._made = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock_file.open("a")
+        except OSError as error:
+            raise UserError(f"--out {self.path}: can't be written ({reason(error)})") from error
+        try:
+            # The kernel lets go of this lock when the process ends, however it ends. (One by flock would be
+            # shared with the loading processes, which outlive a killed run by seconds.)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            taken = isinstance(error, BlockingIOError | PermissionError)
+            why = "another run is writing here" if taken else f"can't be locked ({reason(error)})"
+            raise UserError(f"--out {self.path}: {why}; choose another folder") from error
+        try:
+            self._refuse_other_contents()
+        except UserError:
+            self._leave(failed=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(failed=kind is not None and issubclass(kind, Exception | WorkerDied))
+
+    def begin(self, config: RunConfig) -> None:
+        """Writes ``config.yaml``; where a run was begun, checks that it is this one.
+
+        Raises:
+            UserError: options that matter have changed; the message names them.
+        """
+        if not self.config.is_file():
+            self._new = True
+            write_atomically(self.config, config_to_yaml(config))
+            return
+        changed = changed_options(RunConfig(**read_saved(self.config)), config)
+        if changed:
+            told = ", ".join(
+                f"--{name.replace('_', '-')} was {old!r} and is {new!r} now" for name, old, new in changed
+            )
+            raise UserError(
+                f"--resume: not the run in {self.path}: {told}; take it back, or start a new --out"
+            )
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    def _refuse_other_contents(self) -> None:
+        # What a run leaves that was killed before it began.
+        traces = {self._lock_file.name, f"{self.config.name}.new"}
+        holds = sorted({path.name for path in self.path.iterdir()} - traces)
+        if self.config.is_file():
+            if not self._resume:
+                raise UserError(
+                    f"--out {self.path}: holds another run; add --resume to go on with it, or choose another"
+                )
+        elif holds and self._resume:
+            raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")
+        elif holds:
+            raise UserError(f"--out {self.path}: is not empty (it holds {holds[0]}); choose another folder")
+
+    def _leave(self, failed: bool) -> None:
+        if failed and self._new and not has_checkpoint(self.last):
+            for folder in (self.last, self.best):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (self.config, *self.metrics.files, *self.times.files):
+                file.unlink(missing_ok=True)
+        if not self.config.is_file():
+            self.config.with_name(f"{self.config.name}.new").unlink(missing_ok=True)
+            self._lock_file.unlink(missing_ok=True)
+            if self._made:
+                # Someone may have put something in since.
+                with suppress(OSError):
+                    self.path.rmdir()
+        self._lock.close()
+
+
+class Metrics:
+    """``NAME.csv`` and ``NAME.jsonl``: a row an epoch.
+
+    ``metrics`` are the same bytes for the same run; ``times``, which are never the same, stand apart.
+    """
+
+    def __init__(self, folder: Path, name: str = "metrics") -> None:
+        self.csv = folder / f"{name}.csv"
+        self.jsonl = folder / f"{name}.jsonl"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Both files."""
+        return self.csv, self.jsonl
+
+    def append(self, row: Row) -> None:
+        """Adds a row; every row has the same keys.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        line = io.StringIO()
+        writer = csv.DictWriter(line, fieldnames=list(row), lineterminator="\n")
+        if not self.csv.exists() or self.csv.stat().st_size == 0:
+            writer.writeheader()
+        writer.writerow(row)
+        for path, text in ((self.csv, line.getvalue()), (self.jsonl, json.dumps(row) + "\n")):
+            with (
+                disk_trouble(path, "make room and go on with --resume"),
+                path.open("a", encoding="utf-8") as file,
+            ):
+                file.write(text)
+                file.flush()
+                # The checkpoint that counts these bytes must not reach the disk before them.
+                os.fsync(file.fileno())
+
+    def rows(self) -> list[Row]:
+        """All rows so far."""
+        if not self.jsonl.exists():
+            return []
+        return [json.loads(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of both files, for :meth:`rewind`."""
+        return {path.name: path.stat().st_size if path.exists() else 0 for path in self.files}
+
+    def rewind(self, sizes: dict[str, int]) -> None:
+        """Cuts both files back to where they were when a checkpoint was saved; to nothing without sizes.
+
+        Raises:
+            UserError: a file is shorter than it was then.
+        """
+        now = self.sizes()
+        for path in self.files:
+            size = sizes.get(path.name, 0)
+            if now[path.name] < size:
+                raise UserError(f"{path}: has lost rows that were there at the last save; put the file back")
+            if path.exists():
+                os.truncate(path, size)
+
+    def keep(self, rows: int) -> None:
+        """Cuts both files to their first rows, of those that there are."""
+        for path, header in ((self.csv, 1), (self.jsonl, 0)):
+            if path.exists():
+                lines = path.read_bytes().splitlines(keepends=True)
+                os.truncate(path, sum(map(len, lines[: rows + header if rows else 0])))

@@ -1,0 +1,103 @@
+"""How a network does on other images once it is fine-tuned on them: a run of the engine for each folder."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from isometry.config import RunConfig
+from isometry.data import find_sources
+from isometry.errors import UserError
+from isometry.evaluation.saved_network import Saved
+from isometry.evaluation.scores import Row, wilson
+from isometry.prune.gates import gated_convs
+from isometry.recipes import with_overrides
+from isometry.training.run import execute
+
+FINE_TUNING: dict[str, Any] = {
+    "losses": {"ce": 1},
+    "epochs": 30,
+    "warmup_epochs": 3,
+    "batch_size": 64,
+    "lr": 3e-4,
+    "weight_decay": 0.05,
+    "smoothing": 0.1,
+    "scale": [0.4, 1.0],
+}
+"""What differs from training anew: short and gentle, with crops that keep most of the image."""
+
+
+def transfer(
+    saved: Saved, folders: list[str], out: Path, overrides: dict[str, Any], device: str, console: Console
+) -> list[Row]:
+    """Fine-tunes the network on each folder, into ``out/NAME``; a run that was stopped there goes on.
+
+    Args:
+        saved: where the network is.
+        folders: of labelled images, in any form that ``--data-dir`` takes.
+        out: the folder that the runs' folders are made in.
+        overrides: of :data:`FINE_TUNING` and all other options of a run.
+        device: as ``--device``.
+        console: where a person watches.
+
+    Returns:
+        A row a folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (trained and judged on), ``part``
+        ("test", or "val", which also chose the best epoch), ``epochs``, and top-1 with its 95 % interval, ``value``,
+        ``low`` and ``high`` (percent).
+
+    Raises:
+        UserError: as :func:`isometry.training.run.execute`; a pruned network; two folders of one name; images without labels.
+    """
+    if gated_convs(saved.network):
+        raise UserError(
+            f"--transfer: {saved.name} has gates, which can't be fine-tuned; name the network as it was before"
+        )
+    runs = plan(saved, folders, out, overrides, device)
+    return [_fine_tune(run, console) for run in runs]
+
+
+def plan(
+    saved: Saved, folders: list[str], out: Path, overrides: dict[str, Any], device: str
+) -> list[RunConfig]:
+    """The run on each folder; errors as in :func:`transfer`, before any of them starts."""
+    model: dict[str, Any] = (
+        {"model": saved.name, "pretrained": True}
+        if saved.folder is None
+        else {"model": f"local-dir:{saved.folder}"}
+    )
+    common = with_overrides(RunConfig(**FINE_TUNING, **model, device=device), overrides, "--overrides")
+    named = {Path(folder).resolve().name: folder for folder in folders}
+    if len(named) < len(folders):
+        raise UserError("--transfer: two folders have the same name, and so would their runs; rename one")
+    runs = [replace(common, data_dir=folder, out=str(out / name)) for name, folder in named.items()]
+    for run in runs:
+        if not find_sources(run).labelled:
+            raise UserError(
+                f"--transfer {run.data_dir}: the images have no labels; give one folder per class"
+            )
+    return runs
+
+
+def _fine_tune(run: RunConfig, console: Console) -> Row:
+    begun = (Path(run.out) / "config.yaml").is_file()
+    outcome = execute(replace(run, resume=begun), console, f"transfer to {Path(run.out).name}")
+    if outcome is None:
+        raise UserError("isometry evaluate runs in one process")
+    sources = find_sources(run)
+    top1, part = outcome.student["top1"], outcome.student["top1_part"]
+    judged = sources.test if part == "test" else sources.val
+    assert judged is not None
+    low, high = wilson(round(top1 / 100 * len(judged)), len(judged))
+    return {
+        "folder": run.data_dir,
+        "run": run.out,
+        "classes": sources.num_classes,
+        "train": len(sources.train),
+        "images": len(judged),
+        "part": part,
+        "epochs": run.epochs,
+        "value": top1,
+        "low": 100 * low,
+        "high": 100 * high,
+    }

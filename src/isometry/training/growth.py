@@ -1,0 +1,178 @@
+"""Growth in the loop: a new network and a new optimizer that carry on from the old ones."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isometry.config import RunConfig
+from isometry.distributed import World
+from isometry.grow.schedule import Stage
+from isometry.grow.weight_transfer import Baggage, Degree, Degrees, Tensors
+from isometry.training.assemble import Run, enter_stage
+from isometry.training.objective import Objective
+from isometry.training.optim import at_stage, build_optimizer
+from isometry.training.student import surgeries
+
+
+def build_stage_optimizer(run: Run, world: World) -> torch.optim.Optimizer:
+    """The optimizer of the run's present stage; moves what it trains to the world's device."""
+    run.objective.to(world.device)
+    return build_optimizer(at_stage(run.config, run.schedule, run.stage), run.objective)
+
+
+def grow(
+    run: Run, stage: Stage, optimizer: torch.optim.Optimizer, world: World
+) -> tuple[Run, torch.optim.Optimizer, Tensors | None]:
+    """The run at its next stage, with an optimizer for it, and the moving average grown alike, if there is one.
+
+    Args:
+        run: as it was trained.
+        stage: the next one.
+        optimizer: with the moments of what was trained.
+        world: where to put the new network.
+    """
+    surgery = surgeries(run.config, run.schedule)[stage.number - 1]
+    old, new = run.objective, enter_stage(run, stage)
+    carries = run.config.grow.optimizer == "carry"
+    degrees = state_degrees(run.config) if carries else {}
+    student = surgery.carry(
+        Baggage(
+            old.student.state_dict(),
+            old.trainable_module_ema.module.state_dict() if old.has_ema() else None,
+            state_by_name(optimizer, old.student) if carries else {},
+            degrees,
+        ),
+        new.student,
+    )
+    losses = surgery.carry_terms(
+        Baggage(
+            old.losses.state_dict(), None, state_by_name(optimizer, old.losses) if carries else {}, degrees
+        ),
+        new.objective.losses,
+        _block_places(run, new),
+    )
+    new.student.load_state_dict(student.weights)
+    new.objective.losses.load_state_dict(losses.weights)
+    grown = build_stage_optimizer(new, world)
+    if carries:
+        moments = [(new.student, student.moments), (new.objective.losses, losses.moments)]
+        take_over_state(grown, moments, optimizer)
+    return new, grown, student.average
+
+
+def _block_places(run: Run, new: Run) -> dict[int, int]:
+    """Where each pair of blocks is now, known by its teacher's block, which stays."""
+    now = {pair.teacher.block: place for place, pair in enumerate(new.objective.pairs)}
+    # Losses without blocks have one place, the first.
+    before = [pair.teacher.block for pair in run.objective.pairs]
+    return {place: now[block] for place, block in enumerate(before) if block in now} or {0: 0}
+
+
+State = dict[str, Any]
+
+STEPS = 120
+SMALL, LARGE = (5, 4), (150, 140)
+
+
+def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, State]:
+    """The state of each of the module's parameters that has one."""
+    state = optimizer.state_dict()["state"]
+    return {name: state[place] for name, place in _places(optimizer, module).items() if place in state}
+
+
+def take_over_state(
+    optimizer: torch.optim.Optimizer,
+    moments: Iterable[tuple[nn.Module, Mapping[str, State]]],
+    former: torch.optim.Optimizer,
+) -> None:
+    """Gives a new optimizer the state of modules' parameters, and what the former one keeps for all (its steps).
+
+    A parameter without state gets one with its first step.
+    """
+    whole, earlier = optimizer.state_dict(), former.state_dict()
+    whole |= {key: value for key, value in earlier.items() if key not in ("state", "param_groups")}
+    # Some begin with a state of their own, which what is new keeps.
+    whole["state"] |= {
+        places[name]: state
+        for module, states in moments
+        for places in [_places(optimizer, module)]
+        for name, state in states.items()
+    }
+    if isinstance(optimizer, torch.optim.SGD) and any(
+        "momentum_buffer" in state for state in whole["state"].values()
+    ):
+        # Its fused form takes momentum for all parameters or for none; 0 is what its first step begins with.
+        for place, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            whole["state"].setdefault(place, {"momentum_buffer": torch.zeros_like(parameter)})
+    for group, before in zip(whole["param_groups"], earlier["param_groups"], strict=True):
+        group |= {key: value for key, value in before.items() if key not in group}
+    optimizer.load_state_dict(whole)
+
+
+def state_degrees(config: RunConfig) -> Degrees:
+    """How the optimizer's tensors scale with gradients and with weights, seen on a small layer after some steps.
+
+    Names would not tell: ``exp_avg`` averages gradients in one optimizer and normalised gradients in another.
+    Nothing is said of an optimizer that keeps other things of large matrices than of small ones (Adafactor).
+    """
+    plain = replace(config, weight_decay=0.0, lr=1e-9)
+    if list(_sizes(plain, LARGE, steps=1)) != list(_sizes(plain, SMALL, steps=1)):
+        return {}
+    once, twice, heavy = (_sizes(plain, SMALL, *scales) for scales in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0)))
+    return {
+        kept: {
+            name: Degree(_exponent(twice[kept][name], size), _exponent(heavy[kept][name], size))
+            for name, size in sizes.items()
+        }
+        for kept, sizes in once.items()
+    }
+
+
+def _sizes(
+    config: RunConfig,
+    shape: tuple[int, int],
+    gradients: float = 1.0,
+    weights: float = 1.0,
+    steps: int = STEPS,
+) -> dict[frozenset[str], dict[str, float]]:
+    """The sizes of what an optimizer keeps of a layer's weight and of its bias."""
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(*shape)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(weights * torch.randn(parameter.shape, generator=generator))
+    optimizer = build_optimizer(config, Objective(layer, {"ce": 1.0}))
+    # Many: averages that begin with 1 must have forgotten it.
+    for _ in range(steps):
+        for parameter in layer.parameters():
+            # Small ones: some optimizers clip.
+            parameter.grad = 0.05 * gradients * torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return {
+        frozenset(state): {
+            name: float(value.double().abs().sum())
+            for name, value in state.items()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+        }
+        for name, parameter in layer.named_parameters()
+        for state in [state_by_name(optimizer, layer).get(name, {})]
+    }
+
+
+def _exponent(doubled: float, size: float) -> int:
+    return round(math.log2(doubled / size)) if size and doubled else 0
+
+
+def _places(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, int]:
+    """Where ``state_dict`` has each parameter."""
+    order = {
+        id(parameter): place
+        for place, parameter in enumerate(
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        )
+    }
+    return {name: order[id(p)] for name, p in module.named_parameters() if id(p) in order}

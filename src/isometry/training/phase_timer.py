@@ -1,0 +1,92 @@
+"""Where the time of training goes: seconds by phase, without waiting for a device while it works."""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+PHASES = ("data", "teacher", "student", "terms", "backward", "optimizer")
+"""The phases of a training step, in the order in which they are shown."""
+
+
+class Stopwatch:
+    """``with watch("teacher"): ...`` adds to the phase's seconds; :meth:`read` gives them all and starts anew.
+
+    A phase inside another counts for itself alone, so that no second is counted twice. On a GPU, whose work is only
+    queued when a block is left, the time is that between events in its queue. Waiting for data is then what the
+    device waits for: nothing, as long as it still has work to do.
+
+    Args:
+        device: where the timed work is done; by default the host.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        on_gpu = device is not None and device.type == "cuda"
+        self._event: Callable[[], _Event] = (
+            partial(torch.cuda.Event, enable_timing=True) if on_gpu else _HostEvent
+        )
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._spans: deque[tuple[str, _Event, _Event]] = deque()
+        self._phase: str | None = None
+        self._began: _Event = self._event()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Times the block, as work on the device."""
+        outer = self._phase
+        self._turn_to(phase)
+        try:
+            yield
+        finally:
+            self._turn_to(outer)
+
+    def read(self) -> dict[str, float]:
+        """Seconds by phase since the last reading, of the phases that there were; waits for the device."""
+        self._turn_to(self._phase)
+        while self._spans:
+            self._spans[0][-1].synchronize()
+            self._add(*self._spans.popleft())
+        read, self._seconds = dict(self._seconds), defaultdict(float)
+        return read
+
+    def _turn_to(self, phase: str | None) -> None:
+        now = self._event()
+        now.record()
+        if self._phase is not None:
+            self._spans.append((self._phase, self._began, now))
+        self._phase, self._began = phase, now
+        # Added up as soon as the device is past them: a long epoch must not hoard events.
+        while self._spans and self._spans[0][-1].query():
+            self._add(*self._spans.popleft())
+
+    def _add(self, phase: str, began: "_Event", ended: "_Event") -> None:
+        self._seconds[phase] += began.elapsed_time(ended) / 1000
+
+
+class _Event(Protocol):
+    """What is used of ``torch.cuda.Event``; ``elapsed_time`` is in milliseconds."""
+
+    def record(self) -> None: ...
+    def query(self) -> bool: ...
+    def synchronize(self) -> None: ...
+    def elapsed_time(self, end_event: Any) -> float: ...
+
+
+class _HostEvent:
+    """The same of this process, whose work is done when it is left."""
+
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        """Nothing is queued."""
+
+    def elapsed_time(self, end_event: "_HostEvent") -> float:
+        return 1000 * (end_event.seconds - self.seconds)

@@ -1,0 +1,134 @@
+"""What one training step holds in memory, and what one pass of inference does."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isometry.models.sharding import bytes_held
+from isometry.models.taps import repeated_blocks
+from isometry.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that one training step holds at its peak, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    moving_average: int
+    teacher: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.moving_average
+            + self.teacher
+            + self.activations
+        )
+
+
+def step_memory(
+    objective: Objective,
+    input_size: tuple[int, int, int],
+    batch_size: int,
+    *,
+    moments: float,
+    moving_average: bool,
+    amp_dtype: torch.dtype | None = None,
+    probe: int = 2,
+    recomputes: bool = False,
+) -> StepMemory:
+    """Memory of a training step, from what autograd really keeps for ``probe`` images and for twice as many.
+
+    Gradients count in full, though they come as activations go; workspaces of single operations don't:
+    within a third of the allocator's peak at 16 images and more (tests/test_profile.py measures it).
+
+    Args:
+        objective: student, teacher and terms.
+        input_size: (C, H, W) of an image.
+        batch_size: images a step.
+        moments: numbers that the optimizer keeps a parameter (AdamW: 2).
+        moving_average: whether an EMA is kept.
+        amp_dtype: mixed precision's type, or None without it.
+        probe: images to try.
+        recomputes: whether the student's blocks are computed again in the backward pass: then the largest of them is
+            whole there beside what all of them keep.
+    """
+    student, teacher = objective.student, objective.teacher
+    device = next(student.parameters()).device
+    autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
+    was_training = objective.training
+    objective.train()
+    buffers = {name: value.clone() for name, value in student.named_buffers()}
+    with autocast:
+        few, more = (
+            _kept_at_most(objective, torch.zeros(count, *input_size, device=device), recomputes)
+            for count in (probe, 2 * probe)
+        )
+    for name, value in student.named_buffers():
+        value.copy_(buffers[name])
+    objective.train(was_training)
+    weights = sum(p.numel() * p.element_size() for p in student.parameters())
+    return StepMemory(
+        weights=weights,
+        gradients=weights,
+        optimizer=round(moments * weights),
+        moving_average=weights if moving_average else 0,
+        teacher=bytes_held(teacher) if teacher is not None else 0,
+        # Matrices of channels are as large for any batch.
+        activations=few + (more - few) * (batch_size - probe) // probe,
+    )
+
+
+def _kept_at_most(objective: Objective, images: Tensor, recomputes: bool) -> int:
+    network, terms, _ = _kept_bytes(objective, images)
+    block = 0
+    if recomputes:
+        objective.student.set_grad_checkpointing(False)  # type: ignore[operator]
+        block = _kept_bytes(objective, images)[2]
+        objective.student.set_grad_checkpointing(True)  # type: ignore[operator]
+    # The terms have let go of theirs when the last block, as the first one, is computed again.
+    return network + max(terms, block)
+
+
+def _kept_bytes(objective: Objective, images: Tensor) -> tuple[int, int, int]:
+    """Bytes beside parameters that autograd keeps of a step: of the student, the terms, the largest block."""
+    kept: dict[int, int] = {}
+    within: list[nn.Module] = []
+    kept_in: defaultdict[nn.Module | None, int] = defaultdict(int)
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned and storage.data_ptr() not in kept:
+            kept[storage.data_ptr()] = storage.nbytes()
+            kept_in[within[-1] if within else None] += storage.nbytes()
+        return tensor
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        within.append(module)
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        within.pop()
+
+    blocks = repeated_blocks(objective.student)
+    hooks = []
+    for module in (objective.trainable_module, *blocks):
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(leave))
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    owned = {p.untyped_storage().data_ptr() for p in objective.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        objective(images, labels)
+    for hook in hooks:
+        hook.remove()
+    terms = kept_in[None]
+    return sum(kept.values()) - terms, terms, max((kept_in[block] for block in blocks), default=0)

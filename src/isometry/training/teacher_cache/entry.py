@@ -1,0 +1,154 @@
+"""One file of the teacher's cache: what a teacher said about one batch, whole or not at all.
+
+A safetensors file of ``logits`` and of ``tokens.BLOCK.ROWSxCOLUMNS``; its metadata has a checksum of each tensor, over
+its name, type, shape and bytes, and ``seen``, a fingerprint of the images. Nothing is ever unpickled.
+Shapes: B images, K classes, k = ``KEPT`` classes, N tokens of C channels.
+"""
+
+import math
+import zlib
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from isometry.models.taps import Grid
+from isometry.models.teacher import Taught
+
+Entry = dict[str, Tensor]
+"""The tensors of a file by name."""
+
+KEPT = 100
+"""Logits of an image that an entry has: all where there are no more classes, else the largest."""
+
+SAMPLED = 2**16
+"""Numbers that a fingerprint looks at."""
+
+LOGITS = frozenset({"logits", "classes", "rest", "num_classes"})
+"""The tensors that logits are made of; the last three where some were left out."""
+
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError, AttributeError)
+"""What reading a damaged file raises."""
+
+
+def token_name(block: int, grid: Grid) -> str:
+    """The name of a block's tokens on a grid."""
+    return f"tokens.{block}.{grid[0]}x{grid[1]}"
+
+
+def pack(taught: Taught, grids: dict[int, Grid]) -> Entry:
+    """What is stored of an answer; the same tensors where nothing is left out.
+
+    Args:
+        taught: logits (B, K), and tokens (B, N, C) by block.
+        grids: the blocks to store, with the rows and columns of their tokens.
+    """
+    tokens = {token_name(block, grid): taught.tokens[block] for block, grid in grids.items()}
+    return _pack_logits(taught.logits) | tokens
+
+
+def unpack(entry: Entry, grids: dict[int, Grid]) -> Taught:
+    """The answer in an entry.
+
+    Up to k classes it is the very one that was packed, bit by bit and in its type. Of more, the k largest logits are
+    the teacher's, in float32, and the others of an image are all equal, with the log-sum-exp that they had: at
+    temperature 1 the k probabilities, the sum of the others and the decision are exact, and the others' differences
+    are lost. At higher temperatures the others get more than their share, at lower ones less.
+    """
+    tokens = {block: entry[token_name(block, grid)] for block, grid in grids.items()}
+    return Taught(_unpack_logits(entry), tokens)
+
+
+def _pack_logits(logits_BK: Tensor) -> Entry:
+    classes = logits_BK.shape[1]
+    if classes <= KEPT:
+        return {"logits": logits_BK}
+    logits_BK = logits_BK.float()
+    top_Bk, index_Bk = logits_BK.topk(KEPT, dim=1)
+    rest_B1 = logits_BK.scatter(1, index_Bk, -math.inf).logsumexp(1, keepdim=True)
+    small = torch.int16 if classes <= 2**15 else torch.int32
+    return {
+        "logits": top_Bk,
+        "classes": index_Bk.to(small),
+        "rest": rest_B1 - math.log(classes - KEPT),
+        "num_classes": torch.tensor(classes),
+    }
+
+
+def _unpack_logits(entry: Entry) -> Tensor:
+    if "classes" not in entry:
+        return entry["logits"]
+    whole_BK = entry["rest"].repeat(1, int(entry["num_classes"]))
+    return whole_BK.scatter_(1, entry["classes"].long(), entry["logits"])
+
+
+def fingerprint(input_BCHW: Tensor) -> str:
+    """A checksum of images, over all of their numbers where those are few, else over evenly spread ones.
+
+    Images that are augmented, mixed or erased otherwise have another, but for a change smaller than the spacing.
+    """
+    # Odd, so that no row of an even number of pixels is looked at in some columns only.
+    spacing = input_BCHW.numel() // SAMPLED | 1
+    sample = input_BCHW.detach().reshape(-1)[::spacing].cpu()
+    return checksum("images", sample, zlib.crc32(str(tuple(input_BCHW.shape)).encode()))
+
+
+def checksum(name: str, tensor: Tensor, start: int = 0) -> str:
+    """CRC-32 of a tensor on the CPU with its name, type and shape: it finds what disks do, not what people forge."""
+    head = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+    return f"{zlib.crc32(raw(tensor), zlib.crc32(head.encode(), start)):08x}"
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU; no copy of one that lies in one piece."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
+    """Writes an entry; a reader sees the whole of it, or what was there before.
+
+    Not flushed to the disk: an entry that a power cut damages is found by its checksums and asked for again.
+
+    Args:
+        path: where to; its folder is made.
+        entry: tensors on any device.
+        seen: the fingerprint of the images.
+        key: of the cache; part of the checksums, so that a file of another cache counts as damaged.
+
+    Raises:
+        OSError, SafetensorError: the disk is full, or can't be written.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
+    facts = {"seen": seen} | {name: checksum(name, tensor, key) for name, tensor in stored.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: other runs may be filling the same cache.
+    fresh = path.with_name(f"{path.name}.{uuid4().hex}.new")
+    try:
+        save_file(stored, fresh, metadata=facts)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_entry(path: Path, names: frozenset[str] | None, key: int, device: torch.device) -> tuple[str, Entry]:
+    """The fingerprint and the tensors of an entry, those of ``names`` that it has (None: all), each one checked.
+
+    Raises:
+        FileNotFoundError: there is no such entry.
+        one of ``UNREADABLE``: it is damaged, or of another cache.
+    """
+    with safe_open(path, framework="pt") as file:
+        facts, held = file.metadata() or {}, set(file.keys())
+        if set(facts) != held | {"seen"} or "logits" not in held:
+            raise ValueError("its names don't match")
+        entry = {}
+        for name in sorted(held if names is None else held & names):
+            tensor = file.get_tensor(name)
+            if checksum(name, tensor, key) != facts[name]:
+                raise ValueError(f"the checksum of {name} doesn't match")
+            # Off the file's own pages, which are aligned otherwise: sums may be rounded in another order there.
+            entry[name] = tensor.to(device, copy=True)
+    return facts["seen"], entry

@@ -1,0 +1,265 @@
+"""`isometry check`: what it says, that it is right, and that it trains and writes nothing."""
+
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from rich.console import Console
+
+from isometry.cli.check import (
+    check,
+    figures,
+    growth_words,
+    labels_words,
+    memory,
+    optimizer_moments,
+    plan_rows,
+    weights_words,
+)
+from isometry.cli.main import main
+from isometry.config import GrowConfig, RunConfig
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.files import sha256_of
+from isometry.models.build import save_model
+from isometry.training.assemble import assemble
+
+ALONE = World(0, 1, torch.device("cpu"))
+TINY = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+CONFIG = RunConfig(
+    model="vit_tiny_patch16_224",
+    model_kwargs=TINY,
+    teacher="cait_xxs24_224",
+    teacher_kwargs={
+        "img_size": 8,
+        "patch_size": 2,
+        "embed_dim": 48,
+        "depth": 3,
+        "num_heads": 3,
+        "depth_token_only": 1,
+    },
+    teacher_weights="none",
+    img_size=8,
+    dataset="digits",
+    batch_size=64,
+    epochs=20,
+    workers=0,
+)
+
+TABLE_1 = {
+    "deit_tiny_patch16_224": (6e6, 1.2e9),
+    "deit_small_patch16_224": (22e6, 4.6e9),
+    "cait_xxs24_224": (12e6, 2.5e9),
+    "cait_s24_224": (46.9e6, 9.4e9),
+    "regnety_160": (84e6, 15.9e9),
+}
+"""Parameters and FLOPs (multiply-accumulates) at 224 pixels in Table 1 of arXiv:2107.01378v1."""
+
+
+def said_by(config: RunConfig, capsys) -> str:
+    check(config, Console(width=200))
+    return capsys.readouterr().out
+
+
+def test_it_says_what_the_run_would_do(capsys):
+    said = said_by(replace(CONFIG, model_ema=True), capsys)
+    for part in (
+        "digits (scikit-learn): 900 training",
+        r"student\s+vit_tiny_patch16_224\s+3×8×8",
+        r"teacher\s+cait_xxs24_224\s+3×8×8",
+        "Weights of the student  random",
+        "10 classes in data and student, as many in the teacher",
+        r"0\s+2×2\s+24\s+0\s+4×4\s+48\s+teacher pooled to 2×2",
+        r"1\s+2×2\s+24\s+2\s+4×4\s+48\s+teacher pooled to 2×2",
+        r"loss = 1 soft \+ 4 whole \(mean over entries and blocks\)",
+        r"Memory of a step  [\d.]+ [KMG]iB: activations .*weights .*gradients .*optimizer .*EMA .*teacher",
+        "DRY RUN",
+        "no --out is given",
+    ):
+        assert re.search(part.replace("(scikit-learn)", r"\(scikit-learn\)"), said), f"{part}\n{said}"
+
+
+def test_it_says_where_the_teachers_weights_come_from(tmp_path, capsys):
+    teacher = timm.create_model(CONFIG.teacher, **CONFIG.teacher_kwargs, num_classes=10)
+    save_model(teacher, tmp_path / "teacher", [str(digit) for digit in range(10)], {"input_size": (3, 8, 8)})
+    path = tmp_path / "teacher" / "model.safetensors"
+    for given in (
+        {"teacher": f"local-dir:{path.parent}", "teacher_kwargs": {}, "teacher_weights": "pretrained"},
+        {"teacher_kwargs": {**CONFIG.teacher_kwargs, "img_size": 8}, "teacher_weights": str(path)},
+    ):
+        said = said_by(replace(CONFIG, **given), capsys)
+        assert f"Weights of the teacher  file {path} (SHA-256 {sha256_of(path)})" in said
+        assert (
+            ("with the same names" in said) == given["teacher"].startswith("local-dir")
+            if "teacher" in given
+            else True
+        )
+
+
+def test_it_says_which_label_spaces_do_not_agree():
+    config = replace(
+        CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "num_classes": 7}, losses={"whole": 1, "ce": 1}
+    )
+    assert "7 in the teacher: its logits are not used" in labels_words(assemble(config, ALONE))
+
+
+def test_it_warns_of_what_may_not_be_meant(capsys):
+    said = said_by(replace(CONFIG, batch_size=500, losses={"ce": 1}), capsys)
+    assert "an epoch has only 1 steps at -b 500" in said
+    assert "no term needs the teacher: it is not run" in said
+
+
+def test_it_trains_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = assemble(CONFIG, ALONE)
+    before = {name: value.clone() for name, value in run.objective.state_dict().items()}
+    memory(run, ALONE)
+    assert all(torch.equal(value, before[name]) for name, value in run.objective.state_dict().items())
+    said_by(replace(CONFIG, out="runs/new"), capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_the_run_would_refuse_is_said_last(tmp_path, capsys):
+    (tmp_path / "mine").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        check(replace(CONFIG, out=str(tmp_path)), Console(width=200))
+    said = capsys.readouterr().out
+    assert "Memory of a step" in said
+    assert "Nothing stands in the way" not in said
+
+
+@pytest.mark.parametrize(
+    ("opt", "moments"), [("adamw", 2), ("sgd", 1), ("momentum", 1), ("lion", 1), ("rmsprop", 2), ("adan", 4)]
+)
+def test_moments_are_counted_in_the_optimizer_itself(opt, moments):
+    assert optimizer_moments(replace(CONFIG, opt=opt, lr=0.1)) == pytest.approx(moments, abs=0.05)
+
+
+def test_plain_sgd_and_factored_moments_need_next_to_nothing():
+    assert optimizer_moments(replace(CONFIG, opt="momentum", momentum=0.0, lr=0.1)) == 0
+    assert 0 < optimizer_moments(replace(CONFIG, opt="adafactor", lr=0.1)) < 0.1
+
+
+def test_weights_without_a_file_have_no_hash():
+    run = assemble(CONFIG, ALONE)
+    assert weights_words(run.student_weights) == "random, from the seed"
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_table_1_of_the_paper(name):
+    found = figures(timm.create_model(name), 224)
+    parameters, flops = TABLE_1[name]
+    assert found["params"] == pytest.approx(parameters, rel=0.06)
+    assert found["macs"] == pytest.approx(flops, rel=0.06)
+    assert found["input"] == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("deit_tiny_patch16_224", "cait_xxs24_224"),
+        ("deit_small_patch16_224", "cait_s24_224"),
+    ],
+)
+def test_table_1_as_printed(student, teacher, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    models = f"--student {student} --teacher {teacher} --teacher-weights none --num-classes 1000"
+    assert main(["check", *shlex.split(models), "--dataset", "digits", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    for name in (student, teacher):
+        parameters, flops = TABLE_1[name]
+        row = re.search(rf"{name} +3×224×224 +([\d.]+) M +([\d.]+) G", said)
+        assert row, said
+        assert float(row[1]) * 1e6 == pytest.approx(parameters, rel=0.06)
+        assert float(row[2]) * 1e9 == pytest.approx(flops, rel=0.06)
+
+
+# --- growth
+# --------------------------------------------------------------------------------------------------------
+
+GROWING = replace(CONFIG, model_kwargs={**TINY, "depth": 4}, epochs=12)
+
+
+def macs_of(depth: int, width: int = 24) -> int:
+    """Multiply-accumulates of the student, from its layers: 8 × 8 images in patches of 4, one class token."""
+    patches, tokens = 4, 5
+    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    block = attention + 2 * tokens * width * 4 * width
+    return patches * width * 3 * 4**2 + depth * block + width * 10
+
+
+def test_it_prints_the_stages_of_growth_and_the_full_size_model(capsys):
+    config = replace(
+        GROWING, grow=GrowConfig(depth="2,3,4", width="12,12,24", at="0,3,9", depth_operator="identity")
+    )
+    # Twelve channels have one and a half heads of eight.
+    config = replace(config, model_kwargs={**config.model_kwargs, "num_heads": 4})
+    said = said_by(config, capsys)
+    full = timm.create_model(config.model, **config.model_kwargs, img_size=8, num_classes=10)
+    wanted = [
+        (1, "depth 2, width 12", "new", "1-3", 25, macs_of(2, 12)),
+        (2, "depth 3, width 12", "identity", "4-9", 50, macs_of(3, 12)),
+        (3, "depth 4, width 24", "identity \\+ duplicate", "10-12", 25, macs_of(4)),
+    ]
+    for number, network, by, epochs, share, macs in wanted:
+        parameters = r"([\d.]+) k"
+        row = re.search(
+            rf"{number}\s+{network}\s+{by}\s+{epochs}\s+{share} %\s+{parameters}\s+([\d.]+) k", said
+        )
+        assert row, said
+        assert float(row[2]) * 1e3 == pytest.approx(macs, rel=0.01)
+    assert float(row[1]) * 1e3 == pytest.approx(sum(p.numel() for p in full.parameters()), rel=0.01)
+    assert re.search(rf"student\s+vit_tiny_patch16_224\s+3×8×8\s+{re.escape(row[1])} k", said), said
+    assert re.search(r"Weights of the student  random", said)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_ideal_speed_up_counts_three_passes_of_the_student_and_one_of_the_teacher(teacher, capsys):
+    """A teacher costs the same at every stage, and makes growing the student worth less."""
+    config = replace(GROWING, grow=GrowConfig(depth="2,4", at="0,8", depth_operator="identity"))
+    asked = 0
+    if teacher:
+        asked = figures(timm.create_model(CONFIG.teacher, **CONFIG.teacher_kwargs), 8)["macs"]
+    else:
+        config = replace(config, teacher="", teacher_kwargs={})
+    small, full = 3 * macs_of(2) + asked, 3 * macs_of(4) + asked
+    times = full / (8 / 12 * small + 4 / 12 * full)
+    said = said_by(config, capsys)
+    assert f"Growth  {times:.2f} times faster than full size throughout" in said
+    assert 1.02 < times < 1.5
+
+
+def test_the_ideal_speed_up_of_the_published_schedule():
+    """6 to 12 blocks in equal segments: 1 / (1/2 · 1/2 + 1/2) = 1.33 (arXiv's figure for DeiT at 224 pixels)."""
+    config = RunConfig(
+        model="deit_tiny_patch16_224", dataset="digits", grow=GrowConfig(depth="6,12"), epochs=300
+    )
+    rows = plan_rows(assemble(config, ALONE))
+    assert [row["share"] for row in rows] == [0.5, 0.5]
+    assert rows[0]["macs"] / rows[1]["macs"] == pytest.approx(0.5, abs=0.02)
+    assert growth_words(rows).startswith("1.3")
+
+
+def test_it_says_what_growth_does_not_keep(capsys):
+    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    assert "insert" in said
+    assert "does not preserve the function" in said
+    assert "no --model-ema: insert copies blocks as they train" in said
+    kept = replace(GROWING, grow=GrowConfig(depth="2,4", depth_operator="identity"))
+    assert "preserve" not in said_by(kept, capsys)
+
+
+def test_the_taps_that_it_shows_are_those_of_the_full_size_model(capsys):
+    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    for student, teacher in ((0, 0), (1, 1), (3, 2)):
+        assert re.search(rf"^ *{student} +2×2 +24 +{teacher} +4×4 +48", said, re.MULTILINE), said
+    assert not re.search(r"^ *2 +2×2 +24", said, re.MULTILINE), said
+
+
+def test_a_run_that_does_not_grow_has_no_plan(capsys):
+    said = said_by(GROWING, capsys)
+    assert "stage" not in said
+    assert "Growth" not in said

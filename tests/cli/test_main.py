@@ -1,0 +1,359 @@
+"""The command line from a person's side: bad input gets one line and exit code 2, and nothing is touched."""
+
+import pickle
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from isometry import __version__
+from isometry.cli.commands import COMMANDS
+from isometry.cli.main import main
+from isometry.models.build import save_model
+
+VIT = "--student vit_tiny_patch16_224 --student-kwargs patch_size=8 embed_dim=24 depth=2 num_heads=3"
+TEACHER = "--teacher vit_tiny_patch16_224 --teacher-kwargs patch_size=8 embed_dim=24 depth=2 num_heads=3"
+SMALL = "--img-size 16 --epochs 1 -b 4 --workers 0 --device cpu --data-dir data"
+STUDENT = f"{VIT} {SMALL}"
+BOTH = f"{STUDENT} {TEACHER} --teacher-weights none"
+GROWN = f"{STUDENT} --epochs 2 --grow.depth 1,2"
+
+
+def write_images(folder: Path, classes: str, count: int = 4) -> None:
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def tiny(**more):
+    sizes = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 16}
+    return timm.create_model("vit_tiny_patch16_224", **{**sizes, **more})
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with every fault that a person's files may have."""
+    place = tmp_path_factory.mktemp("place")
+    write_images(place / "data", "ab")
+    write_images(place / "three", "abc")
+    write_images(place / "one", "a")
+    write_images(place / "broken", "ab")
+    (place / "broken" / "a" / "2.png").write_bytes(b"not an image")
+    (place / "empty").mkdir()
+    (place / "full").mkdir()
+    (place / "full" / "thesis.txt").write_text("mine")
+    (place / "other").mkdir()
+    (place / "other" / "config.yaml").write_text("epochs: 1\n")
+    (place / "other" / ".lock").touch()
+    torch.manual_seed(0)
+    torch.save(tiny(num_classes=2).state_dict(), place / "fits.pth")
+    torch.save(timm.create_model("resnet18", num_classes=2).state_dict(), place / "resnet.pth")
+    (place / "pickle.safetensors").write_bytes(pickle.dumps({"model": Sprung(place / "sprung")}))
+    torch.save({"model": Sprung(place / "sprung")}, place / "objects.pth")
+    save_file({"x": torch.zeros(3)}, place / "strange.safetensors")
+    save_model(tiny(num_classes=2), place / "saved", ["b", "a"], {"input_size": (3, 16, 16)})
+    (place / "pickled").mkdir()
+    (place / "pickled" / "config.json").write_bytes((place / "saved" / "config.json").read_bytes())
+    torch.save({"model": Sprung(place / "sprung")}, place / "pickled" / "pytorch_model.bin")
+    (place / "typo.yaml").write_text("epochs: 1\nbatchsize: 3\n")
+    (place / "wrong.yaml").write_text("epochs: soon\n")
+    return place
+
+
+class Sprung:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.mkdir, (self.path,)
+
+
+@pytest.fixture
+def at_place(place, monkeypatch):
+    """Runs a command line there; gives (exit code, lines of stdout, lines of stderr); no network is there."""
+    monkeypatch.chdir(place)
+
+    def nowhere(*_):
+        raise socket.gaierror("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr("isometry.models.weights.getproxies", dict)
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))
+    }
+
+
+BAD = [
+    # What is named.
+    ("distl", "distl: no such command; did you mean distill?"),
+    ("zzz", "zzz: no such command; there are distill"),
+    (f"train {STUDENT} --teachr x", "--teachr: no such option; did you mean --teacher"),
+    (
+        f"check {STUDENT} --config typo.yaml",
+        "--config typo.yaml: batchsize: no such key; did you mean batch_size",
+    ),
+    (f"check {STUDENT} --config wrong.yaml", "--config wrong.yaml: --epochs soon: expected a whole number"),
+    (f"check {STUDENT} --config gone.yaml", "--config gone.yaml: can't be read"),
+    ("check", "--model: no model named"),
+    (
+        f"check {SMALL} --model vit_tny_patch16",
+        "--model vit_tny_patch16: timm has no such model; did you mean vit_tiny_patch16",
+    ),
+    (
+        f"check {STUDENT} --teacher cait_s24",
+        "--teacher cait_s24: timm has no such model; did you mean cait_s24_224",
+    ),
+    (
+        f"check {STUDENT} --teacher local-dir:gone",
+        "--teacher local-dir:gone: there is no config.json in gone",
+    ),
+    (f"distill {STUDENT} --out new", "--teacher: no teacher named"),
+    (f"train {BOTH} --out new", "--teacher: isometry train has no teacher"),
+    ("compare", "--config: no comparison named"),
+    ("compare --config typo.yaml", "--config typo.yaml: epochs: no such key"),
+    # The images.
+    (f"check {BOTH} --data-dir gone", "--data-dir gone does not exist"),
+    (f"check {BOTH} --data-dir empty", "no images in empty"),
+    (f"check {BOTH} --data-dir one", "one holds images of one class only ('a')"),
+    (f"check {BOTH} --data-dir typo.yaml", "--data-dir typo.yaml is not a folder"),
+    (f"check {BOTH} --dataset digitz", "--dataset digitz is unknown"),
+    (f"distill {BOTH} --data-dir broken --out new", "cannot read the image broken/a/2.png"),
+    # The classes.
+    (
+        f"check {STUDENT} {TEACHER} --teacher-weights fits.pth --data-dir three",
+        "the teacher has 2 classes and the data 3",
+    ),
+    (
+        f"check {STUDENT} --teacher local-dir:saved",
+        "--teacher local-dir:saved: its class 0 is 'b' and the data's is 'a'",
+    ),
+    (f"check {BOTH} --num-classes 1", "--num-classes 1: the data has 2 classes"),
+    # The weights.
+    (f"check {STUDENT} {TEACHER} --teacher-weights gone.pth", "--teacher-weights gone.pth: no such file"),
+    (
+        f"check {STUDENT} {TEACHER} --teacher-weights resnet.pth",
+        "--teacher-weights resnet.pth: holds the weights of another",
+    ),
+    (
+        f"check {STUDENT} --initial-checkpoint resnet.pth",
+        "--initial-checkpoint resnet.pth: holds the weights of another",
+    ),
+    (
+        f"check {STUDENT} --initial-checkpoint strange.safetensors",
+        "--initial-checkpoint strange.safetensors: holds the weights",
+    ),
+    (
+        f"check {STUDENT} {TEACHER} --teacher-weights pickle.safetensors",
+        "--teacher-weights pickle.safetensors: not a whole",
+    ),
+    (
+        f"check {STUDENT} {TEACHER} --teacher-weights objects.pth",
+        "--teacher-weights objects.pth: does not load as weights only",
+    ),
+    (
+        f"check {STUDENT} --teacher local-dir:pickled",
+        "--teacher local-dir:pickled: there is no model.safetensors in pickled; pytorch_model.bin is",
+    ),
+    (
+        f"check {STUDENT} --teacher cait_xxs24_224",
+        "--teacher cait_xxs24_224: no network to fetch its pretrained weights; hand over",
+    ),
+    (f"check {STUDENT} --pretrained", "--model vit_tiny_patch16_224: no network"),
+    # What is learned, and from where.
+    (
+        f"check {BOTH} --taps.student 0,7 --taps.teacher 0,1",
+        "--taps.student: the model has no block 7; its blocks are 0 to 1",
+    ),
+    (f"check {BOTH} --taps.student 0", "--taps.student names 1 blocks and --taps.teacher 2"),
+    (f"check {BOTH} --taps.student a", "--taps.student a: give block numbers"),
+    (f"check {BOTH} --losses.sotf 1", "losses.sotf: no such loss; did you mean soft?"),
+    (f"check {BOTH} --losses.soft -1", "losses.soft: the weight must be"),
+    (f"check {BOTH} --losses.soft.temprature 2", "losses.soft.temprature: no such option"),
+    (f"check {BOTH} --losses.soft 0", "losses: every term is switched off"),
+    (f"check {STUDENT} --losses.soft 1", "losses.soft needs a teacher"),
+    (f"check {BOTH} --in-chans 2", "the teacher takes 3 channels and the student 2; set --in-chans 3"),
+    # Numbers and types.
+    (f"check {BOTH} --epochs 0", "--epochs 0: must be at least 1"),
+    (f"check {BOTH} --epochs many", "--epochs many: expected a whole number"),
+    (f"check {BOTH} --lr nan", "--lr nan"),
+    (f"check {BOTH} --lr -1", "--lr -1.0: must be at least 0"),
+    (f"check {BOTH} --drop-path 1.5", "--drop-path 1.5: must be from 0"),
+    (f"check {BOTH} --opt-betas 0.9", "--opt-betas [0.9]: must be two numbers"),
+    (f"check {BOTH} --clip-grad 0", "--clip-grad 0.0: must be"),
+    (f"check {BOTH} -b 0", "--batch-size is 0"),
+    (f"check {BOTH} --mixup -1", "--mixup is -1.0"),
+    (
+        f"check {BOTH} --img-size 5",
+        "--img-size 5: the student vit_tiny_patch16_224 can't take images of 3×5×5",
+    ),
+    (
+        f"check {BOTH} --teacher-kwargs img_size=5",
+        "--teacher-kwargs img_size=5: the teacher vit_tiny_patch16_224 can't take images of 3×5×5",
+    ),
+    (f"check {BOTH} --opt adamm", "--opt adamm"),
+    (f"check {BOTH} --sched bogus", "--sched bogus"),
+    (f"check {BOTH} --sched plateau", "--sched plateau: needs a metric"),
+    (f"check {BOTH} --device warp", "--device warp: not available here"),
+    (f"check {BOTH} --compile --compile-backend warp", "--compile-backend warp: torch has no such backend"),
+    (f"check {BOTH} --amp-dtype int8", "--amp-dtype int8: expected bfloat16 or float16"),
+    (f"check {BOTH} --student-kwargs depht=2", "--model vit_tiny_patch16_224: can't be built with"),
+    # The folder.
+    (f"distill {BOTH}", "--out: no folder given"),
+    (f"distill {BOTH} --out full", "--out full: is not empty (it holds thesis.txt)"),
+    (f"distill {BOTH} --out other", "--out other: holds another run; add --resume"),
+    (f"distill {BOTH} --out typo.yaml/new", "--out typo.yaml/new: can't be written"),
+    (f"distill {BOTH} --out new --resume", "--resume: there is no run in new"),
+    (f"check {BOTH} --out full", "--out full: is not empty (it holds thesis.txt)"),
+    (f"check {BOTH} --out typo.yaml/new", "--out typo.yaml/new: can't be written"),
+    (f"check {BOTH} --out full --resume", "--resume: there is no run in full"),
+    # Growth: where the size comes from, where it goes, and when.
+    (f"grow {STUDENT} --out new", "--grow: no sizes named"),
+    (f"grow {STUDENT} --grow.at 0,5 --out new", "--grow: no sizes named"),
+    (f"train {STUDENT} --grow.at 0,5 --out new", "--grow.at: names epochs and no sizes"),
+    (f"grow {GROWN} --pretrained --out new", "--grow: starts from new weights of a smaller network"),
+    (f"grow {GROWN} --initial-checkpoint fits.pth --out new", "--grow: starts from new weights"),
+    (
+        f"grow {SMALL} --epochs 2 --model local-dir:saved --grow.depth 1,2 --out new",
+        "--grow: starts from new weights of a smaller network",
+    ),
+    (
+        f"grow {GROWN} --grow.depth-operator insrt --out new",
+        "--grow.depth-operator insrt: expected insert or stack or identity",
+    ),
+    (f"grow {GROWN} --grow.width-operator copy --out new", "--grow.width-operator copy: expected duplicate"),
+    (f"grow {GROWN} --grow.optimizer keep --out new", "--grow.optimizer"),
+    (f"grow {GROWN} --grow.dept 1,2 --out new", "--grow.dept: no such option; there is --grow.depth"),
+    (f"grow {GROWN} --grow.depth 4,3,2 --epochs 3 --out new", "--grow.depth: 4 to 3 shrinks"),
+    (f"grow {GROWN} --grow.depth 3,2 --out new", "--grow.depth: 3 to 2 shrinks"),
+    (f"grow {GROWN} --grow.depth 2 --out new", "--grow: names one size"),
+    (f"grow {GROWN} --grow.depth 2,2 --out new", "--grow: two stages in a row have depth 2"),
+    (f"grow {GROWN} --grow.depth 1,3 --out new", "--grow.depth: ends at 3 and the model has 2"),
+    (f"grow {GROWN} --grow.depth 0,2 --out new", "--grow.depth 0: a size is at least 1"),
+    (f"grow {GROWN} --grow.depth deep,2 --out new", "--grow.depth deep: give a size a stage with commas"),
+    (f"grow {GROWN} --grow.depth 1-1,2-2 --out new", "--grow.depth 1-1: this model has 1 number there"),
+    (f"grow {GROWN} --epochs 1 --out new", "--grow: 2 stages don't fit in 1 epochs"),
+    (f"grow {GROWN} --grow.at 0,2 --out new", "--grow.at: stage 2 would begin at epoch 2, and there are 2"),
+    (f"grow {GROWN} --grow.at 0 --out new", "--grow.at names 1 epochs for 2 stages"),
+    (f"grow {GROWN} --grow.at 1,0 --out new", "--grow.at 1,0: must begin with 0 and ascend"),
+    (f"grow {GROWN} --grow.at 0,soon --out new", "--grow.at 0,soon: give epochs with commas"),
+    (
+        f"grow {GROWN} --student-kwargs depth=5 --grow.depth 2,5 --out new",
+        "--grow.depth: insert from 2 to 5: 3 blocks to add, and only 2 to copy",
+    ),
+    (
+        f"grow {GROWN} --grow.width 10,24 --out new",
+        "--grow.width 10: 3 heads of 24 channels can't be cut to 10",
+    ),
+    (
+        f"grow {GROWN} --grow.width 16,24 --grow.depth 2,2 --out new",
+        "--grow.width-operator duplicate: 16 to 24 is 1.5 times, and LayerNorm",
+    ),
+    (
+        f"grow {SMALL} --epochs 2 --model mobilenetv3_small_050 --grow.depth 1,2 --out new",
+        "--model mobilenetv3_small_050: growing MobileNetV3 is not known; these grow:",
+    ),
+    (f"check {GROWN} --grow.depth 3,2", "--grow.depth: 3 to 2 shrinks"),
+    (f"check {GROWN} --pretrained", "--grow: starts from new weights"),
+    (f"distill {BOTH} --grow.at 0,5 --out new", "--grow.at: names epochs and no sizes"),
+]
+
+
+@pytest.mark.usefixtures("at_place")
+@pytest.mark.parametrize(("words", "told"), BAD)
+def test_bad_input_gets_one_clear_line_and_touches_nothing(words, told, place, capsys):
+    before = everything(place)
+    code = main(shlex.split(words))
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    assert code == 2, said
+    assert len(lines) == 1
+    assert lines[0].startswith(f"isometry: {told}")
+    assert "Traceback" not in said.out + said.err
+    assert everything(place) == before
+    assert not (place / "sprung").exists()
+
+
+@pytest.mark.usefixtures("at_place")
+def test_unreadable_images_are_counted_and_named_when_they_may_be_skipped(place, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = f"{BOTH} --data-dir broken --skip-bad-images --epochs 2 --val-fraction 0.3 --out {out}"
+    assert main(["distill", *shlex.split(words)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"1 unreadable images? (was|were) skipped: broken/a/2\.png", said), said
+    assert "broken/a/2.png" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("at_place")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr()
+    about, _, example, *_ = said.out.splitlines()
+    assert about == COMMANDS[command].about
+    assert example.strip().startswith(f"isometry {command} ")
+    assert f"usage: isometry {command}" in said.out
+    assert not said.err
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_names_every_command(words, capsys):
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert all(re.search(rf"^  {command} ", said.out, re.MULTILINE) for command in COMMANDS)
+    assert not said.err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"isometry {__version__}\n"
+
+
+def test_square_brackets_in_names_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "--model", "vit[red]_tiny"]) == 2
+    assert "vit[red]_tiny" in capsys.readouterr().err
+    assert main(["check", *shlex.split(VIT), "--data-dir", "my [bold] images"]) == 2
+    assert "my [bold] images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (
+            "distill --teacher vit_tny --student resnet18 --dataset digits --out new",
+            2,
+            "timm has no such model",
+        ),
+        (f"check {STUDENT} {TEACHER} --teacher-weights objects.pth", 2, "does not load as weights only"),
+    ],
+)
+def test_a_process_says_the_same(place, words, code, told):
+    done = subprocess.run(
+        [sys.executable, "-m", "isometry", *shlex.split(words)],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (place / "sprung").exists()
+    assert not (place / "new").exists()

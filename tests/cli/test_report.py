@@ -1,0 +1,96 @@
+"""`isometry report`: a run's page again without data, and one page of several; as a person would ask for them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from helpers.runs import TINY_STUDENT, run
+from isometry.cli.report import ReportConfig, report
+from isometry.errors import UserError
+
+CONSOLE = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_teacher, tmp_path_factory) -> Path:
+    """A folder with two seeds of a distilled student and one of another."""
+    folder = tmp_path_factory.mktemp("runs")
+    teacher = ["--teacher", f"local-dir:{tiny_teacher}", "--epochs", "1"]
+    for name, seed, losses in (
+        ("whole", 0, ["whole", "4"]),
+        ("whole", 1, ["whole", "4"]),
+        ("soft", 0, ["soft", "1"]),
+    ):
+        out = folder / "all" / name / f"seed-{seed}"
+        ended = run(
+            "distill", *TINY_STUDENT, *teacher, f"--losses.{losses[0]}", losses[1], "--seed", str(seed),
+            "--out", str(out), said=folder / f"said-{name}-{seed}",
+        )  # fmt: skip
+        assert ended.code == 0, ended.err
+    return folder / "all"
+
+
+def test_a_page_is_drawn_again_to_the_last_character(runs, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(runs / "whole" / "seed-0", moved)
+    page = (moved / "report.html").read_bytes()
+    # Nothing but the record is needed: no data, no weights, no config.
+    for path in moved.iterdir():
+        if path.name not in ("report.json", "report.safetensors"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert report([str(moved)], ReportConfig(), CONSOLE) == moved / "report.html"
+    assert (moved / "report.html").read_bytes() == page
+
+
+def test_the_record_holds_the_environment_and_a_command_for_a_shell(runs):
+    page = (runs / "whole" / "seed-0" / "report.html").read_text(encoding="utf-8")
+    for name in ("Machine", "Versions", "Command", "Seed"):
+        assert f"<dt>{name}</dt>" in page
+
+
+def test_runs_are_compared_from_the_command_line(runs, tmp_path):
+    place = tmp_path / "page.html"
+    ended = run("report", str(runs), "--out", str(place), "--baseline", "soft", said=tmp_path / "said")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == ["soft: 1 of seed 0", "whole: 2 of seed 0, 1", f"Report   {place}"]
+    page = place.read_text(encoding="utf-8")
+    for words in (
+        "2 variants, 3 runs",
+        "losses.whole",
+        "Relation maps",
+        "Layer by layer",
+        "relation map, whole",
+    ):
+        assert words in page
+
+
+def test_several_pages_go_to_where_one_stands(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert report([str(runs / "whole"), str(runs / "soft")], ReportConfig(), CONSOLE) == Path("report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert "gain over whole" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_bad_input_gets_one_line(runs, tmp_path):
+    with pytest.raises(UserError, match="no folder named"):
+        report([], ReportConfig(), CONSOLE)
+    with pytest.raises(UserError, match="no such folder"):
+        report([str(tmp_path / "missing")], ReportConfig(), CONSOLE)
+    with pytest.raises(UserError, match="--baseline hard: no variant is called so; there is soft, whole"):
+        report([str(runs)], ReportConfig(baseline="hard", out=str(tmp_path / "x.html")), CONSOLE)
+    with pytest.raises(UserError, match="No such file or directory"):
+        report([str(runs)], ReportConfig(out=str(tmp_path / "no" / "x.html")), CONSOLE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_record_is_said_aloud_and_still_makes_a_page(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "soft" / "seed-0", folder)
+    record = folder / "report.json"
+    record.write_text(record.read_text()[:-30])
+    ended = run("report", str(folder), "--out", str(tmp_path / "x.html"), said=tmp_path / "said")
+    assert ended.code == 0, ended.err
+    assert "report.json: " in ended.out
+    assert "Before you believe a figure" in (tmp_path / "x.html").read_text(encoding="utf-8")

@@ -1,0 +1,44 @@
+"""A few of many, chosen in one pass, against sorting all of them."""
+
+import pytest
+import torch
+
+from isometry.evaluation.sampling import Lowest
+
+
+@pytest.mark.parametrize("sizes", [[40], [1] * 40, [3, 0, 20, 17]])
+@pytest.mark.parametrize("count", [1, 5, 40, 60])
+def test_the_lowest_are_those_of_all_sorted(sizes, count):
+    # Whole numbers, so that many are equal.
+    keys = torch.randint(0, 9, (40,), generator=torch.Generator().manual_seed(0)).float()
+    lowest = Lowest(count)
+    numbers = torch.arange(40)
+    for some, named in zip(keys.split(sizes), numbers.split(sizes), strict=True):
+        lowest.add(some, named, named[:, None] * torch.ones(2))
+    wanted = sorted(range(40), key=lambda number: (float(keys[number]), number))[:count]
+    assert lowest.tensors[0].tolist() == wanted
+    assert lowest.tensors[1].tolist() == [[float(number)] * 2 for number in wanted]
+
+
+def test_what_is_no_number_comes_last():
+    lowest = Lowest(2)
+    lowest.add(torch.tensor([float("nan"), 3.0]), torch.tensor([0, 1]))
+    lowest.add(torch.tensor([float("nan"), 1.0]), torch.tensor([2, 3]))
+    assert lowest.tensors[0].tolist() == [3, 1]
+
+
+def test_nothing_added_is_nothing_kept():
+    assert Lowest(3).tensors == ()
+
+
+def test_random_keys_draw_from_all_alike():
+    """Of 20 in batches of 4, 5 are kept a thousand times: each about 250 times, within 6 standard deviations."""
+    generator = torch.Generator().manual_seed(0)
+    times = torch.zeros(20)
+    for _ in range(1000):
+        lowest = Lowest(5)
+        for batch in torch.arange(20).split(4):
+            lowest.add(torch.rand(4, generator=generator), batch)
+        times[lowest.tensors[0]] += 1
+    assert int(times.sum()) == 5000
+    assert float((times - 250).abs().max()) < 6 * (1000 * 0.25 * 0.75) ** 0.5

@@ -1,0 +1,116 @@
+"""Distillation without labels: what is refused, what `--num-classes 0` means, and the page of its experiment."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from helpers.pruned_runs import SMALL
+from helpers.runs import TINY_STUDENT, config_of, trainer_of
+from isometry.config import RunConfig
+from isometry.data import find_sources, without_labels
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.evaluation.saved_network import Saved, material_of, sources_for
+from isometry.evaluation.variants import measure_forms
+from isometry.training.assemble import assemble
+
+ROOT = Path(__file__).parents[2]
+ALONE = World(0, 1, torch.device("cpu"))
+TEACHER = ["--teacher", "vit_small_patch16_dinov3", "--teacher-weights", "none"]
+TEACHER += ["--teacher-kwargs", "embed_dim=32", "depth=2", "num_heads=2", "patch_size=4", "num_classes=0"]
+
+
+def test_classes_that_a_teacher_has_not_got_can_not_be_taught():
+    words = [*TINY_STUDENT, *TEACHER, "--in-chans", "3", "--num-classes", "0", "--losses.soft", "1"]
+    with pytest.raises(UserError, match=r"the teacher has 0 classes .* only terms on tokens"):
+        assemble(config_of(*words), ALONE)
+
+
+def test_no_classes_means_no_labels_where_there_are_some():
+    trainer = trainer_of(
+        *TINY_STUDENT, *TEACHER, "--in-chans", "3", "--num-classes", "0", "--losses.whole", "1"
+    )
+    assert trainer.run.student.num_classes == 0
+    assert not trainer.run.sources.labelled
+    assert "labels are not used" in trainer.run.sources.description
+    # The classes themselves are never looked at: there are more of them than the network has.
+    images, _ = trainer.preprocess(next(iter(trainer.loaders.train.epoch(0))))
+    assert images.shape[1:] == (3, 8, 8)
+
+
+def test_a_term_on_labels_needs_classes():
+    with pytest.raises(UserError, match=r"losses.ce needs"):
+        assemble(config_of(*TINY_STUDENT, "--num-classes", "0"), ALONE)
+
+
+def test_less_classes_than_there_are_stay_refused():
+    with pytest.raises(UserError, match="the data has 10 classes"):
+        assemble(config_of(*TINY_STUDENT, "--num-classes", "3"), ALONE)
+
+
+def test_without_labels_nothing_but_the_labels_changes():
+    sources = find_sources(RunConfig(dataset="digits"))
+    bare = without_labels(sources)
+    assert (bare.train, bare.val, bare.test) == (sources.train, sources.val, sources.test)
+    assert (bare.num_classes, bare.class_names, bare.labelled) == (None, None, False)
+    assert without_labels(bare) == bare
+
+
+def test_a_network_without_classes_is_measured_without_accuracy():
+    config = RunConfig(dataset="digits", img_size=16, workers=0, validation_batch_size=250)
+    network = timm.create_model("cifar_resnet20", **{**SMALL, "num_classes": 0}).eval()
+    sources = sources_for(Saved("a", network), config, command="bench")
+    with material_of(network, sources, config, ALONE) as material:
+        (row,) = measure_forms({"dense": network}, material, [1], 1e-6)
+    assert "top1" not in row
+    assert row["macs"] > 0
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        return runpy.run_path(str(ROOT / "benchmarks" / "unlabelled.py"))
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_the_tables_of_the_page_are_those_of_the_results(benchmark):
+    page = (ROOT / "docs" / "unlabelled.md").read_text(encoding="utf-8")
+    result = json.loads(benchmark["RESULTS"].read_text(encoding="utf-8"))
+    between = page.partition(benchmark["BEGIN"])[2].partition(benchmark["END"])[0]
+    assert between.strip() == benchmark["tables"](result).strip()
+    assert result["seeds"] >= 5
+    assert all(
+        len(values) == result["seeds"] for row in result["figures"].values() for values in row.values()
+    )
+
+
+def test_a_page_is_written_between_its_marks_alone(benchmark, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{benchmark['BEGIN']}\nold\n{benchmark['END']}\nafter\n", encoding="utf-8")
+    write = benchmark["write_page"]
+    write.__globals__["PAGE"] = page
+    result = json.loads(benchmark["RESULTS"].read_text(encoding="utf-8"))
+    write(result)
+    once = page.read_text(encoding="utf-8")
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+    assert "old" not in once
+    write(result)
+    assert page.read_text(encoding="utf-8") == once
+
+
+def test_few_labels_are_of_every_class_and_of_the_training_part(benchmark):
+    train = find_sources(RunConfig(dataset="digits")).train
+    chosen = benchmark["few"](train, 10, seed=0)
+    labels = [chosen.load(number)[1] for number in range(len(chosen))]
+    assert sorted(labels) == sorted([*range(10)] * 10)
+    assert set(chosen.numbers) <= set(train.numbers)
+    assert chosen.numbers != benchmark["few"](train, 10, seed=1).numbers
+    assert len(benchmark["few"](train, 900, seed=0)) == 900

@@ -1,0 +1,140 @@
+"""Differences between forms of a network, how they do on labelled images, and how many times as fast one is."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from isometry.errors import UserError
+from isometry.evaluation.scores import wilson
+from isometry.export import equivalence as comparing
+from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
+
+IMAGES = torch.randn(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def network(images):
+    return images.flatten(1)[:, :5] * 3
+
+
+def test_a_form_is_nowhere_apart_from_itself():
+    for row in differences(network, network, IMAGES, (1, 5)):
+        assert (row["gap"], row["share"], row["apart"]) == (0, 0, 0)
+    check_differences(differences(network, network, IMAGES, (1, 5)), 0, "form")
+
+
+def test_the_gap_is_the_largest_and_the_share_that_over_the_spread():
+    def form(images):
+        answers = network(images).clone()
+        answers[images.flatten(1)[:, 15] == IMAGES[3].flatten()[15], 2] += 0.5
+        return answers
+
+    row, _ = differences(form, network, IMAGES, (1, 4))
+    spread = float(network(IMAGES).max() - network(IMAGES).min())
+    assert row["images"] == 12
+    assert row["gap"] == pytest.approx(0.5, abs=1e-6)
+    assert row["share"] == pytest.approx(0.5 / spread, abs=1e-6)
+    assert row["apart"] == 1
+
+
+def test_batches_are_whole_and_of_the_size_that_is_asked_for():
+    seen = []
+
+    def form(images):
+        seen.append(len(images))
+        return network(images)
+
+    first, second = differences(form, network, IMAGES, (1, 5))
+    assert seen == [1] * 12 + [5] * 2
+    assert (first["images"], second["images"]) == (12, 10)
+
+
+def test_a_difference_within_the_tolerance_is_none():
+    spread = float(network(IMAGES).max() - network(IMAGES).min())
+    near = differences(lambda images: network(images) + 0.9 * TOLERANCE * spread, network, IMAGES, (1,))
+    far = differences(lambda images: network(images) + 1.1 * TOLERANCE * spread, network, IMAGES, (1,))
+    assert (near[0]["apart"], far[0]["apart"]) == (0, 12)
+    check_differences(near, 0, "form")
+    with pytest.raises(
+        UserError, match=r"^form: its answers are up to .* on 12 of 12 images at batch 1; nothing was"
+    ):
+        check_differences(far, 0.5, "form")
+    check_differences(far, 1, "form")
+    check_differences(far, 0, "form", exact=False)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_even_where_the_rest_need_not_be_exact(wrong):
+    rows = differences(lambda images: network(images) * wrong, network, IMAGES, (1,))
+    assert rows[0]["apart"] == 12
+    with pytest.raises(UserError):
+        check_differences(rows, 0, "form", exact=False)
+
+
+def material(labels, labelled=True):
+    pairs = [(IMAGES[:7], labels[:7]), (IMAGES[7:], labels[7:])]
+    return SimpleNamespace(pairs=lambda: iter(pairs), part="test", labelled=labelled)
+
+
+def test_judged_as_by_counting():
+    labels = torch.arange(12) % 5
+    forms = {"first": network, "second": lambda images: network(images).flip(1)}
+    found = judge(forms, material(labels), 5)
+    for name, form in forms.items():
+        answers = [int(form(image[None]).argmax()) for image in IMAGES]
+        right = sum(answer == int(label) for answer, label in zip(answers, labels, strict=True))
+        same = sum(
+            answer == int(network(image[None]).argmax())
+            for answer, image in zip(answers, IMAGES, strict=True)
+        )
+        low, high = wilson(right, 12)
+        assert found[name] == {
+            "images": 12,
+            "part": "test",
+            "top1": pytest.approx(100 * right / 12),
+            "top1_low": pytest.approx(100 * low),
+            "top1_high": pytest.approx(100 * high),
+            "agreement": pytest.approx(100 * same / 12),
+        }
+    assert found["first"]["agreement"] == 100 > found["second"]["agreement"]
+
+
+def test_without_labels_there_is_no_top1_and_without_classes_a_cosine():
+    nothing = torch.full((12,), -1)
+    assert judge({"form": network}, material(nothing, labelled=False), 5)["form"] == {
+        "images": 12,
+        "part": "test",
+        "agreement": 100.0,
+    }
+    found = judge({"form": network, "minus": lambda x: -network(x)}, material(nothing, labelled=False), 0)
+    assert found["form"]["cosine"] == pytest.approx(1)
+    assert found["minus"]["cosine"] == pytest.approx(-1)
+    assert "top1" not in found["minus"]
+
+
+def timed(monkeypatch, fast, slow):
+    monkeypatch.setattr(comparing, "times_in_turns", lambda contenders, seconds: {0: fast, 1: slow})
+    return speed_up(network, network, IMAGES, 1.0)
+
+
+def test_the_speed_up_is_paired_so_that_what_slows_all_of_a_round_does_not_count(monkeypatch):
+    draw = random.Random(0)
+    busy = [draw.choice([1, 10, 100]) for _ in range(101)]
+    found = timed(monkeypatch, busy, [2 * each for each in busy])
+    assert found == {"median": 2, "low": 2, "high": 2, "rounds": 101}
+
+
+def test_the_interval_of_the_speed_up_holds_the_median_in_19_of_20_draws(monkeypatch):
+    draw = random.Random(1)
+    held = 0
+    for _ in range(400):
+        found = timed(monkeypatch, [1.0] * 30, [draw.lognormvariate(0, 0.5) for _ in range(30)])
+        assert found["low"] <= found["median"] <= found["high"]
+        held += found["low"] <= 1 <= found["high"]
+    assert held / 400 == pytest.approx(0.95, abs=0.035)
+
+
+def test_few_rounds_make_the_widest_interval(monkeypatch):
+    found = timed(monkeypatch, [1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found["low"], found["median"], found["high"]) == (1, 3, 5)

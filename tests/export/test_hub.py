@@ -1,0 +1,125 @@
+"""`isometry push`, against a stand-in of a hub on localhost."""
+
+import hashlib
+import json
+
+import huggingface_hub
+import pytest
+
+from helpers.exported import QUICK, export, vit_folder
+from helpers.hub_stand_in import TOKEN, hub_on_localhost
+from helpers.runs import run_command
+from isometry.cli.main import main
+
+NAMES = ("README.md", "config.json", "export.json", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An exported folder, with things beside its files that are nobody's business."""
+    student = vit_folder(tmp_path_factory.mktemp("pushed") / "student")
+    assert export(student, "--to", "timm", *QUICK, "--license", "mit") == 0
+    for name in ("weights.pt", "notes.txt"):
+        (student / "timm" / name).write_bytes(b"mine")
+    return student / "timm"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The stand-in, for pushes in this process."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    with hub_on_localhost() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+def push(*words):
+    return main(["push", *map(str, words)])
+
+
+@pytest.mark.slow
+def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
+    with hub_on_localhost() as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        words = ["me/tiny", "--private", "--message", "First"]
+        ended = run_command("push", str(folder), *words, environment=environment)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == f"Hub      {hub.url}/me/tiny\ntimm     hf-hub:me/tiny\n"
+        assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
+
+
+def test_what_arrives_is_what_was_exported_byte_by_byte(folder, hub):
+    assert push(folder, "me/tiny", "--private", "--message", "First") == 0
+    assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
+    assert hub.private == {"me/tiny": True}
+    assert hub.commits == {"me/tiny": ["First"]}
+    # The weights went by LFS, not within the commit, and once.
+    stored = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert [line for line in hub.asked if line.startswith("PUT")] == [f"PUT /store/{stored}"]
+
+
+def test_a_repository_that_is_there_gets_another_commit(folder, hub, capsys):
+    assert push(folder.parent, "tiny") == 0
+    assert push(folder, "me/tiny") == 0
+    assert hub.commits == {"me/tiny": ["Upload by isometry push"] * 2}
+    assert hub.private == {"me/tiny": False}
+    assert capsys.readouterr().out.count("hf-hub:me/tiny") == 2
+
+
+@pytest.mark.parametrize(
+    ("repository", "refuse", "said"),
+    [
+        ("someone/tiny", None, "the hub answered 403 You don't have the rights"),
+        ("me/a/tiny", None, "Repo id must be in the form"),
+        ("me/tiny", ("/preupload/", 403), "the hub answered 403 not today"),
+        ("me/tiny", ("/info/lfs", 403), "the hub answered 403 not today"),
+        ("me/tiny", ("/commit/", 413), "the hub answered 413 not today"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_one_line(folder, hub, capsys, repository, refuse, said):
+    hub.refuse = refuse
+    assert push(folder, repository) == 2
+    told = capsys.readouterr().err
+    assert f"push {repository}: {said}" in told
+    assert told.count("\n") == 1
+    assert hub.files == {}
+
+
+def test_a_wrong_token_and_none(folder, hub, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    assert push(folder, "me/tiny") == 2
+    assert "401" in capsys.readouterr().err
+    monkeypatch.setattr("isometry.export.hub.get_token", lambda: None)
+    asked = len(hub.asked)
+    assert push(folder, "me/tiny") == 2
+    assert "no token; set HF_TOKEN" in capsys.readouterr().err
+    assert len(hub.asked) == asked
+
+
+def test_a_hub_that_is_not_there(folder, hub, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert push(folder, "me/tiny") == 2
+    told = capsys.readouterr().err
+    assert "at http://127.0.0.1:9; mend that" in told
+    assert told.count("\n") == 1
+
+
+def test_only_what_was_exported_is_sent(folder, hub, tmp_path, capsys):
+    assert push(vit_folder(tmp_path / "student"), "me/tiny") == 2
+    assert "holds no exported folder" in capsys.readouterr().err
+    assert push(folder) == 2
+    assert "name a folder and a repository" in capsys.readouterr().err
+    assert hub.asked == []
+
+
+def test_weights_that_are_not_those_of_the_card_stay_here(folder, hub, tmp_path, capsys):
+    for name in NAMES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert push(tmp_path, "me/tiny") == 2
+    assert "has another SHA-256 than its model card says" in capsys.readouterr().err
+    (tmp_path / "export.json").write_text(json.dumps({"weights": []}))
+    assert push(tmp_path, "me/tiny") == 2
+    assert "export.json can't be read" in capsys.readouterr().err
+    assert hub.asked == []

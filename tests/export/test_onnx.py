@@ -1,0 +1,265 @@
+"""`isometry export --to onnx`: the file computes what the network does, says what it wants, or is not there at all."""
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from helpers.exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
+from isometry.data.digits import open_digits
+from isometry.export import onnx as exporter
+from isometry.prune.saving import load_network
+from isometry.prune.skipping import skipping
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A transformer's folder with its file in floats and in 8 bits, as one command writes both."""
+    folder = vit_folder(tmp_path_factory.mktemp("vit") / "student")
+    assert export(folder, "--to", "onnx", *QUICK) == 0
+    assert export(folder, "--to", "onnx", "--quantize", "int8", *QUICK) == 0
+    return folder
+
+
+def answers(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@torch.no_grad()
+def test_batches_of_any_size_are_answered_as_by_the_network(exported, size):
+    images = torch.randn(size, 1, 8, 8, generator=torch.Generator().manual_seed(size))
+    found = answers(exported / "student.onnx", images)
+    torch.testing.assert_close(found, load_network(exported)(images), rtol=1e-4, atol=1e-5)
+
+
+def test_one_file_holds_all_and_says_how_images_are_normalised(exported):
+    model = onnx.load(exported / "student.onnx", load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    told = {each.key: each.value for each in model.metadata_props}
+    assert told["architecture"] == "vit_tiny_patch16_224"
+    assert (json.loads(told["mean"]), json.loads(told["std"])) == ([0.5], [0.25])
+    assert json.loads(told["class_names"]) == [str(digit) for digit in range(10)]
+    assert not [name for name in names_in(exported) if name.endswith(".data")]
+
+
+@torch.no_grad()
+def test_what_is_beside_it_was_measured(exported):
+    told = json.loads((exported / "student.json").read_text())
+    file = (exported / "student.onnx").read_bytes()
+    assert (told["bytes"], told["sha256"]) == (len(file), hashlib.sha256(file).hexdigest())
+    assert [row["form"] for row in told["forms"]] == ["torch", "onnx"]
+    assert [(row["batch_size"], row["apart"]) for row in told["checks"]["onnx"]] == [(1, 0), (8, 0)]
+    assert told["conditions"]["onnxruntime"] == onnxruntime.__version__
+    assert int(told["conditions"]["threads"]) >= 1
+    # The test part, image by image, without the package's loaders.
+    digits = open_digits()[2]
+    pixels, labels = zip(*(digits.load(number) for number in range(len(digits))), strict=True)
+    images = torch.tensor(np.stack([np.asarray(image) for image in pixels]))[:, None].float()
+    right = answers(exported / "student.onnx", (images / 255 - 0.5) / 0.25).argmax(1) == torch.tensor(labels)
+    for row in told["forms"]:
+        assert (row["images"], row["part"]) == (500, "test")
+        assert row["top1"] == pytest.approx(100 * float(right.double().mean()))
+        assert row["top1_low"] < row["top1"] < row["top1_high"]
+        assert [speed["batch_size"] for speed in row["speeds"]] == [1, 8]
+        assert all(speed["ms_low"] <= speed["ms"] <= speed["ms_high"] for speed in row["speeds"])
+
+
+def test_in_8_bits_it_is_smaller_and_judged_beside_both(exported):
+    told = json.loads((exported / "student.int8.json").read_text())
+    assert [row["form"] for row in told["forms"]] == ["torch", "onnx", "onnx, int8"]
+    assert (told["form"], told["precision"]) == ("onnx, int8", "int8 (dynamic, per channel)")
+    floats, whole = (row["bytes"] for row in told["forms"][1:])
+    assert whole < 0.6 * floats
+    assert told["forms"][2]["agreement"] > 80
+
+
+def test_a_network_without_classes_is_compared_by_its_features(tmp_path, capsys):
+    folder = vit_folder(tmp_path / "headless", classes=0)
+    assert export(folder, "--to", "onnx", *QUICK, "--out", tmp_path / "new" / "features.onnx") == 0
+    told = json.loads((tmp_path / "new" / "features.json").read_text())
+    assert told["forms"][1]["cosine"] == pytest.approx(1, abs=1e-6)
+    assert all("top1" not in row and "agreement" not in row for row in told["forms"])
+    assert "cosine" in capsys.readouterr().out
+    assert answers(tmp_path / "new" / "features.onnx", torch.zeros(3, 1, 8, 8)).shape == (3, 24)
+
+
+@torch.no_grad()
+def test_a_network_with_channels_cut_is_exported_as_it_is(tmp_path):
+    folder = cut_folder(tmp_path / "cut")
+    assert export(folder, "--to", "onnx", *QUICK) == 0
+    images = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    network = load_network(folder)
+    torch.testing.assert_close(
+        answers(folder / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4
+    )
+    sizes = [list(each.dims) for each in onnx.load(folder / "student.onnx").graph.initializer]
+    assert [8, 8, 3, 3] in sizes
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory):
+    return gated_folder(tmp_path_factory.mktemp("gates") / "gated")
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Graphs that were made before, by what was asked for: they take seconds, and are the same every time."""
+    return tmp_path_factory.mktemp("graphs"), {}
+
+
+@pytest.fixture
+def made_once(graphs, monkeypatch):
+    """Exports make no graph that was made before."""
+    folder, known = graphs
+    build = exporter._build
+
+    def once(job, judged, images, scratch, **asked):
+        if tuple(asked.items()) not in known:
+            known[tuple(asked.items())] = build(job, judged, images, folder, **asked)
+        return known[tuple(asked.items())]
+
+    monkeypatch.setattr(exporter, "_build", once)
+
+
+def says(**gain):
+    return lambda *arguments: {"median": 1.5, "rounds": 100, **gain}
+
+
+@torch.no_grad()
+def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, made_once, monkeypatch, capsys):
+    monkeypatch.setattr(exporter, "speed_up", says(low=1.2, high=1.8))
+    assert export(gates, "--to", "onnx", *QUICK) == 0
+    assert "1.50× as fast at batch 1" in capsys.readouterr().out
+    told = json.loads((gates / "student.json").read_text())
+    assert told["form"] == "onnx, skipping"
+    assert [row["form"] for row in told["forms"]] == ["torch", "torch, skipping", "onnx", "onnx, skipping"]
+    assert [node.op_type for node in onnx.load(gates / "student.onnx").graph.node] == ["Scan"]
+    images = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    network = load_network(gates)
+    torch.testing.assert_close(answers(gates / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(skipping(network)(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
+    gates, made_once, monkeypatch, capsys
+):
+    before = names_in(gates)
+    # Fast in the middle is not enough: the low end of the interval counts.
+    monkeypatch.setattr(exporter, "speed_up", says(low=1.01, high=1.8))
+    assert export(gates, "--to", "onnx", *QUICK) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not really faster when it skips, 1.50 times" in said
+    assert "add --masked" in said
+    assert names_in(gates) == before
+
+
+@torch.no_grad()
+def test_masked_computes_every_channel_on_a_persons_word(gates):
+    assert export(gates, "--to", "onnx", "--masked", "--quantize", "int8", *QUICK) == 0
+    told = json.loads((gates / "student.masked.int8.json").read_text())
+    assert told["precision"] == "int8 (static, per channel)"
+    assert [row["form"] for row in told["forms"]] == ["torch", "onnx", "onnx, int8"]
+    graph = onnx.load(gates / "student.masked.int8.onnx").graph
+    assert "Scan" not in {node.op_type for node in graph.node}
+
+
+def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp_path, monkeypatch, capsys):
+    folder = vit_folder(tmp_path / "student")
+    (folder / "student.onnx").write_bytes(b"an older one")
+    before = names_in(tmp_path)
+    write = exporter.to_onnx
+
+    def other(network, images, path):
+        class Doubled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = network
+
+            def forward(self, images):
+                return self.inner(images) * 1.01
+
+        write(Doubled().eval(), images, path)
+
+    monkeypatch.setattr(exporter, "to_onnx", other)
+    assert export(folder, "--to", "onnx", *QUICK) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "at batch 1; nothing was written" in said
+    assert names_in(tmp_path) == before
+    assert (folder / "student.onnx").read_bytes() == b"an older one"
+
+
+def test_what_the_exporter_can_not_take_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    folder = vit_folder(tmp_path / "student")
+
+    def refuses(network, images, path):
+        raise RuntimeError("no such operator\nand a page of why")
+
+    monkeypatch.setattr(exporter, "to_onnx", refuses)
+    assert export(folder, "--to", "onnx", *QUICK) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"isometry: export {folder}: vit_tiny_patch16_224 can't be exported (RuntimeError: no such operator); nothing "
+        "was written; try another version of onnxruntime or torch"
+    )
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_the_extra_it_says_how_to_get_it(tmp_path, monkeypatch, capsys, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    assert export(vit_folder(tmp_path / "student"), "--to", "onnx", *QUICK) == 2
+    assert capsys.readouterr().err == (
+        f"isometry: --to onnx: {library} is not installed; pip install 'isometry[onnx]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--to: not given"),
+        (["--to", "coreml"], "--to coreml: expected onnx or timm"),
+        (["--to", "timm", "--quantize", "int8"], "--quantize: goes with --to onnx alone"),
+        (["--to", "timm", "--masked"], "--masked: goes with --to onnx alone"),
+        (["--to", "onnx", "--license", "mit"], "--license: goes with --to timm alone"),
+        (["--to", "onnx", "--masked"], "has no gates; leave it out"),
+        (["--to", "onnx", "--threads", "0"], "--threads 0: must be at least 1"),
+        (["--to", "onnx", "--seconds", "0"], "--seconds 0.0: must be above 0"),
+        (["--to", "onnx", "--out", "student.pt"], "--out student.pt: name a file that ends in .onnx"),
+        (["--to", "onnx", "--device", "cuda"], "--device cuda: --to onnx checks and measures on the CPU"),
+        (["--to", "onnx"], "has no config.yaml that says which images"),
+        (["--to", "onnx", "--data-dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(tmp_path, capsys, words, said):
+    folder = vit_folder(tmp_path / "student")
+    before = names_in(tmp_path)
+    assert export(folder, *words) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert names_in(tmp_path) == before
+
+
+def test_what_skips_is_not_quantised(gates, capsys):
+    assert export(gates, "--to", "onnx", "--quantize", "int8", *QUICK) == 2
+    assert "add --masked" in capsys.readouterr().err
+
+
+def test_one_folder_is_named(capsys):
+    assert export("--to", "onnx") == 2
+    assert export("one", "two", "--to", "onnx") == 2
+    assert export("nowhere", "--to", "onnx") == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_labels_of_other_classes_are_refused(tmp_path, capsys):
+    assert export(vit_folder(tmp_path / "student", classes=7), "--to", "onnx", *QUICK) == 2
+    assert "the network has 7 classes and the data 10" in capsys.readouterr().err

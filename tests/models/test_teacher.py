@@ -1,0 +1,114 @@
+"""The teacher's type: what it computes in, and what the terms are given."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from helpers.runs import TERMS, TINY_STUDENT, config_of
+from helpers.small_transformers import cait, vit
+from isometry.cli.check import memory
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.evaluation.accuracy import accuracy
+from isometry.evaluation.timing import images_per_second
+from isometry.recipes import config_to_yaml
+from isometry.training.assemble import Run, assemble
+from isometry.training.objective import Objective
+
+SIDE = 64
+ALONE = World(0, 1, torch.device("cpu"))
+LOSSES = {"soft": 1.0, "whole": 1.0}
+TEACHERS = {"cait": cait, "resnet": lambda: timm.create_model("resnet10t", num_classes=10)}
+
+
+def objective(teacher: nn.Module) -> Objective:
+    torch.manual_seed(0)
+    return Objective(vit(), LOSSES, teacher, img_size=SIDE).train()
+
+
+def teacher_of(kind: str) -> nn.Module:
+    """With weights that say something, and the statistics of a norm that has seen images."""
+    torch.manual_seed(1)
+    network = TEACHERS[kind]()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        network.train()(torch.randn(8, 3, SIDE, SIDE))
+    return network.eval()
+
+
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_bfloat16_teacher_says_nearly_the_same_in_its_own_type(kind):
+    whole, narrow = objective(teacher_of(kind)), objective(teacher_of(kind).bfloat16())
+    wanted, found = whole.ask_teacher(images()), narrow.ask_teacher(images())
+    assert wanted.logits.dtype == found.logits.dtype == torch.float32
+    torch.testing.assert_close(found.logits, wanted.logits, rtol=0.1, atol=0.1 * float(wanted.logits.std()))
+    assert not torch.equal(found.logits, wanted.logits)
+    for block, tokens in wanted.tokens.items():
+        assert (tokens.dtype, found.tokens[block].dtype) == (torch.float32, torch.bfloat16)
+        error = (found.tokens[block].float() - tokens).norm() / tokens.norm()
+        assert 0 < error < 0.05
+    assert narrow.student.head.weight.dtype == torch.float32
+
+
+def test_the_step_is_finite_and_near_and_the_student_stays_float32():
+    losses = []
+    for network in (teacher_of("cait"), teacher_of("cait").bfloat16()):
+        task = objective(network)
+        loss = task(images(), torch.arange(4))["loss"]
+        loss.backward()
+        assert all(p.grad is None or p.grad.dtype == torch.float32 for p in task.student.parameters())
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_narrow_teacher_computes_in_its_type_whatever_autocast_says():
+    task = objective(teacher_of("cait").half())
+    plain = task.ask_teacher(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = task.ask_teacher(images())
+    assert torch.equal(plain.logits, mixed.logits)
+    assert all(tokens.dtype == torch.float16 for tokens in mixed.tokens.values())
+    whole = objective(teacher_of("cait"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not torch.equal(whole.ask_teacher(images()).logits, plain.logits)
+
+
+def run_of(*words: str) -> Run:
+    teacher = ["--teacher", "cait_xxs24_224", "--teacher-weights", "none", "--teacher-kwargs", "patch_size=4"]
+    teacher += ["embed_dim=32", "depth=2", "depth_token_only=1", "num_heads=2", "img_size=8", "in_chans=1"]
+    return assemble(config_of(*TINY_STUDENT, *teacher, *TERMS, *words), ALONE)
+
+
+def test_the_option_halves_what_a_check_says_of_the_teacher():
+    whole, narrow = run_of(), run_of("--teacher-dtype", "bfloat16")
+    assert memory(narrow, ALONE).teacher * 2 == memory(whole, ALONE).teacher
+    assert narrow.teacher_macs == whole.teacher_macs > 0
+    assert "teacher_dtype: bfloat16" in config_to_yaml(narrow.config)
+
+
+def test_accuracy_and_speed_of_a_narrow_teacher():
+    from isometry.data import Preprocess, make_loaders
+
+    run = run_of("--teacher-dtype", "bfloat16")
+    loaders = make_loaders(run.sources, run.config, run.spec, seed=0)
+    preprocess = Preprocess(run.config, run.spec, 10, "cpu")
+    found = accuracy(run.teacher, loaders.val, preprocess, ALONE, torch.no_grad, run.objective.teacher_view)
+    assert 0 <= found["top1"] <= 100
+    assert images_per_second(run.teacher, (1, 8, 8), batch_size=2, seconds=0) > 0
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(UserError, match="--teacher-dtype float16: needs a GPU; use bfloat16"):
+        run_of("--teacher-dtype", "float16")
+
+
+def test_one_process_keeps_the_teacher_whole_and_says_so():
+    run = run_of("--teacher-shard")
+    assert run.notes[-1] == "--teacher-shard: there is one process, which keeps the teacher whole"
+    assert memory(run, ALONE).teacher == memory(run_of(), ALONE).teacher

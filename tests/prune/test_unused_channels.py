@@ -1,0 +1,210 @@
+"""Channels that no image keeps: which they are, one image at a time, and the network without them."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isometry.prune.unused_channels as compact_module
+from helpers.small_gated import SMALL
+from isometry.errors import UserError
+from isometry.prune.cutting import widths
+from isometry.prune.gates import GatedConv, gated_convs
+from isometry.prune.unused_channels import compact, never_kept
+from oracles import gates as oracle
+
+CASES = [(name, group) for name in SMALL for group in (1, 8)]
+
+
+def site_name(module_name: str) -> str:
+    """RegNets have their convolution one level deeper."""
+    return module_name.removesuffix(".conv")
+
+
+def kept_by_hand(network: nn.Module, images: Tensor) -> dict[str, list[bool]]:
+    """Which channels are ever on: float64, one image and one gate at a time."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        conv.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
+        for name, conv in gated_convs(network).items()
+    ]
+    ever: dict[str, list[bool]] = {}
+    for image in images:
+        network(image[None])
+        for name, conv in gated_convs(network).items():
+            gate = conv.gate
+            _, saliencies = oracle.saliency(
+                seen[name][0].double(),
+                (gate.squeeze.weight.double(), gate.squeeze.bias.double()),
+                (gate.excite.weight.double(), gate.excite.bias.double()),
+            )
+            on = [each for each in oracle.kept(saliencies, float(gate.threshold)) for _ in range(conv.group)]
+            before = ever.get(name, [False] * len(on))
+            ever[name] = [a or b for a, b in zip(on, before, strict=True)]
+    for hook in hooks:
+        hook.remove()
+    return {site_name(name): channels for name, channels in ever.items()}
+
+
+@pytest.mark.parametrize(("name", "group"), [("basic", 1), ("regnet", 8)])
+@torch.no_grad()
+def test_never_kept_is_what_is_found_an_image_at_a_time(name, group):
+    network, images = SMALL[name].gated(group), SMALL[name].images(3)
+    expected = {key: [not on for on in channels] for key, channels in kept_by_hand(network, images).items()}
+    found = never_kept(network, images.split(2))
+    assert {key: mask.tolist() for key, mask in found.items()} == expected
+    assert any(any(mask) for mask in expected.values())
+    assert not all(all(mask) for mask in expected.values())
+
+
+@pytest.mark.parametrize("group", [1, 8])
+def test_batches_and_their_order_do_not_matter_and_more_images_keep_more(group):
+    small = SMALL["bottleneck"]
+    network, images = small.gated(group), small.images(8)
+    all_at_once = never_kept(network, [images])
+    each = never_kept(network, list(reversed(images.split(3))))
+    fewer = never_kept(network, [images[:2]])
+    for name, mask in all_at_once.items():
+        assert torch.equal(each[name], mask)
+        assert not (mask & ~fewer[name]).any(), "off for all, and on for two of them"
+        assert not mask.all()
+    assert sum(int(mask.sum()) for mask in fewer.values()) > sum(int(m.sum()) for m in all_at_once.values())
+
+
+@pytest.mark.parametrize(("name", "group"), CASES)
+@torch.no_grad()
+def test_the_compact_network_has_the_same_logits(name, group):
+    small = SMALL[name]
+    network, images = small.gated(group), small.images(12)
+    before = copy.deepcopy(network.state_dict())
+    smaller, said = compact(network, images.split(5))
+    wanted = network(images)
+    torch.testing.assert_close(
+        smaller(images), wanted, rtol=0, atol=1e-5 * float(wanted.max() - wanted.min())
+    )
+    assert (said.images, said.images_apart) == (12, 0)
+    assert said.gap < 1e-5
+    # The summary counts what is gone.
+    full, left = widths(network), widths(smaller)
+    assert said.cut == {key: full[key] - left[key] for key in full if full[key] != left[key]}
+    assert sum(said.cut.values()) > 0
+    assert said.parameters_before == sum(p.numel() for p in network.parameters())
+    assert said.parameters_after == sum(p.numel() for p in smaller.parameters()) < said.parameters_before
+    # The gated network is as it was; the smaller one still has a gate on what is left.
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+    assert len(gated_convs(smaller)) == len(gated_convs(network))
+    assert not smaller.training
+
+
+@torch.no_grad()
+def test_channels_of_layers_that_stay_whole_stay():
+    network = SMALL["basic"].gated()
+    never = never_kept(network, [SMALL["basic"].images()])
+    smaller, said = compact(network, [SMALL["basic"].images()])
+    lasts = [name for name in never if name.endswith("conv2")]
+    assert any(never[name].any() for name in lasts)
+    assert not set(lasts) & set(said.cut)
+    for name in lasts:
+        assert smaller.get_submodule(name).conv.out_channels == network.get_submodule(name).conv.out_channels
+
+
+@torch.no_grad()
+def test_a_second_time_there_is_nothing_to_cut():
+    images = SMALL["bottleneck"].images(12)
+    once, _ = compact(SMALL["bottleneck"].gated(), [images])
+    twice, said = compact(once, [images])
+    assert said.cut == {}
+    assert said.parameters_after == said.parameters_before
+    assert torch.equal(twice(images), once(images))
+
+
+@pytest.mark.parametrize("group", [1, 8])
+@torch.no_grad()
+def test_a_layer_under_its_threshold_keeps_a_group(group):
+    network, images = SMALL["basic"].gated(group), SMALL["basic"].images(3)
+    for conv in gated_convs(network).values():
+        conv.gate.threshold.fill_(1e6)
+        conv.gate.excite.bias.fill_(-1e6)
+    smaller, said = compact(network, [images])
+    assert set(widths(smaller).values()) == {group}
+    assert torch.equal(smaller(images), network(images))
+    assert said.gap == 0
+
+
+@torch.no_grad()
+def test_no_step_of_a_graph_is_held():
+    small = SMALL["basic"]
+    network = small.gated()
+    with torch.enable_grad():
+        network(small.images(2))
+    smaller, _ = compact(network, [small.images()])
+    held = [
+        module.glance
+        for each in (network, smaller)
+        for module in each.modules()
+        if isinstance(module, GatedConv)
+    ]
+    assert held == [None] * len(held)
+
+
+# --- what is refused
+
+
+class Different:
+    """Other images each time, as from a loader that augments."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __iter__(self):
+        self.times += 1
+        yield SMALL["basic"].images(2 if self.times == 1 else 40, seed=self.times)
+
+
+def test_images_that_change_are_noticed():
+    with pytest.raises(UserError, match=r"^--compact: the logits of \d+ of 40 images change") as told:
+        compact(SMALL["basic"].gated(), Different())
+    assert "\n" not in str(told.value)
+
+
+def test_an_image_in_a_hundred_may_fall_on_the_other_side_of_a_threshold(monkeypatch):
+    """As where a saliency is within rounding of it; here said of images 17 and 18, which are none of those."""
+    network, batches = SMALL["basic"].gated(), SMALL["basic"].images(100, seed=4).split(50)
+    compare = compact_module._compare
+
+    def apart(*images: int) -> None:
+        def compared(*given):
+            gap_N, spread = compare(*given)
+            gap_N[list(images)] = 0.01 * spread
+            return gap_N, spread
+
+        monkeypatch.setattr(compact_module, "_compare", compared)
+
+    apart(17)
+    _, said = compact(network, batches)
+    assert (said.images, said.images_apart) == (100, 1)
+    assert said.gap < 1e-5
+    apart(17, 18)
+    with pytest.raises(UserError, match="the logits of 2 of 100 images"):
+        compact(network, batches)
+
+
+def test_logits_that_are_no_numbers():
+    network = SMALL["basic"].gated()
+    nn.init.constant_(network.fc.bias, math.nan)
+    with pytest.raises(UserError, match=r"^--compact: .* not finite"):
+        compact(network, [SMALL["basic"].images()])
+
+
+def test_misuse_is_an_error_of_the_caller():
+    small = SMALL["basic"]
+    with pytest.raises(ValueError, match="eval mode"):
+        never_kept(small.gated().train(), [small.images()])
+    with pytest.raises(ValueError, match="with gates"):
+        never_kept(small.plain(), [small.images()])
+    with pytest.raises(ValueError, match="no images"):
+        never_kept(small.gated(), [])
+    with pytest.raises(ValueError, match="the second time there were none"):
+        compact(small.gated(), iter([small.images()]))

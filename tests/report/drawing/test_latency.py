@@ -1,0 +1,113 @@
+import random
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.bench_rows import NETWORKS, form, network
+from helpers.browser import Tab, running_browser
+from isometry import report
+from isometry.errors import UserError
+from isometry.report.drawing.colours import DARK, LIGHT
+from isometry.report.drawing.latency import LABEL_HEIGHT, latency_picture, latency_words, moved_apart
+
+
+def test_names_are_moved_apart_in_order_and_only_where_they_must():
+    drawn = random.Random(0)
+    for count in range(1, 12):
+        heights = [drawn.uniform(0, 240) for _ in range(count)]
+        moved = moved_apart(heights, 0, 240)
+        assert all(0 <= each <= 240 for each in moved)
+        assert all(b - a >= LABEL_HEIGHT - 1e-9 for a, b in pairwise(sorted(moved)))
+        assert np.argsort(moved).tolist() == np.argsort(heights).tolist()
+    assert moved_apart([10, 90, 50], 0, 100) == [10, 90, 50]
+    assert moved_apart([50, 50], 0, 100) == [50, 50 + LABEL_HEIGHT]
+    assert moved_apart([99, 98], 0, 100) == [100, 100 - LABEL_HEIGHT]
+
+
+def test_words_say_each_accuracy_and_time():
+    words = latency_words(NETWORKS)
+    assert "runs/b: top-1 93.1 %, 2.05 ms eager, 1.4 ms compiled, 0.9 ms onnx" in words
+    assert "small: top-1 71.0 %, 1.2 ms eager" in words
+    assert "resnet18: no accuracy, 21 ms eager" in words
+
+
+def test_both_kinds_carry_the_words(tmp_path):
+    for kind in ("svg", "png"):
+        latency_picture(tmp_path / f"a.{kind}", NETWORKS)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    words = latency_words(NETWORKS)
+    assert f'aria-label="{words}"' in svg
+    assert f"<title>{words}</title>" in svg
+    assert Image.open(tmp_path / "a.png").text["Description"] == words
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.svg"])
+def test_same_figures_same_bytes(tmp_path, name):
+    path = tmp_path / name
+    latency_picture(path, NETWORKS)
+    first = path.read_bytes()
+    latency_picture(path, NETWORKS)
+    assert path.read_bytes() == first
+
+
+def test_names_are_text_and_not_markup(tmp_path):
+    latency_picture(tmp_path / "a.svg", [network('<b>"$x$"', form("dense", 90, eager=1))])
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "&lt;b&gt;" in svg
+    assert "<b>" not in svg
+    assert "$x$" in svg
+
+
+def test_no_colour_is_left_that_does_not_follow_the_reader(tmp_path):
+    latency_picture(tmp_path / "a.svg", NETWORKS)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    drawn = svg.partition("</style>")[2]
+    assert re.findall(r"(?:fill|stroke): (#\w+)", drawn) == []
+    for ink in (LIGHT, DARK):
+        assert all(colour in svg for colour in (ink.paper, ink.ink, *ink.series))
+
+
+@pytest.mark.parametrize("networks", [NETWORKS[4:5], NETWORKS[3:4], NETWORKS[:1], NETWORKS * 3])
+def test_few_and_many_are_drawn(tmp_path, networks):
+    latency_picture(tmp_path / "a.png", networks)
+    assert Image.open(tmp_path / "a.png").width == 1640
+
+
+def test_in_a_browser_no_name_covers_another_and_all_are_seen(tmp_path):
+    latency_picture(tmp_path / "a.svg", NETWORKS)
+    with running_browser(tmp_path) as browser:
+        tab = Tab(browser, tmp_path / "a.svg", 820, 600)
+        boxes = tab.ask(
+            "[...document.querySelectorAll('text')].map(t => {const b = t.getBoundingClientRect();"
+            " return [t.textContent, b.left, b.top, b.right, b.bottom]})"
+        )
+        light = tab.ask("getComputedStyle(document.querySelector('rect')).fill")
+        dark_tab = Tab(browser, tmp_path / "a.svg", 820, 600, dark=True)
+        dark = dark_tab.ask("getComputedStyle(document.querySelector('rect')).fill")
+        complaints = tab.complaints + dark_tab.complaints
+    assert complaints == []
+    assert len(boxes) > len(NETWORKS)
+    width = 820 * 96 / 72
+    for place, (text, left, top, right, bottom) in enumerate(boxes):
+        assert 0 <= left < right <= width, text
+        for other, *box in boxes[place + 1 :]:
+            apart = box[0] >= right or box[2] <= left or box[1] >= bottom - 1 or box[3] <= top + 1
+            assert apart, (text, other)
+    assert (light, dark) == ("rgb(251, 250, 248)", "rgb(21, 21, 23)")
+
+
+def test_another_ending_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match=r"\.png or \.svg"):
+        latency_picture(tmp_path / "a.jpg", NETWORKS)
+
+
+def test_colours_are_the_pages():
+    style = (Path(report.__file__).parent / "style.css").read_text(encoding="utf-8")
+    for ink, part in zip((LIGHT, DARK), style.split("prefers-color-scheme: dark")[:2], strict=True):
+        said = dict(re.findall(r"--([a-z0-9-]+): (#\w{6});", part))
+        assert (said["paper"], said["ink"], said["muted"], said["rule"]) == ink[:4]
+        assert [said[f"series-{place}"] for place in range(1, 9)] == list(ink.series)

@@ -1,0 +1,72 @@
+"""YAML from other people: aliases count as what they stand for, and what stays small is read as PyYAML reads it."""
+
+import pytest
+import yaml
+
+from isometry.recipes import LONGEST, MOST_VALUES, RefusedError, load
+
+
+def doubled(times: int) -> str:
+    """2^times values by as many anchors, and the lists around them."""
+    return "\n".join(["- &a0 1", *(f"- &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, times + 1))])
+
+
+def written_out(values: object) -> int:
+    """Values in a tree, every one as often as it is met."""
+    if isinstance(values, list):
+        return 1 + sum(map(written_out, values))
+    return 1
+
+
+@pytest.mark.parametrize("times", range(1, 20))
+def test_what_is_refused_is_what_would_be_too_large_written_out(times: int):
+    text = doubled(times)
+    size = written_out(yaml.safe_load(text))
+    if size <= MOST_VALUES:
+        assert load(text) == yaml.safe_load(text)
+    else:
+        with pytest.raises(RefusedError, match="10,000 values"):
+            load(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: 1",
+        "{a: [1, 2.5, x, null, true], b: 2024-01-31}",
+        "a: &x {b: 1}\nc: {<<: *x, d: 2}",
+        "a: '*'",
+        "a: x*y",
+    ],
+)
+def test_plain_values_are_read_as_pyyaml_reads_them(text: str):
+    assert load(text) == yaml.safe_load(text)
+
+
+def test_a_text_just_short_enough_is_read():
+    assert load("a" * LONGEST) == "a" * LONGEST
+    with pytest.raises(RefusedError, match="longer than"):
+        load("a" * (LONGEST + 1))
+
+
+@pytest.mark.parametrize("character", ["\\0", "\\e", "\\x7f", "\\x9b", "\\r", "\\ud800"])
+def test_control_characters_are_refused_with_their_line(character: str):
+    with pytest.raises(RefusedError, match=r"control character .* in line 2"):
+        load(f'a: 1\nb: "x{character}"')
+
+
+def test_tabs_and_new_lines_are_text():
+    assert load('a: "x\\ty\\nz"') == {"a": "x\ty\nz"}
+
+
+def test_tags_of_python_make_nothing():
+    for tag in (
+        "object/apply:os.getcwd []",
+        "name:os.system",
+        "module:os",
+        "object/new:dict {}",
+        "tuple [1]",
+    ):
+        with pytest.raises(yaml.YAMLError):
+            load(f"!!python/{tag}")

@@ -1,0 +1,214 @@
+"""One run a folder: claimed, refused, and left as it was found."""
+
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from helpers.runs import DIGITS, TINY_STUDENT, call_at, config_of, run, signalled_at_step, start
+from isometry.config import RunConfig
+from isometry.errors import UserError
+from isometry.training.checkpoint.run_folder import Metrics, RunFolder
+
+ALONE = ["train", *TINY_STUDENT, "--epochs", "1"]
+
+
+def config(out: Path, *words: str) -> RunConfig:
+    """The smallest RunConfig into a folder."""
+    return config_of(*DIGITS, "--model", "vit_tiny_patch16_224", "--out", str(out), *words)
+
+
+def begun(out: Path) -> RunFolder:
+    """A folder with a run in it that has ended."""
+    with RunFolder(config(out)) as folder:
+        folder.begin(config(out))
+    return folder
+
+
+def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file with its bytes and its time of change."""
+    return {
+        str(path): (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns)
+        for path in sorted([folder, *folder.rglob("*")])
+    }
+
+
+def test_a_second_run_is_refused_after_the_first_has_ended(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    before = everything(tmp_path)
+    with (
+        pytest.raises(UserError, match="holds another run; add --resume"),
+        RunFolder(config(tmp_path / "run")),
+    ):
+        pass
+    assert everything(tmp_path) == before
+
+
+def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    out, stopped = tmp_path / "run", tmp_path / "stopped"
+    pause = partial(call_at, "isometry.training.loop:Trainer.train_step", 2, partial(_wait_for, stopped))
+    first = start(*ALONE, "--out", str(out), said=tmp_path / "first", prepare=pause)
+    while not (out / "config.yaml").is_file():
+        time.sleep(0.01)
+    before = everything(out)
+    for words in ([], ["--resume"]):
+        second = run(*ALONE, "--out", str(out), *words, said=tmp_path / "second")
+        assert second.code == 2
+        assert second.err == f"isometry: --out {out}: another run is writing here; choose another folder\n"
+    assert everything(out) == before
+    stopped.touch()
+    assert first.wait().code == 0
+    before = everything(out)
+    third = run(*ALONE, "--out", str(out), said=tmp_path / "third")
+    assert third.code == 2
+    assert len(third.err.splitlines()) == 1
+    assert everything(out) == before
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"]])
+def test_a_folder_with_something_else_is_refused_and_not_touched(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all of it")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"thesis\.tex|no run"), RunFolder(config(tmp_path, *words)):
+        pass
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nothing_is_resumed_where_nothing_is(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="there is no run in"),
+        RunFolder(config(tmp_path / "typo", "--resume")),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_killed_before_it_began_is_begun(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / "config.yaml.new").write_text("half a con")
+    for words in ([], ["--resume"]):
+        with RunFolder(config(tmp_path, *words)) as folder:
+            assert not folder.config.is_file()
+    with RunFolder(config(tmp_path, "--resume")) as folder:
+        folder.begin(config(tmp_path))
+    assert folder.config.is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"), RunFolder(config(tmp_path / "file" / "run")):
+        pass
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_fails_before_its_first_save_leaves_the_folder_as_it_was(
+    there: bool, tmp_path: Path
+) -> None:
+    """So that the mended command can be given as it is."""
+    out = tmp_path / "run"
+    if there:
+        out.mkdir()
+    ended = run(*ALONE, "--opt", "adamm", "--out", str(out), said=tmp_path / "said")
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert out.exists() == there
+    assert not there or list(out.iterdir()) == []
+
+
+def test_a_run_that_fails_after_a_save_keeps_it(tmp_path: Path) -> None:
+    saved = partial(call_at, "isometry.training.loop:Trainer.train_epoch", 2, _complain)
+    ended = run(
+        *ALONE, "--epochs", "2", "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=saved
+    )
+    assert (ended.code, ended.err) == (2, "isometry: later\n")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert (tmp_path / "run" / "last" / "checkpoint.json").is_file()
+
+
+def _complain() -> None:
+    raise UserError("later")
+
+
+def test_changed_options_are_all_named(tmp_path: Path) -> None:
+    begun(tmp_path)
+    changed = config(tmp_path, "--resume", "--mixup", "0.5", "--workers", "7", "--opt", "lamb")
+    with (
+        pytest.raises(
+            UserError, match=r"--opt was 'adamw' and is 'lamb' now, --mixup was 0.0 and is 0.5 now"
+        ),
+        RunFolder(changed) as folder,
+    ):
+        folder.begin(changed)
+    assert RunFolder(config(tmp_path)).config.is_file()
+
+
+def test_a_lock_outlives_no_process(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    killed = signalled_at_step(3, signal.SIGKILL)
+    assert run(*ALONE, "--out", str(out), said=tmp_path / "a", prepare=killed).code == -signal.SIGKILL
+    with RunFolder(config(out, "--resume")):
+        pass
+
+
+ROWS = [{"epoch": 1, "train/loss": 0.1 + 0.2}, {"epoch": 2, "train/loss": 1e-17}]
+
+
+def test_metrics_are_rewound_to_a_save(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.append(ROWS[0])
+    sizes, before = metrics.sizes(), metrics.csv.read_text()
+    metrics.append(ROWS[1])
+    whole = metrics.csv.read_bytes(), metrics.jsonl.read_bytes()
+    assert metrics.rows() == ROWS
+    metrics.rewind(sizes)
+    assert metrics.csv.read_text() == before
+    assert metrics.rows() == ROWS[:1]
+    metrics.append(ROWS[1])
+    assert (metrics.csv.read_bytes(), metrics.jsonl.read_bytes()) == whole
+    metrics.rewind({})
+    metrics.append(ROWS[0])
+    assert metrics.csv.read_text() == before
+
+
+@pytest.mark.parametrize("rows", range(4))
+def test_times_keep_the_epochs_that_were_saved(rows: int, tmp_path: Path) -> None:
+    """Whatever was written after the save goes, also half a row."""
+    times = Metrics(tmp_path, "times")
+    sizes = [times.sizes()]
+    for epoch in range(1, 4):
+        times.append({"epoch": epoch, "data": 0.1 * epoch})
+        sizes.append(times.sizes())
+    with times.csv.open("a") as file:
+        file.write("4,0.")
+    times.keep(rows)
+    assert times.sizes() == sizes[rows]
+    assert [row["epoch"] for row in times.rows()] == list(range(1, rows + 1))
+    times.append({"epoch": rows + 1, "data": 1.0})
+    assert times.csv.read_text().splitlines()[0] == "epoch,data"
+    assert len(times.csv.read_text().splitlines()) == 1 + len(times.rows()) == rows + 2
+
+
+def test_times_that_are_fewer_than_the_epochs_stay(tmp_path: Path) -> None:
+    times = Metrics(tmp_path, "times")
+    times.keep(3)
+    assert times.rows() == []
+    assert not times.csv.exists()
+    times.append({"epoch": 5, "data": 1.0})
+    times.keep(3)
+    assert times.rows() == [{"epoch": 5, "data": 1.0}]
+
+
+def test_metrics_that_lost_rows_are_not_filled_up(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.append(ROWS[0])
+    sizes = metrics.sizes()
+    metrics.jsonl.write_text("")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: has lost rows"):
+        metrics.rewind(sizes)

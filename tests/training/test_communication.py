@@ -1,0 +1,55 @@
+"""Whoever spreads a step's images is told what that does to relations between them, and what it sends."""
+
+import torch
+
+from helpers.runs import DIGITS, STUDENT_KWARGS, TEACHER_KWARGS, config_of
+from isometry.distributed import World
+from isometry.training.assemble import Run, assemble
+from isometry.training.communication import micro_batch_words, traffic_words
+
+WORDS = [*DIGITS, "--student", "vit_tiny_patch16_224", "--student-kwargs", *STUDENT_KWARGS]
+WORDS += ["--teacher", "cait_xxs24_224", "--teacher-kwargs", *TEACHER_KWARGS, "--teacher-weights", "none"]
+
+
+def assembled(*words: str, processes: int = 1) -> Run:
+    return assemble(config_of(*WORDS, *words), World(0, processes, torch.device("cpu")))
+
+
+def test_terms_that_relate_images_see_the_micro_batch_and_others_are_not_named() -> None:
+    run = assembled(
+        "--losses.soft", "1", "--losses.whole", "1", "--losses.random", "1", "--grad-accum-steps", "4"
+    )
+    said = micro_batch_words(run.config, run.objective)
+    assert "--grad-accum-steps 4: terms of labels see the whole step" in said
+    assert "whole and random relate the images of one batch" in said
+    assert "soft" not in said
+    assert said in run.notes
+
+
+def test_without_such_terms_or_accumulation_there_is_nothing_to_say() -> None:
+    labels = assembled("--losses.soft", "1", "--losses.intra", "1", "--grad-accum-steps", "4")
+    assert micro_batch_words(labels.config, labels.objective) == ""
+    alone = assembled("--losses.whole", "1")
+    assert micro_batch_words(alone.config, alone.objective) == ""
+    assert not [note for note in alone.notes if "each process" in note]
+
+
+def test_traffic_is_said_beside_that_of_gathering() -> None:
+    """Two pairs of blocks of 16 and 32 channels; 4 tokens an image, 150 images a process."""
+    run = assembled("--losses.whole", "1", processes=2)
+    matrices, tokens = 2 * 8 * 48 * 49 // 2, 2 * 150 * 4 * 48 * 4
+    said = (
+        f"each process sends the others, a step: whole {matrices / 2**10:.3g} KiB (whatever the batch is); gathering "
+        f"the tokens of 150 images would send {tokens / 2**10:.3g} KiB"
+    )
+    assert said in run.notes
+    smaller = assembled("--losses.whole", "1", "--batch-size", "15", processes=2)
+    assert f"whole {matrices / 2**10:.3g} KiB" in traffic_words(smaller.config, smaller.objective)
+
+
+def test_terms_that_stay_at_home_send_nothing() -> None:
+    for words in (["--relations", "local", "--losses.whole", "1"], ["--losses.intra", "1"]):
+        run = assembled(*words, processes=2)
+        assert traffic_words(run.config, run.objective) == ""
+    one = assembled("--losses.whole.relations", "local", "--losses.inter", "1", processes=2)
+    assert "a step: inter " in traffic_words(one.config, one.objective)

@@ -30,7 +30,7 @@ from torch._inductor import config as inductor
 
 from isometry.models.cost import macs
 from isometry.prune.cost import channel_use
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 from isometry.prune.skipping import SkippingBlock, skipping
 
@@ -85,7 +85,7 @@ def gated(dense: nn.Module, group: int, images: Tensor) -> nn.Module:
     network(images)
     for handle in handles:
         handle.remove()
-    take_glances(list(convs.values()))
+    take_gate_outputs(list(convs.values()))
     return network
 
 

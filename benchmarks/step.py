@@ -35,7 +35,7 @@ from isometry.distributed import World
 from isometry.training.assemble import assemble
 from isometry.training.loop import Trainer
 from isometry.training.parallelize import prepare
-from isometry.training.phase_timer import PHASES, Stopwatch
+from isometry.training.phase_timer import PHASES, PhaseTimer
 
 HERE = Path(__file__).parent
 STUDENT, TEACHER, SIDE, CLASSES = "deit_tiny_patch16_224", "cait_s24_224", 224, 10
@@ -70,7 +70,7 @@ class Plain:
         self.student = timm.create_model(STUDENT, num_classes=CLASSES).to(device).train()
         self.teacher = timm.create_model(TEACHER, num_classes=CLASSES).to(device).eval()
         self.optimizer = create_optimizer_v2(self.student, opt="adamw", lr=LR, weight_decay=0.05)
-        self.watch = Stopwatch(device)
+        self.watch = PhaseTimer(device)
         self.autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
     def step(self) -> Phases:

@@ -29,7 +29,7 @@ from isometry.config import RunConfig
 from isometry.data import Sources, find_sources
 from isometry.data.splits import MapPart
 from isometry.distributed import World
-from isometry.evaluation.inference import HEAD, POOLED, answers_to, features_of, reading
+from isometry.evaluation.inference import HEAD, POOLED, predict, features_of, reading
 from isometry.evaluation.probes import probe
 from isometry.models.build import save_model
 from isometry.models.cost import parameter_count
@@ -122,7 +122,7 @@ def own_top1(network: nn.Module, sources: Sources) -> float:
     """Top-1 of the network's own classifier, percent on the test part."""
     assert sources.test is not None
     with reading(network, sources.test, sources, recipe("student"), ALONE.device) as pairs:
-        return 100 * float(answers_to(network, pairs).right.mean())
+        return 100 * float(predict(network, pairs).right.mean())
 
 
 def of_seed(seed: int, pictures: Path, scratch: Path, say: Callable[[str], None]) -> Figures:

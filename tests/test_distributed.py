@@ -34,7 +34,7 @@ from isometry.errors import UserError
 from isometry.models.build import build_model
 from isometry.models.spec import ModelSpec
 from isometry.training.checkpoint.files import load_checkpoint
-from isometry.training.loss_meter import NotFiniteError, Tally
+from isometry.training.loss_meter import LossMeter, NotFiniteError
 from isometry.training.objective import Objective
 
 # --- one step
@@ -120,7 +120,7 @@ def test_two_processes_take_the_step_of_one_with_twice_the_batch(
 def read_in_two(rank: int, rendezvous: str, out: str) -> None:
     """Two tallies that must say the same."""
     world = as_rank(rank, rendezvous)
-    tally = Tally(["loss", "soft"], world)
+    tally = LossMeter(["loss", "soft"], world)
     tally.add(0, torch.tensor([1.0, 10.0]) * (rank + 1), [rank])
     values, stop = tally.read(rank == 1)
     said: list[Any] = [values, stop, tally.sums]

@@ -87,7 +87,7 @@ def _flush(path: Path) -> None:
 UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-def in_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes, to three digits: 11,141,120 -> "10.6 MiB"."""
     for unit, scale in UNITS:
         if size >= scale:

@@ -16,7 +16,7 @@ from helpers.runs import run
 from isometry.cli.main import main
 from isometry.config import PruneConfig, RunConfig
 from isometry.data import find_sources
-from isometry.evaluation.saved_network import Saved, head_was_trained, open_folder
+from isometry.evaluation.saved_network import SavedNetwork, head_was_trained, open_folder
 from isometry.models.build import save_model
 from isometry.prune.gates import gated_convs
 from isometry.prune.saving import save_network
@@ -157,7 +157,7 @@ def test_a_student_without_labels_is_judged_by_its_features(tmp_path, digit_fold
 )
 def test_whether_a_head_was_trained_is_told_by_the_terms(losses, model, trained):
     config = RunConfig(model=model, losses=losses)
-    assert head_was_trained(Saved("a", small_network(), config=config)) == trained
+    assert head_was_trained(SavedNetwork("a", small_network(), config=config)) == trained
 
 
 def test_a_run_that_taught_no_head_is_not_judged_by_it(tmp_path, dense):

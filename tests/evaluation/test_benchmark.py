@@ -20,14 +20,14 @@ from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.memory import weight_bytes
 from isometry.evaluation.runtimes import RUNTIMES, Ready
-from isometry.evaluation.saved_network import Saved
+from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.timing import whole_batches
-from isometry.evaluation.variants import Material, bench_forms, forms_of, measure_forms
+from isometry.evaluation.variants import EvaluationImages, measure_variants, time_variants, variants_of
 from isometry.functional.gates import layer_threshold
 from isometry.models.cost import macs
 from isometry.models.spec import image_spec
 from isometry.prune.cost import channel_use
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.l1 import l1_cut
 from isometry.prune.saving import load_network, save_network
 from isometry.prune.sites import add_gates
@@ -72,7 +72,7 @@ def gated(images: torch.Tensor) -> nn.Module:
         nn.init.normal_(conv.gate.excite.weight, 0, 2)
         nn.init.normal_(conv.gate.excite.bias, 0.7, 0.6)
         network(images)
-        mean_G = take_glances(convs)[place].saliency.mean(0)
+        mean_G = take_gate_outputs(convs)[place].saliency.mean(0)
         # About 1, so that nothing grows from layer to layer.
         conv.gate.excite.weight /= mean_G.mean()
         conv.gate.excite.bias /= mean_G.mean()
@@ -94,12 +94,12 @@ def save_run(folder: Path, network: nn.Module, **changed) -> None:
     (folder / "config.yaml").write_text(config_to_yaml(config_of(folder, **changed)), encoding="utf-8")
 
 
-def part_of_digits(network: nn.Module) -> Material:
+def part_of_digits(network: nn.Module) -> EvaluationImages:
     """The digits' test part as a run sees it."""
     config = config_of(Path("none"))
     spec = image_spec(network, SIDE)
     loaders = make_loaders(find_sources(config), config, spec, seed=0)
-    return Material(lambda: loaders.test, Preprocess(config, spec, 10, "cpu"), spec, "test", True)
+    return EvaluationImages(lambda: loaders.test, Preprocess(config, spec, 10, "cpu"), spec, "test", True)
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
 def test_ratios_are_those_of_medians(monkeypatch):
     seen = []
     clock(monkeypatch, {"dense": 0.25, "masked": 0.5, "skipping": 0.125}, seen)
-    rows = bench_forms(dict.fromkeys(("dense", "masked", "skipping")), torch.rand(8, 1, 4, 4), [1, 8], 1.0)
+    rows = time_variants(dict.fromkeys(("dense", "masked", "skipping")), torch.rand(8, 1, 4, 4), [1, 8], 1.0)
     common = {"images_per_s": 4.0, "rounds": 3, "ratio": 1.0}
     assert rows["dense"] == [
         {"batch_size": 1, "ms": 250.0, "ms_low": 250.0, "ms_high": 1250.0, **common},
@@ -319,7 +319,7 @@ def test_ratios_are_those_of_medians(monkeypatch):
 
 def test_without_dense_there_is_no_ratio(monkeypatch):
     clock(monkeypatch, {"cut": 1.0}, [])
-    assert "ratio" not in bench_forms({"cut": nn.Identity()}, torch.rand(2, 1, 4, 4), [1], 1.0)["cut"][0]
+    assert "ratio" not in time_variants({"cut": nn.Identity()}, torch.rand(2, 1, 4, 4), [1], 1.0)["cut"][0]
 
 
 def test_what_is_slower_is_printed_by_name(places, monkeypatch, capsys):
@@ -333,7 +333,7 @@ def test_what_is_slower_is_printed_by_name(places, monkeypatch, capsys):
 def test_real_images_are_timed_different_ones_each_round(places, monkeypatch):
     seen = []
     clock(monkeypatch, {"dense": 1.0}, seen)
-    measure_forms({"dense": places.dense}, part_of_digits(places.dense), [1, 300], 1.0)
+    measure_variants({"dense": places.dense}, part_of_digits(places.dense), [1, 300], 1.0)
     (single,), (large,) = seen
     assert len(single) == 300
     assert [len(batch) for batch in large] == [300]
@@ -354,10 +354,10 @@ def test_whole_batches_repeat_images_only_where_they_must():
 
 def test_forms_of_a_network():
     network = plain()
-    assert list(forms_of(network, None)) == ["dense"]
-    assert list(forms_of(l1_cut(copy.deepcopy(network), "x", 0.5), network)) == ["dense", "cut"]
+    assert list(variants_of(network, None)) == ["dense"]
+    assert list(variants_of(l1_cut(copy.deepcopy(network), "x", 0.5), network)) == ["dense", "cut"]
     with_gates = add_gates(copy.deepcopy(network), "x").train()
-    found = forms_of(with_gates, network)
+    found = variants_of(with_gates, network)
     assert list(found) == ["dense", "masked", "skipping"]
     assert not any(form.training for form in found.values())
 
@@ -380,8 +380,8 @@ def test_threads_are_those_asked_for_and_then_as_before(places, monkeypatch):
 def test_images_without_labels_have_no_top1(places, monkeypatch):
     clock(monkeypatch, {"dense": 1.0}, [])
     material = part_of_digits(places.dense)
-    unlabelled = Material(material.batches, material.preprocess, material.spec, "val", False)
-    (row,) = measure_forms({"dense": places.dense}, unlabelled, [1], 1.0)
+    unlabelled = EvaluationImages(material.batches, material.preprocess, material.spec, "val", False)
+    (row,) = measure_variants({"dense": places.dense}, unlabelled, [1], 1.0)
     assert "top1" not in row
 
 
@@ -391,7 +391,7 @@ def test_what_the_report_shows_of_each_kind_of_network(places):
     of_gates = pruning_report(places.gated, material, rows)
     assert of_gates.layers == list(gated_convs(places.gated))
     assert of_gates.easy.macs > 0
-    unlabelled = Material(material.batches, material.preprocess, material.spec, "val", False)
+    unlabelled = EvaluationImages(material.batches, material.preprocess, material.spec, "val", False)
     for shown in (pruning_report(places.cut, material, rows), pruning_report(places.gated, unlabelled, rows)):
         assert (shown.forms, shown.layers, shown.easy, shown.maps) == (rows, [], None, [])
         assert "on cpu" in shown.conditions
@@ -457,7 +457,7 @@ def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, t
 def test_a_name_of_timm_on_named_images_of_other_classes_is_timed_on_them(monkeypatch, capsys, tmp_path):
     built = timm.create_model("cifar_resnet20", num_classes=7).eval()
     monkeypatch.setattr(
-        "isometry.evaluation.benchmark_inputs.open_named", lambda name, command: Saved(name, built)
+        "isometry.evaluation.benchmark_inputs.open_named", lambda name, command: SavedNetwork(name, built)
     )
     code, _, _ = benched(capsys, "known", *QUICK, "--dataset", "digits", "--out", str(tmp_path))
     assert code == 0

@@ -10,7 +10,7 @@ from helpers.small_gated import SMALL
 from isometry.data import ImageSpec
 from isometry.evaluation.channel_usage import PICTURE_SIDE, pruning_data
 from isometry.prune.cost import channel_use
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 
 SPEC = ImageSpec((3, 32, 32), (0.5, 0.4, 0.3), (0.25, 0.2, 0.5))
 SMALL_ONE = SMALL["cifar"]
@@ -75,7 +75,7 @@ def test_maps_are_cosines_between_images_sorted_by_class():
     found = pruning_data(network, batches(images, labels), SPEC)
     convs = gated_convs(network)
     network(images[[1, 3, 4, 0, 2]])
-    glances = dict(zip(convs, take_glances(list(convs.values())), strict=True))
+    glances = dict(zip(convs, take_gate_outputs(list(convs.values())), strict=True))
     names = list(convs)
     assert [maps.layer for maps in found.maps] == [names[0], names[4], names[-1]]
     for maps in found.maps:

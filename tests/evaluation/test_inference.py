@@ -1,4 +1,4 @@
-"""Answers and features of networks of several kinds."""
+"""Predictions and features of networks of several kinds."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers.pruned_runs import small_network
 from isometry.config import RunConfig
 from isometry.data import find_sources
-from isometry.evaluation.inference import HEAD, POOLED, answers_to, features_of, reading
+from isometry.evaluation.inference import HEAD, POOLED, features_of, predict, reading
 from isometry.models.spec import image_spec
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -43,7 +43,7 @@ def batches(count: int = 3, size: int = 4, channels: int = 3):
 def test_answers_are_those_of_the_network(classes):
     model = network("resnet10t", num_classes=classes)
     pairs = [(images, labels % classes) for images, labels in batches()]
-    found = answers_to(model, pairs)
+    found = predict(model, pairs)
     with torch.no_grad():
         logits = model(torch.cat([images for images, _ in pairs]))
     labels = torch.cat([labels for _, labels in pairs])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isometry.evaluation.pictures import evaluation_svg
-from isometry.evaluation.scores import Answers, scores
+from isometry.evaluation.scores import Predictions, scores
 
 
 def found(classes: int, images: int = 300):
@@ -16,7 +16,7 @@ def found(classes: int, images: int = 300):
     predictions = np.where(random.random(images) < 0.7, labels, random.integers(0, classes, images))
     right = predictions == labels
     names = [f"<{number}> & co" for number in range(classes)]
-    return scores(Answers(labels, predictions, random.uniform(0.3, 1, images), right, classes), names)
+    return scores(Predictions(labels, predictions, random.uniform(0.3, 1, images), right, classes), names)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 60])
@@ -54,5 +54,5 @@ def test_the_same_figures_give_the_same_file():
 
 def test_nothing_wrong_is_no_confusion():
     labels = np.array([0, 1, 2])
-    everything = scores(Answers(labels, labels, np.ones(3), np.ones(3, dtype=bool), 3), list("abc"))
+    everything = scores(Predictions(labels, labels, np.ones(3), np.ones(3, dtype=bool), 3), list("abc"))
     assert "most frequent confusions: none" in evaluation_svg(everything, "title")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from isometry.evaluation.sampling import Lowest
+from isometry.evaluation.sampling import SmallestK
 
 
 @pytest.mark.parametrize("sizes", [[40], [1] * 40, [3, 0, 20, 17]])
@@ -11,7 +11,7 @@ from isometry.evaluation.sampling import Lowest
 def test_the_lowest_are_those_of_all_sorted(sizes, count):
     # Whole numbers, so that many are equal.
     keys = torch.randint(0, 9, (40,), generator=torch.Generator().manual_seed(0)).float()
-    lowest = Lowest(count)
+    lowest = SmallestK(count)
     numbers = torch.arange(40)
     for some, named in zip(keys.split(sizes), numbers.split(sizes), strict=True):
         lowest.add(some, named, named[:, None] * torch.ones(2))
@@ -21,14 +21,14 @@ def test_the_lowest_are_those_of_all_sorted(sizes, count):
 
 
 def test_what_is_no_number_comes_last():
-    lowest = Lowest(2)
+    lowest = SmallestK(2)
     lowest.add(torch.tensor([float("nan"), 3.0]), torch.tensor([0, 1]))
     lowest.add(torch.tensor([float("nan"), 1.0]), torch.tensor([2, 3]))
     assert lowest.tensors[0].tolist() == [3, 1]
 
 
 def test_nothing_added_is_nothing_kept():
-    assert Lowest(3).tensors == ()
+    assert SmallestK(3).tensors == ()
 
 
 def test_random_keys_draw_from_all_alike():
@@ -36,7 +36,7 @@ def test_random_keys_draw_from_all_alike():
     generator = torch.Generator().manual_seed(0)
     times = torch.zeros(20)
     for _ in range(1000):
-        lowest = Lowest(5)
+        lowest = SmallestK(5)
         for batch in torch.arange(20).split(4):
             lowest.add(torch.rand(4, generator=generator), batch)
         times[lowest.tensors[0]] += 1

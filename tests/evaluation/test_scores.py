@@ -5,7 +5,7 @@ import pytest
 
 from isometry.evaluation.scores import (
     BINS,
-    Answers,
+    Predictions,
     Z,
     calibration,
     confusion,
@@ -17,13 +17,13 @@ from isometry.evaluation.scores import (
 from oracles.evaluation import calibration_error, wilson_by_bisection
 
 
-def answers(images: int = 400, classes: int = 7, seed: int = 0) -> Answers:
+def answers(images: int = 400, classes: int = 7, seed: int = 0) -> Predictions:
     """Random ones, about half of them right."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, images)
     predictions = np.where(random.random(images) < 0.5, labels, random.integers(0, classes, images))
     within_five = (predictions == labels) | (random.random(images) < 0.5)
-    return Answers(labels, predictions, random.uniform(1 / classes, 1, images), within_five, classes)
+    return Predictions(labels, predictions, random.uniform(1 / classes, 1, images), within_five, classes)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_bins_hold_every_image_once_and_bounds_belong_below():
 def test_order_of_images_does_not_matter():
     found, order = answers(), np.random.default_rng(1).permutation(400)
     columns = (found.labels, found.predictions, found.confidences, found.within_five)
-    shuffled = Answers(*(column[order] for column in columns), classes=found.classes)
+    shuffled = Predictions(*(column[order] for column in columns), classes=found.classes)
     ours, theirs = (scores(each, [str(n) for n in range(7)]) for each in (found, shuffled))
     assert ours["confusion"] == theirs["confusion"]
     assert ours["calibration"]["ece"] == pytest.approx(theirs["calibration"]["ece"])

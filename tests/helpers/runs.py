@@ -112,7 +112,7 @@ LIVELY = [
 SECONDS_TO_WAIT = 120
 """A run that takes longer hangs."""
 
-PRELOADED = ["isometry.cli.main", "helpers", "sklearn.datasets"]
+PRELOADED = ["isometry.cli.main", "helpers.runs", "sklearn.datasets"]
 """What runs are forked with. The digits need scikit-learn, and every run would import it again for a third of its
 time.
 """

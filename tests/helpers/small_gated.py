@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
 from isometry.functional.gates import layer_threshold
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 
 
@@ -56,7 +56,7 @@ class Small:
                 excite.bias.uniform_(-0.1, 1.6, generator=generator)
                 network(self.images())
                 conv.gate.threshold.copy_(layer_threshold(conv.glance.saliency.mean(0), 0.5))
-        take_glances(list(convs.values()))
+        take_gate_outputs(list(convs.values()))
         return network
 
     def images(self, count: int = 6, seed: int = 9) -> Tensor:

@@ -1,4 +1,4 @@
-"""Answers of a made-up teacher, and caches of them."""
+"""Predictions of a made-up teacher, and caches of them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.models.taps import Grid
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache import Place, TeacherCache
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -31,14 +31,14 @@ def images(place: Place, count: int = 6) -> Tensor:
 
 
 class Teacher:
-    """Answers that are a function of the images, and how often they were asked for."""
+    """Predictions that are a function of the images, and how often they were asked for."""
 
     def __init__(self, classes: int = 10, dtype: torch.dtype = torch.float32) -> None:
         self.classes, self.dtype, self.asked = classes, dtype, 0
 
-    def __call__(self, input_BCHW: Tensor, grids: dict[int, Grid]) -> Taught:
+    def __call__(self, input_BCHW: Tensor, grids: dict[int, Grid]) -> TeacherOutput:
         self.asked += 1
-        return Taught(
+        return TeacherOutput(
             self._numbers(input_BCHW, 0, self.classes),
             {
                 block: self._numbers(input_BCHW, block, rows * columns * WIDTH).view(
@@ -60,14 +60,14 @@ def cache_in(folder: Path, limit: int = PLENTY, world: World = ALONE, **changes:
 
 def ask(
     cache: TeacherCache, teacher: Teacher, place: Place = FIRST, grids: dict[int, Grid] | None = None
-) -> Taught:
+) -> TeacherOutput:
     """What a cache says at a place, with the teacher behind it."""
     grids = GRIDS if grids is None else grids
     input_BCHW = images(place)
     return cache.taught(place, input_BCHW, grids, lambda: teacher(input_BCHW, grids))
 
 
-def check_same(found: Taught, wanted: Taught) -> None:
+def check_same(found: TeacherOutput, wanted: TeacherOutput) -> None:
     """Bit by bit, in type and in layout."""
     assert found.tokens.keys() == wanted.tokens.keys()
     pairs = [(found.logits, wanted.logits), *((found.tokens[n], wanted.tokens[n]) for n in wanted.tokens)]

@@ -11,7 +11,7 @@ from helpers.small_transformers import cait, vit
 from isometry.evaluation.timing import (
     ROUNDS,
     WARM_UP_ROUNDS,
-    Contender,
+    TimedNetwork,
     images_per_second,
     taking_turns,
     times_in_turns,
@@ -140,8 +140,8 @@ def test_contenders_have_batches_of_their_own():
         return lambda batch: seen[name].append(int(batch[0])) or batch
 
     contenders = {
-        "a": Contender(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
-        "b": Contender(noting("b"), [torch.tensor([7])]),
+        "a": TimedNetwork(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
+        "b": TimedNetwork(noting("b"), [torch.tensor([7])]),
     }
     times = times_in_turns(contenders, seconds=1e-9)
     assert set(seen["a"]) == {1, 2}

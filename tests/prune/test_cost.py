@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from helpers.small_gated import SMALL, Small
 from isometry.models.cost import macs
 from isometry.prune.cost import channel_use, channels_on
-from isometry.prune.gates import GatedConv, gated_convs, take_glances
+from isometry.prune.gates import GatedConv, gated_convs, take_gate_outputs
 
 INPUT = (3, 32, 32)
 CASES = [(name, group) for name in SMALL for group in (1, 8)]
@@ -26,7 +26,7 @@ def open_channels(network: nn.Module, image: Tensor) -> dict[str, list[bool]]:
     network(image[None])
     found = {}
     convs = gated_convs(network)
-    for (name, conv), glance in zip(convs.items(), take_glances(list(convs.values())), strict=True):
+    for (name, conv), glance in zip(convs.items(), take_gate_outputs(list(convs.values())), strict=True):
         saliency = glance.saliency[0].tolist()
         largest = saliency.index(max(saliency))
         on = [
@@ -72,7 +72,7 @@ def counted(small: Small, network: nn.Module, image: Tensor) -> int:
         elif isinstance(module, nn.Conv2d) and name.removesuffix(".conv") not in on:
             taps = math.prod(module.kernel_size) * module.in_channels // module.groups
             total += taps * module.out_channels * math.prod(shapes[name])
-    take_glances(list(gated_convs(network).values()))
+    take_gate_outputs(list(gated_convs(network).values()))
     return total
 
 

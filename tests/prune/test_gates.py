@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.losses import Similarity, Sparsity
-from isometry.prune.gates import Gate, GatedConv, Glance, gated_convs, take_glances
+from isometry.prune.gates import Gate, GatedConv, GateOutput, gated_convs, take_gate_outputs
 from oracles import gates as oracle
 
 B, C, D, SIDE = 4, 12, 6, 5
@@ -65,7 +65,7 @@ def by_hand(conv: GatedConv, image_CHW: Tensor) -> tuple[Tensor, list[float], li
 def test_the_masked_forward_is_that_of_each_image_and_channel(threshold, group, stride):
     conv = gated(group, threshold, stride)
     output = conv(images())
-    (glance,) = take_glances([conv])
+    (glance,) = take_gate_outputs([conv])
     for at, image in enumerate(images()):
         expected, pooled, saliencies = by_hand(conv, image)
         torch.testing.assert_close(output[at].double(), expected, rtol=1e-4, atol=1e-4)
@@ -114,7 +114,7 @@ def test_gradients_are_slopes():
 def test_a_closed_channel_gives_and_gets_nothing():
     conv = gated(threshold=0.7)
     output = conv(images(1))
-    shut = ~conv.gate.kept(take_glances([conv])[0].saliency)[0]
+    shut = ~conv.gate.kept(take_gate_outputs([conv])[0].saliency)[0]
     assert shut.any()
     assert (output[0, shut] == 0).all()
     output.sum().backward()
@@ -149,7 +149,7 @@ def test_both_terms_and_their_gradients_stay_finite(conv, rough):
     sparsity.limit.fill_(2.0)
     with torch.autocast("cpu", torch.bfloat16, enabled=rough):
         output = conv(images())
-        (glance,) = take_glances([conv])
+        (glance,) = take_gate_outputs([conv])
         terms = sparsity(glance.saliency, torch.rand(B)), Similarity()(glance.saliency, glance.pooled)
         (sum(terms) + output.float().square().mean()).backward()
     assert output.dtype == (torch.bfloat16 if rough else torch.float32)
@@ -178,7 +178,7 @@ def test_autocast_does_not_round_saliencies():
 def test_it_moves_to_another_precision_as_a_whole(dtype):
     conv = gated().to(dtype)
     assert conv(images().to(dtype)).dtype == dtype
-    (glance,) = take_glances([conv])
+    (glance,) = take_gate_outputs([conv])
     assert glance.saliency.dtype == dtype
 
 
@@ -188,7 +188,7 @@ def test_it_moves_to_another_precision_as_a_whole(dtype):
 def test_glances_are_taken_once_and_leave_no_graph_behind():
     conv = gated()
     output = conv(images())
-    (glance,) = take_glances([conv])
+    (glance,) = take_gate_outputs([conv])
     assert glance.saliency.requires_grad
     assert conv.glance is None
     remains = weakref.ref(glance.saliency)
@@ -204,7 +204,7 @@ def test_glances_come_in_the_order_of_the_layers():
     network(images())
     convs = gated_convs(network)
     assert list(convs) == ["0", "2.0"]
-    assert [glance.saliency.shape for glance in take_glances(list(convs.values()))] == [(B, D), (B, 3)]
+    assert [glance.saliency.shape for glance in take_gate_outputs(list(convs.values()))] == [(B, D), (B, 3)]
 
 
 def test_a_copy_begins_without_the_glance_of_a_step():
@@ -231,11 +231,11 @@ def test_thresholds_are_saved_and_glances_are_not():
 def test_compiled_it_says_and_sees_the_same(backend):
     conv = gated(2, 0.3)
     expected = conv(images())
-    (told,) = take_glances([conv])
+    (told,) = take_gate_outputs([conv])
     compiled = torch.compile(conv, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(images()), expected)
-    (glance,) = take_glances([conv])
-    assert isinstance(glance, Glance)
+    (glance,) = take_gate_outputs([conv])
+    assert isinstance(glance, GateOutput)
     torch.testing.assert_close(glance, told)
     (gradient,) = torch.autograd.grad(glance.saliency.sum(), conv.gate.excite.bias)
     (wanted,) = torch.autograd.grad(told.saliency.sum(), conv.gate.excite.bias)

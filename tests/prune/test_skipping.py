@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from helpers.small_gated import SMALL, Small
 from isometry.errors import UserError
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 from isometry.prune.skipping import SkippingBlock, skipping
 
@@ -40,7 +40,7 @@ def between(network: nn.Module, images: Tensor) -> None:
     with torch.no_grad():
         for conv in gated_convs(network).values():
             network(images)
-            (glance,) = take_glances([conv])
+            (glance,) = take_gate_outputs([conv])
             values = torch.cat([glance.saliency.flatten(), conv.gate.threshold[None]]).sort().values
             at = int(torch.searchsorted(values, conv.gate.threshold))
             near = values[max(at - 8, 0) : at + 9]
@@ -126,7 +126,7 @@ def test_computes_no_channel_that_is_off(monkeypatch: pytest.MonkeyPatch):
         expected = network(image)
         off = {}
         for name, conv in gated_convs(network).items():
-            (glance,) = take_glances([conv])
+            (glance,) = take_gate_outputs([conv])
             off[name] = ~conv.gate.kept(glance.saliency)[0]
         for name, conv in gated_convs(network).items():
             conv.conv.weight[off[name]] = torch.nan

@@ -14,7 +14,7 @@ from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.prune.sites import add_gates
-from isometry.training.activation_checkpointing import recompute_blocks
+from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.assemble import assemble
 from isometry.training.objective import Objective
 from isometry.training.step_memory import step_memory
@@ -37,7 +37,7 @@ def objective(student: str, losses: str, recomputes: bool) -> Objective:
     network, teacher = STUDENTS[student](), cait() if losses == "tokens" else None
     task = Objective(network, LOSSES[losses], teacher, img_size=SIDE)
     if recomputes:
-        recompute_blocks(task, RunConfig(model=student))
+        checkpoint_blocks(task, RunConfig(model=student))
     return task.train()
 
 
@@ -127,7 +127,7 @@ def test_the_option_reaches_the_student():
 
 def refused(network: nn.Module, **config: object) -> str:
     with pytest.raises(UserError) as error:
-        recompute_blocks(Objective(network, {"ce": 1}), RunConfig(model="net", **config))
+        checkpoint_blocks(Objective(network, {"ce": 1}), RunConfig(model="net", **config))
     assert "\n" not in str(error.value)
     return str(error.value)
 

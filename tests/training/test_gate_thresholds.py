@@ -21,7 +21,7 @@ from isometry.prune.gate_statistics import SCALE
 from isometry.prune.gates import GatedConv, gated_convs
 from isometry.training.assemble import assemble
 from isometry.training.checkpoint.run_folder import RunFolder
-from isometry.training.gate_thresholds import GateKeeper
+from isometry.training.gate_thresholds import GateThresholds
 from isometry.training.loop import Trainer
 from isometry.training.objective import Objective
 from isometry.training.parallelize import prepare
@@ -32,7 +32,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 def run(keep_rate: float = 0.6, epochs: int = 4, ema: bool = True) -> Any:
-    """What a GateKeeper needs to know of a run."""
+    """What a GateThresholds needs to know of a run."""
     networks = [
         nn.Sequential(
             *(GatedConv(nn.Conv2d(1, gates, 1), nn.BatchNorm2d(gates)) for gates in LAYERS.values())
@@ -55,21 +55,21 @@ def thresholds(network: nn.Module) -> list[Tensor]:
     return [conv.gate.threshold.clone() for conv in gated_convs(network).values()]
 
 
-def kept_at_the_end(keeper: GateKeeper, at: int) -> list[Tensor]:
+def kept_at_the_end(keeper: GateThresholds, at: int) -> list[Tensor]:
     keeper.statistics.settle()
     keeper.set_thresholds(at)
     losses = keeper.run.objective.losses
     return [*thresholds(keeper.run.student), losses["sparsity"][0].limit.clone()]
 
 
-def see(keeper: GateKeeper, rows: slice) -> None:
+def see(keeper: GateThresholds, rows: slice) -> None:
     saliencies, entropies = epoch()
     keeper.see([{"saliencies": [layer[rows] for layer in saliencies], "cross_entropy": entropies[rows]}])
 
 
 @pytest.mark.parametrize(("at", "rate"), [(3, "0.6"), (1, "0.8")])
 def test_thresholds_and_limit_are_those_of_the_loops(at, rate):
-    keeper = GateKeeper(run(), ALONE)
+    keeper = GateThresholds(run(), ALONE)
     see(keeper, slice(None))
     *found, limit = kept_at_the_end(keeper, at)
     saliencies, entropies = epoch()
@@ -80,7 +80,7 @@ def test_thresholds_and_limit_are_those_of_the_loops(at, rate):
 
 
 def test_the_moving_average_gets_the_same_thresholds():
-    keeper = GateKeeper(run(), ALONE)
+    keeper = GateThresholds(run(), ALONE)
     see(keeper, slice(None))
     kept_at_the_end(keeper, 0)
     objective = keeper.run.objective
@@ -90,7 +90,7 @@ def test_the_moving_average_gets_the_same_thresholds():
 
 def test_saliencies_that_are_all_alike_stay_open():
     """As they are before the first step: no channel may be lost to rounding of the mean."""
-    keeper = GateKeeper(run(0.3, 1), ALONE)
+    keeper = GateThresholds(run(0.3, 1), ALONE)
     for value in (1.0, 0.7, 1 / 3):
         layers = [torch.full((IMAGES, gates), value) for gates in LAYERS.values()]
         keeper.see([{"saliencies": layers, "cross_entropy": torch.ones(IMAGES)}])
@@ -102,11 +102,11 @@ def test_saliencies_that_are_all_alike_stay_open():
 def half_an_epoch(rank: int, rendezvous: str, out: str) -> None:
     """What one of two processes sets after its share of the images, with a stop half-way."""
     world = as_rank(rank, rendezvous)
-    keeper = GateKeeper(run(), world)
+    keeper = GateThresholds(run(), world)
     see(keeper, slice(rank, 40, 2))
     keeper.statistics.settle()
     kept = keeper.statistics.state_dict()
-    keeper = GateKeeper(run(), world)
+    keeper = GateThresholds(run(), world)
     keeper.statistics.load_state_dict(kept)
     # Uneven shares, too.
     see(keeper, slice(40, 43) if rank else slice(43, None))
@@ -117,7 +117,7 @@ def half_an_epoch(rank: int, rendezvous: str, out: str) -> None:
 
 def test_two_processes_set_the_thresholds_of_one(tmp_path: Path) -> None:
     in_two_processes(half_an_epoch, tmp_path, str(tmp_path))
-    keeper = GateKeeper(run(), ALONE)
+    keeper = GateThresholds(run(), ALONE)
     see(keeper, slice(None))
     wanted = kept_at_the_end(keeper, 2)
     for rank in range(2):
@@ -127,7 +127,7 @@ def test_two_processes_set_the_thresholds_of_one(tmp_path: Path) -> None:
 
 def test_a_student_without_gates_is_left_alone():
     bare = SimpleNamespace(student=nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)))
-    keeper = GateKeeper(bare, ALONE)
+    keeper = GateThresholds(bare, ALONE)
     keeper.see([{"loss": torch.ones(()), "output": torch.ones(3, 2)}])
     keeper.statistics.settle()
     assert (keeper.layers, keeper.statistics.state_dict()) == ({}, {})
@@ -314,10 +314,10 @@ def fit_in_two(rank: int, rendezvous: str, words: list[str], out: str) -> None:
     """Writes down what one of two processes has summed up and set at each epoch's end."""
     world = as_rank(rank, rendezvous)
     trainer = Trainer(assemble(config_of(*words), world), None, world, None, "")
-    sets = GateKeeper.set_thresholds
+    sets = GateThresholds.set_thresholds
     kept: dict[str, Tensor] = {}
 
-    def setting(self: GateKeeper, at: int) -> float:
+    def setting(self: GateThresholds, at: int) -> float:
         self.statistics.settle()
         kept[f"sums {at}"] = self.statistics.state_dict()["sums"].clone()
         found = sets(self, at)
@@ -327,7 +327,7 @@ def fit_in_two(rank: int, rendezvous: str, words: list[str], out: str) -> None:
         kept[f"limit {at}"] = self.run.objective.losses["sparsity"][0].limit.clone()
         return found
 
-    GateKeeper.set_thresholds = setting
+    GateThresholds.set_thresholds = setting
     trainer.fit()
     save_file(kept, f"{out}/{rank}.safetensors")
     world.close()

@@ -22,7 +22,7 @@ from isometry.errors import UserError
 from isometry.training.checkpoint import files as checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.loop import Trainer
-from isometry.training.loss_meter import NotFiniteError, Tally
+from isometry.training.loss_meter import LossMeter, NotFiniteError
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -58,14 +58,14 @@ def test_nothing_but_the_reading_of_losses_waits_for_the_device(
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     readings = []
 
-    def read(self: Tally, flag: bool = False) -> tuple[dict[str, float], bool]:
+    def read(self: LossMeter, flag: bool = False) -> tuple[dict[str, float], bool]:
         readings.append(len(self._unread))
         with pytest.raises(NotImplementedError):
             original(self, flag)
         return {}, False
 
-    original = Tally.read
-    monkeypatch.setattr(Tally, "read", read)
+    original = LossMeter.read
+    monkeypatch.setattr(LossMeter, "read", read)
     trainer.objective.train()
     for batch in batches(trainer):
         trainer.train_step([batch])
@@ -83,7 +83,7 @@ def test_a_reading_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(Tensor, name, waiting)
-    tally = Tally(["loss", "soft"], ALONE)
+    tally = LossMeter(["loss", "soft"], ALONE)
     for step in range(50):
         tally.add(step, torch.tensor([1.0, 2.0 + step]), [step])
     assert len(waits) == 0
@@ -95,7 +95,7 @@ def test_a_reading_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reading_names_the_first_bad_step_and_keeps_what_came_before() -> None:
-    tally = Tally(["loss", "soft", "whole"], ALONE)
+    tally = LossMeter(["loss", "soft", "whole"], ALONE)
     tally.add(7, torch.tensor([1.0, 1.0, 1.0]), [1])
     tally.add(8, torch.tensor([math.inf, 1.0, math.inf]), [2, 3])
     tally.add(9, torch.tensor([math.nan] * 3), [4])

@@ -16,7 +16,7 @@ from isometry.errors import UserError
 from isometry.losses import Loss, WholeBatch
 from isometry.losses.base import parse_terms
 from isometry.models.taps import TappedModel, tokens_on_grid
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 from isometry.training.objective import Objective
 from oracles import gates as oracle
@@ -300,7 +300,7 @@ def test_terms_on_gates_are_summed_over_the_layers(batch):
     network = gated()
     result = pruning(network=network)(*batch)
     network(batch[0])
-    glances = take_glances(list(gated_convs(network).values()))
+    glances = take_gate_outputs(list(gated_convs(network).values()))
     assert len(glances) == LAYERS
     entropies = nn.functional.cross_entropy(result["output"], batch[1], reduction="none")
     assert min(entropies) < 1.5 < max(entropies), "there are easy images and hard ones"

@@ -9,7 +9,7 @@ import torch
 
 from isometry.report.records.data import REST
 from isometry.training import phase_timer as stopwatch
-from isometry.training.phase_timer import PHASES, Stopwatch
+from isometry.training.phase_timer import PHASES, PhaseTimer
 
 
 class Clock:
@@ -82,7 +82,7 @@ ON_GPU = torch.device("cuda")
 
 
 def test_seconds_of_a_phase_add_up_and_others_are_none_of_them(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
     for seconds in (1.0, 2.0, 4.0):
         with watch("teacher"):
             clock.now += seconds
@@ -93,7 +93,7 @@ def test_seconds_of_a_phase_add_up_and_others_are_none_of_them(clock: Clock) -> 
 
 
 def test_reading_starts_anew(clock: Clock) -> None:
-    watch = Stopwatch(torch.device("cpu"))
+    watch = PhaseTimer(torch.device("cpu"))
     assert watch.read() == {}
     with watch("data"):
         clock.now += 1
@@ -105,7 +105,7 @@ def test_reading_starts_anew(clock: Clock) -> None:
 
 
 def test_a_phase_inside_another_counts_for_itself_alone(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
     with watch(REST):
         clock.now += 1
         for phase, seconds in zip(PHASES, count(10), strict=False):
@@ -118,7 +118,7 @@ def test_a_phase_inside_another_counts_for_itself_alone(clock: Clock) -> None:
 
 
 def test_a_phase_inside_itself_is_not_counted_twice(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
     with watch("teacher"):
         clock.now += 1
         with watch("student"), watch("teacher"):
@@ -128,7 +128,7 @@ def test_a_phase_inside_itself_is_not_counted_twice(clock: Clock) -> None:
 
 
 def test_what_failed_took_time_too_and_fails_as_before(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
 
     def fail() -> None:
         with watch(REST), watch("backward"):
@@ -144,7 +144,7 @@ def test_what_failed_took_time_too_and_fails_as_before(clock: Clock) -> None:
 
 
 def test_a_generator_that_is_left_early_leaves_no_phase_open(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
 
     def batches() -> Iterator[int]:
         for number in range(3):
@@ -161,7 +161,7 @@ def test_a_generator_that_is_left_early_leaves_no_phase_open(clock: Clock) -> No
 
 
 def test_reading_inside_a_phase_gives_it_its_part(clock: Clock) -> None:
-    watch = Stopwatch()
+    watch = PhaseTimer()
     with watch("terms"):
         clock.now += 1
         assert watch.read() == {"terms": 1.0}
@@ -172,7 +172,7 @@ def test_reading_inside_a_phase_gives_it_its_part(clock: Clock) -> None:
 def test_the_real_clock_is_in_seconds() -> None:
     import time
 
-    watch = Stopwatch()
+    watch = PhaseTimer()
     with watch("data"):
         begun = time.perf_counter()
         time.sleep(0.02)
@@ -182,7 +182,7 @@ def test_the_real_clock_is_in_seconds() -> None:
 
 
 def test_queued_work_counts_for_the_phase_that_queued_it(clock: Clock, queue: Queue) -> None:
-    watch = Stopwatch(ON_GPU)
+    watch = PhaseTimer(ON_GPU)
     for _ in range(3):
         with watch("teacher"):
             queue.work(2)
@@ -197,7 +197,7 @@ def test_queued_work_counts_for_the_phase_that_queued_it(clock: Clock, queue: Qu
 def test_waiting_for_data_counts_as_far_as_the_device_has_no_work(
     waited: float, starved: float, clock: Clock, queue: Queue
 ) -> None:
-    watch = Stopwatch(ON_GPU)
+    watch = PhaseTimer(ON_GPU)
     with watch("backward"):
         queue.work(7)
     with watch("data"):
@@ -209,7 +209,7 @@ def test_waiting_for_data_counts_as_far_as_the_device_has_no_work(
 
 
 def test_phases_of_a_device_add_up_to_its_time(clock: Clock, queue: Queue) -> None:
-    watch = Stopwatch(ON_GPU)
+    watch = PhaseTimer(ON_GPU)
     with watch(REST):
         for _ in range(4):
             with watch("data"):
@@ -225,7 +225,7 @@ def test_phases_of_a_device_add_up_to_its_time(clock: Clock, queue: Queue) -> No
 
 def test_events_that_are_passed_are_not_kept(clock: Clock, queue: Queue) -> None:
     """A long epoch, whose losses are read now and then, must not fill the memory."""
-    watch = Stopwatch(ON_GPU)
+    watch = PhaseTimer(ON_GPU)
     kept = []
     for _ in range(200):
         for phase in PHASES:

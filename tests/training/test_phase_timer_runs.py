@@ -94,7 +94,7 @@ def test_an_epoch_whose_save_was_lost_is_not_timed_twice(tmp_path: Path) -> None
     """Killed when the second epoch's row is written and its save is not, it takes the epoch again."""
     out = tmp_path / "run"
     kill = partial(send_self, signal.SIGKILL)
-    die = partial(call_at, "isometry.training.checkpoint.run_state:Saves.save_last", 2, kill)
+    die = partial(call_at, "isometry.training.checkpoint.run_state:RunState.save_last", 2, kill)
     ended(ALONE, out, die, code=-signal.SIGKILL)
     assert len((out / "times.jsonl").read_text().splitlines()) == 2
     ended([*ALONE, "--resume"], out)

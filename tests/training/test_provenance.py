@@ -9,13 +9,13 @@ import torch
 import isometry
 from helpers.runs import TINY_STUDENT, trainer_of
 from isometry.evaluation.environment import machine, versions
-from isometry.training.provenance import run_facts
+from isometry.training.provenance import provenance
 
 
 def test_the_command_is_one_that_a_shell_takes_as_it_stands(monkeypatch):
     words = ["train", "--data-dir", "my photos", "--aa", "it's $HOME"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/isometry", *words])
-    facts = dict(run_facts(trainer_of(*TINY_STUDENT, "--epochs", "1")))
+    facts = dict(provenance(trainer_of(*TINY_STUDENT, "--epochs", "1")))
     assert shlex.split(facts["Command"]) == ["isometry", *words]
     assert facts["Seed"] == "42"
     assert "Teacher's weights" not in facts

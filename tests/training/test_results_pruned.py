@@ -16,7 +16,7 @@ from isometry.cli.main import main
 from isometry.data import Batch, Preprocess
 from isometry.functional.gates import layer_threshold
 from isometry.prune.cutting import widths
-from isometry.prune.gates import Gate, gated_convs, take_glances
+from isometry.prune.gates import Gate, gated_convs, take_gate_outputs
 from isometry.prune.saving import load_network
 from isometry.prune.skipping import skipping
 from isometry.training import gate_thresholds as gatekeeper
@@ -62,7 +62,7 @@ def channels_kept(network: nn.Module, images: Tensor) -> list[Tensor]:
     """How many gates of each layer are open for each image."""
     network(images)
     convs = list(gated_convs(network).values())
-    glances = zip(convs, take_glances(convs), strict=True)
+    glances = zip(convs, take_gate_outputs(convs), strict=True)
     return [conv.gate.kept(glance.saliency).sum(1) for conv, glance in glances]
 
 
@@ -311,7 +311,7 @@ def test_a_saliency_that_is_not_finite_stops_the_run_before_it_sets_a_threshold(
     with torch.no_grad():
         gate.excite.bias[0] = float("nan")
     sets: list[int] = []
-    monkeypatch.setattr(gatekeeper.GateKeeper, "set_thresholds", lambda self, epoch: sets.append(epoch))
+    monkeypatch.setattr(gatekeeper.GateThresholds, "set_thresholds", lambda self, epoch: sets.append(epoch))
     with pytest.raises(isometry.errors.UserError, match="not finite"):
         Trainer.train_epoch(trainer)
     assert sets == []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isometry.config import RunConfig
 from isometry.distributed import World, join_world
 from isometry.errors import UserError, first_line
-from isometry.files import in_bytes, nearest
+from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
@@ -193,8 +193,8 @@ def memory_words(found: StepMemory) -> str:
         "EMA": found.moving_average,
         "teacher": found.teacher,
     }
-    shown = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items() if size)
-    return f"{in_bytes(found.total)}: {shown}"
+    shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    return f"{format_bytes(found.total)}: {shown}"
 
 
 def warnings(run: Run) -> list[str]:

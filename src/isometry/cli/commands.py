@@ -18,7 +18,7 @@ from isometry.errors import UserError
 from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.export.hub import PushConfig, push
 from isometry.report import growth_sentence, models_table, times_sentence
-from isometry.training.results import Outcome
+from isometry.training.results import RunResult
 from isometry.training.run import execute
 
 
@@ -112,7 +112,7 @@ def _report(words: list[str], console: Console) -> None:
     report(names, parse(ReportConfig, options), console)
 
 
-def _show(outcome: Outcome | None, console: Console) -> None:
+def _show(outcome: RunResult | None, console: Console) -> None:
     if outcome is None:
         return
     console.print(models_table(outcome.rows))

@@ -15,11 +15,17 @@ from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.distributed import join_world
 from isometry.errors import UserError
-from isometry.evaluation.environment import conditions, conditions_words
-from isometry.evaluation.inference import answers_to, features_of, reading
+from isometry.evaluation.environment import conditions, environment_text
+from isometry.evaluation.inference import features_of, predict, reading
 from isometry.evaluation.pictures import evaluation_svg
 from isometry.evaluation.probes import probe
-from isometry.evaluation.saved_network import ImagesConfig, Saved, head_was_trained, images_named, open_named
+from isometry.evaluation.saved_network import (
+    ImagesConfig,
+    SavedNetwork,
+    head_was_trained,
+    images_named,
+    open_named,
+)
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
 from isometry.files import write_whole
@@ -89,7 +95,7 @@ def _names_images(options: ImagesConfig) -> bool:
     return options.data_dir is not None or bool(options.dataset)
 
 
-def _judge(saved: Saved, options: EvaluateConfig, device: torch.device, notes: list[str]) -> Row:
+def _judge(saved: SavedNetwork, options: EvaluateConfig, device: torch.device, notes: list[str]) -> Row:
     """The parts of the result that the named images say."""
     config = images_named(saved, options, command="evaluate")
     sources = find_sources(config)
@@ -114,7 +120,7 @@ def _judge(saved: Saved, options: EvaluateConfig, device: torch.device, notes: l
         notes.append(f"{why}, so its features are judged and not its answers")
     else:
         with reading(saved.network, part, sources, config, device, unreadable) as pairs:
-            found["scores"] = scores(answers_to(saved.network, pairs), _class_names(saved, sources))
+            found["scores"] = scores(predict(saved.network, pairs), _class_names(saved, sources))
     if why or options.probe:
         found["probes"] = _probe(saved, sources, part, config, device, unreadable)
     if unreadable:
@@ -123,7 +129,7 @@ def _judge(saved: Saved, options: EvaluateConfig, device: torch.device, notes: l
     return found
 
 
-def _no_head(saved: Saved, sources: Sources) -> str:
+def _no_head(saved: SavedNetwork, sources: Sources) -> str:
     """Why the network's answers can't be judged by these labels; empty where they can."""
     classes = int(saved.network.num_classes)  # type: ignore[arg-type]
     if not classes:
@@ -141,13 +147,18 @@ def _no_head(saved: Saved, sources: Sources) -> str:
     return ""
 
 
-def _class_names(saved: Saved, sources: Sources) -> list[str]:
+def _class_names(saved: SavedNetwork, sources: Sources) -> list[str]:
     numbers = [str(number) for number in range(int(saved.network.num_classes))]  # type: ignore[arg-type]
     return sources.class_names or label_names(saved.network) or numbers
 
 
 def _probe(
-    saved: Saved, sources: Sources, part: Part, config: RunConfig, device: torch.device, unreadable: set[str]
+    saved: SavedNetwork,
+    sources: Sources,
+    part: Part,
+    config: RunConfig,
+    device: torch.device,
+    unreadable: set[str],
 ) -> dict[str, Any]:
     network = saved.network
     with reading(network, sources.train, sources, config, device, unreadable) as pairs:
@@ -178,7 +189,7 @@ def _finish(result: Row, place: Path, console: Console) -> None:
         say(
             f"Judged on the {PARTS[result['part']]} part; intervals say what other images would, not other runs."
         )
-    say(conditions_words(result["conditions"]))
+    say(environment_text(result["conditions"]))
     for note in result["notes"]:
         say(note, "yellow")
     write_whole(place / "evaluation.json", (json.dumps(result, indent=1) + "\n").encode())

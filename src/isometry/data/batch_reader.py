@@ -50,7 +50,7 @@ class Request(NamedTuple):
 
 
 class BatchReader(Dataset[Batch | UserError]):
-    """Answers requests, in whatever process. The answer is a function of the request and ``seed`` alone.
+    """Predictions requests, in whatever process. The answer is a function of the request and ``seed`` alone.
 
     An error is returned, not raised: DataLoader rewrites the message of what a worker raises.
     """

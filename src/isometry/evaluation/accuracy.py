@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from isometry.data import Batch, Preprocess
 from isometry.distributed import World
 from isometry.models.sharding import in_step, is_sharded
-from isometry.models.teacher import TeacherView
+from isometry.models.teacher import InputAdapter
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def accuracy(
     preprocess: Preprocess,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
-    view: TeacherView | None = None,
+    view: InputAdapter | None = None,
 ) -> dict[str, float]:
     """Cross-entropy (nats), top-1 and top-5 (percent) over all images of all processes.
 
@@ -66,6 +66,6 @@ def accuracy(
     return result if known_classes < 6 else {**result, "top5": 100 * top5 / images_seen}
 
 
-def _blank(view: TeacherView, world: World) -> Tensor:
+def _blank(view: InputAdapter, world: World) -> Tensor:
     """An image that a view takes as a student's, on which a sharded teacher is asked for the sake of the others."""
     return torch.zeros(1, 1, *view.size, device=world.device)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from isometry.distributed import join_world
 from isometry.errors import UserError
-from isometry.evaluation.benchmark_inputs import Entrant, entrant
-from isometry.evaluation.environment import conditions, conditions_words, limited_threads
+from isometry.evaluation.benchmark_inputs import BenchmarkInput, benchmark_input
+from isometry.evaluation.environment import conditions, environment_text, limited_threads
 from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Ready, ready
 from isometry.evaluation.saved_network import ImagesConfig
 from isometry.evaluation.timing import Row, speeds_in_turns, whole_batches, with_ratios
-from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_forms
+from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
 from isometry.files import write_whole
 from isometry.models.cost import Forward
 from isometry.report import forms_table, slower_sentences
@@ -55,7 +55,7 @@ class BenchConfig(ImagesConfig):
 
 
 class Key(NamedTuple):
-    """One thing that is measured: the entrant's place in the list, one of its forms, a runtime."""
+    """One thing that is measured: the benchmark_input's place in the list, one of its forms, a runtime."""
 
     place: int
     form: str
@@ -85,8 +85,10 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
     with ExitStack() as until_done:
         until_done.enter_context(limited_threads(options.threads))
         scratch = Path(until_done.enter_context(TemporaryDirectory()))
-        entrants = [until_done.enter_context(entrant(name, options, device)) for name in names]
-        networks = _measured(entrants, options, scratch, console)
+        benchmark_inputs = [
+            until_done.enter_context(benchmark_input(name, options, device)) for name in names
+        ]
+        networks = _measured(benchmark_inputs, options, scratch, console)
         found = conditions(device)
     if any(
         row["runtime"] == ONNX
@@ -106,22 +108,26 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
 
 
 def _measured(
-    entrants: Sequence[Entrant], options: BenchConfig, scratch: Path, console: Console
+    benchmark_inputs: Sequence[BenchmarkInput], options: BenchConfig, scratch: Path, console: Console
 ) -> list[Row]:
     sizes = sorted({1, *options.batch_sizes})
-    samples = [each.material.sample(max(IMAGES_TIMED, *sizes)) for each in entrants]
+    samples = [each.material.sample(max(IMAGES_TIMED, *sizes)) for each in benchmark_inputs]
     made: dict[Key, Ready] = {}
     refused: dict[Key, str] = {}
-    for key in _keys(entrants, options.runtimes):
+    for key in _keys(benchmark_inputs, options.runtimes):
         folder = scratch / "-".join(map(str, key))
         folder.mkdir()
         batches = [whole_batches(samples[key.place], size)[0] for size in sizes]
         try:
-            with console.status(f"{entrants[key.place].name}: {key.form}, {key.runtime} is made ready"):
-                made[key] = ready(key.runtime, entrants[key.place].forms[key.form], batches, folder)
+            with console.status(
+                f"{benchmark_inputs[key.place].name}: {key.form}, {key.runtime} is made ready"
+            ):
+                made[key] = ready(key.runtime, benchmark_inputs[key.place].forms[key.form], batches, folder)
         except UserError as error:
             if key.runtime == EAGER:
-                raise UserError(f"bench {entrants[key.place].name}: can't be run ({error})") from error
+                raise UserError(
+                    f"bench {benchmark_inputs[key.place].name}: can't be run ({error})"
+                ) from error
             refused[key] = str(error)
     with console.status(f"{len(made)} take turns"):
         runs = {key: (one.run, samples[key.place]) for key, one in made.items()}
@@ -139,14 +145,14 @@ def _measured(
         }
         if key.runtime != EAGER:
             rows[key] |= differences(made[Key(key.place, key.form, EAGER)].run, one.run, batches[-1])
-    return [_figures(place, each, rows, refused) for place, each in enumerate(entrants)]
+    return [_figures(place, each, rows, refused) for place, each in enumerate(benchmark_inputs)]
 
 
-def _keys(entrants: Sequence[Entrant], runtimes: Sequence[str]) -> list[Key]:
+def _keys(benchmark_inputs: Sequence[BenchmarkInput], runtimes: Sequence[str]) -> list[Key]:
     wanted = [runtime for runtime in RUNTIMES if runtime in (EAGER, *runtimes)]
     return [
         Key(place, form, runtime)
-        for place, each in enumerate(entrants)
+        for place, each in enumerate(benchmark_inputs)
         for form in each.forms
         for runtime in wanted
     ]
@@ -167,16 +173,16 @@ def differences(eager: Forward, other: Forward, images: Tensor) -> Row:
     }
 
 
-def _figures(place: int, each: Entrant, rows: dict[Key, Row], refused: dict[Key, str]) -> Row:
+def _figures(place: int, each: BenchmarkInput, rows: dict[Key, Row], refused: dict[Key, str]) -> Row:
     """What is written of one network.
 
-    Keys: ``name``; ``model`` (timm's name); ``data``; ``forms``: the rows of :func:`isometry.evaluation.variants.describe_forms`, and
+    Keys: ``name``; ``model`` (timm's name); ``data``; ``forms``: the rows of :func:`isometry.evaluation.variants.describe_variants`, and
     in each ``runtimes`` (a row a runtime: ``runtime``, ``speeds`` with ``peak_bytes`` (bytes) at each batch size, and
     the keys of :func:`differences`), eager's ``speeds`` and ``refused`` (why, by runtime that could not run it);
     ``slower`` and ``notes``, sentences.
     """
     forms, notes = [], [*each.notes]
-    for row in describe_forms(each.forms, each.material, each.untrained):
+    for row in describe_variants(each.forms, each.material, each.untrained):
         form = row["form"]
         runtimes = [found for key, found in rows.items() if key[:2] == (place, form)]
         why = {key.runtime: told for key, told in refused.items() if key[:2] == (place, form)}
@@ -221,7 +227,7 @@ def _print(console: Console, networks: Sequence[Row], found: dict[str, str], pla
         )
     console.print(networks_table(networks) if several else forms_table(networks[0]["forms"]))
     console.print(runtimes_table(networks))
-    say(conditions_words(found))
+    say(environment_text(found))
     say(MEMORY)
     for network in networks:
         for words in network["slower"] + network["notes"]:

@@ -13,19 +13,19 @@ from isometry.data import Batch, Preprocess, Sources, find_sources
 from isometry.distributed import World
 from isometry.evaluation.saved_network import (
     ImagesConfig,
-    Saved,
+    SavedNetwork,
+    evaluation_images,
     images_named,
-    material_of,
     open_named,
     sources_for,
 )
 from isometry.evaluation.unpruned import before_pruning
-from isometry.evaluation.variants import DENSE, IMAGES_TIMED, Material, forms_of
+from isometry.evaluation.variants import DENSE, IMAGES_TIMED, EvaluationImages, variants_of
 from isometry.models.spec import image_spec, pretrained_cfg
 
 
 @dataclass(frozen=True)
-class Entrant:
+class BenchmarkInput:
     """A network that is measured.
 
     Attributes:
@@ -42,13 +42,13 @@ class Entrant:
     model: str
     data: str
     forms: dict[str, nn.Module]
-    material: Material
+    material: EvaluationImages
     untrained: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def entrant(name: str, options: ImagesConfig, device: torch.device) -> Iterator[Entrant]:
+def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> Iterator[BenchmarkInput]:
     """The network of that name, on images that the options name, else on those of its run, else on random ones.
 
     Args:
@@ -67,11 +67,11 @@ def entrant(name: str, options: ImagesConfig, device: torch.device) -> Iterator[
     note = [before.note] if before is not None and before.note else []
     images, data, notes = _images(saved, options, device)
     with images as material:
-        yield Entrant(
+        yield BenchmarkInput(
             name.removeprefix("local-dir:"),
             str(pretrained_cfg(saved.network).get("architecture")),
             data,
-            forms_of(saved.network.to(device), dense),
+            variants_of(saved.network.to(device), dense),
             material,
             untrained=[DENSE] if note else [],
             notes=[*saved.notes, *note, *notes],
@@ -79,8 +79,8 @@ def entrant(name: str, options: ImagesConfig, device: torch.device) -> Iterator[
 
 
 def _images(
-    saved: Saved, options: ImagesConfig, device: torch.device
-) -> tuple[Context[Material], str, list[str]]:
+    saved: SavedNetwork, options: ImagesConfig, device: torch.device
+) -> tuple[Context[EvaluationImages], str, list[str]]:
     """The images, what they are, and what is to be said of them."""
     notes: list[str] = []
     if saved.folder is None and options.data_dir is None and not options.dataset:
@@ -90,10 +90,10 @@ def _images(
         sources, notes = _for_a_name(saved, find_sources(config))
     else:
         sources = sources_for(saved, config, command="bench")
-    return material_of(saved.network, sources, config, World(0, 1, device)), sources.description, notes
+    return evaluation_images(saved.network, sources, config, World(0, 1, device)), sources.description, notes
 
 
-def _for_a_name(saved: Saved, sources: Sources) -> tuple[Sources, list[str]]:
+def _for_a_name(saved: SavedNetwork, sources: Sources) -> tuple[Sources, list[str]]:
     """The images, without labels where these say nothing: the network is untrained, or was trained on other classes."""
     classes = int(saved.network.num_classes)  # type: ignore[arg-type]
     other = sources.num_classes not in (None, classes)
@@ -104,7 +104,7 @@ def _for_a_name(saved: Saved, sources: Sources) -> tuple[Sources, list[str]]:
     return unlabelled, [] if saved.notes else [note]
 
 
-def random_material(network: nn.Module, device: torch.device) -> Material:
+def random_material(network: nn.Module, device: torch.device) -> EvaluationImages:
     """Images of random pixels, without labels, of the size and the channels that a network takes."""
     spec = image_spec(network)
     generator = torch.Generator().manual_seed(0)
@@ -112,4 +112,6 @@ def random_material(network: nn.Module, device: torch.device) -> Material:
     pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     nowhere = torch.full((IMAGES_TIMED,), -1)
     preprocess = Preprocess(RunConfig(), spec, None, device)
-    return Material(lambda: [Batch(pixels, nowhere, nowhere, [])], preprocess, spec, "random", labelled=False)
+    return EvaluationImages(
+        lambda: [Batch(pixels, nowhere, nowhere, [])], preprocess, spec, "random", labelled=False
+    )

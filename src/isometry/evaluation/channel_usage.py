@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.data import ImageSpec
-from isometry.evaluation.environment import conditions, conditions_words
-from isometry.evaluation.sampling import Lowest
+from isometry.evaluation.environment import conditions, environment_text
+from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row
-from isometry.evaluation.variants import Material
+from isometry.evaluation.variants import EvaluationImages
 from isometry.functional import relation_map
 from isometry.functional.gates import similarity_gap
 from isometry.prune.cost import ChannelUse, channels_on, use_of
-from isometry.prune.gates import gated_convs, take_glances
+from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.report import Example, ImageGroup, PruningData, SaliencyMaps
 
 EXAMPLES = 3
@@ -26,16 +26,16 @@ PICTURE_SIDE = 96
 """Largest side of an image that is shown, pixels."""
 
 
-def pruning_report(network: nn.Module, material: Material, forms: Sequence[Row]) -> PruningData:
+def pruning_report(network: nn.Module, material: EvaluationImages, forms: Sequence[Row]) -> PruningData:
     """What the report shows of a pruned network: its forms, just measured in this process; and which channels images
     used, where it has gates and they have labels.
 
     Args:
         network: in eval mode.
         material: the images.
-        forms: rows of :func:`isometry.evaluation.variants.measure_forms`.
+        forms: rows of :func:`isometry.evaluation.variants.measure_variants`.
     """
-    words = conditions_words(conditions(material.preprocess.device))
+    words = environment_text(conditions(material.preprocess.device))
     if gated_convs(network) and material.labelled:
         return pruning_data(network, material.pairs(), material.spec, forms, words)
     return PruningData(list(forms), words)
@@ -58,7 +58,7 @@ def pruning_data(
         network: gated, in eval mode.
         batches: normalised images (B, C, H, W) on its device and their classes (B,).
         spec: how they were normalised, and their size.
-        forms: rows of :func:`isometry.evaluation.variants.measure_forms`.
+        forms: rows of :func:`isometry.evaluation.variants.measure_variants`.
         words: what their times depend on.
 
     Raises:
@@ -67,7 +67,7 @@ def pruning_data(
     if network.training or not gated_convs(network):
         raise ValueError("channels are looked at in a network with gates, in eval mode")
     kept, losses, seen = [], [], 0
-    easiest, hardest, compared = Lowest(EXAMPLES), Lowest(EXAMPLES), Lowest(IMAGES_COMPARED)
+    easiest, hardest, compared = SmallestK(EXAMPLES), SmallestK(EXAMPLES), SmallestK(IMAGES_COMPARED)
     generator = torch.Generator().manual_seed(0)
     for images_BCHW, labels_B in batches:
         loss_B = F.cross_entropy(network(images_BCHW).float(), labels_B, reduction="none").cpu()
@@ -97,7 +97,7 @@ def _group(use: ChannelUse, members: Tensor) -> ImageGroup:
     return ImageGroup(use.shares[members].mean(0).tolist(), float(use.macs[members].double().mean()))
 
 
-def _examples(chosen: Lowest, use: ChannelUse, loss_N: Tensor) -> list[Example]:
+def _examples(chosen: SmallestK, use: ChannelUse, loss_N: Tensor) -> list[Example]:
     number_K, pictures_KHWC = chosen.tensors
     return [
         Example(picture.numpy(), float(loss_N[number]), float(use.macs[number]))
@@ -121,7 +121,7 @@ def _maps(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor) -> list[Sal
     """Of the first, the middle and the last gated layer, images sorted by class."""
     convs = gated_convs(network)
     network(images_NCHW[labels_N.argsort(stable=True)])
-    glances = dict(zip(convs, take_glances(list(convs.values())), strict=True))
+    glances = dict(zip(convs, take_gate_outputs(list(convs.values())), strict=True))
     names = list(convs)
     shown = dict.fromkeys([names[0], names[len(names) // 2], names[-1]])
     return [

@@ -38,7 +38,7 @@ def conditions(device: torch.device) -> dict[str, str]:
     }
 
 
-def conditions_words(found: Mapping[str, str]) -> str:
+def environment_text(found: Mapping[str, str]) -> str:
     """:func:`conditions` in one line."""
     threads = "1 thread" if found["threads"] == "1" else f"{found['threads']} threads"
     libraries = ("torch", "timm", "onnxruntime", "python")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isometry.config import RunConfig
 from isometry.data import Batch, Preprocess, Sources, make_loaders
 from isometry.data.splits import Part
-from isometry.evaluation.scores import Answers
+from isometry.evaluation.scores import Predictions
 from isometry.models.spec import image_spec
 from isometry.models.taps import pooled_features
 
@@ -52,7 +52,7 @@ def _noting(batch: Batch, unreadable: set[str] | None, preprocess: Preprocess) -
 
 
 @torch.no_grad()
-def answers_to(network: nn.Module, pairs: Pairs) -> Answers:
+def predict(network: nn.Module, pairs: Pairs) -> Predictions:
     """What a network with K classes, in eval mode, answers to labelled images."""
     labels, predictions, confidences, within_five = [], [], [], []
     classes = 0
@@ -64,7 +64,9 @@ def answers_to(network: nn.Module, pairs: Pairs) -> Answers:
         predictions.append(best_B5.indices[:, 0])
         confidences.append(best_B5.values[:, 0])
         within_five.append((best_B5.indices == labels_B[:, None]).any(1))
-    return Answers(_joined(labels), _joined(predictions), _joined(confidences), _joined(within_five), classes)
+    return Predictions(
+        _joined(labels), _joined(predictions), _joined(confidences), _joined(within_five), classes
+    )
 
 
 @torch.no_grad()

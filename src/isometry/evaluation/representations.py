@@ -12,7 +12,7 @@ from isometry.data import Batch, ImageSpec, Loaders, Preprocess, find_sources, m
 from isometry.functional import linear_cka, relation_map
 from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
-from isometry.models.teacher import TeacherView
+from isometry.models.teacher import InputAdapter
 from isometry.prune.saving import load_network
 from isometry.report import RelationMaps
 
@@ -21,7 +21,7 @@ TOKENS_SHOWN = 96
 
 
 @torch.no_grad()
-def run_geometry(
+def compare_representations(
     pairs: list[BlockPair],
     before: nn.Module,
     after: nn.Module,
@@ -64,7 +64,7 @@ def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np
     first = next(iter(specs.values()))
     images = _first_images(config, first)
     last = {
-        label: block_features(model, TeacherView(first, specs[label])(images))[-1]
+        label: block_features(model, InputAdapter(first, specs[label])(images))[-1]
         for label, model in built.items()
     }
     grid = (

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Lowest:
+class SmallestK:
     """The ``count`` entries of the lowest keys among all that were added, lowest first; of equal ones the first added.
 
     With keys drawn at random it is a sample in which every entry is as likely as any other. A key that is not a number

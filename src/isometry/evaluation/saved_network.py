@@ -11,7 +11,7 @@ from isometry.config import RunConfig
 from isometry.data import Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.evaluation.variants import Material
+from isometry.evaluation.variants import EvaluationImages
 from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
 from isometry.models.build import build_model
@@ -33,7 +33,7 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedNetwork:
     """A network that was named, and what is known of where it came from.
 
     Attributes:
@@ -66,7 +66,7 @@ class Saved:
         return self.run or self.folder  # type: ignore[return-value]
 
 
-def open_folder(name: str, *, command: str) -> Saved:
+def open_folder(name: str, *, command: str) -> SavedNetwork:
     """The network in a folder: of a run, or of a saved network (a run's ``student``); ``local-dir:`` may stand before.
 
     Raises:
@@ -78,7 +78,7 @@ def open_folder(name: str, *, command: str) -> Saved:
     student = folder / "student" if (folder / "student").is_dir() else folder
     run = student.absolute().parent if student.absolute().name == "student" else folder
     config = run / "config.yaml"
-    return Saved(
+    return SavedNetwork(
         name,
         load_network(student, flag=command),
         student,
@@ -87,7 +87,7 @@ def open_folder(name: str, *, command: str) -> Saved:
     )
 
 
-def open_named(name: str, *, command: str) -> Saved:
+def open_named(name: str, *, command: str) -> SavedNetwork:
     """:func:`open_folder` for a folder, else timm's model of that name, with timm's weights where they can be had.
 
     Raises:
@@ -102,13 +102,13 @@ def open_named(name: str, *, command: str) -> Saved:
         return open_folder(name, command=command)
     try:
         network, _ = build_model(ModelSpec(name, weights="pretrained"), flag=command)
-        return Saved(name, network.eval())
+        return SavedNetwork(name, network.eval())
     except UserError as error:
         network, _ = build_model(ModelSpec(name), flag=command)
-        return Saved(name, network.eval(), notes=[f"{name}: random weights, so no accuracy ({error})"])
+        return SavedNetwork(name, network.eval(), notes=[f"{name}: random weights, so no accuracy ({error})"])
 
 
-def images_named(saved: Saved, options: ImagesConfig, *, command: str) -> RunConfig:
+def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) -> RunConfig:
     """The run's config, on the images that the options name, if they name any.
 
     Raises:
@@ -124,7 +124,7 @@ def images_named(saved: Saved, options: ImagesConfig, *, command: str) -> RunCon
     return replace(saved.config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
 
 
-def sources_for(saved: Saved, config: RunConfig, *, command: str) -> Sources:
+def sources_for(saved: SavedNetwork, config: RunConfig, *, command: str) -> Sources:
     """The images that ``config`` names, of which some must be there to judge by.
 
     Raises:
@@ -145,7 +145,9 @@ def sources_for(saved: Saved, config: RunConfig, *, command: str) -> Sources:
 
 
 @contextmanager
-def material_of(network: nn.Module, sources: Sources, config: RunConfig, world: World) -> Iterator[Material]:
+def evaluation_images(
+    network: nn.Module, sources: Sources, config: RunConfig, world: World
+) -> Iterator[EvaluationImages]:
     """The images of the part that is judged by (test, else validation), as the network takes them."""
     spec = image_spec(network, config.img_size)
     classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
@@ -154,12 +156,12 @@ def material_of(network: nn.Module, sources: Sources, config: RunConfig, world: 
     assert part is not None
     try:
         preprocess = Preprocess(config, spec, classes, world.device)
-        yield Material(lambda: part, preprocess, spec, name, sources.labelled)
+        yield EvaluationImages(lambda: part, preprocess, spec, name, sources.labelled)
     finally:
         loaders.close()
 
 
-def head_was_trained(saved: Saved) -> bool:
+def head_was_trained(saved: SavedNetwork) -> bool:
     """Whether anything ever taught the network's classifier, as far as its run's config says."""
     config = saved.config
     if config is None or config.pretrained or config.initial_checkpoint:

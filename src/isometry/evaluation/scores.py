@@ -21,7 +21,7 @@ FEWEST_FOR_TOP5 = 6
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a network says about N images.
 
     Attributes:
@@ -70,7 +70,7 @@ def accuracy(right: np.ndarray) -> Row:
     return {"value": 100 * hits / images, "low": 100 * low, "high": 100 * high, "images": images}
 
 
-def scores(answers: Answers, names: Sequence[str]) -> Row:
+def scores(answers: Predictions, names: Sequence[str]) -> Row:
     """All that the answers say: ``top1``, ``top5`` (six classes or more), ``calibration``, ``classes``, ``confusion``.
 
     Args:
@@ -113,7 +113,7 @@ def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) ->
     return {"ece": error, "bins": rows}
 
 
-def confusion(answers: Answers) -> np.ndarray:
+def confusion(answers: Predictions) -> np.ndarray:
     """How many images of class i were taken for class j: int64 (K, K)."""
     counts = np.zeros((answers.classes, answers.classes), dtype=np.int64)
     np.add.at(counts, (answers.labels, answers.predictions), 1)

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 Name = TypeVar("Name", bound=Hashable)
 
 
-class Contender(NamedTuple):
+class TimedNetwork(NamedTuple):
     """What is timed, and on what."""
 
     run: Forward
@@ -44,14 +44,14 @@ def taking_turns(
     training = {name: model.training for name, model in models.items()}
     for model in models.values():
         model.eval()
-    times = times_in_turns({name: Contender(model, batches) for name, model in models.items()}, seconds)
+    times = times_in_turns({name: TimedNetwork(model, batches) for name, model in models.items()}, seconds)
     for name, model in models.items():
         model.train(training[name])
     return times
 
 
 @torch.no_grad()
-def times_in_turns(contenders: Mapping[Name, Contender], seconds: float) -> dict[Name, list[float]]:
+def times_in_turns(contenders: Mapping[Name, TimedNetwork], seconds: float) -> dict[Name, list[float]]:
     """Seconds of every pass of contenders that take turns, for about ``seconds`` each.
 
     A round gives one batch to every contender, the next batch to the next round, and over again: what else the machine
@@ -105,7 +105,7 @@ def speeds_in_turns(
     found: dict[Name, list[Row]] = {name: [] for name in runs}
     for size in batch_sizes:
         contenders = {
-            name: Contender(run, whole_batches(images, size)) for name, (run, images) in runs.items()
+            name: TimedNetwork(run, whole_batches(images, size)) for name, (run, images) in runs.items()
         }
         for name, taken in times_in_turns(contenders, seconds).items():
             low, median, high = statistics.quantiles(taken, n=4, method="inclusive")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.distributed import World
 from isometry.evaluation.accuracy import accuracy
-from isometry.evaluation.sampling import Lowest
+from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row, speeds_in_turns, with_ratios
 from isometry.models.cost import macs, parameter_count
 from isometry.prune.cost import channel_use
@@ -25,7 +25,7 @@ IMAGES_TIMED = 256
 
 
 @dataclass(frozen=True)
-class Material:
+class EvaluationImages:
     """The images that forms are measured on.
 
     Attributes:
@@ -53,13 +53,13 @@ class Material:
     def sample(self, count: int) -> Tensor:
         """Up to ``count`` images (N, C, H, W) drawn from all, in an order that is drawn too."""
         generator = torch.Generator().manual_seed(0)
-        chosen = Lowest(count)
+        chosen = SmallestK(count)
         for images in self.images():
             chosen.add(torch.rand(len(images), generator=generator), images)
         return chosen.tensors[0]
 
 
-def forms_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Module]:
+def variants_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Module]:
     """The forms that a network has, by name, dense first; all in eval mode.
 
     Args:
@@ -73,24 +73,24 @@ def forms_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Module
     return {DENSE: dense.eval(), MASKED: network.eval(), SKIPPING: skipping(network)}
 
 
-def measure_forms(
+def measure_variants(
     forms: Mapping[str, nn.Module],
-    material: Material,
+    material: EvaluationImages,
     batch_sizes: Sequence[int],
     seconds: float,
     untrained: Sequence[str] = (),
 ) -> list[Row]:
-    """The rows of :func:`describe_forms`, each with the times of its form on a sample of the images.
+    """The rows of :func:`describe_variants`, each with the times of its form on a sample of the images.
 
-    That is ``speeds``, the rows of :func:`bench_forms`.
+    That is ``speeds``, the rows of :func:`time_variants`.
     """
     sample = material.sample(max(IMAGES_TIMED, *batch_sizes))
-    speeds = bench_forms(forms, sample, batch_sizes, seconds)
-    return [row | {"speeds": speeds[row["form"]]} for row in describe_forms(forms, material, untrained)]
+    speeds = time_variants(forms, sample, batch_sizes, seconds)
+    return [row | {"speeds": speeds[row["form"]]} for row in describe_variants(forms, material, untrained)]
 
 
-def describe_forms(
-    forms: Mapping[str, nn.Module], material: Material, untrained: Sequence[str] = ()
+def describe_variants(
+    forms: Mapping[str, nn.Module], material: EvaluationImages, untrained: Sequence[str] = ()
 ) -> list[Row]:
     """A row a form: accuracy and cost over all images.
 
@@ -109,7 +109,7 @@ def describe_forms(
     ]
 
 
-def bench_forms(
+def time_variants(
     forms: Mapping[str, nn.Module], images: Tensor, batch_sizes: Sequence[int], seconds: float
 ) -> dict[str, list[Row]]:
     """How fast each form is at each batch size, all forms measured in turns on the same images.
@@ -130,7 +130,7 @@ def bench_forms(
     return {name: with_ratios(rows, speeds[DENSE]) for name, rows in speeds.items()}
 
 
-def _top1(form: nn.Module, material: Material) -> Row:
+def _top1(form: nn.Module, material: EvaluationImages) -> Row:
     if not material.labelled:
         return {}
     alone = World(0, 1, material.preprocess.device)
@@ -138,11 +138,11 @@ def _top1(form: nn.Module, material: Material) -> Row:
     return {"top1": found["top1"], "top1_part": material.part}
 
 
-def _counted(form: nn.Module, material: Material) -> Row:
+def _counted(form: nn.Module, material: EvaluationImages) -> Row:
     return {"macs": macs(form, material.spec.input_size)}
 
 
-def _spent(masked: nn.Module, material: Material) -> Row:
+def _spent(masked: nn.Module, material: EvaluationImages) -> Row:
     spent_N = channel_use(masked, material.images(), material.spec.input_size).macs.double()
     low, high = spent_N.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
     return {

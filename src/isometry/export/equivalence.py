@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from isometry.errors import UserError
 from isometry.evaluation.scores import wilson
-from isometry.evaluation.timing import Contender, times_in_turns, whole_batches
-from isometry.evaluation.variants import Material
+from isometry.evaluation.timing import TimedNetwork, times_in_turns, whole_batches
+from isometry.evaluation.variants import EvaluationImages
 from isometry.models.cost import Forward
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def speed_up(run: Forward, reference: Forward, images: Tensor, seconds: float) -
         ``median``, ``low``, ``high``, ``rounds``.
     """
     batches = images.split(1)
-    times = times_in_turns({0: Contender(run, batches), 1: Contender(reference, batches)}, seconds)
+    times = times_in_turns({0: TimedNetwork(run, batches), 1: TimedNetwork(reference, batches)}, seconds)
     ratios = sorted(slow / fast for fast, slow in zip(times[0], times[1], strict=True))
     rank = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
     return {
@@ -107,7 +107,7 @@ def speed_up(run: Forward, reference: Forward, images: Tensor, seconds: float) -
 
 
 @torch.no_grad()
-def judge(forms: Mapping[str, Forward], material: Material, classes: int) -> dict[str, Row]:
+def judge(forms: Mapping[str, Forward], material: EvaluationImages, classes: int) -> dict[str, Row]:
     """How forms of a network do on all images of a part, in one pass over them.
 
     Args:
@@ -145,7 +145,7 @@ def _alike(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
     return (found.argmax(1) == wanted.argmax(1)).double().sum()
 
 
-def _row(totals: list[float], images: int, material: Material, classes: int) -> Row:
+def _row(totals: list[float], images: int, material: EvaluationImages, classes: int) -> Row:
     right, alike = totals
     row: Row = {"images": images, "part": material.part}
     if classes and material.labelled:

@@ -14,13 +14,13 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.saved_network import (
     ImagesConfig,
-    Saved,
+    SavedNetwork,
+    evaluation_images,
     head_was_trained,
     images_named,
-    material_of,
     sources_for,
 )
-from isometry.evaluation.variants import Material
+from isometry.evaluation.variants import EvaluationImages
 from isometry.models.spec import pretrained_cfg
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ class Export:
         console: where a person reads.
     """
 
-    saved: Saved
+    saved: SavedNetwork
     images: ImagesConfig
     threads: int | None
     seconds: float
@@ -89,7 +89,7 @@ class Judged:
 
     config: RunConfig
     sources: Sources
-    material: Material
+    material: EvaluationImages
 
 
 @contextmanager
@@ -101,11 +101,11 @@ def judged_by(job: Export, device: torch.device) -> Iterator[Judged]:
     """
     config = images_named(job.saved, job.images, command="export")
     sources = _sources(job.saved, config)
-    with material_of(job.saved.network, sources, config, World(0, 1, device)) as material:
+    with evaluation_images(job.saved.network, sources, config, World(0, 1, device)) as material:
         yield Judged(config, sources, material)
 
 
-def _sources(saved: Saved, config: RunConfig) -> Sources:
+def _sources(saved: SavedNetwork, config: RunConfig) -> Sources:
     if saved.network.num_classes and head_was_trained(saved):
         return sources_for(saved, config, command="export")
     sources = replace(find_sources(config), num_classes=None, class_names=None, labelled=False)

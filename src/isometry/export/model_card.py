@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from isometry.evaluation.environment import conditions_words
+from isometry.evaluation.environment import environment_text
 from isometry.export.tables import interval_words, latency_words
 from isometry.report import formats
 from isometry.report.tables import PARTS
@@ -76,7 +76,7 @@ def _figures(result: Row) -> list[list[str]]:
         ["parameters", f"{result['parameters']:,}"],
         ["multiply-accumulates", f"{result['macs']:,} an image"],
         *([f"latency, batch {speed['batch_size']}", latency_words(speed)] for speed in result["speeds"]),
-        ["measured with", conditions_words(result["conditions"])],
+        ["measured with", environment_text(result["conditions"])],
         ["SHA-256 of model.safetensors", result["weights"]["sha256"]],
     ]
     return rows

@@ -16,8 +16,8 @@ from torch import Tensor
 from isometry.data.splits import MapPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.evaluation.environment import conditions, conditions_words, limited_threads
-from isometry.evaluation.saved_network import material_of
+from isometry.evaluation.environment import conditions, environment_text, limited_threads
+from isometry.evaluation.saved_network import evaluation_images
 from isometry.evaluation.timing import speeds_in_turns
 from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
 from isometry.export.job import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
@@ -187,7 +187,9 @@ def _training_images(job: Export, judged: Judged, count: int) -> Tensor:
         part = replace(part, numbers=[numbers[place] for place in sorted(drawn.tolist())])
     sources = replace(judged.sources, val=part, test=None)
     batches, found = [], 0
-    with material_of(job.saved.network, sources, judged.config, World(0, 1, torch.device("cpu"))) as material:
+    with evaluation_images(
+        job.saved.network, sources, judged.config, World(0, 1, torch.device("cpu"))
+    ) as material:
         for batch in material.images():
             batches.append(batch)
             found += len(batch)
@@ -253,7 +255,7 @@ def _text(value: object) -> str:
 def _print(job: Export, result: Row, place: Path) -> None:
     job.say(f"{result['model']} on {result['data']}")
     job.console.print(forms_table(result["forms"]))
-    job.say(conditions_words(result["conditions"]))
+    job.say(environment_text(result["conditions"]))
     for name, checks in result["checks"].items():
         told = ", ".join(f"{row['gap']:.2g} at batch {row['batch_size']}" for row in checks)
         job.say(f"Largest difference from the model ({name}): {told}")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from isometry.errors import UserError, reason
-from isometry.evaluation.environment import conditions_words
+from isometry.evaluation.environment import environment_text
 from isometry.export.card_facts import accuracy_of, architecture_of, latency_of, told_by_the_run
 from isometry.export.job import Export, Row
 from isometry.export.model_card import card
@@ -115,7 +115,7 @@ def _print(job: Export, result: Row, place: Path) -> None:
     if "accuracy" in result:
         job.say(f"Top-1    {interval_words(result['accuracy'])} on {result['judged_on']}")
     job.say(
-        f"Latency  {latency_words(result['speeds'][0])} at batch 1; {conditions_words(result['conditions'])}"
+        f"Latency  {latency_words(result['speeds'][0])} at batch 1; {environment_text(result['conditions'])}"
     )
     if result["registered_by"]:
         job.say(f"timm has no {result['model']} itself: import {result['registered_by']} before it", "yellow")

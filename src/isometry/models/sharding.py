@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class TeacherSeen:
+class GatheredTeacher:
     """What a report needs of a sharded teacher: its ``figures``, and the ``features`` (B, C, H, W) of all blocks."""
 
     figures: dict[str, Any]

@@ -14,7 +14,7 @@ from isometry.models.cait_attention import mix_heads_in_place
 from isometry.models.taps import BlockPair, TappedModel, tokens_on_grid
 
 
-class Taught(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What a teacher says about B images.
 
     ``logits`` (B, K), at least float32; ``tokens``: of each tapped block, by its number, (B, N, C) on the grid common
@@ -25,7 +25,7 @@ class Taught(NamedTuple):
     tokens: dict[int, Tensor]
 
 
-class TeacherView(nn.Module):
+class InputAdapter(nn.Module):
     """The student's input as the teacher wants it: its own normalisation, resolution and channels.
 
     Args:
@@ -82,7 +82,7 @@ class Teacher(nn.Module):
         pairs: whose teacher blocks are tapped.
     """
 
-    def __init__(self, model: nn.Module, view: TeacherView, pairs: list[BlockPair]) -> None:
+    def __init__(self, model: nn.Module, view: InputAdapter, pairs: list[BlockPair]) -> None:
         super().__init__()
         model.eval().requires_grad_(False)
         mix_heads_in_place(model)
@@ -98,7 +98,7 @@ class Teacher(nn.Module):
         return cast(nn.Module, unwrap_model(self.tapped).model)
 
     @torch.no_grad()
-    def forward(self, input_BCHW: Tensor) -> Taught:
+    def forward(self, input_BCHW: Tensor) -> TeacherOutput:
         """Images (B, C, H, W), normalised for the student -> what the teacher says about them."""
         narrow = self.view.dtype is not None
         with torch.autocast(input_BCHW.device.type, enabled=False) if narrow else nullcontext():
@@ -108,4 +108,4 @@ class Teacher(nn.Module):
             pair.teacher.block: tokens_on_grid(feature, pair.grid).contiguous()
             for pair, feature in zip(self.pairs, features, strict=True)
         }
-        return Taught(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens)
+        return TeacherOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens)

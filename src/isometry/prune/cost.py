@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isometry.models.cost import macs
 from isometry.prune.cutting import inner_convs
-from isometry.prune.gates import GatedConv, gated_convs, take_glances
+from isometry.prune.gates import GatedConv, gated_convs, take_gate_outputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def channel_use(
 def channels_on(network: nn.Module) -> Tensor:
     """How many channels of each gated convolution each image of the forward pass just done has on: (B, L), int64."""
     convs = list(gated_convs(network).values())
-    glances = zip(convs, take_glances(convs), strict=True)
+    glances = zip(convs, take_gate_outputs(convs), strict=True)
     return torch.stack(
         [conv.gate.kept(glance.saliency).sum(1) * conv.group for conv, glance in glances], dim=1
     )
@@ -115,5 +115,5 @@ def _pixels(
     network(torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype))
     for handle in handles:
         handle.remove()
-    take_glances(list(convs.values()))
+    take_gate_outputs(list(convs.values()))
     return found

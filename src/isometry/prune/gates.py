@@ -15,7 +15,7 @@ SQUEEZE = 4
 """Width of a gate's input over that of its hidden layer."""
 
 
-class Glance(NamedTuple):
+class GateOutput(NamedTuple):
     """What a gate saw and said in one forward pass: ``pooled`` (B, C) and ``saliency`` (B, G), of its dtype."""
 
     pooled: Tensor
@@ -46,11 +46,11 @@ class Gate(nn.Module):
         nn.init.ones_(self.excite.bias)
         self.register_buffer("threshold", torch.zeros(()))
 
-    def forward(self, input_BCHW: Tensor) -> Glance:
+    def forward(self, input_BCHW: Tensor) -> GateOutput:
         with torch.autocast(input_BCHW.device.type, enabled=False):
             pooled_BC = input_BCHW.mean((2, 3), dtype=self.squeeze.weight.dtype)
             saliency_BG = F.relu(self.excite(F.relu(self.squeeze(pooled_BC))))
-        return Glance(pooled_BC, saliency_BG)
+        return GateOutput(pooled_BC, saliency_BG)
 
     def kept(self, saliency_BG: Tensor) -> Tensor:
         """The open gates (B, G), bool."""
@@ -73,7 +73,7 @@ class GatedConv(nn.Module):
         super().__init__()
         self.conv, self.norm, self.group = conv, norm, group
         self.gate = Gate(conv.in_channels, conv.out_channels // group).to(conv.weight.device)
-        self.glance: Glance | None = None
+        self.glance: GateOutput | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A glance is part of a step's graph, which can't be copied; a copy begins without one.
@@ -93,11 +93,11 @@ def gated_convs(network: nn.Module) -> dict[str, GatedConv]:
     return {name: module for name, module in network.named_modules() if isinstance(module, GatedConv)}
 
 
-def take_glances(convs: list[GatedConv]) -> list[Glance]:
+def take_gate_outputs(convs: list[GatedConv]) -> list[GateOutput]:
     """What each gate said in the forward pass just done; taken, so that no network holds on to a step's graph."""
     glances = []
     for conv in convs:
-        assert conv.glance is not None, "take_glances follows a forward pass"
+        assert conv.glance is not None, "take_gate_outputs follows a forward pass"
         glances.append(conv.glance)
         conv.glance = None
     return glances

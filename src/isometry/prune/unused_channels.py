@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isometry.errors import UserError
 from isometry.prune.cutting import cut, inner_convs
-from isometry.prune.gates import GatedConv, take_glances
+from isometry.prune.gates import GatedConv, take_gate_outputs
 from isometry.prune.sites import sites
 
 TOLERANCE = 1e-4
@@ -63,7 +63,7 @@ def never_kept(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tenso
     for batch in batches:
         network(batch)
         images += len(batch)
-        for (name, conv), glance in zip(convs.items(), take_glances(list(convs.values())), strict=True):
+        for (name, conv), glance in zip(convs.items(), take_gate_outputs(list(convs.values())), strict=True):
             ever[name] |= conv.gate.kept(glance.saliency).any(0)
     if not images:
         raise ValueError("no images to say which channels are kept")
@@ -129,7 +129,7 @@ def _compare(network: nn.Module, smaller: nn.Module, batches: Iterable[Tensor]) 
     if not gaps:
         raise ValueError("the images are gone through twice, and the second time there were none")
     for each in (network, smaller):
-        take_glances(list(_gated_sites(each).values()))
+        take_gate_outputs(list(_gated_sites(each).values()))
     # Not min and max of numbers, which pass over what is none.
     return torch.cat(gaps), float(torch.stack(highs).max() - torch.stack(lows).min())
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from isometry.files import in_bytes
+from isometry.files import format_bytes
 from isometry.report import formats
 from isometry.report.records.data import Row
 from isometry.report.tables import Grid, models_table, rich_table
@@ -73,7 +73,7 @@ def _figures(speeds: Sequence[Row]) -> list[str]:
         formats.number(first["ms"]),
         f"{formats.number(first['ms_low'])}–{formats.number(first['ms_high'])}",
         formats.rate(last["images_per_s"]),
-        in_bytes(peak) if formats.is_number(peak) else formats.MISSING,
+        format_bytes(peak) if formats.is_number(peak) else formats.MISSING,
     ]
 
 

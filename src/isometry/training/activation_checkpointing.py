@@ -14,7 +14,7 @@ from isometry.prune.gates import gated_convs
 from isometry.training.objective import Objective, Trainable
 
 
-def recompute_blocks(objective: Objective, config: RunConfig) -> None:
+def checkpoint_blocks(objective: Objective, config: RunConfig) -> None:
     """Switches the student of an objective, not compiled or distributed yet, to recomputing its blocks.
 
     Gradients are the same, dropout included, and norms count each batch once.

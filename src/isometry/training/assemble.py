@@ -16,7 +16,7 @@ from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
 from isometry.models.build import build_model, check_name
 from isometry.models.cost import macs
-from isometry.models.sharding import TeacherSeen, shard
+from isometry.models.sharding import GatheredTeacher, shard
 from isometry.models.spec import ModelSpec, image_spec, label_names, student_spec
 from isometry.models.weights import WeightSource
 from isometry.prune.options import check_pruning, has_gates
@@ -78,7 +78,7 @@ class Run:
     notes: list[str]
     teacher_macs: int = 0
     """Of one image, counted before it was sharded."""
-    teacher_seen: TeacherSeen | None = None
+    gathered_teacher: GatheredTeacher | None = None
     """What only all processes together can find out of a sharded one, once they have."""
 
 

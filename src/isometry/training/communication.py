@@ -1,7 +1,7 @@
 """What relations between images come to where a step's images are spread, over processes or micro-batches, in words."""
 
 from isometry.config import RunConfig
-from isometry.files import in_bytes
+from isometry.files import format_bytes
 from isometry.losses import BatchLoss, find_loss
 from isometry.training.objective import Objective
 
@@ -39,9 +39,9 @@ def traffic_words(config: RunConfig, objective: Objective) -> str:
     for pair in objective.pairs:
         tokens = config.batch_size * pair.grid[0] * pair.grid[1]
         gathered += 4 * tokens * (pair.student.width + pair.teacher.width)
-    each = ", ".join(f"{name} {in_bytes(size)}" for name, size in sent.items())
+    each = ", ".join(f"{name} {format_bytes(size)}" for name, size in sent.items())
     whole = " (whatever the batch is)" if "whole" in sent else ""
     return (
         f"each process sends the others, a step: {each}{whole}; gathering the tokens of {config.batch_size} images "
-        f"would send {in_bytes(gathered)}"
+        f"would send {format_bytes(gathered)}"
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.errors import UserError
-from isometry.evaluation.saved_network import Saved
+from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row, wilson
 from isometry.prune.gates import gated_convs
 from isometry.recipes import with_overrides
@@ -29,7 +29,12 @@ FINE_TUNING: dict[str, Any] = {
 
 
 def transfer(
-    saved: Saved, folders: list[str], out: Path, overrides: dict[str, Any], device: str, console: Console
+    saved: SavedNetwork,
+    folders: list[str],
+    out: Path,
+    overrides: dict[str, Any],
+    device: str,
+    console: Console,
 ) -> list[Row]:
     """Fine-tunes the network on each folder, into ``out/NAME``; a run that was stopped there goes on.
 
@@ -58,7 +63,7 @@ def transfer(
 
 
 def plan(
-    saved: Saved, folders: list[str], out: Path, overrides: dict[str, Any], device: str
+    saved: SavedNetwork, folders: list[str], out: Path, overrides: dict[str, Any], device: str
 ) -> list[RunConfig]:
     """The run on each folder; errors as in :func:`transfer`, before any of them starts."""
     model: dict[str, Any] = (

@@ -12,7 +12,7 @@ EASY = 0.5
 """Images are easy whose cross-entropy is under this share of the mean of the epoch before."""
 
 
-class GateKeeper:
+class GateThresholds:
     """Watches the gates of a run's student over an epoch, and sets their thresholds at its end.
 
     Does nothing for a student without gates. ``layers`` is how many gates each layer has, by its name.

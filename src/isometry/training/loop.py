@@ -18,25 +18,25 @@ from isometry.report.records.data import REST
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.assemble import Run, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
-from isometry.training.checkpoint.run_state import LoopState, Saves
-from isometry.training.gate_thresholds import GateKeeper
+from isometry.training.checkpoint.run_state import LoopState, RunState
+from isometry.training.gate_thresholds import GateThresholds
 from isometry.training.growth import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
 from isometry.training.loss_meter import (
     CALMER,
+    LossMeter,
     NotFiniteError,
-    Tally,
     all_finite,
     explain,
     record,
     record_path,
 )
-from isometry.training.microbatches import Feed
+from isometry.training.microbatches import MicroBatches
 from isometry.training.optim import at_stage, build_schedule, take_step
 from isometry.training.parallelize import prepare
-from isometry.training.phase_timer import PHASES, Stopwatch
+from isometry.training.phase_timer import PHASES, PhaseTimer
 from isometry.training.progress import reporter
-from isometry.training.signals import Interrupted, StopWish
+from isometry.training.signals import Interrupted, StopRequest
 from isometry.training.teacher_cache.source import Teaching
 from isometry.training.validation import score_of, validate
 
@@ -58,14 +58,14 @@ class Trainer:
         )
         classes = self.config.num_classes if run.sources.labelled else None
         self.preprocess = Preprocess(self.config, run.spec, classes, world.device)
-        self.watch = Stopwatch(world.device)
-        self.feed = Feed(self.loaders.train, self.config.grad_accum_steps, self.watch)
+        self.watch = PhaseTimer(world.device)
+        self.feed = MicroBatches(self.loaders.train, self.config.grad_accum_steps, self.watch)
         self.steps_an_epoch = self.feed.steps_an_epoch
         scaled = self.config.amp and self.config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
-        self.tally = Tally(["loss", *(term.name for term in run.objective.terms)], world)
+        self.tally = LossMeter(["loss", *(term.name for term in run.objective.terms)], world)
         self.state = LoopState()
-        self.wish = StopWish()
+        self.wish = StopRequest()
         self.reporter = reporter(None, label, 0, 0, 0)
         self._started, self._first_step = time.monotonic(), 0
         self._adopt(run, build_stage_optimizer(run, world))
@@ -82,8 +82,8 @@ class Trainer:
         self._ema_start = begun if self.config.grow.ema == "restart" else 0
         if self.config.model_ema:
             self.objective.setup_ema(self.config.model_ema_decay, use_warmup=self.config.model_ema_warmup)
-        self.gates = GateKeeper(run, self.world)
-        self.saves = Saves(run, self.folder, self.world, optimizer, self.scaler, self.gates.statistics)
+        self.gates = GateThresholds(run, self.world)
+        self.saves = RunState(run, self.folder, self.world, optimizer, self.scaler, self.gates.statistics)
 
     @property
     def total_steps(self) -> int:
@@ -266,7 +266,7 @@ class Trainer:
         state.scores = self.evaluate()
         row |= state.scores
         state.epoch, state.seen = state.epoch + 1, 0
-        self.tally = Tally(self.tally.names, self.world)
+        self.tally = LossMeter(self.tally.names, self.world)
         self.teaching.say()
         self._keep_best(row)
         if self.folder is not None:

@@ -26,7 +26,7 @@ class NotFiniteError(Exception):
         self.step, self.terms, self.processes, self.images = step, terms, processes, images
 
 
-class Tally:
+class LossMeter:
     """Adds up the terms ``names`` over an epoch's images: their means over the processes, so the same in each.
 
     ``sums`` holds what was read so far, each step's terms times the images of all processes in it.

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from isometry.data import Batch, TrainLoader, TrainStream
-from isometry.training.phase_timer import Stopwatch
+from isometry.training.phase_timer import PhaseTimer
 
 
-class Feed:
+class MicroBatches:
     """The training batches of this process.
 
     Args:
@@ -17,7 +17,7 @@ class Feed:
         watch: counts the time that the loop waits for data.
     """
 
-    def __init__(self, loader: TrainLoader | TrainStream, accumulate: int, watch: Stopwatch) -> None:
+    def __init__(self, loader: TrainLoader | TrainStream, accumulate: int, watch: PhaseTimer) -> None:
         self.loader, self.accumulate, self.watch = loader, accumulate, watch
         self.unreadable: list[str] = []
         self.steps_an_epoch = math.ceil(len(loader) / accumulate)

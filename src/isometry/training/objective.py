@@ -14,9 +14,9 @@ from isometry.losses import Loss, build_loss, find_loss
 from isometry.losses.base import GATE_INPUTS, Reduction, Relations, Term, parse_terms
 from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
-from isometry.models.teacher import Taught, Teacher, TeacherView
-from isometry.prune.gates import GatedConv, Glance, gated_convs, take_glances
-from isometry.training.phase_timer import Stopwatch
+from isometry.models.teacher import InputAdapter, Teacher, TeacherOutput
+from isometry.prune.gates import GatedConv, GateOutput, gated_convs, take_gate_outputs
+from isometry.training.phase_timer import PhaseTimer
 
 
 class Trainable(nn.Module):
@@ -29,10 +29,10 @@ class Trainable(nn.Module):
         # In a plain list: they are the student's already.
         self.gated: list[GatedConv] = list(gated_convs(student).values())
 
-    def forward(self, input_BCHW: Tensor) -> tuple[Any, list[Tensor], list[Glance]]:
+    def forward(self, input_BCHW: Tensor) -> tuple[Any, list[Tensor], list[GateOutput]]:
         logits, features = self.tapped(input_BCHW)
         # Handed out, so that DistributedDataParallel sees all that a loss may depend on.
-        return logits, features, take_glances(self.gated)
+        return logits, features, take_gate_outputs(self.gated)
 
 
 class Objective(TrainingTask):
@@ -91,7 +91,7 @@ class Objective(TrainingTask):
         self.pairs: list[BlockPair] = []
         # In a tuple, so that the teacher is no submodule: not trained, averaged, saved or set to train mode.
         self._teacher: tuple[Teacher] | None = None
-        self.watch = Stopwatch()
+        self.watch = PhaseTimer()
         if teacher is not None and self.needs_teacher:
             self._attach_teacher(student, teacher, taps, img_size, needs)
         if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
@@ -112,7 +112,7 @@ class Objective(TrainingTask):
         return unwrap_model(self.trainable_module).terms
 
     @property
-    def teacher_view(self) -> TeacherView | None:
+    def teacher_view(self) -> InputAdapter | None:
         """Turns the student's input into the teacher's."""
         return None if self._teacher is None else self._teacher[0].view
 
@@ -121,11 +121,11 @@ class Objective(TrainingTask):
         """The teacher as timm built it, or None where no term needs one."""
         return None if self._teacher is None else self._teacher[0].model
 
-    def ask_teacher(self, input: Tensor) -> Taught | None:
+    def ask_teacher(self, input: Tensor) -> TeacherOutput | None:
         """What the teacher says about images that are normalised for the student; None where no term needs it."""
-        return None if self._teacher is None else cast(Taught, self._teacher[0](input))
+        return None if self._teacher is None else cast(TeacherOutput, self._teacher[0](input))
 
-    def forward(self, input: Tensor, target: Tensor, taught: Taught | None = None) -> dict[str, Any]:
+    def forward(self, input: Tensor, target: Tensor, taught: TeacherOutput | None = None) -> dict[str, Any]:
         """One step's loss.
 
         Args:
@@ -211,7 +211,7 @@ class Objective(TrainingTask):
                 "e.g. --losses.whole 1 --losses.intra 1"
             )
         student_spec, teacher_spec = image_spec(student, img_size), image_spec(teacher)
-        view = TeacherView(student_spec, teacher_spec)
+        view = InputAdapter(student_spec, teacher_spec)
         if needs & {"student_tokens", "teacher_tokens"}:
             self.pairs = pair_blocks(
                 student, teacher, student_spec.input_size, teacher_spec.input_size, *taps

@@ -13,7 +13,7 @@ PHASES = ("data", "teacher", "student", "terms", "backward", "optimizer")
 """The phases of a training step, in the order in which they are shown."""
 
 
-class Stopwatch:
+class PhaseTimer:
     """``with watch("teacher"): ...`` adds to the phase's seconds; :meth:`read` gives them all and starts anew.
 
     A phase inside another counts for itself alone, so that no second is counted twice. On a GPU, whose work is only

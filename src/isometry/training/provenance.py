@@ -9,7 +9,7 @@ from isometry.evaluation.environment import machine, versions
 from isometry.training.loop import Trainer
 
 
-def run_facts(trainer: Trainer) -> list[tuple[str, str]]:
+def provenance(trainer: Trainer) -> list[tuple[str, str]]:
     """(name, value), as the report lists them; the command is one that a shell takes as it stands."""
     run, world = trainer.run, trainer.world
     facts = [("Data", run.sources.description)]

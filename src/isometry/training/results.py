@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from isometry.data import make_loaders
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.channel_usage import pruning_report
-from isometry.evaluation.representations import block_features, compared_images, run_geometry
+from isometry.evaluation.representations import block_features, compare_representations, compared_images
 from isometry.evaluation.timing import images_per_second
 from isometry.evaluation.unpruned import before_pruning
-from isometry.evaluation.variants import DENSE, Material, forms_of, measure_forms
+from isometry.evaluation.variants import DENSE, EvaluationImages, measure_variants, variants_of
 from isometry.files import write_atomically
 from isometry.models.build import save_model
 from isometry.models.cost import macs, parameter_count
@@ -31,7 +31,7 @@ from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import load_aloud
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
-from isometry.training.provenance import run_facts
+from isometry.training.provenance import provenance
 from isometry.training.student import build_student, stage_networks
 
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ SECONDS_TIMED = 0.5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """Where a run's results are, and its table."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Outcome:
         return next(row for row in self.rows if row["role"] == "student")
 
 
-def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) -> Outcome:
+def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) -> RunResult:
     """Exports the best student, measures it and the teacher, writes ``summary.json`` and the report with its record.
 
     ``companions`` are rows of other runs that the report's table shows beside this one's.
@@ -96,7 +96,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     with open_loggers(trainer.config, trainer.state.step) as log:
         if log.places:
             log.end(logged_figures(data), logged_pictures(data), trainer.state.step)
-    return Outcome(folder.path, report, rows, stages, folder.times.rows())
+    return RunResult(folder.path, report, rows, stages, folder.times.rows())
 
 
 def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
@@ -112,7 +112,7 @@ def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
             {
                 "model": f"teacher {architecture(teacher)}",
                 "role": "teacher",
-                **(run.teacher_seen.figures if run.teacher_seen else figures_of(trainer, teacher)),
+                **(run.gathered_teacher.figures if run.gathered_teacher else figures_of(trainer, teacher)),
             }
         )
     if forms and not run.config.prune.from_scratch:
@@ -197,10 +197,10 @@ def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningD
         loaders.close()
         return [], None
     batches = partial(trainer.feed.noting_unreadable, part)
-    material = Material(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
-    forms = forms_of(run.student, before.network.to(device))
+    material = EvaluationImages(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
+    forms = variants_of(run.student, before.network.to(device))
     untrained = [DENSE] if before.note else []
-    rows = measure_forms(forms, material, BATCH_SIZES, SECONDS_TIMED, untrained)
+    rows = measure_variants(forms, material, BATCH_SIZES, SECONDS_TIMED, untrained)
     pruning = pruning_report(run.student, material, rows)
     loaders.close()
     return rows, pruning
@@ -218,7 +218,7 @@ def report_data(
     return ReportData(
         title=f"{taught} on {where}",
         subtitle=run.sources.description,
-        facts=run_facts(trainer),
+        facts=provenance(trainer),
         epochs=folder.metrics.rows(),
         models=rows,
         notes=notes,
@@ -272,7 +272,7 @@ def _geometry(trainer: Trainer) -> dict[str, Any]:
     objective = trainer.objective
     assert objective.teacher is not None
     assert objective.teacher_view is not None
-    seen, images = trainer.run.teacher_seen, compared_images(trainer.loaders, trainer.preprocess)
+    seen, images = trainer.run.gathered_teacher, compared_images(trainer.loaders, trainer.preprocess)
     teacher = seen.features if seen else block_features(objective.teacher, objective.teacher_view(images))
     untrained, _ = build_student(trainer.config)
-    return run_geometry(objective.pairs, untrained, trainer.run.student, teacher, images)
+    return compare_representations(objective.pairs, untrained, trainer.run.student, teacher, images)

@@ -14,18 +14,18 @@ from isometry.data.worker_failures import worker_deaths
 from isometry.distributed import join_world, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
 from isometry.files import disk_trouble
-from isometry.models.sharding import TeacherSeen, is_sharded
+from isometry.models.sharding import GatheredTeacher, is_sharded
 from isometry.training.batch_size import assemble_shared
 from isometry.training.checkpoint.files import has_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.loop import Trainer
 from isometry.training.progress import tell
-from isometry.training.results import Outcome, Row, figures_of, finish, skipped_images
+from isometry.training.results import Row, RunResult, figures_of, finish, skipped_images
 
 
 def execute(
     config: RunConfig, console: Console, label: str = "", companions: Sequence[Row] = ()
-) -> Outcome | None:
+) -> RunResult | None:
     """Runs a config to its end and writes its folder; None in processes that are not the main one.
 
     Args:
@@ -44,7 +44,7 @@ def execute(
         if not world.main:
             trainer = Trainer(assemble_shared(config, world), None, world, None, label)
             trainer.fit()
-            see_teacher(trainer)
+            gather_teacher(trainer)
             return None
         with RunFolder(config) as folder:
             run = assemble_shared(config, world)
@@ -52,7 +52,7 @@ def execute(
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
             tell(console, run.notes)
             trainer.fit()
-            see_teacher(trainer)
+            gather_teacher(trainer)
             with disk_trouble(folder.path, "make room and go on with --resume"):
                 outcome = finish(trainer, folder, companions)
             trainer.loaders.close()
@@ -66,8 +66,8 @@ def _way_on(config: RunConfig) -> str:
     return "nothing was saved yet: start again"
 
 
-def see_teacher(trainer: Trainer) -> None:
-    """Fills ``trainer.run.teacher_seen`` where the teacher is sharded; all processes must come here."""
+def gather_teacher(trainer: Trainer) -> None:
+    """Fills ``trainer.run.gathered_teacher`` where the teacher is sharded; all processes must come here."""
     run, world, view = trainer.run, trainer.world, trainer.objective.teacher_view
     if run.teacher is None or not is_sharded(run.teacher):
         return
@@ -79,4 +79,4 @@ def see_teacher(trainer: Trainer) -> None:
             # Any image: this process only lends its pieces.
             images = torch.zeros(1, 1, *view.size, device=world.device)
         features = block_features(run.teacher, view(images))
-    run.teacher_seen = TeacherSeen(figures, features)
+    run.gathered_teacher = GatheredTeacher(figures, features)

@@ -39,8 +39,8 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-class StopWish:
-    """``with StopWish() as wish``: ``wish.signal_number`` is None until SIGTERM or Ctrl-C comes.
+class StopRequest:
+    """``with StopRequest() as wish``: ``wish.signal_number`` is None until SIGTERM or Ctrl-C comes.
 
     A second Ctrl-C does not wait for the step. Outside the main thread, which alone may set handlers, it
     stays None.
@@ -50,7 +50,7 @@ class StopWish:
         self.signal_number: int | None = None
         self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopWish":
+    def __enter__(self) -> "StopRequest":
         try:
             self._old = {
                 number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)

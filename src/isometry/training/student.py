@@ -24,7 +24,7 @@ from isometry.models.weights import WeightSource
 from isometry.prune.options import pruned
 from isometry.prune.sites import check_prunable
 from isometry.seeding import derive_seed, seed_global_generators
-from isometry.training.activation_checkpointing import recompute_blocks
+from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.objective import Objective
 
 
@@ -160,7 +160,7 @@ def build_objective(
         img_size=config.img_size,
     )
     if config.grad_checkpointing:
-        recompute_blocks(objective, config)
+        checkpoint_blocks(objective, config)
     return objective
 
 

@@ -64,7 +64,7 @@ def loop_call(method: str, number: int, signal_number: int = signal.SIGKILL) -> 
     return partial(call_at, target, number, partial(send_self, signal_number))
 
 
-SETS = "isometry.training.gate_thresholds:GateKeeper.set_thresholds"
+SETS = "isometry.training.gate_thresholds:GateThresholds.set_thresholds"
 
 
 def saved(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:

@@ -26,14 +26,16 @@ from helpers.teacher_outputs import (
 )
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache import Place, TeacherCache
 from isometry.training.teacher_cache import cache as cache_file
 
 PLACES = [Place(epoch, 6 * batch) for epoch in range(2) for batch in range(3)]
 
 
-def told(cache: TeacherCache, places: list[Place] = PLACES, classes: int = 10) -> tuple[list[Taught], int]:
+def told(
+    cache: TeacherCache, places: list[Place] = PLACES, classes: int = 10
+) -> tuple[list[TeacherOutput], int]:
     """A cache's answers at some places, and how often the teacher was asked for them."""
     teacher = Teacher(classes)
     return [ask(cache, teacher, place) for place in places], teacher.asked

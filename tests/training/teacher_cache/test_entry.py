@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from helpers.teacher_outputs import check_same
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache import entry as entry_file
 from isometry.training.teacher_cache.entry import (
     KEPT,
@@ -29,14 +29,14 @@ CPU = torch.device("cpu")
 GRIDS = {0: (1, 3), 7: (2, 2)}
 
 
-def answer(classes: int, dtype: torch.dtype = torch.float32, images: int = 3) -> Taught:
+def answer(classes: int, dtype: torch.dtype = torch.float32, images: int = 3) -> TeacherOutput:
     generator = torch.Generator().manual_seed(classes)
     logits = 4 * torch.randn(images, classes, generator=generator)
     tokens = {b: torch.randn(images, r * c, 5, generator=generator).to(dtype) for b, (r, c) in GRIDS.items()}
-    return Taught(logits.to(dtype), tokens)
+    return TeacherOutput(logits.to(dtype), tokens)
 
 
-def stored(taught: Taught, path: Path) -> Taught:
+def stored(taught: TeacherOutput, path: Path) -> TeacherOutput:
     write_entry(path, pack(taught, GRIDS), "images", 7)
     seen, entry = read_entry(path, None, 7, CPU)
     assert seen == "images"

@@ -9,7 +9,7 @@ import torch
 
 from helpers.teacher_outputs import GRIDS, IDENTITY, PLENTY, Teacher, cache_in, entries
 from isometry.distributed import World
-from isometry.files import in_bytes
+from isometry.files import format_bytes
 from isometry.training.teacher_cache import Estimate, Place, TeacherCache, estimate
 from isometry.training.teacher_cache.cache import LEFT_FREE
 
@@ -97,5 +97,5 @@ def test_what_is_there_needs_no_room(tmp_path: Path, free: Usage):
     said = forecast(tmp_path / "cache", size_of(10, 1), PLENTY)
     assert "fits" in said
     written = sum(path.stat().st_size for path in entries(tmp_path / "cache"))
-    assert said.endswith(f"; {in_bytes(written)} are there already")
+    assert said.endswith(f"; {format_bytes(written)} are there already")
     assert "the first 1 of 2 epochs" in forecast(tmp_path / "cache", size_of(10, 2), PLENTY)

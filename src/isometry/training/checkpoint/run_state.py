@@ -78,8 +78,8 @@ def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
     return found
 
 
-class Saves:
-    """Saves and restores what trains; ``folder`` is None in processes that write nothing."""
+class RunState:
+    """RunState and restores what trains; ``folder`` is None in processes that write nothing."""
 
     def __init__(
         self,

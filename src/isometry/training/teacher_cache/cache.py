@@ -19,9 +19,9 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
-from isometry.files import free_bytes, in_bytes, nearest
+from isometry.files import format_bytes, free_bytes, nearest
 from isometry.models.taps import Grid
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache.entry import (
     LOGITS,
     UNREADABLE,
@@ -118,8 +118,8 @@ class TeacherCache:
             raise UserError(f"{told}: can't be used ({_why(error)}); give another folder") from error
 
     def taught(
-        self, place: Place, input_BCHW: Tensor, grids: dict[int, Grid], ask: Callable[[], Taught]
-    ) -> Taught:
+        self, place: Place, input_BCHW: Tensor, grids: dict[int, Grid], ask: Callable[[], TeacherOutput]
+    ) -> TeacherOutput:
         """What the teacher says about the images at a place: read, or else asked, and stored where it fits.
 
         Args:
@@ -149,12 +149,12 @@ class TeacherCache:
     def forecast(self, size: Estimate) -> str:
         """A line for the person, before anything is written: what the run takes, and how much of it fits."""
         free = free_bytes(self.folder)
-        limit = f"the limit of {in_bytes(self._limit)} (--teacher-cache-size)"
+        limit = f"the limit of {format_bytes(self._limit)} (--teacher-cache-size)"
         room = {
             limit: self._share,
-            f"the disk ({in_bytes(free)} free)": self._used + (free - LEFT_FREE) // self._world.size,
+            f"the disk ({format_bytes(free)} free)": self._used + (free - LEFT_FREE) // self._world.size,
         }
-        held = f"; {in_bytes(self._held)} are there already" if self._held else ""
+        held = f"; {format_bytes(self._held)} are there already" if self._held else ""
         return f"teacher cache {self.folder}: {size.words(room, self._world.size)}{held}"
 
     @property

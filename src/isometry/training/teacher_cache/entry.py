@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from isometry.models.taps import Grid
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 
 Entry = dict[str, Tensor]
 """The tensors of a file by name."""
@@ -39,7 +39,7 @@ def token_name(block: int, grid: Grid) -> str:
     return f"tokens.{block}.{grid[0]}x{grid[1]}"
 
 
-def pack(taught: Taught, grids: dict[int, Grid]) -> Entry:
+def pack(taught: TeacherOutput, grids: dict[int, Grid]) -> Entry:
     """What is stored of an answer; the same tensors where nothing is left out.
 
     Args:
@@ -50,7 +50,7 @@ def pack(taught: Taught, grids: dict[int, Grid]) -> Entry:
     return _pack_logits(taught.logits) | tokens
 
 
-def unpack(entry: Entry, grids: dict[int, Grid]) -> Taught:
+def unpack(entry: Entry, grids: dict[int, Grid]) -> TeacherOutput:
     """The answer in an entry.
 
     Up to k classes it is the very one that was packed, bit by bit and in its type. Of more, the k largest logits are
@@ -59,7 +59,7 @@ def unpack(entry: Entry, grids: dict[int, Grid]) -> Taught:
     are lost. At higher temperatures the others get more than their share, at lower ones less.
     """
     tokens = {block: entry[token_name(block, grid)] for block, grid in grids.items()}
-    return Taught(_unpack_logits(entry), tokens)
+    return TeacherOutput(_unpack_logits(entry), tokens)
 
 
 def _pack_logits(logits_BK: Tensor) -> Entry:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from safetensors.torch import save
 
-from isometry.files import in_bytes
+from isometry.files import format_bytes
 from isometry.models.taps import Grid
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache.entry import LOGITS, pack
 
 
@@ -39,9 +39,9 @@ class Estimate:
             processes: how many fill as much.
         """
         files = self.entries * processes
-        takes = f"logits {in_bytes(files * (self.logits + self.header))}"
+        takes = f"logits {format_bytes(files * (self.logits + self.header))}"
         if self.tokens:
-            takes += f", tokens {in_bytes(files * self.tokens)}"
+            takes += f", tokens {format_bytes(files * self.tokens)}"
         takes += f" for {self.epochs} epochs"
         bound = min(room, key=lambda name: room[name])
         fitting = max(0, room[bound]) // self.entry
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate(
-    probe: Taught, grids: dict[int, Grid], *, batch_size: int, batches: int, epochs: int
+    probe: TeacherOutput, grids: dict[int, Grid], *, batch_size: int, batches: int, epochs: int
 ) -> Estimate:
     """What a run stores, from what the teacher says about an image or two.
 

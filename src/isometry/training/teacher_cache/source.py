@@ -10,9 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 from isometry.distributed import World
-from isometry.models.teacher import Taught
+from isometry.models.teacher import TeacherOutput
 from isometry.training.assemble import Run
-from isometry.training.microbatches import Feed
+from isometry.training.microbatches import MicroBatches
 from isometry.training.objective import Objective
 from isometry.training.progress import tell
 from isometry.training.teacher_cache import Estimate, Place, TeacherCache, estimate, identity_of
@@ -29,7 +29,7 @@ class Teaching:
         self,
         run: Run,
         world: World,
-        feed: Feed,
+        feed: MicroBatches,
         autocast: Callable[[], AbstractContextManager[None]],
         console: Console | None,
     ) -> None:
@@ -46,7 +46,7 @@ class Teaching:
             )
             run.notes.append(self.cache.forecast(self._estimate()))
 
-    def taught(self, objective: Objective, input: Tensor, epoch: int, seen: int) -> Taught | None:
+    def taught(self, objective: Objective, input: Tensor, epoch: int, seen: int) -> TeacherOutput | None:
         """What the teacher says about a batch of the epoch, before which ``seen`` images were; None without a cache.
 
         Without one the objective asks, if any of its terms does.
@@ -80,7 +80,7 @@ class Teaching:
         )
 
 
-def _asked(objective: Objective, input: Tensor) -> Taught:
+def _asked(objective: Objective, input: Tensor) -> TeacherOutput:
     answer = objective.ask_teacher(input)
     assert answer is not None
     return answer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isometry import recipes as shipped
+from isometry import recipes
 from isometry.cli.arguments import parse, recipe_named
 from isometry.cli.compare import CompareConfig
 from isometry.config import RunConfig
@@ -44,7 +44,7 @@ def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
     """The wheel puts them there; see pyproject.toml."""
     (tmp_path / "isometry" / "recipes" / "digits").mkdir(parents=True)
     (tmp_path / "isometry" / "recipes" / "digits" / "own.yaml").write_text("epochs: 1\n")
-    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "isometry")
+    monkeypatch.setattr(recipes, "PACKAGE", tmp_path / "isometry")
     assert recipes_folder() == tmp_path / "isometry" / "recipes"
     assert list(shipped_recipes()) == ["digits/own.yaml"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

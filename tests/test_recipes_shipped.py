@@ -21,7 +21,7 @@ from isometry.models.build import check_name
 from isometry.models.cost import macs
 from isometry.models.spec import ModelSpec
 from isometry.recipes import read_yaml, recipe_path
-from isometry.training import results as outcome
+from isometry.training import results
 from isometry.training.student import plan_stages, stage_cost
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -309,7 +309,7 @@ def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)
 def test_a_comparison_runs(path, tmp_path, capsys, monkeypatch):
     # Measuring takes half a second a network, and nothing here looks at it.
-    monkeypatch.setattr(outcome, "images_per_second", lambda *_, **__: 1.0)
+    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
     config = parse(CompareConfig, ["--config", str(path)])
     # An epoch for each stage, where variants grow.
     epochs = 3 if any("grow" in variant for variant in config.variants.values()) else 1

@@ -285,7 +285,7 @@ def test_every_variant_starts_from_the_network_of_its_seed(seed, pruned):
     for variant in VARIANTS:
         trainer = trainer_of("--config", str(out / variant / f"seed-{seed}" / "config.yaml"))
         assert (trainer.config.model, trainer.config.seed) == (f"local-dir:{start}", seed)
-        assert trainer.run.student_weights.words == f"file {start}/model.safetensors"
+        assert trainer.run.student_weights.description == f"file {start}/model.safetensors"
         found = trainer.run.student.state_dict()
         assert torch.equal(found["conv1.weight"], wanted["conv1.weight"])
         assert torch.equal(found["fc.weight"], wanted["fc.weight"])

@@ -15,7 +15,7 @@ from isometry.cli.main import main
 from isometry.config import PruneConfig, RunConfig
 from isometry.data import Preprocess, find_sources, make_loaders
 from isometry.errors import UserError
-from isometry.evaluation import variants as forms
+from isometry.evaluation import timing
 from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.memory import weight_bytes
@@ -297,7 +297,7 @@ def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
             for name, each in contenders.items()
         }
 
-    monkeypatch.setattr(forms, "times_in_turns", turns)
+    monkeypatch.setattr(timing, "times_in_turns", turns)
 
 
 def test_ratios_are_those_of_medians(monkeypatch):
@@ -440,7 +440,7 @@ def test_several_networks_take_turns_each_on_its_own_images(places, small_vit, m
 
 def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("isometry.models.build.network_is_there", lambda: False)
+    monkeypatch.setattr("isometry.models.build.is_online", lambda: False)
     seen = []
     clock(monkeypatch, {"dense": 1.0}, seen)
     code, out, err = benched(capsys, "test_vit", *QUICK)

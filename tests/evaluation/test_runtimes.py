@@ -10,7 +10,7 @@ from helpers.small_gated import SMALL
 from isometry.errors import UserError
 from isometry.evaluation.memory import weight_bytes
 from isometry.evaluation.runtimes import RUNTIMES, ready
-from isometry.models import onnx as onnx_graph
+from isometry.models import onnx
 from isometry.models.onnx import onnx_bytes, to_onnx
 from isometry.prune.skipping import skipping
 
@@ -110,8 +110,8 @@ def test_without_its_library_onnx_says_how_to_get_it(monkeypatch, library, tmp_p
             raise ImportError(name)
         return __import__(name)
 
-    monkeypatch.setattr(onnx_graph, "import_module", missing)
-    monkeypatch.setattr("isometry.evaluation.runtimes.to_onnx", lambda *_: onnx_graph.library("onnxscript"))
+    monkeypatch.setattr(onnx, "import_module", missing)
+    monkeypatch.setattr("isometry.evaluation.runtimes.to_onnx", lambda *_: onnx.library("onnxscript"))
     with pytest.raises(UserError, match=rf"{library} is not installed: pip install 'isometry\[onnx\]'"):
         ready("onnx", Small().eval(), batches(1), tmp_path)
 

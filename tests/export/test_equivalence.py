@@ -8,7 +8,7 @@ import torch
 
 from isometry.errors import UserError
 from isometry.evaluation.scores import wilson
-from isometry.export import equivalence as comparing
+from isometry.export import equivalence
 from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
 
 IMAGES = torch.randn(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -114,7 +114,7 @@ def test_without_labels_there_is_no_top1_and_without_classes_a_cosine():
 
 
 def timed(monkeypatch, fast, slow):
-    monkeypatch.setattr(comparing, "times_in_turns", lambda contenders, seconds: {0: fast, 1: slow})
+    monkeypatch.setattr(equivalence, "times_in_turns", lambda contenders, seconds: {0: fast, 1: slow})
     return speed_up(network, network, IMAGES, 1.0)
 
 

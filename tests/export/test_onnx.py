@@ -13,7 +13,7 @@ from torch import nn
 
 from helpers.exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
 from isometry.data.digits import open_digits
-from isometry.export import onnx as exporter
+from isometry.export import onnx as onnx_export
 from isometry.prune.saving import load_network
 from isometry.prune.skipping import skipping
 
@@ -119,14 +119,14 @@ def graphs(tmp_path_factory):
 def made_once(graphs, monkeypatch):
     """Exports make no graph that was made before."""
     folder, known = graphs
-    build = exporter._build
+    build = onnx_export._build
 
     def once(job, judged, images, scratch, **asked):
         if tuple(asked.items()) not in known:
             known[tuple(asked.items())] = build(job, judged, images, folder, **asked)
         return known[tuple(asked.items())]
 
-    monkeypatch.setattr(exporter, "_build", once)
+    monkeypatch.setattr(onnx_export, "_build", once)
 
 
 def says(**gain):
@@ -135,7 +135,7 @@ def says(**gain):
 
 @torch.no_grad()
 def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, made_once, monkeypatch, capsys):
-    monkeypatch.setattr(exporter, "speed_up", says(low=1.2, high=1.8))
+    monkeypatch.setattr(onnx_export, "speed_up", says(low=1.2, high=1.8))
     assert export(gates, "--to", "onnx", *QUICK) == 0
     assert "1.50× as fast at batch 1" in capsys.readouterr().out
     told = json.loads((gates / "student.json").read_text())
@@ -153,7 +153,7 @@ def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
 ):
     before = names_in(gates)
     # Fast in the middle is not enough: the low end of the interval counts.
-    monkeypatch.setattr(exporter, "speed_up", says(low=1.01, high=1.8))
+    monkeypatch.setattr(onnx_export, "speed_up", says(low=1.01, high=1.8))
     assert export(gates, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -176,7 +176,7 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp
     folder = vit_folder(tmp_path / "student")
     (folder / "student.onnx").write_bytes(b"an older one")
     before = names_in(tmp_path)
-    write = exporter.to_onnx
+    write = onnx_export.to_onnx
 
     def other(network, images, path):
         class Doubled(nn.Module):
@@ -189,7 +189,7 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp
 
         write(Doubled().eval(), images, path)
 
-    monkeypatch.setattr(exporter, "to_onnx", other)
+    monkeypatch.setattr(onnx_export, "to_onnx", other)
     assert export(folder, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -204,7 +204,7 @@ def test_what_the_exporter_can_not_take_is_said_in_one_line(tmp_path, monkeypatc
     def refuses(network, images, path):
         raise RuntimeError("no such operator\nand a page of why")
 
-    monkeypatch.setattr(exporter, "to_onnx", refuses)
+    monkeypatch.setattr(onnx_export, "to_onnx", refuses)
     assert export(folder, "--to", "onnx", *QUICK) == 2
     assert capsys.readouterr().err.strip() == (
         f"isometry: export {folder}: vit_tiny_patch16_224 can't be exported (RuntimeError: no such operator); nothing "

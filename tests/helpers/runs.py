@@ -22,7 +22,7 @@ from isometry.cli.arguments import parse
 from isometry.cli.main import main
 from isometry.config import RunConfig
 from isometry.distributed import World
-from isometry.training import results as outcome
+from isometry.training import results
 from isometry.training.assemble import assemble
 from isometry.training.checkpoint.index import read_index, sealed
 from isometry.training.checkpoint.run_folder import RunFolder
@@ -194,8 +194,8 @@ def _run(words: list[str], said: str, prepare: Callable[[], None] | None) -> Non
     # Loading processes start as they do from the command line, not as this process was started.
     multiprocessing.set_start_method("fork", force=True)
     # Measuring takes a second, and no test here looks at it.
-    outcome.images_per_second = lambda *_, **__: 1.0
-    outcome.SECONDS_TIMED = 0.01
+    results.images_per_second = lambda *_, **__: 1.0
+    results.SECONDS_TIMED = 0.01
     if prepare is not None:
         prepare()
     code = main(words)

@@ -74,7 +74,7 @@ def test_a_file_brings_its_number_of_classes(saved):
     for name in ("model.safetensors", "w.pth"):
         again, source = build_model(ModelSpec(VIT, TINY, str(folder / name), img_size=16))
         assert torch.equal(logits(again), logits(model))
-        assert source.words == f"file {folder / name}"
+        assert source.description == f"file {folder / name}"
 
 
 def test_a_file_without_a_classifier_loads(saved):

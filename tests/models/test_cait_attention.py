@@ -7,7 +7,7 @@ import timm
 import torch
 from timm.models.cait import TalkingHeadAttn
 
-from isometry.models.cait_attention import MixedInPlace, mix_heads_in_place
+from isometry.models.cait_attention import FasterTalkingHeadAttn, use_faster_talking_heads
 
 
 def attention(**kwargs) -> TalkingHeadAttn:
@@ -21,14 +21,14 @@ def attention(**kwargs) -> TalkingHeadAttn:
 
 def mixed(module: torch.nn.Module) -> torch.nn.Module:
     copied = copy.deepcopy(module)
-    mix_heads_in_place(copied)
+    use_faster_talking_heads(copied)
     return copied
 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_the_function_is_timms(images):
     ours, theirs = mixed(attention()), attention()
-    assert type(ours) is MixedInPlace
+    assert type(ours) is FasterTalkingHeadAttn
     tokens = torch.randn(images, 7, 24, dtype=torch.float64)
     torch.testing.assert_close(ours(tokens), theirs(tokens), rtol=1e-12, atol=1e-12)
 
@@ -76,7 +76,7 @@ def test_a_cait_keeps_its_names_weights_and_logits():
     small = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 24, "num_heads": 3, "num_classes": 5}
     theirs = timm.create_model("cait_xxs24_224", **small).double().eval()
     ours = mixed(theirs)
-    assert sum(isinstance(module, MixedInPlace) for module in ours.modules()) == 3
+    assert sum(isinstance(module, FasterTalkingHeadAttn) for module in ours.modules()) == 3
     assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -88,5 +88,5 @@ def test_modules_of_another_kind_stay_as_they_are():
         pass
 
     other = Other(24, num_heads=3)
-    mix_heads_in_place(torch.nn.Sequential(other, torch.nn.Linear(2, 2)))
+    use_faster_talking_heads(torch.nn.Sequential(other, torch.nn.Linear(2, 2)))
     assert type(other) is Other

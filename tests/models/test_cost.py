@@ -8,14 +8,6 @@ import torch
 from torch import nn
 
 from helpers.small_transformers import cait, vit
-from isometry.evaluation.timing import (
-    ROUNDS,
-    WARM_UP_ROUNDS,
-    TimedNetwork,
-    images_per_second,
-    taking_turns,
-    times_in_turns,
-)
 from isometry.models.cost import _count, macs, parameter_count
 
 
@@ -90,60 +82,3 @@ def test_an_image_that_does_not_fit_is_refused_by_the_first_pass():
 
 def test_parameters():
     assert parameter_count(nn.Linear(4, 3)) == 15
-
-
-def test_images_per_second_leaves_the_model_as_it_was():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    assert images_per_second(model, (3, 2, 2), batch_size=4, seconds=0.01) > 0
-    assert model.training
-
-
-class Noting(nn.Module):
-    """Writes down which model saw which batch, and in which mode."""
-
-    def __init__(self, name: str, seen: list[tuple[str, int, bool]]) -> None:
-        super().__init__()
-        self.name, self.seen = name, seen
-
-    def forward(self, batch):
-        self.seen.append((self.name, int(batch[0]), self.training))
-
-
-def test_models_take_turns_on_the_same_batches():
-    seen: list[tuple[str, int, bool]] = []
-    models = {name: Noting(name, seen) for name in "abc"}
-    models["b"].eval()
-    times = taking_turns(models, [torch.tensor([0]), torch.tensor([1])], seconds=1e-9)
-    rounds = [seen[at : at + 3] for at in range(0, len(seen), 3)]
-    assert len(rounds) == WARM_UP_ROUNDS + ROUNDS
-    for number, turn in enumerate(rounds, start=-WARM_UP_ROUNDS):
-        assert sorted(name for name, _, _ in turn) == ["a", "b", "c"]
-        assert {batch for _, batch, _ in turn} == {number % 2}
-    assert len({tuple(name for name, _, _ in turn) for turn in rounds}) > 1
-    assert not any(training for _, _, training in seen)
-    assert {name: len(taken) for name, taken in times.items()} == dict.fromkeys("abc", ROUNDS)
-    assert [models[name].training for name in "abc"] == [True, False, True]
-
-
-def test_turns_go_on_for_as_long_as_is_asked(monkeypatch):
-    """With a clock on which every pass takes a second."""
-    ticks = iter(range(10_000))
-    monkeypatch.setattr("isometry.models.cost.time.perf_counter", lambda: next(ticks))
-    times = taking_turns({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
-    assert times == {name: [1] * 40 for name in "ab"}
-
-
-def test_contenders_have_batches_of_their_own():
-    seen: dict[str, list[int]] = {"a": [], "b": []}
-
-    def noting(name):
-        return lambda batch: seen[name].append(int(batch[0])) or batch
-
-    contenders = {
-        "a": TimedNetwork(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
-        "b": TimedNetwork(noting("b"), [torch.tensor([7])]),
-    }
-    times = times_in_turns(contenders, seconds=1e-9)
-    assert set(seen["a"]) == {1, 2}
-    assert set(seen["b"]) == {7}
-    assert {name: len(taken) for name, taken in times.items()} == {"a": ROUNDS, "b": ROUNDS}

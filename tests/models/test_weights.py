@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from isometry.errors import UserError
 from isometry.files import sha256_of
-from isometry.models.weights import network_is_there, read_weights
+from isometry.models.weights import is_online, read_weights
 
 STATE = {"head.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.zeros(2)}
 
@@ -114,7 +114,7 @@ def test_the_network_is_looked_up_once(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     monkeypatch.setattr("isometry.models.weights.getproxies", dict)
-    assert not network_is_there()
+    assert not is_online()
     assert len(asked) == 1
     monkeypatch.setattr("isometry.models.weights.getproxies", lambda: {"https": "http://proxy"})
-    assert network_is_there()
+    assert is_online()

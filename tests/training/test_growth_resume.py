@@ -28,7 +28,7 @@ from helpers.runs import (
     trainer_of,
 )
 from isometry.cli.main import main
-from isometry.training import results as outcome
+from isometry.training import results
 from isometry.training.checkpoint.run_folder import RunFolder
 
 SLOW = pytest.mark.slow
@@ -285,7 +285,7 @@ def test_the_same_schedule_in_other_words_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Equal segments are those epochs, whether they are named or not."""
-    monkeypatch.setattr(outcome, "images_per_second", lambda *_, **__: 1.0)
+    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
     out = tmp_path / "run"
     with begun(out, *GROWING) as trainer:
         trainer.train_epoch()

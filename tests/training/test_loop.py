@@ -19,7 +19,7 @@ from helpers.runs import TINY_STUDENT, config_of, contents, rewrite_index, run, 
 from isometry.data import Batch
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.training.checkpoint import files as checkpoint
+from isometry.training.checkpoint import files
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.loop import Trainer
 from isometry.training.loss_meter import LossMeter, NotFiniteError
@@ -248,7 +248,7 @@ def test_a_rate_that_is_too_high_stops_the_run_with_a_save(words: list[str], tmp
     assert "finite" in ended.err
     assert "--lr" in ended.err
     if (out / "last").exists():
-        parts = checkpoint.load_checkpoint(out / "last").parts
+        parts = files.load_checkpoint(out / "last").parts
         assert all(tensor.isfinite().all() for tensor in parts["model"].values())
 
 
@@ -271,7 +271,7 @@ def test_a_disk_that_fills_up_costs_no_more_than_the_steps_since_the_last_save(
         assert len(ended.err.splitlines()) == 1
         assert "could not save" in ended.err
         assert "go on with --resume" in ended.err
-        assert checkpoint.load_checkpoint(disk / "run" / "last").state["loop"]["step"] == 4
+        assert files.load_checkpoint(disk / "run" / "last").state["loop"]["step"] == 4
         if mounted:
             subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         ended = run(*command, "--out", str(disk / "run"), "--resume", said=tmp_path / "again")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isometry.report.records.data import REST
-from isometry.training import phase_timer as stopwatch
+from isometry.training import phase_timer
 from isometry.training.phase_timer import PHASES, PhaseTimer
 
 
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(stopwatch, "time", clock)
+    monkeypatch.setattr(phase_timer, "time", clock)
     return clock
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from helpers.runs import TINY_STUDENT, run
 from isometry.evaluation.representations import drawn_map
 from isometry.evaluation.timing import images_per_second
-from isometry.training import results as outcome
+from isometry.training import results
 from isometry.training.checkpoint.files import load_checkpoint
 
 
@@ -124,7 +124,7 @@ def test_a_saved_student_trains_on_in_another_run(finished, tmp_path):
 
 def time_it() -> None:
     """For ``prepare``: passes are timed, which other runs here have no use for."""
-    outcome.images_per_second = lambda model, size, **_: images_per_second(model, size, seconds=0)
+    results.images_per_second = lambda model, size, **_: images_per_second(model, size, seconds=0)
 
 
 def test_a_teacher_that_no_term_asks_may_take_images_of_another_size(tmp_path):

@@ -19,8 +19,7 @@ from isometry.prune.cutting import widths
 from isometry.prune.gates import Gate, gated_convs, take_gate_outputs
 from isometry.prune.saving import load_network
 from isometry.prune.skipping import skipping
-from isometry.training import gate_thresholds as gatekeeper
-from isometry.training import results as outcome
+from isometry.training import gate_thresholds, results
 from isometry.training.checkpoint.files import load_checkpoint
 from isometry.training.loop import Trainer
 
@@ -38,8 +37,8 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     # Measuring takes a second, and no test here looks at it.
-    monkeypatch.setattr(outcome, "images_per_second", lambda *_, **__: 1.0)
-    monkeypatch.setattr(outcome, "SECONDS_TIMED", 0.01)
+    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
+    monkeypatch.setattr(results, "SECONDS_TIMED", 0.01)
 
 
 def prune(out: Path, *words: str) -> list[dict[str, Any]]:
@@ -164,7 +163,7 @@ def test_channels_that_no_image_uses_are_cut_on_all_training_images(
     # Of 900 images an epoch sees 700, the others are no whole batch, and all of them are changed at random.
     words = ["--model", str(dense), "--keep-rate", "0.9", "--compact", "--batch-size", "350"]
     seen: list[Tensor] = []
-    monkeypatch.setattr(outcome, "compact", _noting_images(seen, outcome.compact))
+    monkeypatch.setattr(results, "compact", _noting_images(seen, results.compact))
     prune(tmp_path / "run", *words)
     check_valid(tmp_path / "run")
     shape = shape_in(tmp_path / "run")
@@ -240,7 +239,7 @@ def test_mixed_precision(more: list[str], dense: Path, tmp_path: Path) -> None:
 def test_a_layer_with_every_channel_under_the_threshold(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gatekeeper, "layer_threshold", lambda *given: 1e6 * layer_threshold(*given))
+    monkeypatch.setattr(gate_thresholds, "layer_threshold", lambda *given: 1e6 * layer_threshold(*given))
     rows = prune(tmp_path / "run", "--model", str(dense), "--keep-rate", "0.5")
     masked, images = check_valid(tmp_path / "run")
     assert all((kept == 1).all() for kept in channels_kept(masked, images))
@@ -311,7 +310,9 @@ def test_a_saliency_that_is_not_finite_stops_the_run_before_it_sets_a_threshold(
     with torch.no_grad():
         gate.excite.bias[0] = float("nan")
     sets: list[int] = []
-    monkeypatch.setattr(gatekeeper.GateThresholds, "set_thresholds", lambda self, epoch: sets.append(epoch))
+    monkeypatch.setattr(
+        gate_thresholds.GateThresholds, "set_thresholds", lambda self, epoch: sets.append(epoch)
+    )
     with pytest.raises(isometry.errors.UserError, match="not finite"):
         Trainer.train_epoch(trainer)
     assert sets == []

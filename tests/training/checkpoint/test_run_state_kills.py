@@ -22,7 +22,7 @@ from helpers.runs import (
     run,
     start,
 )
-from isometry.training.checkpoint import run_state as saves
+from isometry.training.checkpoint import run_state
 
 KILLS, STEPS = 20, 72
 
@@ -33,7 +33,7 @@ def note_saves(journal: Path, die: tuple[int, int] | None = None) -> None:
     With ``die`` it is killed in the first save of that step or a later one, before so many operations on files
     (from 1) are done.
     """
-    save = saves.save_checkpoint
+    save = run_state.save_checkpoint
     paper = os.open(journal, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     saving, operations = False, 0
 
@@ -54,7 +54,7 @@ def note_saves(journal: Path, die: tuple[int, int] | None = None) -> None:
         if die is not None and operations == die[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    saves.save_checkpoint = noted
+    run_state.save_checkpoint = noted
     sys.addaudithook(hook)
 
 

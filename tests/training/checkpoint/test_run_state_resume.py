@@ -25,7 +25,7 @@ from helpers.runs import (
     signalled_at_step,
 )
 from isometry.training import assemble
-from isometry.training.checkpoint import files as checkpoint
+from isometry.training.checkpoint import files
 
 SLOW = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_a_run_killed_in_the_middle_of_a_file_goes_on_bitwise(
 
 
 def _killed_with_half_a_file_written() -> None:
-    save_file, written = checkpoint.save_file, []
+    save_file, written = files.save_file, []
 
     def half(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path)
@@ -87,7 +87,7 @@ def _killed_with_half_a_file_written() -> None:
             os.truncate(path, path.stat().st_size // 2)
             send_self(signal.SIGKILL)
 
-    checkpoint.save_file = half
+    files.save_file = half
 
 
 @SLOW

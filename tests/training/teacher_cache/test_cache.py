@@ -28,7 +28,7 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models.teacher import TeacherOutput
 from isometry.training.teacher_cache import Place, TeacherCache
-from isometry.training.teacher_cache import cache as cache_file
+from isometry.training.teacher_cache import cache as cache_module
 
 PLACES = [Place(epoch, 6 * batch) for epoch in range(2) for batch in range(3)]
 
@@ -343,7 +343,9 @@ def test_some_of_the_disk_is_left_to_the_run(tmp_path: Path, monkeypatch: pytest
     told(cache_in(tmp_path / "whole"))
     room = taken(tmp_path / "whole") // 2 + 10
     folder = tmp_path / "cache"
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(cache_file.LEFT_FREE + room - taken(folder)))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: Usage(cache_module.LEFT_FREE + room - taken(folder))
+    )
     assert told(cache_in(folder))[1] == 6
     assert len(entries(folder)) == 3
 

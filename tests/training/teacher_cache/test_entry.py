@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.teacher_outputs import check_same
 from isometry.models.teacher import TeacherOutput
-from isometry.training.teacher_cache import entry as entry_file
+from isometry.training.teacher_cache import entry as entry_module
 from isometry.training.teacher_cache.entry import (
     KEPT,
     LOGITS,
@@ -178,7 +178,7 @@ def test_a_write_that_fails_leaves_the_entry_before(tmp_path: Path, monkeypatch:
         name.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr(entry_file, "save_file", half)
+    monkeypatch.setattr(entry_module, "save_file", half)
     with pytest.raises(SafetensorError):
         write_entry(path, pack(answer(10), GRIDS), "after", 7)
     assert read_entry(path, None, 7, CPU)[0] == "before"

@@ -9,8 +9,8 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from isometry.commands import COMMANDS
-from isometry.helptext import option_groups
+from isometry.cli.commands import COMMANDS
+from isometry.cli.help import option_groups
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 """A link to a file of the repository, which the site does not have."""

@@ -20,6 +20,7 @@ from isometry.losses import available
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "isometry"
+TESTS = ROOT / "tests"
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     {"__main__", "__init__"},
@@ -29,6 +30,7 @@ LAYERS = [
     {"prune"},
     {"models", "report"},
     {"losses", "grow", "data", "recipes", "files", "distributed"},
+    {"discovery"},
     {"functional", "config", "seeding", "errors"},
 ]
 """Imports point down, from one of these to a later one. `__init__` imports inside its functions."""
@@ -119,7 +121,7 @@ def test_functional_imports_torch_alone():
 
 
 def test_losses_import_the_maths_alone():
-    assert reached("losses") == {"losses", "functional", "errors"}
+    assert reached("losses") == {"losses", "functional", "discovery", "errors"}
     assert all(others(path) <= {"torch"} for path in files_of("losses"))
 
 
@@ -181,6 +183,29 @@ def test_only_taps_knows_prefix_tokens_and_grids():
     }
     # The network does not ask for features: it is asked.
     assert knowing == {"taps.py", "cifar_resnet.py"}
+
+
+OF_THE_WHOLE = ("architecture", "docs", "golden", "hostile", "older_folders")
+"""Tests of no single module."""
+
+
+def named_after_a_module(test: Path) -> bool:
+    """Whether a test is ``test_MODULE`` or ``test_MODULE_ASPECT``, with MODULE of the room that its folder names."""
+    folder = test.parent.relative_to(TESTS)
+    room = ROOT / folder if folder.parts[:1] == ("reproduction",) else SOURCE / folder
+    modules = [path.stem for path in room.glob("*.py")] + [*OF_THE_WHOLE] * (folder == Path())
+    return f"{test.stem}_".startswith(tuple(f"test_{module}_" for module in modules))
+
+
+def test_tests_mirror_the_package():
+    tests = sorted(TESTS.rglob("test_*.py"))
+    assert [str(test) for test in tests if not named_after_a_module(test)] == []
+    assert not named_after_a_module(TESTS / "losses" / "test_contract.py")
+    assert not named_after_a_module(TESTS / "models" / "test_tap.py")
+    shared = {
+        path.parent.name for path in TESTS.rglob("*.py") if not path.name.startswith(("test_", "conftest"))
+    }
+    assert shared == {"helpers", "oracles"}
 
 
 def test_no_file_is_too_long():

@@ -72,7 +72,7 @@ def test_a_network_without_classes_is_measured_without_accuracy():
 
 
 @pytest.fixture(scope="module")
-def benchmark():
+def script():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         return runpy.run_path(str(ROOT / "benchmarks" / "unlabelled.py"))
@@ -80,23 +80,23 @@ def benchmark():
         sys.path.remove(str(ROOT / "benchmarks"))
 
 
-def test_the_tables_of_the_page_are_those_of_the_results(benchmark):
+def test_the_tables_of_the_page_are_those_of_the_results(script):
     page = (ROOT / "docs" / "unlabelled.md").read_text(encoding="utf-8")
-    result = json.loads(benchmark["RESULTS"].read_text(encoding="utf-8"))
-    between = page.partition(benchmark["BEGIN"])[2].partition(benchmark["END"])[0]
-    assert between.strip() == benchmark["tables"](result).strip()
+    result = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    between = page.partition(script["BEGIN"])[2].partition(script["END"])[0]
+    assert between.strip() == script["tables"](result).strip()
     assert result["seeds"] >= 5
     assert all(
         len(values) == result["seeds"] for row in result["figures"].values() for values in row.values()
     )
 
 
-def test_a_page_is_written_between_its_marks_alone(benchmark, tmp_path):
+def test_a_page_is_written_between_its_marks_alone(script, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{benchmark['BEGIN']}\nold\n{benchmark['END']}\nafter\n", encoding="utf-8")
-    write = benchmark["write_page"]
+    page.write_text(f"before\n{script['BEGIN']}\nold\n{script['END']}\nafter\n", encoding="utf-8")
+    write = script["write_page"]
     write.__globals__["PAGE"] = page
-    result = json.loads(benchmark["RESULTS"].read_text(encoding="utf-8"))
+    result = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
     write(result)
     once = page.read_text(encoding="utf-8")
     assert once.startswith("before\n")
@@ -106,11 +106,11 @@ def test_a_page_is_written_between_its_marks_alone(benchmark, tmp_path):
     assert page.read_text(encoding="utf-8") == once
 
 
-def test_few_labels_are_of_every_class_and_of_the_training_part(benchmark):
+def test_few_labels_are_of_every_class_and_of_the_training_part(script):
     train = find_sources(RunConfig(dataset="digits")).train
-    chosen = benchmark["few"](train, 10, seed=0)
+    chosen = script["few"](train, 10, seed=0)
     labels = [chosen.load(number)[1] for number in range(len(chosen))]
     assert sorted(labels) == sorted([*range(10)] * 10)
     assert set(chosen.numbers) <= set(train.numbers)
-    assert chosen.numbers != benchmark["few"](train, 10, seed=1).numbers
-    assert len(benchmark["few"](train, 900, seed=0)) == 900
+    assert chosen.numbers != script["few"](train, 10, seed=1).numbers
+    assert len(script["few"](train, 900, seed=0)) == 900

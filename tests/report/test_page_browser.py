@@ -22,13 +22,13 @@ SPEEDS = [{"batch_size": 1, "ms": 2.0, "ms_low": 1.9, "ms_high": 2.2, "images_pe
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Browser]:
+def chromium(tmp_path_factory) -> Iterator[Browser]:
     with running_browser(tmp_path_factory.mktemp("browser")) as started:
         yield started
 
 
 @pytest.fixture(scope="module", params=["run", "compared"])
-def page(request, full, tmp_path_factory) -> Path:
+def report_page(request, full, tmp_path_factory) -> Path:
     """Both kinds of pages, with every section."""
     extra = {"stages": GROWN, "pruning": PRUNED, "times": ROWS, "marks": [(2.0, "depth 2")]}
     if request.param == "run":
@@ -49,10 +49,10 @@ def shown(tab: Tab, selector: str) -> list[bool]:
 
 
 @pytest.mark.parametrize(("width", "height", "dark"), SCREENS)
-def test_the_page_is_whole_on_every_screen(browser, page, width, height, dark):
-    with opened(browser, page, width, height, dark) as tab:
+def test_the_page_is_whole_on_every_screen(chromium, report_page, width, height, dark):
+    with opened(chromium, report_page, width, height, dark) as tab:
         assert tab.complaints == []
-        assert tab.requests == [page.resolve().as_uri()]
+        assert tab.requests == [report_page.resolve().as_uri()]
         # Tables may go on behind their edge; the page may not.
         assert tab.ask("document.scrollingElement.scrollWidth") <= width
         assert tab.ask("document.querySelectorAll('section').length") >= 8
@@ -76,8 +76,8 @@ def test_the_page_is_whole_on_every_screen(browser, page, width, height, dark):
     assert all(0.002 < band.mean() < 0.6 for band in bands)
 
 
-def test_one_block_is_shown_at_a_time_and_keys_choose_it(browser, page):
-    with opened(browser, page) as tab:
+def test_one_block_is_shown_at_a_time_and_keys_choose_it(chromium, report_page):
+    with opened(chromium, report_page) as tab:
         panels = "#relations .panel"
         assert shown(tab, panels) == [False, True]
         tab.ask("document.getElementById('block-2').focus()")
@@ -90,8 +90,8 @@ def test_one_block_is_shown_at_a_time_and_keys_choose_it(browser, page):
         assert tab.ask("document.activeElement.id") == "block-all"
 
 
-def test_a_finger_chooses_a_block(browser, page):
-    with opened(browser, page, 390, 844) as tab:
+def test_a_finger_chooses_a_block(chromium, report_page):
+    with opened(chromium, report_page, 390, 844) as tab:
         label = "document.querySelector('#block-1 + label')"
         tab.ask(f"{label}.scrollIntoView({{block: 'center'}})")
         box = tab.ask(f"(r => [r.x, r.y, r.width, r.height])({label}.getBoundingClientRect())")
@@ -102,8 +102,8 @@ def test_a_finger_chooses_a_block(browser, page):
         assert shown(tab, "#relations .panel") == [True, False]
 
 
-def test_paper_shows_all_in_ink_on_white(browser, page):
-    with opened(browser, page, 800, 1100, dark=True) as tab:
+def test_paper_shows_all_in_ink_on_white(chromium, report_page):
+    with opened(chromium, report_page, 800, 1100, dark=True) as tab:
         assert not all(shown(tab, ".panel"))
         tab.emulate("print")
         assert all(shown(tab, ".panel"))
@@ -118,10 +118,10 @@ def test_paper_shows_all_in_ink_on_white(browser, page):
         assert tab.paper().startswith(b"%PDF-")
 
 
-def test_a_complaint_and_a_request_would_be_noticed(browser, tmp_path):
+def test_a_complaint_and_a_request_would_be_noticed(chromium, tmp_path):
     path = tmp_path / "bad.html"
     path.write_text("<img src='other.png' alt=''><script>console.error('x'); throw Error('y')</script>")
-    with opened(browser, path) as tab:
+    with opened(chromium, path) as tab:
         assert len(tab.complaints) >= 2
         assert len(tab.requests) == 2
 

@@ -1,18 +1,15 @@
 """What a loss is: a module that names its inputs; and how it is found: by the name of its file."""
 
-import importlib
 import inspect
 import math
-import pkgutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from isometry.discovery import choose, discover
 from isometry.errors import UserError
 
 Reduction = Literal["mean", "paper"]
@@ -112,7 +109,7 @@ def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:
 
 def available() -> dict[str, type[Loss]]:
     """Every loss by its file's name."""
-    return dict(_discover())
+    return discover(Loss)
 
 
 def find_loss(name: str) -> type[Loss]:
@@ -121,12 +118,7 @@ def find_loss(name: str) -> type[Loss]:
     Raises:
         UserError: there is no such file; near names are given.
     """
-    losses = available()
-    if name not in losses:
-        near = get_close_matches(name, losses, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(losses))}"
-        raise UserError(f"losses.{name}: no such loss; {hint}")
-    return losses[name]
+    return choose(available(), name, f"losses.{name}", "loss")
 
 
 def build_loss(name: str, options: dict[str, Any], **context: Any) -> Loss:
@@ -148,24 +140,6 @@ def build_loss(name: str, options: dict[str, Any], **context: Any) -> Loss:
         return loss(**{**given, **options})
     except (TypeError, ValueError) as error:
         raise UserError(f"losses.{name}: {error}") from error
-
-
-def _discover() -> Iterator[tuple[str, type[Loss]]]:
-    package = importlib.import_module("isometry.losses")
-    for found in pkgutil.iter_modules(package.__path__):
-        if found.name == "base":
-            continue
-        module = importlib.import_module(f"isometry.losses.{found.name}")
-        own = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, Loss) and value.__module__ == module.__name__
-        ]
-        if len(own) != 1:
-            raise UserError(
-                f"losses/{found.name}.py: a loss file defines exactly one Loss; this one has {len(own)}"
-            )
-        yield found.name, own[0]
 
 
 RESERVED = ("loss", "output", "saliencies", "cross_entropy")

@@ -1,0 +1,56 @@
+"""Classes found by the names of their files: any package can have such an extension point."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from isometry.discovery import choose, discover
+from isometry.errors import UserError
+from isometry.losses import Loss, available
+
+BASE = "class Shape:\n    pass\n\nclass Round(Shape):\n    pass\n"
+
+
+@pytest.fixture
+def shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
+    """The base class of a package of shapes, in a folder of its own."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "base.py").write_text(BASE)
+    (folder / "circle.py").write_text("from shapes.base import Round, Shape\nclass Circle(Round): pass\n")
+    (folder / "square.py").write_text("from shapes.base import Shape\nclass Square(Shape): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shapes"]:
+        monkeypatch.delitem(sys.modules, name)
+    return importlib.import_module("shapes.base").Shape
+
+
+def test_every_file_beside_the_base_is_found_by_its_name(shape):
+    found = discover(shape)
+    assert {name: kind.__name__ for name, kind in found.items()} == {"circle": "Circle", "square": "Square"}
+    assert all(issubclass(kind, shape) for kind in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 0), ("class A(Shape): pass\nclass B(Shape): pass\n", 2), ("A = Shape\n", 0)]
+)
+def test_a_file_defines_exactly_one_class(shape, tmp_path, text, count):
+    (tmp_path / "shapes" / "star.py").write_text(f"from shapes.base import Shape\n{text}")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=rf"^star\.py: .*one Shape, .* {count}$"):
+        discover(shape)
+
+
+def test_losses_are_found_so():
+    assert discover(Loss) == available()
+    assert set(available()) >= {"soft", "whole"}
+
+
+@pytest.mark.parametrize(("name", "near"), [("sqare", "square"), ("xyz", "circle, square")])
+def test_an_unknown_name_is_refused_with_near_ones(name, near):
+    with pytest.raises(UserError, match=rf"^--shape {name}: no such shape; .*{near}"):
+        choose({"square": 1, "circle": 2}, name, f"--shape {name}", "shape")
+    assert choose({"square": 1, "circle": 2}, "circle", "--shape circle", "shape") == 2

@@ -31,7 +31,6 @@ LAYERS = [
     {"models", "report"},
     {"losses", "grow", "data", "recipes", "files", "distributed"},
     {"discovery"},
-    {"discovery"},
     {"functional", "config", "seeding", "errors"},
 ]
 """Imports point down, from one of these to a later one. `__init__` imports inside its functions."""

@@ -201,9 +201,9 @@ def tables(result: Mapping[str, Any]) -> str:
     figures = result["figures"]
     rows = [
         ("teacher, trained with all labels", "teacher", HEAD),
-        ("its patches, which the relations are between", "teacher", POOLED),
+        ("its patch tokens, which the relations compare", "teacher", POOLED),
         ("student, untrained", "untrained", HEAD),
-        ("**student, taught without labels**", f"no labels, probed with {ALL}", HEAD),
+        ("**student, trained without labels**", f"no labels, probed with {ALL}", HEAD),
         *((f"student, trained with {amount}", amount, HEAD) for amount in PER_CLASS),
     ]
     first = [
@@ -224,23 +224,23 @@ def tables(result: Mapping[str, Any]) -> str:
     made = (
         f"The teacher has {teacher / 1e3:.0f} k parameters, the student {student / 1e3:.1f} k. "
         f"`{result['command']}`: {result['date']}, {result['core_minutes']} minutes of one core ({result['device']}); "
-        f"{versions}. {result['seeds']} seeds, each with a teacher of its own; ± is half of the 95 % interval "
+        f"{versions}. {result['seeds']} seeds, each with a teacher of its own; ± is half of the 95 % confidence interval "
         "of the mean (Student's t)."
     )
     return "\n".join(
         [
-            "Features, judged by probes that are given all 900 labels; top-1 on the test part, %:",
+            "Probes of the features, fitted with all 900 labels; top-1 on the test images, %:",
             "",
             *markdown(["features", "k-NN", "linear probe"], first),
             "",
-            "A classifier from few labels; top-1 on the test part, %:",
+            "Classifiers from few labels; top-1 on the test images, %:",
             "",
             *markdown(
                 [
-                    "known",
-                    "student trained on them alone",
-                    "taught without labels, then k-NN on them",
-                    "taught without labels, then a linear probe",
+                    "labels",
+                    "student trained on these alone",
+                    "student trained without labels, then k-NN on these",
+                    "student trained without labels, then a linear probe on these",
                 ],
                 second,
             ),

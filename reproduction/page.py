@@ -13,7 +13,7 @@ from isometry.report.records.intervals import CONFIDENCE, interval
 from reproduction.experiments import experiments
 from reproduction.published import Ordering, PublishedTable, published
 from reproduction.results import Results
-from reproduction.verdicts import APART, HOLDS, REVERSED, TOGETHER, UNDECIDED, Runs, Verdict, judge
+from reproduction.verdicts import CLOSE, DIFFERENT, HOLDS, REVERSED, UNDECIDED, Runs, Verdict, judge
 
 PICTURE = "reproduction_figure4.png"
 """Beside the page."""
@@ -24,7 +24,7 @@ BESIDE_IT = (
     Ordering("hard-s24-tiny", AS_PRINTED, formats.MISSING),
 )
 LEAST_SEEDS = 5
-VERDICTS = (HOLDS, REVERSED, UNDECIDED, APART, TOGETHER)
+VERDICTS = (HOLDS, REVERSED, UNDECIDED, DIFFERENT, CLOSE)
 
 
 def page(results: Results) -> str:
@@ -123,7 +123,7 @@ def _as_printed(runs: Runs) -> dict[str, Any]:
 def _orderings(verdicts: Iterable[Verdict]) -> str:
     """The verdicts as a table in Markdown."""
     lines = [
-        "| the paper's ordering | source | paper's gain | gain here | verdict | would the paper's gain show? |",
+        "| the paper's ordering | source | paper's gain | gain here | verdict | paper's gain detectable? |",
         "|---|---|---:|---:|---|---|",
     ]
     for verdict in verdicts:
@@ -149,7 +149,7 @@ def _short(verdicts: Sequence[Verdict]) -> list[str]:
     ]
     if against:
         lines.append(
-            f"Of these, {against.total()} say that the manifold terms are ahead of hard labels alone: "
+            f"{against.total()} of them claim that the manifold terms are better than hard labels alone: "
             f"{against[HOLDS]} hold, {against[REVERSED]} are reversed, {against[UNDECIDED]} are not decided."
         )
     lines += [
@@ -176,7 +176,7 @@ def _network_rows(networks: dict[str, Any]) -> list[list[str]]:
         shape = ", ".join(told[key] for key in ("width", "heads", "layers"))
         options = here["options"]
         ours = [str(options[key]) for key in ("embed_dim", "num_heads", "depth") if key in options]
-        name = ", ".join(ours) if len(ours) == 3 else "small, of the same kind"
+        name = ", ".join(ours) if len(ours) == 3 else "a small RegNetY"
         top1 = formats.percent(here.get("top1"))
         spent = f"{formats.params(here['params'])}, {formats.macs(here['macs'])}"
         rows.append([told["name"], shape, f"{told['params']}, {told['macs']}", name, spent, top1])
@@ -189,13 +189,13 @@ def _blind(verdicts: Sequence[Verdict]) -> str:
     ]
     blind = [verdict for verdict in printed if not verdict.could_tell]
     if not printed:
-        return "One seed has no interval, so no gain can be told from chance."
+        return "One seed has no interval, so no gain can be distinguished from chance."
     halves = [(v.high - v.low) / 2 for v in printed if v.low is not None and v.high is not None]
     gains = [abs(verdict.paper) for verdict in printed if verdict.paper is not None]
     return (
         f"The paper's gains are {min(gains):.2f} to {max(gains):.2f} points, one training each; intervals here are "
         f"± {min(halves):.2f} to ± {max(halves):.2f}. In {len(blind)} of {len(printed)} orderings a gain of the "
-        "paper's size would not have shown, and *not decided* there means only that."
+        "paper's size could not be detected, and *not decided* means only that."
     )
 
 

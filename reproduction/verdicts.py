@@ -13,7 +13,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 """By name: ``top1``, percent on test, one a seed; ``curves``, percent on validation by epoch, one curve a seed."""
 
 HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "not decided"
-APART, TOGETHER = "told apart", "not told apart"
+DIFFERENT, CLOSE = "differ", "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Verdict:
     Attributes:
         low, high: 95 % interval of the mean gain; None with one seed.
         verdict: holds, if the interval is above 0; reversed, if it is below; else not decided. Of two that are said to
-            be close: told apart, if the interval does not hold 0; else not.
+            be close: differ, if the interval does not contain 0; else no difference shown.
     """
 
     ordering: Ordering
@@ -71,7 +71,7 @@ def mean_fall(curve: Sequence[float]) -> float:
 
 def _verdict(low: float | None, high: float | None, close: bool) -> str:
     if low is None or high is None or low <= 0 <= high:
-        return TOGETHER if close else UNDECIDED
+        return CLOSE if close else UNDECIDED
     if close:
-        return APART
+        return DIFFERENT
     return HOLDS if low > 0 else REVERSED

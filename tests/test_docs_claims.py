@@ -176,7 +176,7 @@ def test_results_of_the_readme_are_those_of_the_linked_pages():
 
 def test_orderings_of_the_readme_are_those_of_the_reproduction():
     (row,) = [row for table in tables(README) for row in table.rows if "docs/reproduction.md" in row[-1]]
-    counts = read(DOCS / "reproduction.md").partition("## In short\n\n- ")[2].partition("\n")[0]
+    counts = read(DOCS / "reproduction.md").partition("## Summary\n\n- ")[2].partition("\n")[0]
     assert sorted(numbers(row[1])) == sorted(numbers(counts))
 
 

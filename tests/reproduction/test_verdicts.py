@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 from reproduction.published import Ordering
-from reproduction.verdicts import APART, HOLDS, REVERSED, TOGETHER, UNDECIDED, judge, level, mean_fall, values
+from reproduction.verdicts import (
+    CLOSE,
+    DIFFERENT,
+    HOLDS,
+    REVERSED,
+    UNDECIDED,
+    judge,
+    level,
+    mean_fall,
+    values,
+)
 from scipy import stats
 
 CLEAR = Ordering("a", "b", "somewhere")
@@ -48,11 +58,11 @@ def test_a_shift_of_both_changes_no_verdict_and_a_swap_turns_it():
         assert turned.verdict == {HOLDS: REVERSED, REVERSED: HOLDS, UNDECIDED: UNDECIDED}[found.verdict]
 
 
-def test_of_two_that_are_close_it_is_said_whether_they_can_be_told_apart():
+def test_two_that_are_called_close_differ_or_not():
     close = Ordering("a", "b", "somewhere", close=True)
-    assert judge(close, -0.02, runs([92, 93, 94], [90, 91, 92.1])).verdict == APART
-    assert judge(close, -0.02, runs([90, 91, 92.1], [92, 93, 94])).verdict == APART
-    assert judge(close, -0.02, runs([92, 90, 94], [90, 92, 93])).verdict == TOGETHER
+    assert judge(close, -0.02, runs([92, 93, 94], [90, 91, 92.1])).verdict == DIFFERENT
+    assert judge(close, -0.02, runs([90, 91, 92.1], [92, 93, 94])).verdict == DIFFERENT
+    assert judge(close, -0.02, runs([92, 90, 94], [90, 92, 93])).verdict == CLOSE
 
 
 def test_a_gain_of_the_papers_size_shows_if_it_is_wider_than_half_of_the_interval():

@@ -29,7 +29,7 @@ from isometry.config import RunConfig
 from isometry.data import Sources, find_sources
 from isometry.data.splits import MapPart
 from isometry.distributed import World
-from isometry.evaluation.inference import HEAD, POOLED, predict, features_of, reading
+from isometry.evaluation.inference import HEAD, POOLED, features_of, predict, reading
 from isometry.evaluation.probes import probe
 from isometry.models.build import save_model
 from isometry.models.cost import parameter_count
@@ -224,8 +224,8 @@ def tables(result: Mapping[str, Any]) -> str:
     made = (
         f"The teacher has {teacher / 1e3:.0f} k parameters, the student {student / 1e3:.1f} k. "
         f"`{result['command']}`: {result['date']}, {result['core_minutes']} minutes of one core ({result['device']}); "
-        f"{versions}. {result['seeds']} seeds, each with a teacher of its own; ± is half of the 95 % confidence interval "
-        "of the mean (Student's t)."
+        f"{versions}. {result['seeds']} seeds, each with a teacher of its own; ± is half of the 95 % "
+        "confidence interval of the mean (Student's t)."
     )
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""What mkdocs asks while it builds these pages: equations as MathML, and the page of the command line."""
+"""Hooks of mkdocs: equations as MathML, and the page of the command line from the commands themselves."""
 
 import re
 from collections.abc import Iterator
@@ -13,41 +13,41 @@ from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
-"""A link to a file of the repository, which the site does not have."""
+"""A link to a file of the repository, which is not part of the site."""
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data):(?=<(?:code|a)\b)")
-"""Sphinx's roles, as docstrings have them."""
+"""A Sphinx role in a docstring."""
 COLUMNS = re.compile(r"<p>=+ +=+\n(.*?)\n=+ +=+</p>", re.DOTALL)
-"""A table of two columns, as docstrings have it."""
+"""A table of two columns in a docstring."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page that is written from the commands themselves."""
+    """Adds the generated page of the command line."""
     files.append(File.generated(config, "commands.md", content="\n".join(command_lines())))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links to files of the repository become their names."""
+    """Replaces links to files of the repository by their text."""
     return OUTSIDE.sub(r"\1", markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Equations become MathML, docstrings' tables become tables, and roles of Sphinx go."""
+    """Converts equations to MathML and tables of docstrings to HTML, and drops Sphinx roles."""
     return MATHS.sub(_mathml, COLUMNS.sub(_table, ROLE.sub("", html)))
 
 
 def command_lines() -> Iterator[str]:
-    """The page of the command line, in Markdown: each command, then each class of options once."""
+    """Lines of the page in Markdown: each command, then each class of options once."""
     yield "# The command line\n"
-    yield "Written from the commands themselves; `isometry COMMAND --help` says the same.\n"
+    yield "The same text as `isometry COMMAND --help`.\n"
     kinds: dict[type[Any], list[str]] = {}
     for name, command in COMMANDS.items():
         kinds.setdefault(command.kind, []).append(name)
         yield f"## isometry {name}\n\n{command.about}\n"
         yield "\n".join(["```bash", *command.examples, "```", ""])
         if any(options for _, options in option_groups(command.kind)):
-            yield f"[Its options](#options-of-{'-'.join(kinds[command.kind][:1])})\n"
+            yield f"[Options](#options-of-{'-'.join(kinds[command.kind][:1])})\n"
     for kind, names in kinds.items():
         yield from _option_lines(kind, names)
 
@@ -57,7 +57,7 @@ def _option_lines(kind: type[Any], names: list[str]) -> Iterator[str]:
     if not groups:
         return
     yield f"## Options of {', '.join(names)} {{: #options-of-{names[0]} }}\n"
-    yield "And `--config RECIPE.yaml`, whose keys are these options. The command line beats the recipe.\n"
+    yield "`--config RECIPE.yaml` reads these options from a file. The command line overrides it.\n"
     for title, options in groups:
         yield f"{title}\n"
         yield "| option | meaning | default |\n|---|---|---|"

@@ -1,10 +1,10 @@
-"""Data: ``find_sources`` opens it, ``make_loaders`` reads it, ``Preprocess`` hands it to the network.
+"""Image data: ``find_sources`` opens it, ``make_loaders`` reads it, ``Preprocess`` prepares it on the device.
 
     DataConfig ─► find_sources ─► Sources ─► make_loaders (with the model's ImageSpec) ─► Batch ─► Preprocess
 
 An epoch's order and every sample's augmentation are pure functions of (seed, epoch, position in the epoch's
-global order), so a resumed run needs no stored state; see ``loader``, and ``streams`` for what can only be
-read in turn.
+global order), so a resumed run needs no stored state; see ``map_loader``, and ``stream_loader`` for data that can
+only be read sequentially.
 """
 
 from isometry.data.batch_reader import Batch

@@ -1,4 +1,4 @@
-"""One batch from its request: decode, augment under each sample's own seed, stack.
+"""Reads one batch: decode, augment each sample under its own seed, stack.
 
 Shapes: B images a batch, C channels, H×W pixels.
 """
@@ -23,7 +23,7 @@ from isometry.seeding import derive_seed, seeded
 class Batch:
     """Images uint8 (B,C,H,W), targets int64 (B,) (-1: no label), indices int64 (B,) in the part.
 
-    ``indices`` are -1 for streams. ``unreadable`` names the images that were replaced by another.
+    ``indices`` are -1 for streams. ``unreadable`` names the images that were replaced by another one.
     """
 
     images: torch.Tensor
@@ -50,9 +50,9 @@ class Request(NamedTuple):
 
 
 class BatchReader(Dataset[Batch | UserError]):
-    """Predictions requests, in whatever process. The answer is a function of the request and ``seed`` alone.
+    """Maps a request to its batch. The batch depends on the request and ``seed`` alone, not on the process.
 
-    An error is returned, not raised: DataLoader rewrites the message of what a worker raises.
+    Errors are returned, not raised: DataLoader rewrites the messages of exceptions raised in workers.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BatchReader(Dataset[Batch | UserError]):
         images, targets, indices = [], [], []
         unreadable: list[str] = []
         try:
-            # once a batch, not around each sample: saving and restoring costs as much as a small image
+            # once a batch, not once a sample: saving and restoring costs as much as a small image
             with seeded(self.seed):
                 for position, index in enumerate(request.indices, start=request.position):
                     image, target, used = self._readable(index, unreadable)
@@ -81,7 +81,7 @@ class BatchReader(Dataset[Batch | UserError]):
         return Batch(stack(images), torch.tensor(targets), torch.tensor(indices), unreadable)
 
     def _readable(self, index: int, unreadable: list[str]) -> tuple[Image.Image, int, int]:
-        """(image, target, index) of the first image from ``index`` on, around the end, that can be read."""
+        """(image, target, index) of the first readable image at or after ``index``, wrapping around at the end."""
         for candidate in range(index, index + len(self.part)):
             candidate %= len(self.part)
             try:
@@ -92,7 +92,7 @@ class BatchReader(Dataset[Batch | UserError]):
                 if not self.skip_bad_images:
                     raise UserError(
                         f"cannot read the image {where} ({decode_trouble(error)}): "
-                        "mend or remove it, or go on without it with --skip-bad-images"
+                        "repair or remove it, or continue without it with --skip-bad-images"
                     ) from error
                 unreadable.append(where)
         raise UserError(
@@ -103,7 +103,7 @@ class BatchReader(Dataset[Batch | UserError]):
 def stack(images: list[torch.Tensor]) -> torch.Tensor:
     """Images uint8 (C,H,W) -> one batch (B,C,H,W)."""
     batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
-    # on one thread, by NumPy: torch.stack's threads take 60 times as long where other work holds the cores
+    # on one thread, by NumPy: torch.stack's threads are 60 times slower when other processes use the cores
     np.stack([image.numpy() for image in images], out=batch.numpy())
     return batch
 

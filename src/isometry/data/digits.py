@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 real handwritten digits of 8×8 pixels that scikit-learn carries (no download).
+"""The embedded data set: scikit-learn's 1,797 handwritten digits of 8×8 pixels (no download).
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Repository, 1998.
 """
@@ -24,16 +24,16 @@ class Digits:
         return len(self.targets)
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """The digit ``number`` of scikit-learn's set, and which digit it is."""
+        """Image ``number`` of scikit-learn's set and its label."""
         return Image.fromarray(self.pixels[number]), int(self.targets[number])
 
     def where(self, number: int) -> str:
-        """Words that find the image."""
+        """Describes where the image is."""
         return f"digit {number} of scikit-learn's load_digits"
 
 
 def open_digits() -> tuple[MapPart, MapPart, MapPart]:
-    """Train (900), validation (397) and test (500): a fixed split, each with its share of every digit."""
+    """Train (900), validation (397) and test (500): a fixed, stratified split."""
     from sklearn.datasets import load_digits  # takes a second to import, and only this data set needs it
 
     data = load_digits()
@@ -45,7 +45,7 @@ def open_digits() -> tuple[MapPart, MapPart, MapPart]:
 
 
 def _stratified_order(targets: np.ndarray) -> np.ndarray:
-    """A fixed order with all classes in proportion everywhere: image j of a class of n is at (j+½)/n."""
+    """A fixed order in which every class is spread evenly: image j of a class of n is at (j+½)/n."""
     classes = shuffled_classes(targets.tolist())
     places = np.concatenate([(np.arange(len(members)) + 0.5) / len(members) for members in classes])
     return np.concatenate(classes)[np.argsort(places, kind="stable")]

@@ -19,10 +19,10 @@ VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
 TEST_NAMES = ("test", "testing")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""What counts as an image; timm alone would pass over all but the first three without a word."""
+"""Suffixes of image files; timm alone would silently skip all but the first three."""
 
 NO_CLASS = ""
-"""The class name that timm gives to images right inside the folder."""
+"""timm's class name for images that are directly inside the folder."""
 
 
 class TimmImages:
@@ -36,7 +36,7 @@ class TimmImages:
         return len(self.reader)
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """Decoded image and the reader's label (-1 if it has none); raises one of ``parts.DECODE_ERRORS``."""
+        """Decoded image and the reader's label (-1 if it has none); raises one of ``splits.DECODE_ERRORS``."""
         file, label = self.reader[number]
         with file:
             image = Image.open(file)
@@ -50,7 +50,7 @@ class TimmImages:
 
 @dataclass(frozen=True)
 class FolderParts:
-    """The parts found in a folder; ``class_to_idx`` is None without labels; ``note`` says what was split."""
+    """The splits found in a folder; ``class_to_idx`` is None without labels; ``note`` describes what was split off."""
 
     train: MapPart
     val: MapPart | None
@@ -60,12 +60,12 @@ class FolderParts:
 
 
 def open_folder(config: DataConfig) -> FolderParts:
-    """Finds the form of ``config.data_dir`` and opens it; reads file names, no image.
+    """Detects the layout of ``config.data_dir`` and opens it; reads file names, no image.
 
-    A folder with train/ and a validation folder (timm's synonyms) keeps its parts, test/ too where it has
-    labels. Any other folder is one part, and so is train/ where it stands alone: ``val_fraction`` of each
-    class is split off, always the same images. Images right inside the folder, without class folders, have
-    no labels.
+    A folder with train/ and a validation folder (timm's synonyms) keeps its splits, and test/ if it has
+    labels. In any other folder, and in a train/ alone, ``val_fraction`` of each class is split off for
+    validation, always the same images. Images directly inside the folder, without class folders, have no
+    labels.
 
     Raises:
         UserError: no such folder, no images, one class, a validation class without training images, a bad
@@ -99,8 +99,8 @@ def _open_parts(
     class_to_idx = train.class_to_idx if labelled else None
     if labelled and len(set(_labels(train))) < 2:
         raise UserError(
-            f"{train_dir} holds images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
-            "or give the folder that holds the images themselves to use them without labels"
+            f"{train_dir} has images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
+            "or give the class folder itself to use its images without labels"
         )
     test = _open_test(test_dir, class_map, class_to_idx)
     if val_dir is not None:
@@ -120,7 +120,7 @@ def _open_parts(
 def _open_test(
     folder: Path | None, class_map: dict[str, int] | None, class_to_idx: Mapping[str, int] | None
 ) -> MapPart | None:
-    """The test part; None too where it has no labels to test with (ImageNet's own test/, for one)."""
+    """The test split; None without a folder or without labels (such as ImageNet's test/)."""
     if folder is None or class_to_idx is None:
         return None
     images = scan(folder, class_map)
@@ -133,14 +133,14 @@ def _same_labels(images: TimmImages, class_to_idx: Mapping[str, int] | None, fol
         with_or_without = (
             "has class folders but the training folder has none" if labelled else "has no class folders"
         )
-        raise UserError(f"{folder} {with_or_without}: give both parts the same form")
+        raise UserError(f"{folder} {with_or_without}: give both the same layout")
     if class_to_idx is None:
         return MapPart(images, relabel={0: UNLABELLED})
     return MapPart(images, relabel=relabelling(images.class_to_idx, class_to_idx, str(folder)))
 
 
 def scan(folder: Path, class_map: dict[str, int] | None = None) -> TimmImages:
-    """The images under ``folder`` in timm's order, labelled by the names of their folders.
+    """The images under ``folder`` in timm's order, labelled by folder name.
 
     Raises:
         UserError: no images.
@@ -149,7 +149,7 @@ def scan(folder: Path, class_map: dict[str, int] | None = None) -> TimmImages:
         dataset = create_dataset(
             "", root=str(folder), search_split=False, class_map=class_map, input_key=";".join(SUFFIXES)
         )
-    except RuntimeError as error:  # the only one that timm's folder reader raises: it found no images
+    except RuntimeError as error:  # timm's folder reader raises it only when it finds no images
         of_classes = " in folders named in --class-map" if class_map else ""
         raise UserError(
             f"no images in {folder}{of_classes}: give a folder with image files (PNG, JPEG, ...)"
@@ -162,7 +162,7 @@ def _has_labels(images: TimmImages, folder: Path) -> bool:
     if NO_CLASS in names and len(names) > 1:
         stray = images.where(_labels(images).index(images.class_to_idx[NO_CLASS]))
         raise UserError(
-            f"{stray} lies beside the class folders of {folder}: move it into one of them, or away"
+            f"{stray} is beside the class folders of {folder}: move it into one of them, or elsewhere"
         )
     return names != {NO_CLASS}
 
@@ -184,16 +184,16 @@ def existing_folder(data_dir: str | None) -> Path:
 
 
 def find_split(root: Path, asked: str, synonyms: tuple[str, ...]) -> Path | None:
-    """The folder of a split: by the name asked for, or by a synonym of it; None if there is none."""
+    """The folder of a split, by the given name or a synonym; None if there is none."""
     names = (asked, *synonyms) if asked in synonyms else (asked,)
     return next((root / name for name in names if name and (root / name).is_dir()), None)
 
 
 def read_class_map(config: DataConfig) -> dict[str, int] | None:
-    """Class name -> index from ``config.class_map``: timm's .txt (a name a line) or .pkl (a plain dict) form.
+    """Class name -> index from ``config.class_map``: timm's .txt (one name a line) or .pkl (a dict) format.
 
     Raises:
-        UserError: it cannot be read, or is no map from names to indices.
+        UserError: it can't be read, or does not map names to indices.
     """
     if config.class_map is None:
         return None
@@ -205,6 +205,6 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
         ) from error
     if not class_map or not all(isinstance(index, int) and index >= 0 for index in class_map.values()):
         raise UserError(
-            f"--class-map {config.class_map} maps no class names to indices: give one class name a line"
+            f"--class-map {config.class_map} does not map class names to indices: give one class name a line"
         )
     return class_map

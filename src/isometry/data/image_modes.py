@@ -1,4 +1,4 @@
-"""From whatever Pillow decodes to 8 bits a channel, grey or RGB, and nothing on the console on the way."""
+"""Converts any decoded PIL image to 8-bit grey or RGB, without console output."""
 
 import logging
 import warnings
@@ -7,32 +7,31 @@ import numpy as np
 from PIL import Image
 
 DEEP_GREYS = ("I", "F")
-"""How the names of the modes begin that have more than 8 bits a pixel, all of them grey."""
+"""Prefixes of Pillow's modes with more than 8 bits a channel; all are grey."""
 
 MOST_ELONGATED = 1000
-"""Long side over short side. Evaluation scales the short side to the network's: a line of 60,000 pixels, a file of a
-few hundred bytes, would become a picture of gigabytes."""
+"""Largest allowed aspect ratio. Evaluation scales the short side to the network's size: a line of 60,000 pixels, a
+file of a few hundred bytes, would become an image of gigabytes."""
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """A decoded image in ``mode``, L or RGB, of 8 bits a channel.
+    """Converts a decoded image to ``mode``, L or RGB, 8 bits a channel.
 
-    Greys of more bits are scaled by the range of their type, not of the image: 16 bits by 255/65535 (Pillow's mode I,
-    which also holds 32 bits, is read as 16), floats (mode F) by 255, each rounded to the nearest. Pillow's own
-    conversion would cut all of them off at 255. CMYK and palettes become the colours that they stand for. Alpha and
-    transparent colours are left out, as timm does: a pixel is the colour that is stored for it. A rotation in EXIF
-    data is not carried out, as in timm.
+    Grey images of more bits are scaled by the range of their type, not of the image: 16 bits by 255/65535 (mode I,
+    which may hold 32 bits, is read as 16), floats (mode F) by 255, rounded to the nearest. Pillow's own conversion
+    would clip them at 255. CMYK and palettes are converted to their colours. Alpha is dropped and EXIF rotation is
+    ignored, as in timm.
 
     Raises:
-        ValueError: a mode that Pillow can't convert, values outside the range, or an image that is more than
-            ``MOST_ELONGATED`` times as long as wide.
+        ValueError: a mode that Pillow can't convert, values outside the range, or an aspect ratio above
+            ``MOST_ELONGATED``.
     """
     short, long = sorted(image.size)
     if long > MOST_ELONGATED * short:
-        raise ValueError(f"of {image.width}×{image.height} pixels, too elongated to be scaled")
+        raise ValueError(f"of {image.width}×{image.height} pixels, an aspect ratio too large to be resized")
     if image.mode.startswith(DEEP_GREYS):
         image = _eight_bits(image)
-    # Pillow would warn of it, or look for its place in the new mode.
+    # Pillow would warn about it, or try to convert it to the new mode.
     image.info.pop("transparency", None)
     return image.convert(mode)
 
@@ -41,11 +40,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     white = 1.0 if image.mode == "F" else 65535.0
     if not ((values >= 0) & (values <= white)).all():  # NaN is not either
-        raise ValueError(f"its grey values leave 0 to {white:g}, which white is taken to be")
+        raise ValueError(f"its grey values are outside 0 to {white:g}, where {white:g} is white")
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
 
 
 def quiet_decoders() -> None:
-    """Keeps what Pillow has to say of metadata, and of large images below its limit, off this process's console."""
+    """Silences Pillow's warnings about metadata and about large images below its limit."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What images a network wants: size, normalisation, interpolation and crop."""
+"""The images that a network expects: size, normalisation, interpolation and crop."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from isometry.data.option_checks import INTERPOLATIONS
 from isometry.errors import UserError
 
 CROP_SHARES = (0.1, 2)
-"""Least and largest crop share. timm's lie between 0.875 and 1.15; images are scaled by 1 over it."""
+"""Smallest and largest crop_pct. timm's lie between 0.875 and 1.15; images are scaled by its inverse."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The images a network wants, in the words of timm's ``pretrained_cfg``; ``mean`` and ``std`` in 0..1."""
+    """The images that a network expects, named as in timm's ``pretrained_cfg``; ``mean`` and ``std`` in 0..1."""
 
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -26,12 +26,12 @@ class ImageSpec:
 
     @classmethod
     def from_pretrained_cfg(cls, cfg: dict[str, Any], img_size: int | None = None) -> Self:
-        """The spec in a model's ``pretrained_cfg``, at ``img_size`` instead of its own where one is given.
+        """The spec in a model's ``pretrained_cfg``, at ``img_size`` where it is given.
 
-        timm keeps three values of mean and std for a network of one channel too: their average is taken then.
+        timm keeps three values of mean and std even for a one-channel network: their average is used.
 
         Raises:
-            UserError: a value that can't be; config.json of a saved network may say anything.
+            UserError: an invalid value; the config.json of a saved network may hold anything.
         """
         channels, height, width = cfg.get("input_size") or (3, 224, 224)
         size = (channels, img_size or height, img_size or width)
@@ -57,7 +57,9 @@ def _check(resolved: dict[str, Any]) -> None:
     }
     for name, holds in rules.items():
         if not holds:
-            raise UserError(f"the model's config.json gives {name} as {resolved[name]!r:.60}: mend it there")
+            raise UserError(
+                f"the model's config.json has the invalid {name} {resolved[name]!r:.60}: correct it there"
+            )
 
 
 def _are_numbers(values: Any, above: float) -> bool:

@@ -1,4 +1,4 @@
-"""From sources to loaders, once the model has said what images it wants."""
+"""Builds the loaders of a run from its sources and the model's ImageSpec."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,15 @@ from isometry.data.transforms import eval_transform, image_mode, train_transform
 
 @dataclass(frozen=True)
 class Loaders:
-    """A run's loaders; a part that the data set lacks is None."""
+    """A run's loaders; None for a split that the data set lacks."""
 
     train: TrainLoader | TrainStream
     val: EvalLoader | EvalStream | None
     test: EvalLoader | EvalStream | None
 
     @property
-    def judged(self) -> tuple[EvalLoader | EvalStream | None, str]:
-        """The part that a finished network is judged on, and its name: ``test`` where there is one, else ``val``."""
+    def evaluation(self) -> tuple[EvalLoader | EvalStream | None, str]:
+        """The split on which a finished network is evaluated, and its name: ``test`` if present, else ``val``."""
         return (self.test, "test") if self.test is not None else (self.val, "val")
 
     def close(self) -> None:
@@ -36,10 +36,10 @@ class Loaders:
 def make_loaders(
     sources: Sources, config: DataConfig, spec: ImageSpec, *, seed: int, rank: int = 0, world_size: int = 1
 ) -> Loaders:
-    """Loaders of this rank's share; ``config.batch_size`` is per rank. Decodes nothing, starts no process.
+    """Builds this rank's loaders; ``config.batch_size`` is per rank. Decodes nothing and starts no process.
 
     Raises:
-        UserError: fewer images than ranks, an unknown ``--aa`` policy, a number of channels that images lack.
+        UserError: fewer images than ranks, an unknown ``--aa`` policy, an unsupported number of channels.
     """
     return Loaders(
         train=_train_loader(sources.train, config, spec, seed, rank, world_size),

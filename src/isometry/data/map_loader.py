@@ -1,4 +1,4 @@
-"""Loaders of map-style parts: bitwise the same batches for any number of workers, from any batch on."""
+"""Loaders of map-style splits: the same batches, bitwise, for any number of workers and any starting batch."""
 
 import gc
 import signal
@@ -18,7 +18,7 @@ from isometry.errors import UserError
 class TrainLoader:
     """Epochs of augmented batches; each a pure function of (seed, epoch, batch number).
 
-    Workers start at the first epoch and stay. One epoch is read at a time: another ends the one before.
+    Workers start with the first epoch and persist. Only one epoch can be read at a time.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class TrainLoader:
         return self._requests.global_batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch, from image ``start`` of the global order on; none before is decoded.
+        """This process's batches of an epoch from image ``start`` of the global order; earlier ones are not decoded.
 
         Raises:
-            UserError: an unreadable image (without ``skip_bad_images``), or none that is readable.
+            UserError: an unreadable image (without ``skip_bad_images``), or no readable image.
         """
         self._requests.epoch = epoch
         self._requests.start = start
@@ -52,7 +52,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """All images once, in order, without randomness; the last batch may be smaller."""
+    """All images once, in order; the last batch may be smaller."""
 
     def __init__(
         self, reader: BatchReader, requests: EvalRequests, *, workers: int = 0, pin_mem: bool = False
@@ -73,10 +73,10 @@ class EvalLoader:
 
 
 class Batches:
-    """The batches with which ``dataset`` answers ``requests`` (None: a stream, whose workers never stay).
+    """The batches that ``dataset`` returns for ``requests`` (None: a stream, without persistent workers).
 
-    The workers of a map-style data set start at the first iteration and stay until ``close`` or an error.
-    No global generator is drawn from.
+    Workers of a map-style data set start with the first iteration and persist until ``close`` or an error.
+    Does not use the global generators.
     """
 
     def __init__(
@@ -96,24 +96,24 @@ class Batches:
             "num_workers": workers,
             "persistent_workers": requests is not None and workers > 0,
             "pin_memory": pin_mem and torch.cuda.is_available(),
-            "worker_init_fn": _settle_in,
+            "worker_init_fn": _init_worker,
         }
         self._seed = seed
         self._loader: DataLoader[Batch | UserError] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises the first answer that is an error; and WorkerDied, at any point, once a worker was killed."""
+        """Raises the first error that a worker returns, and WorkerDied if a worker is killed."""
         if self._loader is None:
             generator = torch.Generator().manual_seed(self._seed)
             self._loader = DataLoader(**self._options, generator=generator)
-        for answer in self._loader:
+        for batch in self._loader:
             watch_workers()
-            if isinstance(answer, UserError):
-                # whoever keeps the exception keeps this frame, and DataLoader takes seconds to end workers
-                # that the garbage collector finds: let them go here
+            if isinstance(batch, UserError):
+                # A stored exception keeps this frame alive, and DataLoader takes seconds to end workers in the
+                # garbage collector: end them here.
                 self.close()
-                raise UserError(*answer.args)
-            yield answer
+                raise UserError(*batch.args)
+            yield batch
 
     def close(self) -> None:
         """Ends the workers."""
@@ -124,15 +124,15 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-SECONDS_TO_LIVE_ON = 30
-"""As long as batch systems wait between SIGTERM and SIGKILL."""
+SECONDS_AFTER_SIGTERM = 30
+"""How long workers survive SIGTERM: as long as batch systems usually wait before SIGKILL."""
 
 
-def _settle_in(worker: int) -> None:
+def _init_worker(worker: int) -> None:
     quiet_decoders()
-    # What was inherited stays shared with the parent: a garbage collection here would write into all of it.
+    # Keeps inherited memory shared with the parent: a garbage collection here would write to all of it.
     gc.freeze()
-    # Ctrl-C reaches all processes of the terminal, and batch systems send SIGTERM to all: the run finishes its
-    # step, saves and ends its workers itself. Torch would end them at once, and the run with them.
+    # Ctrl-C and a batch system's SIGTERM reach all processes. The run finishes its step, saves, and then ends its
+    # workers; by default torch would end them, and with them the run, at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_TO_LIVE_ON))
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))

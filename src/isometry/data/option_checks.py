@@ -1,4 +1,4 @@
-"""Values of ``DataConfig`` that cannot work, refused by their option's name before anything is opened."""
+"""Valid ranges of the data options, checked before anything is opened."""
 
 from isometry.config import DataConfig
 from isometry.errors import UserError
@@ -10,7 +10,7 @@ INTERPOLATIONS = ("random", "nearest", "bilinear", "bicubic", "box", "hamming", 
 
 
 def check_options(config: DataConfig) -> None:
-    """Raises UserError, in one line, for the first option whose value cannot work."""
+    """Raises UserError for the first option with an invalid value."""
     validation_batch_size = config.validation_batch_size
     rules: dict[str, tuple[object, bool, str]] = {
         "--batch-size": (config.batch_size, config.batch_size >= 1, "at least 1"),
@@ -47,7 +47,7 @@ def check_options(config: DataConfig) -> None:
     rules["--class-map"] = (
         config.class_map,
         config.class_map is None or not own_classes,
-        f"left out, for {config.dataset} has classes of its own",
+        f"left out: {config.dataset} has its own classes",
     )
     for name in ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob"):
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""The last step before the network, on its device: normalise, erase, mix.
+"""Normalises, erases and mixes batches on the device.
 
 Shapes: B images, C channels, H×W pixels, K classes.
 """
@@ -17,12 +17,12 @@ class Preprocess:
     """Batches on the host -> (input float32 (B,C,H,W), target) on ``device``.
 
     input = (image/255 − mean) / std; for training then random erasing (Zhong et al. 2020) and mixup or CutMix
-    (Zhang et al. 2018; Yun et al. 2019), all by timm's code. It draws from the global generators and seeds
-    none: seed them at each step to make it a function of the step.
+    (Zhang et al. 2018; Yun et al. 2019), all through timm. Random draws come from the global generators: seed them at
+    each step to make the result a function of the step.
 
-    Targets are class indices int64 (B,), or with mixing on, labels smoothed by ``config.smoothing`` and
-    mixed: float32 (B,K). The last image of an odd batch stays unmixed. ``num_classes=None`` says that
-    there are no labels: images are mixed all the same, and the targets stay -1.
+    Targets are class indices int64 (B,), or with mixing, labels smoothed by ``config.smoothing`` and mixed:
+    float32 (B,K). The last image of an odd batch stays unmixed. With ``num_classes=None`` there are no
+    labels: images are still mixed, and the targets stay -1.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Preprocess:
         return images_BCHW, batch.targets.to(self.device, non_blocking=True)
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """For training: normalised, erased and mixed images, and targets; raises as ``normalise`` does."""
+        """For training: normalised, erased and mixed images, and targets; raises like ``normalise``."""
         images_BCHW, targets_B = self.normalise(batch)
         if self._erase is not None:
             images_BCHW = self._erase(images_BCHW)
@@ -89,11 +89,11 @@ class Preprocess:
     def _check_labels(self, batch: Batch) -> None:
         if self.num_classes is None or len(batch) == 0:
             return
-        # on the host, so that no device has to be waited for
+        # on the host, to avoid a device synchronisation
         wrong_B = (batch.targets < 0) | (batch.targets >= self.num_classes)
         if wrong_B.any():
             label = int(batch.targets[wrong_B][0])
             raise UserError(
-                f"image {int(batch.indices[wrong_B][0])} has label {label}, which is none of the "
+                f"image {int(batch.indices[wrong_B][0])} has label {label}, outside the "
                 f"{self.num_classes} classes: check the labels, --class-map, or the model's number of classes"
             )

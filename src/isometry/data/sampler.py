@@ -1,4 +1,4 @@
-"""Which images an epoch sees, in which order, and which are a rank's: pure functions of seed and epoch."""
+"""The order of an epoch's images and each rank's share: pure functions of seed and epoch."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,11 @@ from isometry.seeding import derive_seed
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Tensor:
-    """The global order of an epoch: int64 (count,), a permutation, or with repeats its first images N times.
+    """The global order of an epoch, int64 (count,): a permutation, or with repeats its first images several times.
 
     Repeated augmentation (Hoffer et al. 2020, "Augment your batch"; as DeiT uses it): copies of an image
-    stand side by side, so that they share a global batch, and the epoch keeps its length: it sees
-    count/repeats different images.
+    are adjacent, so that they share a global batch. The epoch keeps its length and so has count/repeats
+    different images.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     order = torch.randperm(count, generator=generator)
@@ -22,12 +22,12 @@ def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Ten
 
 
 class TrainRequests:
-    """One rank's requests for the batches of ``epoch``, from image ``start`` of its order on; set both, then iterate.
+    """One rank's requests for the batches of ``epoch``, starting at image ``start``; set both, then iterate.
 
     The global order is cut into global batches of ``world_size * batch_size`` images, and rank r takes the
-    r-th slice of each: the global batches are the same for any number of ranks, as long as that product
-    is, and where it changes on the way, the rest of the order is cut from there on. The last, partial global
-    batch is dropped, unless it is the only one: then each rank takes an equal, smaller share.
+    r-th slice of each: the global batches are the same for any number of ranks with the same product;
+    if it changes on resume, the rest of the order is cut anew. The last, partial global batch is dropped,
+    unless it is the only one: then each rank takes an equal, smaller share.
     """
 
     def __init__(

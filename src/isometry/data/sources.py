@@ -1,4 +1,4 @@
-"""Where a run's images come from: parts, classes and counts, found without reading an image."""
+"""Where a run's images come from: splits, classes and counts, found without reading an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from isometry.data.timm_datasets import open_scheme
 
 @dataclass(frozen=True)
 class Sources:
-    """The parts of a run's data, and what is known of them before a model exists.
+    """The splits of a run's data and their classes.
 
-    ``num_classes`` is None without labels, and where the data set does not say (wds/ without a class map).
-    ``description`` is one line: what, where, how many images a part, how many classes.
+    ``num_classes`` is None without labels, or if the data set does not name its classes (wds/ without a class
+    map). ``description`` is one line: data set, place, images of each split, number of classes.
     """
 
     train: Part
@@ -29,10 +29,10 @@ class Sources:
 
 
 def find_sources(config: DataConfig) -> Sources:
-    """Opens the data that ``config`` names, with one label space for all parts; decodes nothing.
+    """Opens the data that ``config`` names, with one label space for all splits; decodes nothing.
 
     Raises:
-        UserError: bad options, or data that cannot be used (the message says which, and what to do).
+        UserError: invalid options, or data that can't be used.
     """
     check_options(config)
     if config.dataset == "digits":
@@ -49,11 +49,11 @@ def find_sources(config: DataConfig) -> Sources:
 
 
 def without_labels(sources: Sources) -> Sources:
-    """The same images for a network without a classifier, which has no use for their labels."""
+    """The same images, labels ignored, for a network without a classifier."""
     if not sources.labelled:
         return sources
-    told = f"{sources.description}; the labels are not used"
-    return replace(sources, num_classes=None, class_names=None, labelled=False, description=told)
+    description = f"{sources.description}; the labels are not used"
+    return replace(sources, num_classes=None, class_names=None, labelled=False, description=description)
 
 
 def _sources(

@@ -1,7 +1,7 @@
-"""The parts of a data set (train, validation, test), before any transform.
+"""The splits of a data set (train, validation, test), before any transform.
 
-An ``Images`` is whatever can decode one image by its number; a ``MapPart`` is a choice of its images,
-labelled as the training part is; a ``StreamPart`` can only be read from its start.
+``Images`` decodes images by number; a ``MapPart`` is a subset of them, with the training split's labels; a
+``StreamPart`` can only be read from its start.
 """
 
 import struct
@@ -24,14 +24,14 @@ DECODE_ERRORS = (
     SyntaxError,  # what Pillow raises for a broken PNG
     ValueError,
     TypeError,  # a broken TIFF
-    RuntimeError,  # a broken AVIF or DDS, under whatever name
+    RuntimeError,  # a broken AVIF or DDS, under any suffix
     EOFError,
     MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's decoders raise on a file that is missing, truncated, too large, or no image."""
+"""Exceptions of Pillow's decoders on a file that is missing, truncated, too large, or not an image."""
 
 
 class Images(Protocol):
@@ -43,12 +43,12 @@ class Images(Protocol):
         """Decoded image and its label in the source's own label space; raises one of ``DECODE_ERRORS``."""
 
     def where(self, number: int) -> str:
-        """The image's path, or words that find it."""
+        """The image's path, or a description of where it is."""
 
 
 @dataclass(frozen=True)
 class MapPart:
-    """The images ``numbers`` (None: all) of ``images``, labels sent through ``relabel`` (None: kept)."""
+    """The images ``numbers`` (None: all) of ``images``, labels mapped by ``relabel`` (None: kept)."""
 
     images: Images
     numbers: Sequence[int] | None = None
@@ -63,7 +63,7 @@ class MapPart:
         return image, label if self.relabel is None else self.relabel.get(label, UNLABELLED)
 
     def where(self, index: int) -> str:
-        """The path of the part's ``index``-th image, or words that find it."""
+        """The path of the part's ``index``-th image, or a description of where it is."""
         return self.images.where(self._number(index))
 
     def _number(self, index: int) -> int:
@@ -74,7 +74,7 @@ class MapPart:
 class StreamPart:
     """A timm ``IterableImageDataset`` (WebDataset, TFDS, Hugging Face streaming) and its approximate length.
 
-    ``open_for`` takes (batch size, seed): timm's readers want both when they are made.
+    ``open_for`` takes (batch size, seed), which timm's readers need at construction.
     """
 
     open_for: Callable[[int, int], Any]
@@ -88,10 +88,10 @@ Part = MapPart | StreamPart
 
 
 def relabelling(own: Mapping[str, int], common: Mapping[str, int], where: str) -> dict[int, int] | None:
-    """Translation of a part's labels, for classes ``own``, to the training part's ``common``; None if equal.
+    """Maps a split's labels (classes ``own``) to the training split's (``common``); None if they are equal.
 
     Raises:
-        UserError: the part has a class that the training part lacks.
+        UserError: the split has a class that the training split lacks.
     """
     unknown = sorted(own.keys() - common.keys())
     if unknown:
@@ -105,7 +105,7 @@ def relabelling(own: Mapping[str, int], common: Mapping[str, int], where: str) -
 
 
 def shuffled_classes(targets: Sequence[int]) -> list[np.ndarray]:
-    """The positions of each class's images, shuffled the same way for ever, whatever the run's seed."""
+    """The positions of each class's images, always shuffled the same way, independent of the run's seed."""
     # RandomState, not Generator: NumPy promises that its stream never changes.
     random_state = np.random.RandomState(derive_seed("isometry", "split") % 2**32)
     targets_array = np.asarray(targets)
@@ -125,7 +125,7 @@ def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[
 
 
 def decode_trouble(error: BaseException) -> str:
-    """Why an image can't be decoded, in a few words that don't repeat its name."""
+    """Why an image can't be decoded, without repeating its path."""
     if isinstance(error, UnidentifiedImageError):
-        return "of no image format that Pillow knows"
+        return "not an image format that Pillow supports"
     return reason(error)

@@ -1,11 +1,10 @@
-"""Loaders of streams (wds/, tfds/, hfids/), which can only be read from their start.
+"""Loaders of streams (wds/, tfds/, hfids/), which are read sequentially.
 
-An epoch is a function of (seed, epoch, number of workers and ranks): timm's readers deal shards to
-workers, so another number of workers gives another order. Each epoch starts fresh worker processes (one
-even where 0 are asked for): the readers keep generators that would otherwise remember the epochs before,
-which a resumed run could not repeat. Resuming inside an epoch reads and discards the batches before. What
-the readers do with an image that they cannot decode is their own (wds/ logs and skips it);
-``skip_bad_images`` has no say here.
+An epoch is a function of (seed, epoch, number of workers and ranks): timm's readers assign
+shards to workers, so another number of workers gives another order. Each epoch starts new worker processes
+(one even for ``--workers 0``), because the readers keep generator state across epochs, which a resumed run
+could not repeat. Resuming inside an epoch reads and discards the earlier batches. Images that can't be
+decoded are handled by the readers (wds/ logs and skips them); ``skip_bad_images`` has no effect.
 """
 
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from isometry.seeding import derive_seed
 
 
 class StreamReader(IterableDataset[Batch | UserError]):
-    """A worker's share of a stream, in batches; sample n of worker w has an augmentation seed of its own."""
+    """A worker's share of a stream, in batches; each sample has its own augmentation seed."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration reads; call it before the workers start."""
+        """Sets the epoch of the next iteration; call it before the workers start."""
         self.epoch = epoch
         self.dataset.set_epoch(epoch)
 
@@ -59,7 +58,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
             while chunk := list(islice(samples, self.batch_size)):
                 yield self._batch(chunk)
         except DECODE_ERRORS as error:
-            yield UserError(f"the stream cannot be read on ({first_line(error)}): check its shards")
+            yield UserError(f"the stream can't be read further ({first_line(error)}): check its shards")
 
     def _batch(self, chunk: list[tuple[int, tuple[Image.Image, int]]]) -> Batch:
         worker = get_worker_info()
@@ -73,7 +72,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
 
 
 class TrainStream:
-    """``TrainLoader`` for streams; what is deterministic, and what resuming costs, is said above."""
+    """``TrainLoader`` for streams; see the module's docstring for determinism and the cost of resuming."""
 
     def __init__(self, reader: StreamReader, *, workers: int, pin_mem: bool) -> None:
         self._reader = reader
@@ -94,7 +93,7 @@ class TrainStream:
         """Nothing to do: the workers end with their epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch, after those that brought the images of all processes to ``start``.
+        """This process's batches of an epoch, starting after the first ``start`` images of all processes.
 
         Raises:
             UserError: the stream ends early, or cannot be read.
@@ -112,7 +111,7 @@ class TrainStream:
 
 
 class EvalStream:
-    """``EvalLoader`` for streams: batches come in the workers' turn; each one's last may be smaller."""
+    """``EvalLoader`` for streams: workers take turns; the last batch of each may be smaller."""
 
     def __init__(self, reader: StreamReader, *, workers: int, pin_mem: bool) -> None:
         self._reader = reader
@@ -123,7 +122,7 @@ class EvalStream:
         """Nothing to do: the workers end with the iteration."""
 
     def __len__(self) -> int:
-        """Batches of this rank, as far as the stream's length is known beforehand."""
+        """Batches of this rank, by the stream's nominal length."""
         return -(-len(self._reader.dataset) // self._reader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -33,11 +33,12 @@ LIBRARIES = {
 }
 TORCH_FOLDERS = ("image_folder", "folder")
 TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
-"""torchvision's data sets of exactly two parts: timm takes the test part for every name but the training part's."""
+"""torchvision data sets of exactly two splits: timm uses the test split for any name other than the training
+split's."""
 
 
 class TorchvisionImages:
-    """Images of a torchvision data set, which decodes by plain indexing."""
+    """Images of a torchvision data set, decoded by indexing."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -47,12 +48,12 @@ class TorchvisionImages:
         return len(self.dataset)
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """Decoded image and torchvision's label; raises one of ``parts.DECODE_ERRORS``."""
+        """Decoded image and torchvision's label; raises one of ``splits.DECODE_ERRORS``."""
         image, label = self.dataset[number]
         return image, int(label)
 
     def where(self, number: int) -> str:
-        """The image's path where the data set has files."""
+        """The image's path, if the data set has files."""
         samples = getattr(self.dataset, "samples", None)
         return (
             printable(str(samples[number][0]))
@@ -63,7 +64,7 @@ class TorchvisionImages:
 
 @dataclass(frozen=True)
 class SchemeParts:
-    """The parts of a data set; ``class_to_idx`` is empty where the data set does not name its classes."""
+    """The splits of a data set; ``class_to_idx`` is empty if the data set does not name its classes."""
 
     train: Part
     val: Part
@@ -71,7 +72,7 @@ class SchemeParts:
 
 
 def open_scheme(config: DataConfig) -> SchemeParts:
-    """Opens ``config.dataset`` through timm; reads no image (downloading and indexing are the scheme's own).
+    """Opens ``config.dataset`` through timm; reads no image (the scheme may download or index).
 
     Raises:
         UserError: an unknown scheme, a library that is not installed, a data set or split that cannot be
@@ -84,7 +85,9 @@ def open_scheme(config: DataConfig) -> SchemeParts:
         raise UserError(f"--dataset {config.dataset} is unknown: give digits, or one of {known}")
     if find_spec(LIBRARIES[scheme]) is None:
         library = LIBRARIES[scheme].replace("_", "-")
-        raise UserError(f"--dataset {config.dataset} needs a library that is missing: pip install {library}")
+        raise UserError(
+            f"--dataset {config.dataset} needs a library that is not installed: pip install {library}"
+        )
     if scheme in ("torch", "wds") and not (config.data_dir and config.dataset_download):
         existing_folder(config.data_dir)
     if scheme in STREAMS:
@@ -105,11 +108,11 @@ def _open_images(
         return TimmImages(dataset.reader)
     if name.lower() in TRAIN_AND_TEST and split not in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES):
         raise UserError(
-            f"{option} {split}: {config.dataset} has no such part; give train, or validation for its test part"
+            f"{option} {split}: {config.dataset} has no such split; give train, or validation for its test split"
         )
     if name not in TORCH_FOLDERS:
         return TorchvisionImages(_create(config, option, split))
-    # timm would silently take the whole root where the split has no folder
+    # timm would silently use the whole root if the split has no folder
     root = existing_folder(config.data_dir)
     folder = find_split(root, split, synonyms)
     if folder is None:
@@ -131,7 +134,7 @@ def _open_streams(config: DataConfig) -> SchemeParts:
     val, val_class_to_idx = part(config.val_split, "--val-split", is_training=False)
     if class_to_idx and val_class_to_idx and class_to_idx != val_class_to_idx:
         raise UserError(
-            f"--dataset {config.dataset}: train and validation name other classes: give --class-map"
+            f"--dataset {config.dataset}: train and validation have different classes: give --class-map"
         )
     return SchemeParts(train, val, class_to_idx)
 
@@ -156,8 +159,8 @@ def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:
     where = f" in {config.data_dir}" if config.data_dir else ""
     try:
         return create_dataset(config.dataset, split=split, **kwargs)
-    except Exception as error:  # each scheme's library has errors of its own, with no common ancestor
+    except Exception as error:  # each scheme's library raises its own errors, with no common base class
         raise UserError(
             f"--dataset {config.dataset} with {option} {split} cannot be opened{where} ({first_line(error)}): "
-            "check the name, the split and --data-dir, or let it download with --dataset-download"
+            "check the name, the split and --data-dir, or allow a download with --dataset-download"
         ) from error

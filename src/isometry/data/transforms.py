@@ -1,4 +1,4 @@
-"""From decoded image to uint8 tensor: timm's transforms, with timm's options."""
+"""timm's transforms: decoded image to uint8 tensor."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -18,11 +18,11 @@ from isometry.errors import UserError
 Transform = Callable[[Image.Image], torch.Tensor]
 """Decoded image of the spec's mode -> uint8 tensor (C, H, W)."""
 PAD = "pad"
-"""The crop of He et al. 2016, section 4.2, which timm does not have."""
+"""Padded random crop (He et al. 2016, section 4.2), which timm does not have."""
 
 
 def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
-    """timm's training augmentation; random erasing, mixup and normalisation are ``Preprocess``'s.
+    """timm's training augmentation; ``Preprocess`` does random erasing, mixup and normalisation.
 
     Raises:
         UserError: an ``--aa`` policy that timm does not know.
@@ -47,7 +47,7 @@ def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         if config.aa is None:
             raise
-        raise UserError(f"--aa {config.aa} is no policy of timm's: try rand-m9-mstd0.5-inc1") from error
+        raise UserError(f"--aa {config.aa} is not a timm policy: try rand-m9-mstd0.5-inc1") from error
     if config.train_crop_mode == PAD and not config.no_aug:
         transform.transforms[:1] = _padded_crop(spec)
     for op in _augment_ops(transform):
@@ -57,7 +57,7 @@ def train_transform(config: DataConfig, spec: ImageSpec) -> Transform:
 
 
 def eval_transform(config: DataConfig, spec: ImageSpec) -> Transform:
-    """timm's evaluation transform: resize and crop, nothing random."""
+    """timm's evaluation transform: resize and crop."""
     return create_transform(
         spec.input_size,
         interpolation=spec.interpolation,
@@ -73,12 +73,12 @@ def image_mode(spec: ImageSpec) -> str:
     """Pillow's mode for the spec's channels: L for 1, RGB for 3; raises UserError for any other number."""
     channels = spec.input_size[0]
     if channels not in (1, 3):
-        raise UserError(f"the model takes images of {channels} channels: image files give 1 or 3")
+        raise UserError(f"the model takes images of {channels} channels; image files have 1 or 3")
     return "L" if channels == 1 else "RGB"
 
 
 def _padded_crop(spec: ImageSpec) -> list[Any]:
-    """In place of timm's random resized crop: a crop of the image's own size with 4 of 32 pixels to spare around it."""
+    """Replaces timm's random resized crop: pads by 1/8 of the size, then crops the original size."""
     _, height, width = spec.input_size
     return [
         transforms.Resize((height, width), str_to_interp_mode(spec.interpolation)),

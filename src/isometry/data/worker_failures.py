@@ -1,4 +1,4 @@
-"""Loading processes that end before their run, and runs that end before their loading processes."""
+"""DataLoader workers that are killed, and workers left over when a run ends."""
 
 import multiprocessing
 import re
@@ -13,26 +13,26 @@ from isometry.errors import UserError
 
 
 class WorkerDied(BaseException):
-    """A loading process was killed; what torch says of it.
+    """A DataLoader worker was killed; carries torch's message.
 
-    No Exception, for like KeyboardInterrupt it comes from outside, amid whatever the run is doing, even a save: an
-    ``except`` there, which answers for that work's own errors, would take it for one of them and go on.
+    Not an ``Exception``: like KeyboardInterrupt it can be raised anywhere, even in a save, where an ``except`` meant
+    for that code's own errors must not catch it.
     """
 
 
 @contextmanager
 def worker_deaths(advice: Callable[[], str]) -> Iterator[None]:
-    """A loading process that is killed while the block runs becomes a UserError of one line, with ``advice``."""
+    """Turns the death of a worker inside the block into a one-line UserError that ends with ``advice()``."""
     try:
         yield
     except (WorkerDied, RuntimeError) as error:
-        told = str(error)
-        # What torch raises where it waits for a dead one. Of an error in a living one it says "worker process".
-        if not isinstance(error, WorkerDied) and "DataLoader worker (pid" not in told:
+        message = str(error)
+        # torch's wording for a dead worker; for an exception in a live one it is "worker process".
+        if not isinstance(error, WorkerDied) and "DataLoader worker (pid" not in message:
             raise
-        name = re.search(r"killed by signal: ([\w ]+)", told)
+        name = re.search(r"killed by signal: ([\w ]+)", message)
         by = f" by a signal ({name[1]})" if name else ""
-        memory = "shared memory (/dev/shm)" if "shared memory" in told else "memory"
+        memory = "shared memory (/dev/shm)" if "shared memory" in message else "memory"
         raise UserError(
             f"a data loading process was killed{by}, most often because {memory} ran out; {advice()}, "
             "perhaps with fewer --workers"
@@ -40,14 +40,14 @@ def worker_deaths(advice: Callable[[], str]) -> Iterator[None]:
 
 
 def watch_workers() -> None:
-    """Lets torch's handler of SIGCHLD, which is there once loading processes are, raise :class:`WorkerDied`."""
+    """Makes torch's SIGCHLD handler, installed with the first worker, raise :class:`WorkerDied`."""
     handler = signal.getsignal(signal.SIGCHLD)
     if callable(handler) and not isinstance(handler, _Watch) and _in_main_thread():
         signal.signal(signal.SIGCHLD, _Watch(handler))
 
 
 class _Watch:
-    """A handler of a signal: torch's, with another error."""
+    """torch's signal handler, raising WorkerDied instead of RuntimeError."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         self._handler = handler
@@ -60,10 +60,10 @@ class _Watch:
 
 
 def end_workers() -> None:
-    """Ends the loading processes that an error has left behind in this process; for the last thing that it does.
+    """Kills workers that an error left behind; called just before the process exits.
 
-    At its exit Python would send them SIGTERM, which they outlive by half a minute (see :mod:`isometry.data.map_loader`),
-    and wait; and torch would then call their end an error.
+    Otherwise Python would send them SIGTERM at exit and wait the half minute that they survive it (see
+    :mod:`isometry.data.map_loader`), and torch would report their end as an error.
     """
     workers = [child for child in multiprocessing.active_children() if child.daemon]
     if workers and _in_main_thread():
@@ -74,5 +74,5 @@ def end_workers() -> None:
 
 
 def _in_main_thread() -> bool:
-    """The only one that may set handlers."""
+    """Only the main thread may set signal handlers."""
     return threading.current_thread() is threading.main_thread()

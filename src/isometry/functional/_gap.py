@@ -5,15 +5,15 @@ one side, Z = Cs + Ct channels of both, S = 2 sides (student, teacher).
 
 The channel form rests on ‖AAᵀ − BBᵀ‖²_F = ‖AᵀA‖²_F + ‖BᵀB‖²_F − 2‖AᵀB‖²_F, as linear CKA does (Kornblith et
 al., 2019, https://arxiv.org/abs/1905.00414), and neuron selectivity transfer with a quadratic kernel (Huang
-& Wang, 2017, https://arxiv.org/abs/1707.01219). Both sides stand next to each other in one matrix
+& Wang, 2017, https://arxiv.org/abs/1707.01219). Both sides are concatenated in one matrix
 Z = [A | B], and each channel has a sign, + for the student's and − for the teacher's. Then, with G = ZᵀZ,
 
     gap = Σ_jk sign_j sign_k G_jk²,        d gap / d Z = 4 Z (sign signᵀ ∘ G).
 
-Large and nearly equal numbers are subtracted here, and their rounding is kept out of the difference in four
-ways: sums over tiles of tokens are float64; each token is split into its part along an axis that dominates
-its side (a common mean direction, one massive channel) and the small rest, which alone goes through float32
-products; the gradient along that axis is kept apart; and long float32 sums are made of short ones.
+Nearly equal large numbers are subtracted here. Four measures keep their rounding error out of the difference:
+sums over tiles of tokens are float64; each token is split into its part along an axis that dominates its side
+(a common mean direction, one massive channel) and a small rest, and only the rest goes through float32
+products; the gradient along that axis is computed separately; and long float32 sums are sums of short ones.
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class TokenGap(torch.autograd.Function):
                     inverse_PN1 = inverse_norms[side][some]
                     unit_PNC = sides[side][some].to(inverse_PN1) * inverse_PN1
                     slope_PNC = torch.bmm(difference_PNN[some], unit_PNC)
-                    for _ in range(2):  # the second time takes out what rounding left of a large radial part
+                    for _ in range(2):  # twice, because rounding leaves some of a large radial part
                         radial_PN1 = (slope_PNC * unit_PNC).sum(-1, keepdim=True)
                         slope_PNC.addcmul_(unit_PNC, radial_PN1, value=-1)
                     above_P11 = (4 if side == 0 else -4) * grad_P[some, None, None]
@@ -128,10 +128,10 @@ class _Tile(NamedTuple):
 
 
 class _Slope(NamedTuple):
-    """What takes Z to the gradient of one side's unit tokens: that side's columns of 4 (sign signᵀ ∘ G).
+    """The map from Z to the gradient of one side's unit tokens: that side's columns of 4 (sign signᵀ ∘ G).
 
-    Their component along the side's axis is kept apart: where the axis dominates it is far larger than the
-    rest, and nearly all of it is radial and drops out of the gradient, which its rounding error would not.
+    The component along the side's axis is kept separate: where the axis dominates it is far larger than the
+    rest, and nearly all of it is radial and cancels in the gradient, but its rounding error would not.
     """
 
     axis: Tensor  # (P, 1, C)
@@ -226,7 +226,7 @@ def _split(units: list[Tensor], axes: list[Tensor], some: slice) -> _Tile:
 def _dominant_axis(tokens_PNC: Tensor, dtype: torch.dtype, rows: int = 256, steps: int = 4) -> Tensor:
     """(P, 1, C): about the leading right singular vector of the unit tokens, by power iteration on a sample.
 
-    The results are the same for any axis but for rounding, so a rough one will do.
+    The results do not depend on the axis except through rounding, so a rough one is enough.
     """
     stride = max(1, -(-tokens_PNC.shape[1] // rows))
     sample_PRC = normalise(tokens_PNC[:, ::stride], dtype)
@@ -252,7 +252,7 @@ def _signs(sides: Sides) -> Tensor:
 
 
 def _all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
-    """The sum over ranks, in one call; of a symmetric matrix only the upper triangle travels."""
+    """The sum over ranks, in one call; only the upper triangle of the symmetric matrix is sent."""
     row, column = torch.triu_indices(*gram_PZZ.shape[1:], device=gram_PZZ.device)
     upper = gram_PZZ[:, row, column]
     torch.distributed.all_reduce(upper, group=group)
@@ -269,7 +269,7 @@ def normalise(tokens: Tensor, dtype: torch.dtype) -> Tensor:
 def inverse_norm(tokens: Tensor, dtype: torch.dtype) -> Tensor:
     """1 / ‖token‖ (..., 1) in ``dtype``, zero for a zero token. Differentiable."""
     # In float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared by all
-    # relations of its token, and by all tokens that are alike, so it doesn't average out.
+    # relations of its token, and by similar tokens, so it doesn't average out.
     norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float64)
     is_zero = norm < torch.finfo(dtype).tiny  # whose inverse would overflow
     return torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)

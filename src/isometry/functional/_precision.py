@@ -1,4 +1,4 @@
-"""Float32 that is float32: guards against the faster and rougher products that a user may have switched on."""
+"""Full float32 precision inside a block, whatever faster modes are enabled globally."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 products in float32: no autocast, no TF32 on CUDA, no bfloat16 on CPU; as it was afterwards."""
+    """Disables autocast, TF32 on CUDA and bfloat16 matmul on CPU inside the block; restores the settings afterwards."""
     backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:

@@ -1,4 +1,4 @@
-"""Tokens of images that are spread over processes: traded so that each process has some positions of all images.
+"""All-to-all exchange: from all patch positions of some images to some positions of all images.
 
 Shape suffixes: B images, N patch positions, C channels; one process's share unless it says "all".
 """
@@ -12,35 +12,35 @@ from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
 
-def trade_images_for_positions(tokens_BNC: Tensor, group: ProcessGroup) -> Tensor:
+def exchange_images_for_positions(tokens_BNC: Tensor, group: ProcessGroup) -> Tensor:
     """This process's share of the positions, of the images of all processes: (B, N, C) -> (N here, all B, C).
 
-    Differentiable; a gradient travels back the way that the tokens came. Every process sends its own tokens once, where
-    gathering would give all tokens to all. Every process must call, with as many images as the others.
+    Differentiable; gradients return through the reverse exchange. Each process sends its tokens once, unlike an
+    all-gather, which sends all tokens to all processes. Every process must call it, with equally many images.
     """
-    return _Trade.apply(tokens_BNC, group)
+    return _Exchange.apply(tokens_BNC, group)
 
 
 def sum_over(value: Tensor, group: ProcessGroup) -> Tensor:
-    """The sum of a tensor over processes, of which each gets the gradient of the sum times their number.
+    """The sum of a tensor over processes; each process gets the gradient of the sum times the number of processes.
 
-    So the mean over processes, which DistributedDataParallel takes of parameters' gradients, is that of the sum.
+    DistributedDataParallel averages parameters' gradients over processes, which then gives the gradient of the sum.
     """
     return _Sum.apply(value, group)
 
 
-class _Trade(torch.autograd.Function):
+class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens_BNC: Tensor, group: ProcessGroup) -> Tensor:
         ctx.group, ctx.images, ctx.positions = group, *tokens_BNC.shape[:2]
         n_images, n_positions, width = tokens_BNC.shape
         shares = _shares(n_positions, group)
         here, processes = shares[group.rank()], group.size()
-        traded = tokens_BNC.new_empty(processes * here, n_images, width)
+        exchanged = tokens_BNC.new_empty(processes * here, n_images, width)
         dist.all_to_all_single(
-            traded, tokens_BNC.transpose(0, 1).contiguous(), [here] * processes, shares, group=group
+            exchanged, tokens_BNC.transpose(0, 1).contiguous(), [here] * processes, shares, group=group
         )
-        by_process = traded.view(processes, here, n_images, width)
+        by_process = exchanged.view(processes, here, n_images, width)
         return by_process.transpose(0, 1).reshape(here, processes * n_images, width)
 
     @staticmethod
@@ -75,6 +75,6 @@ class _Sum(torch.autograd.Function):
 
 
 def _shares(positions: int, group: ProcessGroup) -> list[int]:
-    """How many positions each process has, as even as can be."""
+    """Positions of each process, split as evenly as possible."""
     whole, left = divmod(positions, group.size())
     return [whole + (rank < left) for rank in range(group.size())]

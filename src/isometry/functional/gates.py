@@ -1,4 +1,4 @@
-"""Which channels an image needs: the maths of manifold-regularised dynamic pruning (Tang et al., CVPR 2021).
+"""The maths of manifold-regularised dynamic pruning (Tang et al., CVPR 2021).
 
 Shape suffixes: B images, G gates of a layer (one a channel, or one a group of channels), C channels.
 """
@@ -13,10 +13,10 @@ from isometry.functional.relations import gram_gap
 
 
 def kept_gates(saliency_BG: Tensor, threshold: Tensor | float) -> Tensor:
-    """The gates that are open for each image: those of a saliency of at least the layer's threshold.
+    """The open gates of each image: those with a saliency of at least the layer's threshold.
 
     A saliency of 0 is closed, because it would multiply a channel by 0. An image's largest saliency is always
-    open, so that no layer is left without a channel.
+    open, so that every layer keeps a channel.
 
     Args:
         saliency_BG: (B, G), at least 0.
@@ -26,7 +26,7 @@ def kept_gates(saliency_BG: Tensor, threshold: Tensor | float) -> Tensor:
         (B, G), bool, with at least one True a row.
     """
     kept_BG = (saliency_BG >= threshold) & (saliency_BG > 0)
-    # By index: of equal ones only the first is kept.
+    # By index: of equal saliencies only the first is opened.
     return kept_BG.scatter(1, saliency_BG.argmax(1, keepdim=True), True)
 
 
@@ -38,7 +38,7 @@ def number_kept(channels: int, keep_rate: float) -> int:
     """
     if not 0 < keep_rate <= 1:
         raise ValueError(f"the keep rate must be above 0 and at most 1, not {keep_rate}")
-    # Against rates such as 0.6 whose product with a whole number is a hair above one.
+    # The tolerance is for rates such as 0.6, whose product with an integer can be just above an integer.
     return max(1, math.ceil(keep_rate * channels - 1e-9))
 
 
@@ -61,16 +61,16 @@ def keep_rate_at(epoch: int, epochs: int, last: float) -> float:
         epochs: E.
         last: r_T, in (0, 1].
     """
-    # With r_T alone on one side, so that rounding can't leave the last epoch a hair beside it.
+    # In this form the last epoch gives r_T exactly, without rounding.
     return last + (1 - last) * (1 + math.cos(math.pi * (epoch + 1) / epochs)) / 2
 
 
 def adaptive_weight(cross_entropy_B: Tensor, limit: Tensor | float, gamma: float = 1.0) -> Tensor:
-    """How much sparsity is asked of each image: w = ((T − CE) / T)^γ where CE < T, else 0. Hard images are spared.
+    """Sparsity weight of each image: w = ((T − CE) / T)^γ where CE < T, else 0, so hard images have none.
 
     Args:
         cross_entropy_B: (B,), nats; no gradient goes through it.
-        limit: T ≥ 0; at 0 nothing is asked of any image.
+        limit: T ≥ 0; at 0 all weights are 0.
         gamma: γ > 0.
 
     Returns:
@@ -92,15 +92,15 @@ def adaptive_sparsity(saliency_BG: Tensor, weight_B: Tensor) -> Tensor:
 
 
 def similarity_gap(saliency_BG: Tensor, features_BC: Tensor, group: ProcessGroup | None = None) -> Tensor:
-    """Whether images that look alike to a layer get like channels: ‖M(π) − M(features)‖²_F / B².
+    """Gap between the images' relations by saliencies and by features: ‖M(π) − M(features)‖²_F / B².
 
     M is the cosine relation map over the images of the batch, as in :func:`isometry.functional.gram_gap`, which
-    computes the gap. The features are what the saliencies are to follow: no gradient goes through them.
+    computes the gap. No gradient goes through the features.
 
     Args:
         saliency_BG: π (B, G).
         features_BC: (B, C), the pooled input of the same layer.
-        group: process group that the images are spread over; B is then the number of all of them.
+        group: process group that holds the batch; B is then the images of all its processes.
 
     Returns:
         A scalar, at least 0; 0 where the maps are equal, whatever the scale of either side.

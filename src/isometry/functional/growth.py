@@ -1,7 +1,8 @@
-"""Where the parts of a grown network come from: orders of blocks for depth, stretched axes for width.
+"""The maths of growth: orders of blocks for depth, stretched axes for width.
 
 Depth follows Ding et al. 2023 ("Network Expansion for Practical Training Acceleration", CVPR). Width follows
-Chen et al. 2016 ("Net2Net", arXiv:1511.05641): units are copied, and what reads them shares their weight.
+Chen et al. 2016 ("Net2Net", arXiv:1511.05641): units are copied, and their outgoing weights are divided among
+the copies.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from torch import Tensor
 
 
 class Placed(NamedTuple):
-    """A block of the grown network: a copy of block ``source``, from the weights' moving average or as it trains.
+    """A block of the grown network: a copy of block ``source`` (None: a new block).
 
-    ``source`` is None for a new block.
+    ``averaged``: whether it is copied from the moving average of the weights.
     """
 
     source: int | None
@@ -56,7 +57,7 @@ def appended(depth: int, larger: int) -> list[Placed]:
 
 def _added(depth: int, larger: int) -> int:
     if larger - depth > depth:
-        raise ValueError(f"{larger - depth} blocks to add, and only {depth} to copy")
+        raise ValueError(f"{larger - depth} blocks to add, but only {depth} to copy")
     return larger - depth
 
 
@@ -68,7 +69,7 @@ def tiled(x: Tensor, dim: int, size: int, groups: int = 1) -> Tensor:
     """Unit i of the ``size`` new ones is a copy of old unit i mod n; in each of ``groups`` equal parts of ``dim``.
 
     All axes with the same old and new sizes are stretched alike, so that units that are added to each other
-    (a residual stream) or read by another layer stay in step.
+    (a residual stream) or read by another layer still correspond.
     """
     return torch.cat(
         [
@@ -80,7 +81,7 @@ def tiled(x: Tensor, dim: int, size: int, groups: int = 1) -> Tensor:
 
 
 def repeats(old: int, size: int, groups: int = 1) -> Tensor:
-    """How many copies of itself each unit of a :func:`tiled` axis has: (size,), float64."""
+    """Number of copies of each unit of a :func:`tiled` axis, itself included: (size,), float64."""
     source = torch.arange(size // groups) % (old // groups)
     return torch.bincount(source).double()[source].repeat(groups)
 
@@ -103,17 +104,17 @@ def _interpolate(x: Tensor, dim: int, size: int) -> Tensor:
 def uneven_shares(
     size: int, old: int, like: Tensor, dim: int, groups: int, generator: torch.Generator
 ) -> Tensor:
-    """Shares of the copies of each unit along ``dim``, for every other entry of ``like`` anew: they add up to 1.
+    """Random shares of the copies of each unit along ``dim``, which sum to 1; drawn for every entry of the other axes.
 
-    Copies with equal shares would get equal gradients and stay copies for ever. Each share is its even value
-    times 1 + u, with u from ±½ and mean 0 over a unit's copies.
+    Copies with equal shares would get equal gradients and stay equal. Each share is its even value times 1 + u,
+    with u in ±½ and mean 0 over a unit's copies.
 
     Args:
         size: units along ``dim`` of ``like``.
         old: units that they are copies of.
         like: a :func:`tiled` tensor; gives shape, dtype and device.
         dim: the axis.
-        groups: equal parts of the axis that were tiled by themselves.
+        groups: equal parts of the axis that were tiled separately.
         generator: CPU generator to draw from.
     """
     noise = torch.rand(like.shape, generator=generator, dtype=torch.float64) - 0.5
@@ -127,7 +128,7 @@ def uneven_shares(
 
 
 def along(values: Tensor, x: Tensor, dim: int) -> Tensor:
-    """A vector as a factor of ``x`` along ``dim``."""
+    """A vector, shaped to multiply ``x`` along ``dim``."""
     shape = [1] * x.dim()
     shape[dim] = -1
     return values.view(shape).to(x)

@@ -1,4 +1,4 @@
-"""Label losses: what a teacher decides, softly or hard (arXiv:2107.01378v1, eq. 5 and 6).
+"""Losses on a teacher's soft or hard labels (arXiv:2107.01378v1, eq. 5 and 6), and cross-entropy.
 
 Shape suffixes: B images, K classes.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def soft_label_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float = 1.0) -> Tensor:
-    """Distance of the student's class distribution from the teacher's, both softened.
+    """KL divergence of the student's softened class distribution from the teacher's.
 
     ``τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ))``, averaged over the batch: the second part of eq. 5.
     τ² keeps the gradient's size independent of τ (Hinton et al. 2015).
@@ -33,7 +33,7 @@ def soft_label_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float =
 
 
 def hard_label_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Cross-entropy of the student against the teacher's decision, ``CE(student, argmax teacher)`` (eq. 6).
+    """Cross-entropy of the student to the teacher's predicted class, ``CE(student, argmax teacher)`` (eq. 6).
 
     Args and errors as in :func:`soft_label_loss`; returns a float32 scalar (nats), averaged over the batch.
     """
@@ -59,7 +59,7 @@ def cross_entropy_each(student_BK: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         student_BK: logits (B, K).
-        labels: class indices (B,), or class probabilities (B, K) as mixup makes them.
+        labels: class indices (B,), or class probabilities (B, K), e.g. from mixup.
     """
     return F.cross_entropy(student_BK.float(), _targets(labels), reduction="none")
 

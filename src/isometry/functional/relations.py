@@ -15,8 +15,7 @@ from isometry.functional._precision import full_precision
 
 Form = Literal["auto", "tokens", "channels"]
 
-# Multiplications up to which float64 costs so little that nothing is worth saving: milliseconds on two CPU
-# cores.
+# Up to this many multiplications float64 is used: it costs milliseconds on two CPU cores.
 _SMALL = 2**28
 
 
@@ -38,7 +37,7 @@ def gram_gap(
       the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within 1e-5
       (relative norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of
       it.
-    - A zero token relates to nothing: its row and column are zero, and so is its gradient. Finite tokens
+    - A zero token has a zero row and column, and a zero gradient. Finite tokens
       never give NaN.
     - With ``group`` the rows of the map are the tokens of all its ranks, in any split; every rank must
       call, and the form is "channels". All ranks return the gap of the global maps, after one all-reduce of
@@ -58,7 +57,7 @@ def gram_gap(
         Not differentiable twice.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, an unknown form, or ``form="tokens"`` with a group.
+        ValueError: shapes or dtypes that don't match, an unknown form, or ``form="tokens"`` with a group.
     """
     _check_tokens("student", student)
     _check_tokens("teacher", teacher)

@@ -1,4 +1,4 @@
-"""One loss, one file; the file's name is the loss's name in a recipe. Nothing else is edited to add one."""
+"""Losses, one a file; the file's name is the loss's name in a recipe."""
 
 from isometry.losses.base import BatchLoss, Loss, available, build_loss, find_loss
 from isometry.losses.ce import CrossEntropy

@@ -7,7 +7,7 @@ from isometry.losses.base import Loss
 
 
 class CrossEntropy(Loss):
-    """``CE(student, labels)``; labels are class indices (B,) or the probabilities (B, K) that mixup and smoothing make.
+    """``CE(student, labels)``; labels are class indices (B,) or probabilities (B, K) from mixup and smoothing.
 
     Shapes: student (B, K) -> scalar.
     """

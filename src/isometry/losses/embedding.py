@@ -1,4 +1,4 @@
-"""Direct match of block features through a learned projection (arXiv:2107.01378v1, Table 7)."""
+"""Matches block features through a learned projection (arXiv:2107.01378v1, Table 7)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +7,7 @@ from isometry.losses.base import Loss, check_same_tokens
 
 
 class Embedding(Loss):
-    """``mean (P s − t)²`` over all tokens and channels, with a linear P: Cs -> Ct that is learned and thrown away.
+    """``mean (P s − t)²`` over all tokens and channels, with a learned linear projection P: Cs -> Ct.
 
     The projection trains with the student and is not part of the saved student.
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar, in float32.

@@ -7,7 +7,7 @@ from isometry.losses.base import Loss
 
 
 class HardLabel(Loss):
-    """``CE(student, argmax teacher)``; on the distillation head where there is one, as DeiT does.
+    """``CE(student, argmax teacher)``; on the distillation head if there is one, as in DeiT.
 
     Eq. 6 is ``{ce: 0.5, hard: 0.5}`` in a recipe. Shapes: student (B, K), teacher (B, K) -> scalar.
     """

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from isometry.functional import gram_gap
-from isometry.functional.exchange import sum_over, trade_images_for_positions
+from isometry.functional.exchange import exchange_images_for_positions, sum_over
 from isometry.losses.base import BatchLoss, Reduction, Relations, check_same_tokens
 
 
@@ -12,8 +12,8 @@ class InterImage(BatchLoss):
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar.
     ``reduction="paper"``: as above, eq. 10. ``"mean"``: the mean over all N·B² entries.
-    Under torch.distributed the images are those of the global batch, unless ``relations="local"``: the processes trade
-    tokens, so that each has some of the positions, of all images.
+    Under torch.distributed the images are those of the global batch, unless ``relations="local"``: an all-to-all
+    exchange gives each process some of the positions of all images.
     """
 
     inputs = ("student_tokens", "teacher_tokens")
@@ -28,7 +28,7 @@ class InterImage(BatchLoss):
         if self.group is None:
             gap = gram_gap(student_BNC.transpose(0, 1), teacher_BNC.transpose(0, 1)).sum()
         else:
-            sides = (trade_images_for_positions(side, self.group) for side in (student_BNC, teacher_BNC))
+            sides = (exchange_images_for_positions(side, self.group) for side in (student_BNC, teacher_BNC))
             gap = sum_over(gram_gap(*sides).sum(), self.group)
             images *= self.group.size()
         return gap / positions if self.reduction == "paper" else gap / positions / images**2

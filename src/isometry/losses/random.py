@@ -8,7 +8,7 @@ from isometry.losses.base import Loss, Reduction, check_same_tokens
 
 
 class RandomPatches(Loss):
-    """``‖M(s_R) − M(t_R)‖²_F`` for k tokens R drawn without replacement from all B·N, the same R on both sides.
+    """``‖M(s_R) − M(t_R)‖²_F`` for k tokens R drawn without replacement from all B·N, the same on both sides.
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar. All tokens are taken where there are fewer than k.
     Under torch.distributed each process draws from its own images.
@@ -16,7 +16,7 @@ class RandomPatches(Loss):
 
     Args:
         k: tokens to draw (192 in the paper, Table 6).
-        generator: where the draw comes from; a CPU generator, so that a GPU run draws the same tokens.
+        generator: CPU generator of the draw, so that a GPU run draws the same tokens.
     """
 
     inputs = ("student_tokens", "teacher_tokens")

@@ -1,4 +1,4 @@
-"""The manifold term of dynamic pruning (Tang et al., CVPR 2021): images that look alike use like channels."""
+"""The manifold term of dynamic pruning (Tang et al., CVPR 2021): similar images use similar channels."""
 
 from torch import Tensor
 
@@ -7,10 +7,10 @@ from isometry.losses.base import BatchLoss
 
 
 class Similarity(BatchLoss):
-    """Distance of the relations between images by their saliencies from those by their features.
+    """Gap between the images' relations in saliencies and in features.
 
     ``‖M(π) − M(pooled features)‖²_F / B²``, images as tokens, summed over the gated layers; under torch.distributed
-    the images are those of the global batch, unless ``relations="local"``. Saliencies learn from it, features do not.
+    the images are those of the global batch, unless ``relations="local"``. Gradients reach the saliencies only.
 
     Shapes: saliencies (B, G), pooled features (B, C) -> scalar, at least 0.
     """

@@ -8,10 +8,10 @@ from isometry.losses.base import Loss
 
 
 class Sparsity(Loss):
-    """Pressure on the saliencies of images that are easy: ``mean_i(w_i · mean_c π_ic)``, summed over the gated layers.
+    """L1 penalty on the saliencies of easy images: ``mean_i(w_i · mean_c π_ic)``, summed over the gated layers.
 
     w_i = ((T − CE_i) / T)^γ where CE_i < T, else 0. T, the buffer ``limit``, is half of the mean cross-entropy of the
-    epoch before, and is set at an epoch's end. It begins as 0: no pressure in the first epoch.
+    previous epoch. It starts at 0: no penalty in the first epoch.
 
     Shapes: saliencies (B, G), cross-entropy (B,), nats -> scalar, at least 0.
     """

@@ -9,9 +9,9 @@ from isometry.losses.base import BatchLoss, Reduction, Relations, check_same_tok
 class WholeBatch(BatchLoss):
     """All relations between all patches of all images: ``‖M(all B·N student tokens) − M(all B·N teacher tokens)‖²_F``.
 
-    The paper calls the map unbearable, (B·N)² entries; :func:`isometry.functional.gram_gap` gets the same number from
+    The map has (B·N)² entries, too many to compute; :func:`isometry.functional.gram_gap` gets the same value from
     channel-sized matrices at a cost linear in B·N. Under torch.distributed the map is that of the global batch, unless
-    ``relations="local"``: the processes add up those matrices, so the traffic does not depend on the batch.
+    ``relations="local"``: the processes sum those matrices, so traffic is independent of the batch size.
 
     Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar.
     ``reduction="paper"``: the sum of squares, eq. 8. ``"mean"``: divided by its (B·N)² entries.

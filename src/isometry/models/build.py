@@ -1,7 +1,6 @@
-"""ModelSpec <-> timm model: building one with weights that fit, and saving it in timm's own form."""
+"""ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
 import json
-import shutil
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ from timm.models import (
 from torch import Tensor, nn
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
-from isometry.errors import UserError
-from isometry.files import sha256_of
+from isometry.errors import UserError, first_line
+from isometry.files import replace_folder, sha256_of
 from isometry.models.spec import ModelSpec, pretrained_cfg
-from isometry.models.weights import WeightSource, cached_from_hub, network_is_there, read_weights
+from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
 
 OWN_KEY = "isometry"
-"""What a pruned network's config.json has beside timm's keys: see :mod:`isometry.prune.saving`."""
+"""The key that pruned networks add to timm's config.json: see :mod:`isometry.prune.saving`."""
 
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
-"""The option that hands over a file of weights, by the option that names the model."""
+"""The option for a file of weights, by the option that names the model."""
 
 
 def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, WeightSource]:
@@ -38,8 +37,8 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
         flag: the option that named it, for error messages.
 
     Raises:
-        UserError: unknown name (near names are given), arguments that the architecture refuses, weights that
-            can't be fetched, read safely, or fitted to the architecture.
+        UserError: unknown name (near names are given), arguments that the architecture rejects, weights that
+            can't be downloaded, read safely, or loaded into the architecture.
     """
     check_name(spec, flag)
     if spec.weights == "none":
@@ -52,7 +51,7 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
 
 
 def check_name(spec: ModelSpec, flag: str) -> None:
-    """Raises UserError unless ``spec.name`` is something that timm can build."""
+    """Raises UserError unless timm can build ``spec.name``."""
     if not spec.name:
         raise UserError(f"{flag}: no model named; give a timm name or local-dir:PATH")
     if spec.folder is not None:
@@ -68,7 +67,7 @@ def check_name(spec: ModelSpec, flag: str) -> None:
     tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
     if tag and tag not in tags:
         near = ", ".join(f"{architecture}.{known}" for known in _near(tag, tags))
-        raise UserError(f"{flag} {spec.name}: timm has no such weights of it; did you mean {near}?")
+        raise UserError(f"{flag} {spec.name}: timm has no such weights for it; did you mean {near}?")
 
 
 def save_model(
@@ -80,38 +79,35 @@ def save_model(
 ) -> None:
     """Writes the ``config.json`` and ``model.safetensors`` of ``timm.create_model("local-dir:FOLDER")``.
 
-    An older folder of that name is replaced only once the new one is whole. ``extra`` has more keys of
-    ``config.json``, which timm does not read.
+    An existing folder is replaced only once the new one is complete. ``extra`` adds keys to ``config.json``,
+    which timm ignores.
     """
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
     more = {**(extra or {}), **({"label_names": class_names} if class_names else {})}
-    save_for_hf(model, str(fresh), model_config=more, safe_serialization=True, data_config=data_config)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with replace_folder(folder) as new:
+        save_for_hf(model, new, model_config=more, safe_serialization=True, data_config=data_config)
 
 
-def _check_folder(folder: Path, told: str) -> None:
+def _check_folder(folder: Path, option: str) -> None:
     if not (folder / "config.json").is_file():
-        raise UserError(f"{told}: there is no config.json in {folder}")
+        raise UserError(f"{option}: there is no config.json in {folder}")
     if not (folder / "model.safetensors").is_file():
         pickled = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
         found = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
-        raise UserError(f"{told}: there is no model.safetensors in {folder}{found}")
+        raise UserError(f"{option}: there is no model.safetensors in {folder}{found}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         architecture = config["architecture"]
         wrong = [key for key in ("pretrained_cfg", "model_args") if not isinstance(config.get(key, {}), dict)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{told}: config.json is not one of timm's ({_first_line(error)})") from error
+        raise UserError(f"{option}: config.json is not timm's ({first_line(error)})") from error
     if wrong:
-        raise UserError(f"{told}: config.json is not one of timm's ({wrong[0]} holds no values by name)")
+        raise UserError(f"{option}: config.json is not timm's ({wrong[0]} is not a mapping)")
     if not isinstance(architecture, str) or not is_model(architecture):
-        raise UserError(f"{told}: config.json names {architecture!s:.80}, which timm does not have")
+        raise UserError(f"{option}: config.json names {architecture!s:.80}, which timm does not have")
 
 
 def _near(name: str, known: list[str], count: int = 3) -> list[str]:
-    """Names whose beginnings are most like ``name``: timm's names are long, and people stop typing early."""
+    """Names whose beginnings are most similar to ``name``, because timm's names are long and often abbreviated."""
 
     def likeness(candidate: str) -> float:
         return SequenceMatcher(None, name, candidate[: len(name)]).ratio()
@@ -133,7 +129,7 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
         try:
             sized = resolve_model_input_args(spec.name, {"img_size": spec.img_size}, **spec.kwargs)
         except (ValueError, TypeError) as error:
-            raise UserError(f"{flag} {spec.name}: {_first_line(error)}") from error
+            raise UserError(f"{flag} {spec.name}: {first_line(error)}") from error
         if "img_size" in sized:
             arguments["img_size"] = sized["img_size"]
     return arguments
@@ -143,28 +139,32 @@ def _create(spec: ModelSpec, arguments: dict[str, Any], flag: str) -> nn.Module:
     try:
         return timm.create_model(spec.name, **{"pretrained": False, **arguments})
     except Exception as error:
-        # A constructor that is handed a wrong argument may fail in any way.
+        # A constructor with a wrong argument may raise anything.
         shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise UserError(f"{flag} {spec.name}: can't be built with {shown} ({_first_line(error)})") from error
+        raise UserError(f"{flag} {spec.name}: can't be built with {shown} ({first_line(error)})") from error
 
 
 def _with_pretrained(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
-    by_hand = "save the network in a folder and name it as local-dir:FOLDER"
+    by_hand = "save the network in a folder and give local-dir:FOLDER"
     if flag in FILE_OPTIONS:
-        by_hand = f"hand over the file with {FILE_OPTIONS[flag]} FILE (model.safetensors from its Hugging Face page)"
+        by_hand = (
+            f"give the file with {FILE_OPTIONS[flag]} FILE (model.safetensors from its Hugging Face page)"
+        )
     if flag == "--teacher":
         by_hand += ", or --teacher-weights none for a dry run"
     hub_id = spec.hub_id
-    if hub_id and cached_from_hub(hub_id) is None and not network_is_there():
-        raise UserError(f"{flag} {spec.name}: no network to fetch its pretrained weights; {by_hand}")
+    if hub_id and cached_from_hub(hub_id) is None and not is_online():
+        raise UserError(
+            f"{flag} {spec.name}: there is no network connection to download its pretrained weights; {by_hand}"
+        )
     arguments = _arguments(spec, flag)
     try:
         model = timm.create_model(spec.name, pretrained=True, **arguments)
     except Exception as error:
-        # timm, huggingface_hub, urllib and their transports share no base class for "could not be fetched".
+        # timm, huggingface_hub, urllib and their transports share no base class for failed downloads.
         _create(spec, arguments, flag)
         raise UserError(
-            f"{flag} {spec.name}: its pretrained weights can't be loaded ({_first_line(error)}); {by_hand}"
+            f"{flag} {spec.name}: its pretrained weights can't be loaded ({first_line(error)}); {by_hand}"
         ) from error
     if hub_id is None:
         return model, WeightSource(str(pretrained_cfg(model).get("url")))
@@ -173,12 +173,12 @@ def _with_pretrained(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSourc
 
 
 def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, WeightSource]:
-    """The model with a file's weights; all must fit, but the classifier where other classes are asked for."""
+    """The model with a file's weights; all must match, except a classifier for another number of classes."""
     state = read_weights(path, flag=flag)
     arguments = _arguments(spec, flag)
     asked = arguments.pop("num_classes", None)
     rows = _classes_in(state, spec)
-    # Without a classifier under timm's name: the architecture's own converter may know it, or there is none.
+    # Without a classifier under timm's name, timm's converter may rename one, or there is none.
     possible = [{"num_classes": rows}] if rows is not None else [{}, {"num_classes": 0}]
     model, reason = None, ""
     for classes in possible:
@@ -186,26 +186,24 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
             model = _load(spec, arguments | classes, state, classes)
             break
         except Exception as error:
-            # Converters of other people's checkpoints, which timm calls on the way, may fail in any way.
-            reason = reason or _first_line(error)
+            # timm's checkpoint converters may raise anything.
+            reason = reason or first_line(error)
     if model is None:
         _create(spec, arguments, flag)
         if spec.folder is not None and _was_pruned(spec.folder):
             raise UserError(
-                f"{flag} {spec.name}: holds a pruned network, which only isometry.load and isometry bench read; "
-                "name the network as it was before"
+                f"{flag} {spec.name}: is a pruned network, which only isometry.load and isometry bench can read; "
+                "give the network from before pruning"
             )
-        raise UserError(
-            f"{flag} {path}: holds the weights of another architecture than {_shown(spec)} ({reason})"
-        )
+        raise UserError(f"{flag} {path}: these weights do not fit {_shown(spec)} ({reason})")
     if asked not in (None, model.num_classes):
-        # Now that all is known to fit: timm leaves the file's classifier out where it has other classes.
+        # The rest is known to match by now; timm drops a classifier of another number of classes.
         model = _load(spec, {**arguments, "num_classes": asked}, state, {"num_classes": model.num_classes})
     return model, WeightSource(f"file {path}", sha256_of(path))
 
 
 def _was_pruned(folder: Path) -> bool:
-    """Whether :mod:`isometry.prune.saving` saved the network, whose shape may then be none of timm's."""
+    """Whether the folder was saved by :mod:`isometry.prune.saving`, so that shapes may differ from timm's."""
     return OWN_KEY in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
@@ -232,10 +230,3 @@ def _classes_in(state: dict[str, Tensor], spec: ModelSpec) -> int | None:
 def _shown(spec: ModelSpec) -> str:
     arguments = ", ".join(f"{key}={value}" for key, value in spec.kwargs.items())
     return f"{spec.name} with {arguments}" if arguments else spec.name
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
-        return lines[1][:160]
-    return lines[0][:160] if lines else type(error).__name__

@@ -1,13 +1,13 @@
-"""CaiT's talking-heads attention with fewer passes over its maps: what a frozen teacher of that family spends most on.
+"""A faster talking-heads attention for a frozen CaiT: fewer passes over its attention maps.
 
 Attention whose H heads are mixed before and after the softmax (Shazeer et al. 2020, arXiv:2003.02436; in CaiT, Touvron
 et al. 2021, arXiv:2103.17239):
 
     L_h = q_h k_hᵀ / √d,   A = softmax(P L + p),   O = (W A + w) v        P, W: (H, H); p, w: (H,); over heads
 
-timm mixes with a linear layer over the heads, for which it moves them to the end of the (B, H, N, N) maps and back:
-four copies of the largest tensors of the network, and products that are H wide. Here (H, H) multiplies maps seen as
-(B, H, N·N), where they lie. The bias p is one number a map, which a softmax does not see, and is left out.
+timm mixes with a linear layer over the heads, which permutes the (B, H, N, N) maps twice: four copies of the largest
+tensors of the network, and narrow products. Here the (H, H) matrix multiplies the maps viewed as (B, H, N·N), without
+copies. The bias p is constant over a map, so the softmax cancels it, and it is left out.
 
 Shape suffixes: B images, N tokens, C channels, H heads, D = C/H channels of a head, M = N·N entries of a map.
 """
@@ -17,12 +17,12 @@ from timm.models.cait import TalkingHeadAttn
 from torch import Tensor, nn
 
 
-class MixedInPlace(TalkingHeadAttn):
+class FasterTalkingHeadAttn(TalkingHeadAttn):
     """timm's module with the same parameters and, in eval mode, the same function up to rounding."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Tokens (B, N, C) -> (B, N, C), in the parameters' dtype."""
-        if self.training:  # dropout stands between the maps and v
+        if self.training:  # there is dropout between the maps and v
             mixed: Tensor = super().forward(x_BNC)
             return mixed
         images, tokens, channels = x_BNC.shape
@@ -38,14 +38,13 @@ class MixedInPlace(TalkingHeadAttn):
         return out_BNC
 
 
-def mix_heads_in_place(model: nn.Module) -> None:
-    """Gives the model's talking-heads attention this forward pass; parameters, names and hooks stay as they are.
+def use_faster_talking_heads(model: nn.Module) -> None:
+    """Replaces the forward of the model's talking-heads attention; parameters, names and hooks are unchanged.
 
-    Meant for a frozen model: the bias before the softmax gets no gradient, not even a zero.
+    For frozen models only: the bias before the softmax gets no gradient.
     """
     for module in model.modules():
-        # Not of subclasses: they may compute something else.
-        if (
-            type(module) is TalkingHeadAttn
-        ):  # its class and not the module, which a sharded network holds on to
-            module.__class__ = MixedInPlace
+        # Not subclasses, which may compute something else. The class is replaced and not the module, because a
+        # sharded network keeps references to its modules.
+        if type(module) is TalkingHeadAttn:
+            module.__class__ = FasterTalkingHeadAttn

@@ -18,11 +18,11 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every ``stride``-th pixel in both directions, then channels of zeros behind the image's own.
+    """Option A: every ``stride``-th pixel in both directions, padded with channels of zeros.
 
     Args:
-        stride: step between the pixels that stay.
-        new_channels: how many channels of zeros are added.
+        stride: step between the pixels.
+        new_channels: channels of zeros to add.
     """
 
     def __init__(self, stride: int, new_channels: int) -> None:
@@ -36,22 +36,22 @@ class PaddedShortcut(nn.Module):
         return F.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
 
     def extra_repr(self) -> str:
-        """What ``print`` shows in the brackets."""
+        """Arguments shown by ``print``."""
         return f"stride={self.stride}, new_channels={self.new_channels}"
 
 
 class CifarResNet(ResNet):
-    """timm's ResNet of basic blocks with the stem, the stages and the shortcuts of CIFAR's.
+    """timm's ResNet of basic blocks with the CIFAR stem, stages and shortcuts.
 
     Args:
         layers: blocks of each of the three stages.
         channels: channels of each stage; the first number is even, and the later ones never shrink.
         in_chans: channels of the images.
         zero_init_last: start each block's last norm at 0; the paper, unlike timm, starts it at 1.
-        kwargs: whatever else timm's ResNet takes, e.g. ``num_classes``, ``drop_rate``, ``drop_path_rate``.
+        kwargs: other arguments of timm's ResNet, e.g. ``num_classes``, ``drop_rate``, ``drop_path_rate``.
 
     Raises:
-        ValueError: sizes that such a network can't have.
+        ValueError: invalid sizes.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CifarResNet(ResNet):
             raise ValueError(
                 f"layers {layers} and channels {channels} must be 3 numbers each, channels rising from an even one"
             )
-        # timm's plain stem is always 64 wide; the width of its deep one can be chosen, and so fits the first stage.
+        # timm's plain stem is always 64 wide; the width of its deep stem can be set to that of the first stage.
         super().__init__(
             BasicBlock,
             layers,
@@ -82,7 +82,7 @@ class CifarResNet(ResNet):
             in_chans, channels[0], 3, padding=1, bias=False, device=norm.device, dtype=norm.dtype
         )
         self.maxpool = nn.Identity()
-        # Empty and not an identity: timm iterates over a stage's blocks when it recomputes activations.
+        # Empty, not nn.Identity: timm iterates over a stage's blocks under activation checkpointing.
         self.layer4 = nn.Sequential()
         for stage in (self.layer1, self.layer2, self.layer3):
             first = stage[0]
@@ -90,12 +90,12 @@ class CifarResNet(ResNet):
                 new_channels = first.conv1.out_channels - first.conv1.in_channels
                 first.downsample = PaddedShortcut(first.stride, new_channels)
         for info in self.feature_info:
-            # timm counts the strides of its own stem and pooling, 2 and 4.
+            # timm's reductions include the strides of its own stem and pooling.
             info["reduction"] = max(1, info["reduction"] // 4)
         self.init_weights(zero_init_last)
 
     def forward_intermediates(self, x: Tensor, indices: int | list[int] | None = None, **kwargs: Any) -> Any:
-        """timm's, with relative indices counted over the stem and three stages; timm counts four stages."""
+        """As timm's, with relative indices counted over the stem and three stages instead of four."""
         numbers = list(range(len(self.feature_info)))
         if indices is None or isinstance(indices, int):
             taken = numbers[-indices:] if indices else numbers

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates, images a second."""
+"""Parameters and multiply-accumulates of a model."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ def parameter_count(model: nn.Module) -> int:
 def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image: half of the FLOPs that torch counts in matrix products.
 
-    Counted on shapes alone (torch's meta device) where the architecture allows it: the same number.
+    Counted on the meta device where the architecture allows it, with the same result.
 
     Args:
-        model: on the meta device only if its forward never asks for values.
+        model: may be on the meta device if its forward does not depend on values.
         input_size: (C, H, W) of the image.
     """
     was_training = model.training
@@ -31,7 +31,7 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     try:
         return _count(model, input_size, torch.device("meta"))
     except (RuntimeError, TypeError):
-        # A forward that looks at values, or that mixes in tensors of its own, has to be run in earnest.
+        # A forward that depends on values, or that creates tensors on a fixed device, needs real tensors.
         return _count(model, input_size, next(model.parameters()).device)
     finally:
         model.train(was_training)
@@ -45,7 +45,7 @@ def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.dev
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
     image = torch.zeros(1, *input_size, device=device, dtype=next(model.parameters()).dtype)
-    # As plain matrix products: the fused attention of the CPU counts as 0.
+    # The math backend, because FlopCounterMode counts the CPU's fused attention as 0.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         functional_call(model, state, (image,))
     return counter.get_total_flops() // 2

@@ -1,4 +1,4 @@
-"""A network as a file of ONNX, and ONNX Runtime to run it. Needs the ``onnx`` extra."""
+"""Export of a network to ONNX, and ONNX Runtime sessions. Needs the ``onnx`` extra."""
 
 import subprocess
 import sys
@@ -14,21 +14,21 @@ from isometry.errors import UserError
 from isometry.models.cost import Forward
 
 PROBE = Path(__file__).with_name("onnx_memory.py")
-"""What measures memory, as a program of its own."""
+"""Script that measures memory in its own process."""
 
 
 @torch.no_grad()
 def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Writes ``network`` to ``path`` by torch.onnx's exporter of torch.export's graphs, for batches of any size.
+    """Exports ``network`` to ``path`` with torch.onnx (dynamo), for batches of any size.
 
     Args:
         network: in eval mode, on the CPU.
-        images: (B, C, H, W) with B > 1, an example: of a batch of one the exporter could not tell what depends on B.
-        path: of the ``.onnx`` file; weights lie beside it, in ``.onnx.data``.
+        images: (B, C, H, W) with B > 1, an example; from a batch of one the exporter could not infer what depends on B.
+        path: of the ``.onnx`` file; weights are written beside it, to ``.onnx.data``.
 
     Raises:
         UserError: the ``onnx`` extra is not installed.
-        Exception: whatever the exporter raises for a network that it can not take.
+        Exception: whatever the exporter raises for a network that it does not support.
     """
     library("onnxscript")
     with warnings.catch_warnings():
@@ -46,7 +46,7 @@ def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def onnx_run(path: Path, threads: int) -> Forward:
-    """ONNX Runtime on a file of :func:`to_onnx`: images on the CPU -> logits, by ``threads`` threads on the CPU.
+    """An ONNX Runtime session on a file of :func:`to_onnx`, on ``threads`` CPU threads: images -> logits.
 
     Raises:
         UserError: the ``onnx`` extra is not installed.
@@ -54,7 +54,7 @@ def onnx_run(path: Path, threads: int) -> Forward:
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait for the next call by turning in circles would slow down whoever has the turn now.
+    # Spinning threads would slow down the other network of an interleaved measurement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -67,19 +67,19 @@ def onnx_run(path: Path, threads: int) -> Forward:
 
 
 def onnx_bytes(path: Path, images: Tensor, threads: int) -> int | None:
-    """Bytes by which a process of its own grows that opens a file in ONNX Runtime and makes a pass of it.
+    """Bytes of memory that ONNX Runtime takes to load a file and run one forward pass, measured in a new process.
 
-    Resident memory, weights and the runtime's own book-keeping included, its library not. None where the system does
-    not say (no /proc), or the process failed.
+    Resident memory, including weights and the session, excluding the library. None if the system has no /proc or the
+    process failed.
 
     Args:
         path: of the ``.onnx`` file.
-        images: (B, C, H, W), of which the shape alone is used.
-        threads: that compute.
+        images: (B, C, H, W); only the shape is used.
+        threads: number of CPU threads.
     """
-    # Its own folder is no place to import from: names of this package's modules are names of Python's too.
-    words = [sys.executable, "-P", str(PROBE), str(path), str(threads), *map(str, images.shape)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    # -P: the script's folder must not be on sys.path, because onnx.py there would shadow the onnx package.
+    command = [sys.executable, "-P", str(PROBE), str(path), str(threads), *map(str, images.shape)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 

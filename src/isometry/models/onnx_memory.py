@@ -1,7 +1,7 @@
-"""A program: the bytes by which it grows when ONNX Runtime opens a file and makes a pass of zeros.
+"""Script: memory that ONNX Runtime takes to load a file and run a forward pass on zeros, bytes.
 
-Used as ``python -P onnx_memory.py FILE THREADS BATCH CHANNELS HEIGHT WIDTH``. In a process of its own nothing else comes
-and goes; and since ONNX Runtime keeps what a pass has taken for the next one, what is resident afterwards is its peak.
+Used as ``python -P onnx_memory.py FILE THREADS BATCH CHANNELS HEIGHT WIDTH``. A separate process allocates nothing
+else, and ONNX Runtime keeps a pass's memory for the next one, so resident memory afterwards is its peak.
 """
 
 import re
@@ -13,13 +13,13 @@ import onnxruntime
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM, as Linux counts it."""
+    """Resident memory of this process (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(re.findall(r"^VmRSS:\s*(\d+) kB$", status, re.MULTILINE)[0])
 
 
 def growth(path: str, threads: int, shape: list[int]) -> int:
-    """Bytes resident after a pass of images of ``shape`` (B, C, H, W), float32, less those before opening the file."""
+    """Increase of resident bytes by loading the file and one pass of float32 images of ``shape`` (B, C, H, W)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -1,8 +1,8 @@
-"""Any timm model -> the tokens of chosen blocks, without prefix tokens, on a known grid.
+"""Tokens of chosen blocks of any timm model, without prefix tokens, on a known grid.
 
 Only this file knows about blocks, prefix tokens and grids. Features come from timm's ``forward_intermediates``, which
-gives every architecture's block outputs as feature maps with the model's own prefix tokens taken off, before the
-final norm. Shape suffixes: B images, C channels, H and W the grid, N = H·W tokens.
+returns block outputs of any architecture as feature maps without prefix tokens, before the final norm. Shape
+suffixes: B images, C channels, H and W the grid, N = H·W tokens.
 """
 
 import math
@@ -20,11 +20,11 @@ Logits = Tensor | tuple[Tensor, Tensor]
 
 
 ENTRANCES = ("forward_intermediates", "forward_head")
-"""Methods of a timm model, beside its forward, by which a :class:`TappedModel` enters it."""
+"""Methods of a timm model, besides forward, that :class:`TappedModel` calls."""
 
 
 class TappedModel(nn.Module):
-    """A timm classifier that gives its logits and the feature maps of some blocks in one forward pass.
+    """A timm classifier that returns its logits and the feature maps of some blocks in one forward pass.
 
     Args:
         model: a timm model.
@@ -47,10 +47,10 @@ class TappedModel(nn.Module):
 
 
 def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Two vectors an image: its patches' mean, (B, C), and what the classifier is given, (B, D).
+    """Two vectors per image: the mean of its patches, (B, C), and the classifier's input, (B, D).
 
-    The mean is over the last block's feature map, behind the final norm where timm applies it there; None where an
-    architecture gives no intermediate features.
+    The mean is over the last block's feature map, after the final norm where timm applies it; None for an
+    architecture without intermediate features.
     """
     if not hasattr(model, "forward_intermediates"):
         last = model.forward_features(input_BCHW)
@@ -61,7 +61,7 @@ def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tens
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What a tapped block puts out: its number, channels, and token grid (rows, columns)."""
+    """A tapped block's output: its number, channels, and token grid (rows, columns)."""
 
     block: int
     width: int
@@ -83,7 +83,7 @@ class BlockPair:
 
     @property
     def alignment(self) -> str:
-        """How the grids are aligned, in words."""
+        """How the grids are aligned, as text."""
         if self.student.grid == self.teacher.grid:
             return "same grid"
         pooled = [
@@ -95,7 +95,7 @@ class BlockPair:
 
 
 def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
-    """Tokens (B, N, C) of a feature map, average-pooled to ``grid`` where that is coarser than its own."""
+    """Tokens (B, N, C) of a feature map, average-pooled to ``grid`` if that is coarser than the map."""
     if tuple(features_BCHW.shape[-2:]) != grid:
         features_BCHW = F.adaptive_avg_pool2d(features_BCHW, grid)
     return features_BCHW.flatten(2).transpose(1, 2)
@@ -105,11 +105,11 @@ def block_count(model: Any, name: str) -> int:
     """Blocks (stages, for hierarchical models) that can be tapped.
 
     Raises:
-        UserError: the architecture does not give intermediate features.
+        UserError: the architecture has no intermediate features.
     """
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
         raise UserError(
-            f"{name}: this architecture gives no intermediate features in timm; use terms without tokens"
+            f"{name}: timm has no intermediate features for this architecture; use terms without tokens"
         )
     return len(model.feature_info)
 
@@ -126,14 +126,14 @@ def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> t
 
 
 def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
-    """Where tapped blocks are in a network of fewer blocks: as far from the nearer end as they were.
+    """The positions of tapped blocks in a network of fewer blocks: at the same distance from the nearer end.
 
-    The first four and last four stay the first four and last four. None for a block that is not in its half there.
+    The first four and last four stay the first four and last four. None for a block that its half lacks.
 
     Args:
         blocks: block numbers in the full-size network.
         count: blocks of the full-size network.
-        smaller: blocks of the other.
+        smaller: blocks of the smaller network.
     """
     places: list[int | None] = []
     for block in blocks:
@@ -151,7 +151,7 @@ def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | Non
     """Block numbers from ``0,1,10,11`` or a list.
 
     Raises:
-        UserError: something else was given.
+        UserError: ``chosen`` is neither.
     """
     if chosen is None or isinstance(chosen, list):
         return chosen
@@ -169,7 +169,7 @@ def choose_blocks(
     student_taps: str | list[int] | None = None,
     teacher_taps: str | list[int] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """The blocks to tap in both models: the ones asked for, else the first four and the last four of each.
+    """The blocks to tap in both models: the given ones, else the first four and the last four of each.
 
     Raises:
         UserError: a block that a model lacks, numbers that do not ascend, or lists of different length.
@@ -190,7 +190,7 @@ def choose_blocks(
         chosen.append(blocks)
     if len(chosen[0]) != len(chosen[1]):
         raise UserError(
-            f"--taps.student names {len(chosen[0])} blocks and --taps.teacher {len(chosen[1])}; give as many of each"
+            f"--taps.student names {len(chosen[0])} blocks and --taps.teacher {len(chosen[1])}; give equally many"
         )
     return chosen[0], chosen[1]
 
@@ -231,11 +231,11 @@ def pair_blocks(
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """Modules that a network repeats: all children, two or more, of a parent whose children are all of one class.
+    """The repeated blocks of a network: two or more children of a parent whose children are all of one class.
 
-    Only modules with children of their own count, so a row of plain layers does not, and where such modules lie within
-    each other only the innermost ones do: ``blocks.*`` of a ViT, ``stages.*.blocks.*`` of a ConvNeXt, ``layer1.*`` of a
-    ResNet. None for a network that repeats nothing. They don't overlap, and come in the order of ``modules()``.
+    Only modules with children count, and of nested ones only the innermost: ``blocks.*`` of a ViT,
+    ``stages.*.blocks.*`` of a ConvNeXt, ``layer1.*`` of a ResNet. Empty for a network without repeated blocks. The
+    blocks don't overlap and are in the order of ``modules()``.
     """
     repeated = []
     for parent in network.modules():

@@ -1,4 +1,4 @@
-"""Files of weights: read without ever unpickling code, and told apart by their SHA-256."""
+"""Weight files, read without unpickling code."""
 
 import argparse
 import pickle
@@ -28,16 +28,16 @@ PICKLE_HEADS = (b"PK", b"\x80")
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where a model's weights came from, in words, and the SHA-256 of the file where there is one."""
+    """Where a model's weights came from, and the SHA-256 of the file if there is one."""
 
-    words: str
+    description: str
     sha256: str | None = None
 
 
 def read_weights(path: str | Path, *, flag: str) -> dict[str, Tensor]:
     """Tensors by name, from a safetensors file or a checkpoint that torch loads with ``weights_only=True``.
 
-    Training checkpoints are unpacked (EMA first), and the prefixes of DDP and torch.compile taken off.
+    Training checkpoints are unpacked (EMA first), and the prefixes of DDP and torch.compile are removed.
 
     Raises:
         UserError: no such file, a damaged file, a pickle under a safetensors name, or a checkpoint that holds
@@ -54,7 +54,7 @@ def read_weights(path: str | Path, *, flag: str) -> dict[str, Tensor]:
         raise UserError(f"{flag} {path}: can't be read ({error.strerror or error})") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{flag} {path}: does not load as weights only, and nothing else is opened; "
+            f"{flag} {path}: can't be loaded with weights_only=True, and other checkpoints are not opened; "
             "save its state_dict as safetensors"
         ) from error
     for key in WEIGHT_KEYS:
@@ -69,7 +69,7 @@ def read_weights(path: str | Path, *, flag: str) -> dict[str, Tensor]:
 
 
 def cached_from_hub(hub_id: str) -> Path | None:
-    """The weights of a hub model that were fetched before; None if they were not."""
+    """A hub model's weights in the local cache; None if they were not downloaded yet."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         found = try_to_load_from_cache(hub_id.partition("@")[0], name)
         if isinstance(found, str):
@@ -77,8 +77,8 @@ def cached_from_hub(hub_id: str) -> Path | None:
     return None
 
 
-def network_is_there() -> bool:
-    """One look-up of the hub's name, because the hub's client takes most of a minute of retries to say no."""
+def is_online() -> bool:
+    """Whether the hub's name resolves: a quick check, because the hub's client retries for most of a minute."""
     if getproxies():
         return True
     try:
@@ -95,7 +95,7 @@ def _read_safetensors(path: Path, flag: str) -> dict[str, Tensor]:
         with path.open("rb") as file:
             is_pickle = file.read(2).startswith(PICKLE_HEADS)
         reason = "it looks like a pickle, which is never opened here" if is_pickle else str(error)
-        raise UserError(f"{flag} {path}: not a whole safetensors file ({reason})") from error
+        raise UserError(f"{flag} {path}: not a complete safetensors file ({reason})") from error
 
 
 def _read_checkpoint(path: Path) -> Any:

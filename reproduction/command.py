@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.files import disk_trouble, write_atomically, write_whole
+from isometry.files import disk_errors, write_atomically
 from isometry.report import formats
 from isometry.training.signals import Interrupted
 from reproduction.experiments import experiments
@@ -101,10 +101,10 @@ def write(out: Path, results: Results) -> None:
         UserError: one cannot be written.
     """
     # One line for each list of figures would be thousands of lines.
-    write_whole(out / RESULTS, (json.dumps(results, ensure_ascii=False) + "\n").encode())
+    write_atomically(out / RESULTS, json.dumps(results, ensure_ascii=False) + "\n")
     if has_figure(results):
         draw(out / PICTURE, published().figure, results["runs"])
-    write_whole(out / PAGE, page(results).encode())
+    write_atomically(out / PAGE, page(results))
 
 
 def command_line(config: ReproduceConfig) -> str:
@@ -151,7 +151,7 @@ def _claim(out: Path, config: ReproduceConfig) -> None:
     path = out / PLAN
     if path.is_file() and path.read_text(encoding="utf-8") != plan:
         raise UserError(f"--out {out}: holds runs of another plan (see {PLAN} there); choose another folder")
-    with disk_trouble(out, "choose another --out"):
+    with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, plan)
 

@@ -29,8 +29,8 @@ LAYERS = [
     {"evaluation"},
     {"prune"},
     {"models", "report"},
-    {"losses", "grow", "data", "recipes", "files", "distributed"},
-    {"discovery"},
+    {"losses", "grow", "data", "recipes", "distributed"},
+    {"discovery", "files"},
     {"functional", "config", "seeding", "errors"},
 ]
 """Imports point down, from one of these to a later one. `__init__` imports inside its functions."""

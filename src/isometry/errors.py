@@ -1,23 +1,27 @@
-"""The one exception that a person's input can cause; the command line prints it as one line and exits with 2."""
+"""Errors that invalid input causes; the command line prints them on one line and exits with code 2."""
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend: what was wrong, where, and what to do, in one line."""
-
-
-def reason(error: BaseException) -> str:
-    """Why something failed, in a few words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def printable(text: str) -> str:
-    """The same text with escapes for what a terminal would obey, and for bytes of a file name that are no UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """An error that the user can fix; the message is one line that says what is wrong, where, and what to do."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    """First non-empty line of an error's message, at most 160 characters; the error's type if it has no message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The first line of PyTorch's load_state_dict names the class only.
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
+        del lines[0]
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Cause of an error in a few words: the system's message, or the type and first line of any other error."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    line, name = first_line(error), type(error).__name__
+    return line if line == name or isinstance(error, ValueError | UserError) else f"{name}: {line}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes for control characters, and for bytes of file names that are not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -239,8 +239,8 @@ def test_a_plain_network_on_images_that_are_named(places, capsys):
 
 
 BAD = [
-    ("", "bench: no folder named; give it first"),
-    ("--threads 1 gated", "bench: no folder named; give it first"),
+    ("", "bench: expected DIR|NAME ... first"),
+    ("--threads 1 gated", "bench: expected DIR|NAME ... first"),
     ("nowhere", "bench nowhere: timm has no such model"),
     ("runs/nowhere", "bench runs/nowhere: no such folder"),
     ("gated nowhere", "bench nowhere: timm has no such model"),
@@ -279,7 +279,7 @@ def test_figures_that_can_not_be_written_are_said_in_one_line(places, monkeypatc
     (folder / "bench.json").mkdir()
     code, _, err = benched(capsys, str(folder), *QUICK, "--dataset", "digits")
     assert code == 2
-    assert err.startswith(f"isometry: cannot write {folder / 'bench.json'}")
+    assert err.startswith(f"isometry: {folder / 'bench.json'}: could not save")
     assert len(err.splitlines()) == 1
 
 
@@ -297,7 +297,7 @@ def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
             for name, each in contenders.items()
         }
 
-    monkeypatch.setattr(timing, "times_in_turns", turns)
+    monkeypatch.setattr(timing, "interleaved_times", turns)
 
 
 def test_ratios_are_those_of_medians(monkeypatch):

@@ -24,7 +24,7 @@ from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.training import results
 from isometry.training.assemble import assemble
-from isometry.training.checkpoint.index import read_index, sealed
+from isometry.training.checkpoint.index import read_index, seal
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.loop import Trainer
 
@@ -312,7 +312,7 @@ def rewrite_index(index: Path, change: Callable[[dict[str, Any]], object]) -> No
     """Changes what a checkpoint's index says, as somebody would who can compute its checksum."""
     told = read_index(index)
     change(told)
-    index.write_text(sealed(told), encoding="utf-8")
+    index.write_text(seal(told), encoding="utf-8")
 
 
 Told = tuple[dict[str, Any], list[str]]

@@ -15,18 +15,13 @@ from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
-from isometry.files import disk_trouble, write_atomically
+from isometry.files import disk_errors, write_atomically
 from isometry.losses import find_loss
 from isometry.recipes import recipe_path, with_overrides
-from isometry.report import (
-    comparison_markdown,
-    comparison_picture,
-    comparison_row,
-    comparison_table,
-    comparison_times,
-    maps_picture,
-    models_table,
-)
+from isometry.report.drawing.gains import comparison_picture
+from isometry.report.drawing.maps import maps_picture
+from isometry.report.records.intervals import comparison_row, comparison_times
+from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
 from isometry.training.run import execute
 
 Row = dict[str, Any]
@@ -106,7 +101,7 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     write(out, rows, models, seeds, config.baseline)
     if teacher:
         draw_geometry(out, base, models, config.first_seed)
-    console.print(models_table(models))
+    console.print(rich_table(models_grid(models)))
     if len(seeds) > 1 or config.baseline:
         console.print(comparison_table(rows))
     _say_where(console, out, list(plans)[-1])
@@ -150,7 +145,7 @@ def write(out: Path, rows: list[Row], models: list[Row], seeds: Sequence[int], b
             columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
             for seed, *cells in zip(seeds, *columns, strict=True):
                 writer.writerow([row["name"], seed, *cells])
-    (out / "comparison.md").write_text(comparison_markdown(rows) + "\n", encoding="utf-8")
+    (out / "comparison.md").write_text(markdown_table(comparison_grid(rows)) + "\n", encoding="utf-8")
     (out / "comparison.json").write_text(
         json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
     )
@@ -220,7 +215,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig) -> Non
     path = out / "plan.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != plan:
         raise UserError(f"--out {out}: holds another comparison (see plan.yaml there); choose another folder")
-    with disk_trouble(out, "choose another --out"):
+    with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, plan)
 

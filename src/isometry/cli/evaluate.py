@@ -15,7 +15,7 @@ from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.distributed import join_world
 from isometry.errors import UserError
-from isometry.evaluation.environment import conditions, environment_text
+from isometry.evaluation.environment import environment, environment_text
 from isometry.evaluation.inference import features_of, predict, reading
 from isometry.evaluation.pictures import evaluation_svg
 from isometry.evaluation.probes import probe
@@ -28,7 +28,7 @@ from isometry.evaluation.saved_network import (
 )
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
-from isometry.files import write_whole
+from isometry.files import write_atomically
 from isometry.models.spec import label_names, pretrained_cfg
 from isometry.training.finetune import transfer
 
@@ -76,7 +76,7 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         "name": name,
         "command": " ".join(["isometry", *sys.argv[1:]]),
         "date": date.today().isoformat(),
-        "conditions": conditions(device),
+        "conditions": environment(device),
         "notes": list(saved.notes),
     }
     judged = not options.transfer or options.probe or _names_images(options)
@@ -192,9 +192,9 @@ def _finish(result: Row, place: Path, console: Console) -> None:
     say(environment_text(result["conditions"]))
     for note in result["notes"]:
         say(note, "yellow")
-    write_whole(place / "evaluation.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
     say(f"Figures  {place / 'evaluation.json'}")
     if "scores" in result:
         title = f"{result['model']}{on.partition(':')[0]}"
-        write_whole(place / "evaluation.svg", evaluation_svg(result["scores"], title).encode())
+        write_atomically(place / "evaluation.svg", evaluation_svg(result["scores"], title))
         say(f"Picture  {place / 'evaluation.svg'}")

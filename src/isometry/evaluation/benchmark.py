@@ -1,4 +1,4 @@
-"""`isometry bench`: networks, each in all its forms and under several runtimes, measured side by side."""
+"""`isometry bench`: networks, each in all its variants and under several runtimes, measured side by side."""
 
 import importlib.metadata
 import json
@@ -17,16 +17,17 @@ from torch import Tensor
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.benchmark_inputs import BenchmarkInput, benchmark_input
-from isometry.evaluation.environment import conditions, environment_text, limited_threads
+from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Ready, ready
 from isometry.evaluation.saved_network import ImagesConfig
-from isometry.evaluation.timing import Row, speeds_in_turns, whole_batches, with_ratios
+from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, with_ratios
 from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
-from isometry.files import write_whole
+from isometry.files import write_atomically
 from isometry.models.cost import Forward
-from isometry.report import forms_table, slower_sentences
-from isometry.report.bench_tables import networks_table, runtimes_table
-from isometry.report.drawing.latency import latency_picture, latency_words
+from isometry.report.bench_tables import networks_grid, runtimes_grid
+from isometry.report.drawing.latency import latency_description, latency_picture
+from isometry.report.pruning import forms_grid, slower_sentences
+from isometry.report.tables import rich_table
 
 SEVERAL = Path("runs/bench")
 """Where figures go that belong to no single folder."""
@@ -49,23 +50,23 @@ class BenchConfig(ImagesConfig):
     threads: int | None = None
     """Threads that torch and ONNX Runtime compute with; as many as torch likes if not given."""
     seconds: float = 1.0
-    """About how long each form is timed under each runtime at each batch size."""
+    """About how long each variant is timed under each runtime at each batch size."""
     out: str | None = None
     """Folder for bench.json and the picture; the network's own if one folder is named, else runs/bench."""
 
 
 class Key(NamedTuple):
-    """One thing that is measured: the benchmark_input's place in the list, one of its forms, a runtime."""
+    """One thing that is measured: the benchmark_input's place in the list, one of its variants, a runtime."""
 
     place: int
-    form: str
+    variant: str
     runtime: str
 
 
 def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[str, Any]:
     """Measures networks, prints tables, and writes ``bench.json``, ``bench.svg`` and ``bench.png``.
 
-    All forms of all networks under all runtimes take turns, so that their times can be compared.
+    All variants of all networks under all runtimes take turns, so that their times can be compared.
 
     Args:
         names: folders of runs or of saved networks (a run's ``student``), names of timm.
@@ -89,18 +90,18 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
             until_done.enter_context(benchmark_input(name, options, device)) for name in names
         ]
         networks = _measured(benchmark_inputs, options, scratch, console)
-        found = conditions(device)
+        found = environment(device)
     if any(
         row["runtime"] == ONNX
         for network in networks
-        for form in network["forms"]
-        for row in form["runtimes"]
+        for variant in network["forms"]
+        for row in variant["runtimes"]
     ):
         found["onnxruntime"] = importlib.metadata.version("onnxruntime")
     result = {
         **(networks[0] if len(networks) == 1 else {"networks": networks}),
         "conditions": found,
-        "picture": latency_words(networks),
+        "picture": latency_description(networks),
     }
     _write(place, result, networks)
     _print(console, networks, found, place)
@@ -111,7 +112,7 @@ def _measured(
     benchmark_inputs: Sequence[BenchmarkInput], options: BenchConfig, scratch: Path, console: Console
 ) -> list[Row]:
     sizes = sorted({1, *options.batch_sizes})
-    samples = [each.material.sample(max(IMAGES_TIMED, *sizes)) for each in benchmark_inputs]
+    samples = [each.dataset.sample(max(IMAGES_TIMED, *sizes)) for each in benchmark_inputs]
     made: dict[Key, Ready] = {}
     refused: dict[Key, str] = {}
     for key in _keys(benchmark_inputs, options.runtimes):
@@ -131,7 +132,7 @@ def _measured(
             refused[key] = str(error)
     with console.status(f"{len(made)} take turns"):
         runs = {key: (one.run, samples[key.place]) for key, one in made.items()}
-        speeds = speeds_in_turns(runs, sizes, options.seconds)
+        speeds = interleaved_speeds(runs, sizes, options.seconds)
     rows: dict[Key, Row] = {}
     for key, one in made.items():
         base = speeds[Key(key.place, DENSE, EAGER)]
@@ -151,9 +152,9 @@ def _measured(
 def _keys(benchmark_inputs: Sequence[BenchmarkInput], runtimes: Sequence[str]) -> list[Key]:
     wanted = [runtime for runtime in RUNTIMES if runtime in (EAGER, *runtimes)]
     return [
-        Key(place, form, runtime)
+        Key(place, variant, runtime)
         for place, each in enumerate(benchmark_inputs)
-        for form in each.forms
+        for variant in each.variants
         for runtime in wanted
     ]
 
@@ -181,15 +182,15 @@ def _figures(place: int, each: BenchmarkInput, rows: dict[Key, Row], refused: di
     the keys of :func:`differences`), eager's ``speeds`` and ``refused`` (why, by runtime that could not run it);
     ``slower`` and ``notes``, sentences.
     """
-    forms, notes = [], [*each.notes]
-    for row in describe_variants(each.forms, each.material, each.untrained):
-        form = row["form"]
-        runtimes = [found for key, found in rows.items() if key[:2] == (place, form)]
-        why = {key.runtime: told for key, told in refused.items() if key[:2] == (place, form)}
-        forms.append(row | {"speeds": runtimes[0]["speeds"], "runtimes": runtimes, "refused": why})
-        notes += [f"{form}, {runtime}: not measured ({told})" for runtime, told in why.items()]
+    variants, notes = [], [*each.notes]
+    for row in describe_variants(each.variants, each.dataset, each.untrained):
+        variant = row["form"]
+        runtimes = [found for key, found in rows.items() if key[:2] == (place, variant)]
+        why = {key.runtime: told for key, told in refused.items() if key[:2] == (place, variant)}
+        variants.append(row | {"speeds": runtimes[0]["speeds"], "runtimes": runtimes, "refused": why})
+        notes += [f"{variant}, {runtime}: not measured ({told})" for runtime, told in why.items()]
         notes += [
-            f"{form}, {found['runtime']}: another class than eager for {found['other_class']} of "
+            f"{variant}, {found['runtime']}: another class than eager for {found['other_class']} of "
             f"{found['compared']} images"
             for found in runtimes
             if found.get("other_class")
@@ -198,8 +199,8 @@ def _figures(place: int, each: BenchmarkInput, rows: dict[Key, Row], refused: di
         "name": each.name,
         "model": each.model,
         "data": each.data,
-        "forms": forms,
-        "slower": slower_sentences(forms),
+        "forms": variants,
+        "slower": slower_sentences(variants),
         "notes": notes,
     }
 
@@ -209,7 +210,7 @@ def _write(place: Path, result: dict[str, Any], networks: Sequence[Row]) -> None
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {place}: can't be made ({error.strerror}); name another folder") from error
-    write_whole(place / "bench.json", json.dumps(result, indent=1).encode())
+    write_atomically(place / "bench.json", json.dumps(result, indent=1))
     for name in ("bench.svg", "bench.png"):
         latency_picture(place / name, networks)
 
@@ -225,8 +226,8 @@ def _print(console: Console, networks: Sequence[Row], found: dict[str, str], pla
             if several
             else f"{network['model']} on {network['data']}"
         )
-    console.print(networks_table(networks) if several else forms_table(networks[0]["forms"]))
-    console.print(runtimes_table(networks))
+    console.print(rich_table(networks_grid(networks) if several else forms_grid(networks[0]["forms"])))
+    console.print(rich_table(runtimes_grid(networks)))
     say(environment_text(found))
     say(MEMORY)
     for network in networks:

@@ -1,4 +1,4 @@
-"""Ways to run a finished network, as callables of one kind: eager, compiled by torch, ONNX Runtime."""
+"""Runtimes of a finished network: eager, torch.compile, ONNX Runtime."""
 
 import types
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isometry.errors import UserError
+from isometry.errors import UserError, reason
 from isometry.evaluation.memory import pass_bytes, weight_bytes
 from isometry.models.cost import Forward
 from isometry.models.onnx import onnx_bytes, onnx_run, to_onnx
@@ -16,28 +16,28 @@ from isometry.prune.onnx_skipping import skipping_to_onnx
 from isometry.prune.skipping import SkippingNetwork
 
 EAGER, COMPILED, ONNX = "eager", "compiled", "onnx"
-"""torch as it is; torch.compile; ONNX Runtime on the CPU."""
+"""PyTorch eager; torch.compile; ONNX Runtime on the CPU."""
 
 
-class Ready(NamedTuple):
+class Session(NamedTuple):
     """A network that is ready to run."""
 
     run: Forward
     peak_bytes: Callable[[Tensor], int | None]
-    """Images (B, C, H, W) -> bytes of the weights and of the most that a pass holds beside them; None if unknown."""
+    """Images (B, C, H, W) -> bytes of the weights plus the peak of a forward pass; None if unknown."""
 
 
-def ready(runtime: str, network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Ready:
-    """``network`` under a runtime, with a pass of each batch made.
+def prepare(runtime: str, network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Session:
+    """``network`` in a runtime, warmed up on each batch.
 
     Args:
         runtime: a key of :data:`RUNTIMES`.
         network: in eval mode, on the batches' device.
-        batches: (B, C, H, W), one of each size that it is to run on later.
-        scratch: a folder of its own for files that are needed for as long as it runs.
+        batches: (B, C, H, W), one of each batch size to be measured.
+        scratch: a temporary folder for the session's files.
 
     Raises:
-        UserError: it can not run so; one line says why.
+        UserError: the runtime does not support the network.
     """
     try:
         made = RUNTIMES[runtime](network, batches, scratch)
@@ -47,46 +47,41 @@ def ready(runtime: str, network: nn.Module, batches: Sequence[Tensor], scratch: 
     except UserError:
         raise
     except Exception as error:
-        # Compilers and exporters share no base class for a network that they can not take.
-        raise UserError(_in_one_line(error)) from error
+        # Compilers and exporters share no base class for unsupported networks.
+        raise UserError(reason(error)) from error
     return made
 
 
-def _eager(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Ready:
-    return Ready(network, lambda images: weight_bytes(network) + pass_bytes(network, images))
+def _eager(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Session:
+    return Session(network, lambda images: weight_bytes(network) + pass_bytes(network, images))
 
 
-def _compiled(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Ready:
+def _compiled(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Session:
     def forward(images: Tensor) -> Tensor:
         return network(images)
 
-    # Graphs are kept by code object, up to so many, and asked one after another whether they fit: with a code object
-    # of its own a network neither uses up another one's number nor waits for its graphs.
+    # Dynamo caches graphs by code object, up to a limit, and checks their guards in turn: a code object of its own
+    # keeps networks from sharing that limit and those checks.
     own = types.FunctionType(forward.__code__.replace(), globals(), closure=forward.__closure__)
-    # A network that only compiles in pieces is refused: what is between them would be timed as if it were compiled.
+    # Graph breaks are refused: the code between the graphs would be timed as if it were compiled.
     run = torch.compile(own, fullgraph=True)
-    return Ready(run, lambda images: weight_bytes(network) + pass_bytes(run, images))
+    return Session(run, lambda images: weight_bytes(network) + pass_bytes(run, images))
 
 
-def _onnx(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Ready:
+def _onnx(network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Session:
     if batches[0].device.type != "cpu":
-        raise UserError("ONNX Runtime is measured on the CPU alone; give --device cpu")
+        raise UserError("ONNX Runtime is measured only on the CPU; give --device cpu")
     path, threads = scratch / "network.onnx", torch.get_num_threads()
     if isinstance(network, SkippingNetwork):
         skipping_to_onnx(network, batches[0][0], path)
     else:
         to_onnx(network, torch.cat([batches[0], batches[0]])[:2], path)
-    return Ready(onnx_run(path, threads), lambda images: onnx_bytes(path, images, threads))
+    return Session(onnx_run(path, threads), lambda images: onnx_bytes(path, images, threads))
 
 
-RUNTIMES: dict[str, Callable[[nn.Module, Sequence[Tensor], Path], Ready]] = {
+RUNTIMES: dict[str, Callable[[nn.Module, Sequence[Tensor], Path], Session]] = {
     EAGER: _eager,
     COMPILED: _compiled,
     ONNX: _onnx,
 }
-"""By name, in the order in which they are shown."""
-
-
-def _in_one_line(error: Exception) -> str:
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:160]}" if words else type(error).__name__
+"""By name, in display order."""

@@ -16,13 +16,13 @@ from torch import Tensor
 from isometry.data.splits import MapPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.evaluation.environment import conditions, environment_text, limited_threads
+from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.saved_network import evaluation_images
-from isometry.evaluation.timing import speeds_in_turns
+from isometry.evaluation.timing import interleaved_speeds
 from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
 from isometry.export.job import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
 from isometry.export.tables import forms_table, notes_on, skipping_words
-from isometry.files import sha256_of, write_whole
+from isometry.files import sha256_of, write_atomically
 from isometry.models.cost import Forward
 from isometry.models.onnx import onnx_run, to_onnx
 from isometry.models.spec import label_names
@@ -91,7 +91,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
                 row["bytes"] = built.paths[row["form"]].stat().st_size
     content = model.SerializeToString()
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, content)
+    write_atomically(place, content)
     result: Row = {
         "model": job.architecture,
         "form": list(built.paths)[-1],
@@ -102,7 +102,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
         "opset": next(each.version for each in model.opset_import if not each.domain),
         **measured,
     }
-    write_whole(place.with_suffix(".json"), json.dumps(result, indent=1).encode())
+    write_atomically(place.with_suffix(".json"), json.dumps(result, indent=1))
     _print(job, result, place)
     return result
 
@@ -209,7 +209,7 @@ def _measure(job: Export, runs: Mapping[str, Forward], judged: Judged, images: T
     beside = {TORCH: network, **({TORCH_SKIPPING: skipping(network)} if SKIPPING in runs else {})}
     forms: dict[str, Forward] = {**beside, **runs}
     gain = _skipping_gain(job, runs, images) if SKIPPING in runs else {}
-    speeds = speeds_in_turns({name: (run, images) for name, run in forms.items()}, BATCH_SIZES, job.seconds)
+    speeds = interleaved_speeds({name: (run, images) for name, run in forms.items()}, BATCH_SIZES, job.seconds)
     answers = judge(forms, judged.material, int(network.num_classes))  # type: ignore[arg-type]
     rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in forms]
     return {
@@ -219,7 +219,7 @@ def _measure(job: Export, runs: Mapping[str, Forward], judged: Judged, images: T
         "checks": checks,
         **gain,
         "forms": rows,
-        "conditions": conditions(torch.device("cpu")) | {"onnxruntime": version("onnxruntime")},
+        "conditions": environment(torch.device("cpu")) | {"onnxruntime": version("onnxruntime")},
         "notes": notes_on(rows),
     }
 

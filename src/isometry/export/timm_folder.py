@@ -8,13 +8,13 @@ import timm
 import torch
 from torch import nn
 
-from isometry.errors import UserError, reason
+from isometry.errors import UserError
 from isometry.evaluation.environment import environment_text
 from isometry.export.card_facts import accuracy_of, architecture_of, latency_of, told_by_the_run
 from isometry.export.job import Export, Row
 from isometry.export.model_card import card
 from isometry.export.tables import interval_words, latency_words
-from isometry.files import sha256_of
+from isometry.files import disk_errors, replace_folder, sha256_of
 from isometry.models.build import build_model
 from isometry.models.spec import ModelSpec, image_spec
 from isometry.prune.cutting import widths
@@ -77,23 +77,12 @@ def _check_shape(job: Export) -> None:
 
 
 def _write(place: Path, source: Path, result: Row, network: nn.Module) -> None:
-    fresh = place.with_name(f".{place.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
+    with disk_errors(place, "make room, or name another place"), replace_folder(place) as new:
         for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(source / name, fresh / name)
-        (fresh / CARD).write_text(card(result), encoding="utf-8")
-        (fresh / FIGURES).write_text(json.dumps(result, indent=1), encoding="utf-8")
-        _check_copy(fresh, network)
-        shutil.rmtree(place, ignore_errors=True)
-        fresh.rename(place)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {place}: {reason(error)}; free some space or name another place"
-        ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copyfile(source / name, new / name)
+        (new / CARD).write_text(card(result), encoding="utf-8")
+        (new / FIGURES).write_text(json.dumps(result, indent=1), encoding="utf-8")
+        _check_copy(new, network)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from isometry.config import RunConfig
 from isometry.data.worker_failures import worker_deaths
 from isometry.distributed import join_world, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
-from isometry.files import disk_trouble
+from isometry.files import disk_errors
 from isometry.models.sharding import GatheredTeacher, is_sharded
 from isometry.training.batch_size import assemble_shared
 from isometry.training.checkpoint.files import has_checkpoint
@@ -53,7 +53,7 @@ def execute(
             tell(console, run.notes)
             trainer.fit()
             gather_teacher(trainer)
-            with disk_trouble(folder.path, "make room and go on with --resume"):
+            with disk_errors(folder.path, "make room and go on with --resume"):
                 outcome = finish(trainer, folder, companions)
             trainer.loaders.close()
             tell(console, skipped_images(trainer))

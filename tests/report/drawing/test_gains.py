@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from isometry.errors import UserError
-from isometry.report import comparison_picture, comparison_row
-from isometry.report.drawing.gains import GAIN, LOSS, UNDECIDED
+from isometry.report.drawing.gains import GAIN, LOSS, UNDECIDED, comparison_picture
+from isometry.report.records.intervals import comparison_row
 
 BASE = [92.0, 93.0, 94.0]
 ROWS = [
@@ -69,5 +69,5 @@ def test_another_ending_is_one_clear_line(tmp_path):
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not save"):
         comparison_picture(tmp_path / "missing" / "a.png", ROWS, "title", "soft")

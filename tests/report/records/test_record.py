@@ -11,8 +11,17 @@ from safetensors.numpy import load_file, save_file
 from helpers.epoch_times import ROWS
 from helpers.growth_stages import GROWN
 from helpers.pruning_rows import PRUNED
-from isometry.report import ReportData, render_report, write_record
-from isometry.report.records.record import ARRAYS, RECORD, RecordError, _checksum, has_record, read_record
+from isometry.report.page import render_report
+from isometry.report.records.data import ReportData
+from isometry.report.records.record import (
+    ARRAYS,
+    RECORD,
+    RecordError,
+    _checksum,
+    has_record,
+    read_record,
+    write_record,
+)
 
 
 @pytest.fixture
@@ -94,26 +103,26 @@ def test_arrays_of_another_save_are_noticed(whole, tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda report: report.update(title=3), "report.title is int"),
-        (lambda report: report.update(facts=[["a"]]), r"report\.facts\.0 has 1 entries"),
-        (lambda report: report.update(surprise=1), "other fields than a ReportData"),
-        (lambda report: report.pop("title"), "other fields than a ReportData"),
-        (lambda report: report.update(models=[{"role": "student"}]), "row 1 of models lacks 'model'"),
-        (lambda report: report.update(models=[{"model": "a", "top1": {"b": 1}}]), "a dict under 'top1'"),
-        (lambda report: report.update(stages=[{"stage": 1}]), "row 1 of stages lacks"),
-        (lambda report: report.update(times=[{"steps": 1, "data": "x"}]), "no number"),
-        (lambda report: report.update(epochs={"epoch": 1}), "epochs are no list"),
-        (lambda report: report.update(relations="relations.0"), "report.relations is no list"),
-        (lambda report: report["relations"][0].update(teacher="../teacher"), "names no array"),
+        (lambda report: report.update(title=3), r"report\.json: title: "),
+        (lambda report: report.update(facts=[["a"]]), r"facts\.0\.1: "),
+        (lambda report: report.update(surprise=1), "surprise: "),
+        (lambda report: report.pop("title"), "title: "),
+        (lambda report: report.update(models=[{"role": "student"}]), r"models\.0\.model: "),
+        (lambda report: report.update(models=[{"model": "a", "top1": {"b": 1}}]), r"models\.0\.top1: "),
+        (lambda report: report.update(stages=[{"stage": 1}]), r"stages\.0\.model: "),
+        (lambda report: report.update(times=[{"steps": 1, "data": "x"}]), r"times\.0\.data: "),
+        (lambda report: report.update(epochs={"epoch": 1}), "epochs: "),
+        (lambda report: report.update(relations="relations.0"), "relations: "),
+        (lambda report: report["relations"][0].update(teacher="../teacher"), r"relations\.0\.teacher: names no array"),
         (lambda report: report["relations"][0].update(teacher="cka_before"), "not \\(N, N\\)"),
         (lambda report: report.update(student_blocks=["1"]), "block labels"),
-        (lambda report: report["pruning"]["forms"][0].pop("speeds"), "lacks 'speeds'"),
-        (lambda report: report["pruning"]["forms"][0]["speeds"].pop(), "same batch sizes"),
+        (lambda report: report["pruning"]["forms"][0].pop("speeds"), r"pruning\.forms\.0\.speeds: "),
+        (lambda report: report["pruning"]["forms"][0]["speeds"].pop(), r"pruning\.forms: not all"),
         (lambda report: report["pruning"]["easy"].update(shares=[1.0]), "shares of 1 layers"),
-        (lambda report: report["pruning"]["maps"][0].update(gap="x"), "maps.0.gap is str"),
+        (lambda report: report["pruning"]["maps"][0].update(gap="x"), r"maps\.0\.gap: "),
         (
             lambda report: report["pruning"]["easy"]["examples"][0].update(pixels="cka_before"),
-            "which is no pixels",
+            r"examples\.0\.pixels: ",
         ),
     ],
 )  # fmt: skip

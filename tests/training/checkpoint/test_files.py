@@ -20,9 +20,9 @@ from isometry.errors import UserError
 from isometry.files import write_atomically
 from isometry.training.checkpoint.files import (
     Checkpoint,
-    go_back,
     has_checkpoint,
     load_checkpoint,
+    restore_previous,
     save_checkpoint,
     tidy_checkpoint,
 )
@@ -270,7 +270,7 @@ def test_a_save_follows_no_link_and_minds_no_folder(tmp_path: Path) -> None:
 def test_going_back_puts_the_checkpoint_before_in_the_place_of_the_damaged(tmp_path: Path) -> None:
     save_steps(tmp_path, 1, 2)
     (tmp_path / "model-step2.safetensors").write_bytes(b"")
-    go_back(tmp_path)
+    restore_previous(tmp_path)
     tidy_checkpoint(tmp_path)
     assert "model-step2.safetensors" not in files(tmp_path)
     save_steps(tmp_path, 3)

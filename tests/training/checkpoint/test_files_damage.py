@@ -359,7 +359,7 @@ def test_a_run_killed_again_while_it_goes_back_goes_on_bitwise(
     shutil.copytree(stopped, out)
     cut_in_half(out / "last" / "model-step9.safetensors")
     said = []
-    for moment in ("saves:go_back", "runfolder:Metrics.rewind", "saves:tidy_checkpoint"):
+    for moment in ("saves:restore_previous", "runfolder:Metrics.rewind", "saves:tidy_checkpoint"):
         kill = partial(call_at, f"isometry.training.{moment}", 1, partial(send_self, signal.SIGKILL))
         ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "said", prepare=kill)
         assert ended.code == -signal.SIGKILL

@@ -1,22 +1,51 @@
-"""What a report is made of: plain, frozen records."""
+"""The data of a report: plain, frozen records, validated when they are read from a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, PlainValidator, ValidationInfo, with_config
+
+from isometry.report.records.schema import Epochs, Forms, Models, Stages, Times
 
 Row = Mapping[str, Any]
-"""One row of a table or of metrics.jsonl. The keys that are read are named where rows are taken."""
+"""A row of a table or of metrics.jsonl. The functions that take rows document the keys that they read."""
 
 REST = "rest"
 """The phase of an epoch's remaining time: reading losses, saves between epochs, the loop itself."""
 
-Matrix = NDArray[np.floating[Any]]
-Picture = NDArray[np.uint8]
+
+def _is_matrix(array: Any) -> bool:
+    return array.dtype.kind == "f" and array.ndim == 2
 
 
+def _is_picture(array: Any) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3)
+
+
+def _array(fits: Callable[[Any], bool], noun: str) -> PlainValidator:
+    """Takes the name of an array for the array of that name in the validation's context."""
+
+    def find(name: Any, info: ValidationInfo) -> Any:
+        array = info.context.get(name) if info.context and isinstance(name, str) else None
+        if array is None:
+            raise ValueError("names no array")
+        if not array.size or not fits(array):
+            raise ValueError(f"an array of {array.dtype} {array.shape} is not a {noun}")
+        return array
+
+    return PlainValidator(find)
+
+
+Matrix = Annotated[NDArray[np.floating[Any]], _array(_is_matrix, "matrix")]
+Picture = Annotated[NDArray[np.uint8], _array(_is_picture, "picture")]
+
+closed = with_config(ConfigDict(extra="forbid"))
+
+
+@closed
 @dataclass(frozen=True)
 class RelationMaps:
     """The cosine relation maps of one tapped block: M[i, j] = cos(token i, token j), each (N, N), in [-1, 1].
@@ -44,6 +73,7 @@ class RelationMaps:
                 raise ValueError(f"{self.block}: the relation map {name!r} has shape {shape}, not (N, N)")
 
 
+@closed
 @dataclass(frozen=True)
 class Example:
     """One image and what it took: ``pixels`` uint8 (H, W, C), C = 1 or 3; ``loss`` in nats; ``macs``."""
@@ -53,6 +83,7 @@ class Example:
     macs: float
 
 
+@closed
 @dataclass(frozen=True)
 class ImageGroup:
     """Images that are alike in how hard they are: ``shares`` of each layer's channels that they kept on average, in
@@ -63,6 +94,7 @@ class ImageGroup:
     examples: list[Example] = field(default_factory=list)
 
 
+@closed
 @dataclass(frozen=True)
 class SaliencyMaps:
     """Cosine relation maps over the same N images at one gated layer, each (N, N): by saliencies and by features.
@@ -83,6 +115,7 @@ class SaliencyMaps:
             raise ValueError(f"{self.layer}: the relation maps have shapes {sorted(shapes)}, not one (N, N)")
 
 
+@closed
 @dataclass(frozen=True)
 class PruningData:
     """A pruned network's forms side by side; of one with gates also which channels its images used.
@@ -91,7 +124,7 @@ class PruningData:
         ValueError: a group has shares of other layers than there are.
     """
 
-    forms: list[dict[str, Any]]
+    forms: Forms
     """A row a form, dense first: "form", "params", "top1" (percent) and "top1_part", "macs" (mean over images), also
     "macs_std", "macs_low" and "macs_high" (5th and 95th percentile) where images differ, "speeds", a row a batch size:
     "batch_size", "ms" (a batch), "images_per_s", "ratio" (how many times as fast as dense)."""
@@ -111,6 +144,7 @@ class PruningData:
                 raise ValueError(f"shares of {len(group.shares)} layers, but there are {len(self.layers)}")
 
 
+@closed
 @dataclass(frozen=True)
 class ReportData:
     """Everything that a report can show; what is empty or None is left out of the page.
@@ -124,9 +158,9 @@ class ReportData:
     """Such as "deit_tiny ◄ cait_s24 on digits"."""
     facts: list[tuple[str, str]] = field(default_factory=list)
     """(name, value): versions, seed, device, command."""
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: Epochs = field(default_factory=list)
     """Rows of metrics.jsonl, one an epoch: "epoch", "lr", "train/<term>", "val/top1", "val_ema/top1", ..."""
-    models: list[dict[str, Any]] = field(default_factory=list)
+    models: Models = field(default_factory=list)
     """Rows of the table of models: "model" (label), "role" ("teacher" and "student" are the two that the
     headline compares), "top1" (percent), "top1_part" ("test" or "val"), "params", "macs", "images_per_s",
     "seconds" (training time); any other key becomes a column of its own."""
@@ -142,7 +176,7 @@ class ReportData:
     marks: list[tuple[float, str]] = field(default_factory=list)
     """(epoch, label) of vertical marks on the curves, such as a change of the model's depth."""
 
-    stages: list[dict[str, Any]] = field(default_factory=list)
+    stages: Stages = field(default_factory=list)
     """The stages of a run that grew, in order; empty for one that did not. Keys: "stage" (1, 2, ...), "model"
     (such as "depth 6, width 192"), "by" (operators that made it; "" for the first), "first_epoch" (epochs done
     when it began), "epochs" (how many it has), "params", "macs", "seconds" (measured), "full_seconds" (what as
@@ -150,7 +184,7 @@ class ReportData:
     score around the growth into it, or None), "score" (what they are: "top-1" in percent, or "loss")."""
     pruning: PruningData | None = None
     """Of a run that pruned."""
-    times: list[dict[str, Any]] = field(default_factory=list)
+    times: Times = field(default_factory=list)
     """Rows of times.jsonl, one an epoch: "epoch", "steps" (optimizer steps that were timed, fewer than it had where
     the run was resumed inside it) and the seconds of each phase of these steps, in the main process, by its name;
     "rest" is what they took besides."""

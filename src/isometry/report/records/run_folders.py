@@ -1,24 +1,27 @@
 """The folder of a run, read for its report: from its record, or without one from its tables."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isometry.errors import UserError, reason
+from isometry.files import parse_json, validate
 from isometry.recipes import FAILURES, load
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
-from isometry.report.records.row_checks import check_rows
+from isometry.report.records.schema import Bench, Epochs, Models, Stages, Table, Times
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
-TABLES = {"models": "summary.json", "stages": "stages.json", "epochs": METRICS, "times": "times.jsonl"}
-"""The files of a run's folder that hold tables of its report."""
-BENCHED = ("form", "top1", "top1_part", "runtimes")
-"""What is read of a form in bench.json, besides "refused", the runtimes that it does not run under."""
+TABLES: dict[str, tuple[str, Any]] = {
+    "models": ("summary.json", Models),
+    "stages": ("stages.json", Stages),
+    "epochs": (METRICS, Epochs),
+    "times": ("times.jsonl", Times),
+}
+"""The tables of a report that are also files of the run's folder, with their types."""
 MOST_BYTES = 2**28
-"""Of a table that is read."""
+"""Largest file that is read."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _from_tables(folder: Path, notes: list[str], told: bool = False) -> ReportData:
-    tables: dict[str, Any] = {name: _table(folder / file, name, notes) for name, file in TABLES.items()}
+    tables: dict[str, Any] = {
+        name: _table(folder / file, kind, notes) for name, (file, kind) in TABLES.items()
+    }
     config = _text(folder / CONFIG, notes)
     unfinished = not tables["models"]
     if not told:
@@ -132,15 +137,19 @@ def _from_tables(folder: Path, notes: list[str], told: bool = False) -> ReportDa
     return ReportData(title, config_yaml=config, **tables)
 
 
-def _table(path: Path, table: str, notes: list[str]) -> list[dict[str, Any]]:
+def _table(path: Path, kind: Any, notes: list[str]) -> Table:
     if not path.is_file():
         return []
     try:
         text = _text(path, notes)
-        lines = path.suffix == ".jsonl"
-        rows = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text or "[]")
-        return check_rows(table, rows)
-    except (ValueError, RecursionError) as error:
+        rows = (
+            [parse_json(line) for line in text.splitlines()]
+            if path.suffix == ".jsonl"
+            else parse_json(text or "[]")
+        )
+        table: Table = validate(rows, kind)
+        return table
+    except ValueError as error:
         notes.append(f"{path.name}: can't be read ({error}), so it is left out")
         return []
 
@@ -179,14 +188,9 @@ def _bench(folder: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        told = json.loads(_text(path, notes) or "{}")
-        forms = [{key: form[key] for key in BENCHED if key in form} for form in told["forms"]]
-        refused = [[str(runtime) for runtime in form.get("refused", ())] for form in told["forms"]]
-        check_rows("benched", forms)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        notes.append(
-            f"{path.name}: can't be read ({reason(error)}), so it is left out; give isometry bench again"
-        )
+        bench: Bench = validate(parse_json(_text(path, notes) or "{}"), Bench)
+    except ValueError as error:
+        notes.append(f"{path.name}: can't be read ({error}), so it is left out; give isometry bench again")
         return {}
-    rows = [form | {"refused": names} for form, names in zip(forms, refused, strict=True)]
-    return {"name": str(told.get("name", folder)), "forms": rows}
+    forms = [{**form, "refused": list(form.get("refused", ()))} for form in bench["forms"]]
+    return {"name": bench.get("name", str(folder)), "forms": forms}

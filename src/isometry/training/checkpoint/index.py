@@ -1,80 +1,72 @@
-"""The index of a checkpoint: readable JSON that says what belongs to it and ends in a checksum of its own text.
+"""The index of a checkpoint: JSON that names its tensor files, and ends in a checksum of its own text."""
 
-Nothing in it is trusted further than its types: a name that leads out of the folder is refused.
-"""
-
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError
+from typing_extensions import TypedDict
 
 from isometry.errors import reason
+from isometry.files import parse_json, sha256_of, validate
 
-PLAIN = re.compile(r"[\w.-]+")
-"""Tags and file names: no separators, no control characters."""
 SUFFIX = ".safetensors"
 SEAL = ',\n "checksum": "{}"\n}}'
 SEAL_LENGTH = len(SEAL.format("0" * 64))
-
-
 CHANGED = "cut short or changed, its checksum does not match"
 
 
+@with_config(ConfigDict(extra="allow"))
+class Index(TypedDict):
+    """Keys that every index has; file names are those of plain files in the index's own folder."""
+
+    tag: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    files: dict[str, Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]]
+    sha256: dict[str, str]
+
+
 class DamagedError(Exception):
-    """A file of a checkpoint can't be what was written; the message names it."""
+    """A file of a checkpoint is not what was written; the message names it."""
 
 
-def sealed(index: dict[str, Any]) -> str:
-    """An index as JSON text, whose last entry is the SHA-256 of the text in front of that entry."""
+def seal(index: dict[str, Any]) -> str:
+    """An index as JSON text, whose last entry is the SHA-256 of the text before that entry."""
     body = json.dumps(index, indent=1).removesuffix("\n}")
-    return body + SEAL.format(hashlib.sha256(body.encode()).hexdigest())
+    return body + SEAL.format(sha256_of([body.encode()]))
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """What a sealed index says, with nothing in ``files`` but names of tensor files of its own folder.
+    """Reads an index that :func:`seal` wrote.
 
     Raises:
-        DamagedError: it is no index, was changed, or names something else.
+        DamagedError: the file is missing, was changed, or names anything but tensor files of its own folder.
     """
-    with blamed_on(path):
+    with damage_of(path):
         raw = path.read_bytes()
         body = raw[:-SEAL_LENGTH]
-        if raw != body + SEAL.format(hashlib.sha256(body).hexdigest()).encode():
-            raise DamagedError(f"{path.name}: {CHANGED}")
-        index: dict[str, Any] = json.loads(body + b"\n}")
-        for name in index["files"].values():
-            if not PLAIN.fullmatch(name) or not name.endswith(SUFFIX):
-                raise DamagedError(f"{path.name}: it names {name!r}, which is no file of this folder")
-        if not PLAIN.fullmatch(index["tag"]) or not {*index["files"].values()} <= {*index["sha256"]}:
-            raise DamagedError(f"{path.name}: it lacks what a checkpoint tells")
+        if raw != body + SEAL.format(sha256_of([body])).encode():
+            raise ValueError(CHANGED)
+        index: dict[str, Any] = validate(parse_json(body + b"\n}"), Index)
+        if missing := {*index["files"].values()} - index["sha256"].keys():
+            raise ValueError(f"sha256: lacks {min(missing)}")
     return index
 
 
 @contextmanager
-def blamed_on(path: Path) -> Iterator[Path]:
-    """Whatever goes wrong inside is that file's damage; one that leads out of its folder is refused.
+def damage_of(path: Path) -> Iterator[Path]:
+    """Turns errors inside the block into damage of a file, which must be a plain file of its folder.
 
     Raises:
-        DamagedError: it names the file and says why.
+        DamagedError: with the file's name and the cause.
     """
     try:
         if path.is_symlink():
-            raise DamagedError(f"{path.name}: a link, which is no file of this folder")
+            raise ValueError("is a link, not a file of this folder")
         if path.exists() and not path.is_file():
-            raise DamagedError(f"{path.name}: no plain file")
+            raise ValueError("is not a plain file")
         yield path
-    except (
-        OSError,
-        SafetensorError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise DamagedError(f"{path.name}: {reason(error)}") from error

@@ -14,7 +14,7 @@ from typing import Any
 from isometry.config import RunConfig
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
-from isometry.files import disk_trouble, write_atomically
+from isometry.files import disk_errors, write_atomically
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint
 
@@ -175,7 +175,7 @@ class Metrics:
         writer.writerow(row)
         for path, text in ((self.csv, line.getvalue()), (self.jsonl, json.dumps(row) + "\n")):
             with (
-                disk_trouble(path, "make room and go on with --resume"),
+                disk_errors(path, "make room and go on with --resume"),
                 path.open("a", encoding="utf-8") as file,
             ):
                 file.write(text)

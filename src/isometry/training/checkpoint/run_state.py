@@ -1,27 +1,29 @@
-"""What a run keeps of itself: ``last/`` to go on from, ``best/`` to use; and the way back from ``last/``."""
+"""The state of a run on disk: ``last/`` to resume from, ``best/`` to use; and how ``last/`` is restored."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, with_config
 from rich.console import Console
+from typing_extensions import TypedDict
 
 from isometry.data.splits import StreamPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
+from isometry.files import validate
 from isometry.grow.schedule import Stage
 from isometry.prune.gate_statistics import GateStatistics
 from isometry.training.assemble import Run
 from isometry.training.checkpoint.files import (
     Checkpoint,
-    go_back,
     has_checkpoint,
     load_checkpoint,
+    restore_previous,
     save_checkpoint,
     tidy_checkpoint,
 )
@@ -30,13 +32,14 @@ from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.progress import tell
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass
 class LoopState:
-    """Where the loop stands; all that a checkpoint needs besides tensors.
+    """Position of the training loop; all that a checkpoint needs besides tensors.
 
-    ``step`` counts optimizer steps, ``seen`` the epoch's images so far, in all processes; ``sums`` are their losses,
-    ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last
-    epoch's on the validation part; ``growths`` say of each stage after the first what it began with.
+    ``step`` counts optimizer steps, ``seen`` the epoch's images so far, over all processes; ``sums`` are their losses,
+    ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last epoch's
+    validation scores; ``growths`` has an entry for each stage after the first.
     """
 
     step: int = 0
@@ -50,25 +53,32 @@ class LoopState:
     scores: dict[str, float] = field(default_factory=dict)
     growths: list[dict[str, Any]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        # A checkpoint is a file, and a file can say anything.
-        for name, kind in get_type_hints(LoopState).items():
-            if not _is(getattr(self, name), kind):
-                raise ValueError(f"{name} is no {getattr(kind, '__name__', kind)}")
+
+class SavedState(TypedDict):
+    """The state in ``last/checkpoint.json``."""
+
+    spec: dict[str, Any]
+    processes: int
+    loop: LoopState
+    metrics: dict[str, NonNegativeInt]
+    optimizer: dict[str, dict[str, dict[str, Any]]]
+    scaler: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Saved(Checkpoint):
-    """What was found in ``last/``, of a stage of growth."""
+class Saved:
+    """What was found in ``last/``, with the stage of growth that it was saved at."""
 
-    stage: int = 0
+    checkpoint: Checkpoint
+    state: SavedState
+    stage: int
 
 
 def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
-    """A folder's checkpoint; the one before where it is damaged, which the console and the report then say.
+    """Loads a folder's checkpoint; if it is damaged, the previous one, with a note on the console and in the report.
 
     Raises:
-        UserError: neither is whole.
+        UserError: both are damaged.
     """
     found = load_checkpoint(folder)
     if found.note:
@@ -79,7 +89,7 @@ def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
 
 
 class RunState:
-    """RunState and restores what trains; ``folder`` is None in processes that write nothing."""
+    """Saves and restores a run; ``folder`` is None in processes that write nothing."""
 
     def __init__(
         self,
@@ -104,7 +114,7 @@ class RunState:
         parts["gates"] = self.statistics.state_dict()
         if self.objective.has_ema():
             parts["ema"] = self.objective.get_checkpoint_state(ema=True)["state_dict_ema"]
-        told = {
+        state_dict = {
             "spec": self._spec(),
             "processes": self.world.size,
             "loop": asdict(state),
@@ -112,7 +122,7 @@ class RunState:
             "optimizer": rest,
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(self.folder.last, parts, told, f"step{state.step}")
+        save_checkpoint(self.folder.last, parts, state_dict, f"step{state.step}")
 
     def save_best(self, state: LoopState) -> None:
         """Writes ``best/``: the student's weights, or their moving average where there is one."""
@@ -120,16 +130,16 @@ class RunState:
             return
         ema = self.objective.has_ema()
         weights = self.objective.get_checkpoint_state(ema=ema)["state_dict_ema" if ema else "state_dict"]
-        told = {"spec": self._spec(), "epoch": state.epoch, "step": state.step, "score": state.best}
-        save_checkpoint(self.folder.best, {"model": weights}, told, f"epoch{state.epoch}")
+        figures = {"spec": self._spec(), "epoch": state.epoch, "step": state.step, "score": state.best}
+        save_checkpoint(self.folder.best, {"model": weights}, figures, f"epoch{state.epoch}")
 
     def find(self, console: Console | None) -> Saved | None:
-        """What ``last/`` holds; None where nothing was saved yet. The console is told what is damaged.
+        """Reads ``last/``; None if nothing was saved yet. Damage is reported on the console.
 
         Raises:
-            UserError: it can't be read, or is of another run.
+            UserError: it can't be read, or belongs to another run.
         """
-        # The other processes wait until the main one has found the folder good.
+        # The other processes wait until the main one has checked the folder.
         self.world.barrier()
         last = last_checkpoint(self.config.out)
         if not self.config.resume:
@@ -139,22 +149,23 @@ class RunState:
                 self.folder.metrics.rewind({})
                 self.folder.times.keep(0)
             return None
-        found = load_aloud(last, self.run, console)
-        told = found.state
+        checkpoint = load_aloud(last, self.run, console)
         with _fitting(last):
-            inside = told["loop"]["seen"] > 0 and isinstance(self.run.sources.train, StreamPart)
-            if inside and told["processes"] != self.world.size:
+            state: SavedState = validate(checkpoint.state, SavedState)
+            loop, spec = state["loop"], state["spec"]
+            inside = loop.seen > 0 and isinstance(self.run.sources.train, StreamPart)
+            if inside and state["processes"] != self.world.size:
                 raise ValueError(
-                    f"{told['processes']} processes saved it inside an epoch, and a stream goes on with as many only"
+                    f"it was saved inside an epoch of a stream, which needs the same {state['processes']} processes"
                 )
-            stage = self.run.schedule.stages[told["spec"]["stage"] - 1]
-            if told["spec"] != self._spec(stage):
-                raise ValueError(f"it holds a {told['spec']['model']}, not the {self.config.model} asked for")
-            # Also so that none goes on, and tidies up, while another still reads.
-            places = self.world.gather([told["loop"]["epoch"], told["loop"]["step"]])
+            stage = self.run.schedule.stages[spec["stage"] - 1]
+            if spec != self._spec(stage):
+                raise ValueError(f"it holds a {spec['model']}, not the {self.config.model} asked for")
+            # Also keeps each process from going on, and tidying up, while another still reads.
+            places = self.world.gather([loop.epoch, loop.step])
             if any(place != places[0] for place in places):
                 raise ValueError("processes read different saves; all of them must see the same folder")
-            return Saved(**vars(found), stage=stage.number)
+            return Saved(checkpoint, state, stage.number)
 
     def take_over(self, saved: Saved) -> LoopState:
         """Loads all tensors that were saved at this stage; returns the loop's state.
@@ -163,27 +174,24 @@ class RunState:
             UserError: they don't fit this run.
         """
         last = last_checkpoint(self.config.out)
+        parts, state = saved.checkpoint.parts, saved.state
         with _fitting(last):
-            self.objective.load_checkpoint_state(saved.parts["model"], saved.parts.get("terms", {}))
+            self.objective.load_checkpoint_state(parts["model"], parts.get("terms", {}))
             if self.objective.has_ema():
-                self.objective.load_checkpoint_state(saved.parts["ema"], ema=True)
-            join_optimizer_state(self.optimizer, saved.parts.get("optimizer", {}), saved.state["optimizer"])
-            self.statistics.load_state_dict(saved.parts.get("gates", {}))
-            self.scaler.load_state_dict(saved.state["scaler"])
-            state = LoopState(**saved.state["loop"])
-            sizes = saved.state["metrics"]
-            if not _is(sizes, dict[str, int]) or min(sizes.values(), default=0) < 0:
-                raise ValueError("metrics are no sizes of files")
+                self.objective.load_checkpoint_state(parts["ema"], ema=True)
+            join_optimizer_state(self.optimizer, parts.get("optimizer", {}), state["optimizer"])
+            self.statistics.load_state_dict(parts.get("gates", {}))
+            self.scaler.load_state_dict(state["scaler"])
             if self.folder is not None:
-                if saved.note:
-                    go_back(last)
-                self.folder.metrics.rewind(sizes)
-                self.folder.times.keep(state.epoch)
+                if saved.checkpoint.note:
+                    restore_previous(last)
+                self.folder.metrics.rewind(state["metrics"])
+                self.folder.times.keep(state["loop"].epoch)
                 tidy_checkpoint(last)
-        return state
+        return state["loop"]
 
     def _spec(self, stage: Stage | None = None) -> dict[str, Any]:
-        """The network that is saved, with the stage of its growth: what JSON makes of it."""
+        """The network that is saved, with its stage of growth, as it comes back from JSON."""
         config, stage = self.config, stage or self.run.stage
         spec = {
             "model": config.model,
@@ -194,25 +202,13 @@ class RunState:
             "stage": stage.number + 1,
             "stages": len(self.run.schedule.stages),
         }
-        told: dict[str, Any] = json.loads(json.dumps(spec))
-        return told
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether what JSON gave is of a type such as ``list[float]`` or ``int | None``, all through."""
-    inside = get_args(kind)
-    if get_origin(kind) is UnionType:
-        return any(_is(value, one) for one in inside)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_is(each, inside[0]) for each in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_is(each, inside[1]) for each in value.values())
-    return kind is Any or isinstance(value, int | float if kind is float else kind)
+        saved: dict[str, Any] = json.loads(json.dumps(spec))
+        return saved
 
 
 @contextmanager
 def _fitting(last: Path) -> Iterator[None]:
-    """Whatever does not fit inside becomes a UserError of one line."""
+    """Turns errors inside the block into a UserError: the checkpoint does not fit the run."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.evaluation.environment import conditions
+from isometry.evaluation.environment import environment
 from isometry.files import write_atomically
 from isometry.training.checkpoint.run_folder import config_path
 from isometry.training.run import execute
@@ -155,7 +155,7 @@ def _run(config: RunConfig) -> str:
         "load": load,
         "processor": processor(),
         "cores": os.cpu_count(),
-        **conditions(torch.device(config.device or "cpu")),
+        **environment(torch.device(config.device or "cpu")),
     }
     write_atomically(Path(config.out) / MEASURED, json.dumps(measured, indent=1))
     return ""

@@ -21,17 +21,17 @@ def accuracy(
     preprocess: Preprocess,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
-    view: InputAdapter | None = None,
+    adapter: InputAdapter | None = None,
 ) -> dict[str, float]:
     """Cross-entropy (nats), top-1 and top-5 (percent) over all images of all processes.
 
     Args:
-        model: gives logits (B, K); evaluated in eval mode, left in the mode that it was in.
+        model: returns logits (B, K); evaluated in eval mode, then restored to its mode.
         batches: this process's share.
         preprocess: normalises for the student.
         world: the processes to sum over.
         autocast: the precision to run in.
-        view: turns the student's input into the model's, for a teacher.
+        adapter: converts the student's input to the model's, for a teacher.
 
     Returns:
         ``loss``, ``top1``, ``top5``; top-5 is left out for fewer than six classes.
@@ -39,14 +39,14 @@ def accuracy(
     was_training = model.training
     model.eval()
     if is_sharded(model):
-        assert view is not None
-        batches = in_step(batches, world, partial(model, view(_blank(view, world))))
+        assert adapter is not None
+        batches = in_step(batches, world, partial(model, adapter(_blank(adapter, world))))
     totals: Tensor | None = None
     classes = 0
     for batch in batches:
         images, labels = preprocess.normalise(batch)
         with autocast():
-            logits = model(images if view is None else view(images)).float()
+            logits = model(images if adapter is None else adapter(images)).float()
         classes = logits.shape[1]
         ranked = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
         counts = torch.stack(
@@ -60,12 +60,12 @@ def accuracy(
         totals = counts if totals is None else totals + counts
     model.train(was_training)
     loss, top1, top5, images_seen = world.sum(totals.tolist() if totals is not None else [0.0] * 4)
-    # A process without images does not know the number of classes; the keys must be the same in all.
+    # A process without images has no logits to count classes in; the keys must be the same in all.
     known_classes = getattr(model, "num_classes", classes)
     result = {"loss": loss / images_seen, "top1": 100 * top1 / images_seen}
     return result if known_classes < 6 else {**result, "top5": 100 * top5 / images_seen}
 
 
-def _blank(view: InputAdapter, world: World) -> Tensor:
-    """An image that a view takes as a student's, on which a sharded teacher is asked for the sake of the others."""
-    return torch.zeros(1, 1, *view.size, device=world.device)
+def _blank(adapter: InputAdapter, world: World) -> Tensor:
+    """A student's image of zeros, for the forward passes in which a sharded teacher's process has no images left."""
+    return torch.zeros(1, 1, *adapter.size, device=world.device)

@@ -1,4 +1,4 @@
-"""`isometry bench`: networks, each in all its variants and under several runtimes, measured side by side."""
+"""`isometry bench`: measures networks, in all their variants and several runtimes, side by side."""
 
 import importlib.metadata
 import json
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from isometry.distributed import join_world
 from isometry.errors import UserError
-from isometry.evaluation.benchmark_inputs import BenchmarkInput, benchmark_input
 from isometry.evaluation.environment import environment, environment_text, limited_threads
-from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Ready, ready
+from isometry.evaluation.benchmark_inputs import BenchmarkInput, benchmark_input
+from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Session, prepare
 from isometry.evaluation.saved_network import ImagesConfig
 from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, with_ratios
 from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
@@ -30,35 +30,35 @@ from isometry.report.pruning import forms_grid, slower_sentences
 from isometry.report.tables import rich_table
 
 SEVERAL = Path("runs/bench")
-"""Where figures go that belong to no single folder."""
+"""Default folder for several networks."""
 
 MEMORY = (
-    "memory: weights and the most that one batch adds; eager and compiled by the record of torch's allocator, "
-    "onnx by the growth of a process of its own"
+    "memory: weights plus the peak of one batch; eager and compiled by torch's allocator, "
+    "onnx by the growth of a separate process"
 )
 
 
 @dataclass
 class BenchConfig(ImagesConfig):
-    """What is measured."""
+    """Batch sizes, runtimes and images of the measurement."""
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 64])
-    """Images a batch; of 1, which is always measured, the latency is shown, of more the images a second."""
+    """Batch sizes; latency is shown for 1, which is always measured, and images per second for the others."""
     runtimes: list[str] = field(default_factory=lambda: list(RUNTIMES))
-    """eager, compiled (torch.compile, which takes a minute a network the first time), onnx (ONNX Runtime on the CPU);
-    eager is always measured: the others are compared with it."""
+    """eager, compiled (torch.compile; takes about a minute per network the first time), onnx (ONNX Runtime, CPU);
+    eager is always measured, as the baseline."""
     threads: int | None = None
-    """Threads that torch and ONNX Runtime compute with; as many as torch likes if not given."""
+    """Threads of torch and ONNX Runtime; torch's default if not given."""
     seconds: float = 1.0
-    """About how long each variant is timed under each runtime at each batch size."""
+    """Seconds of timing per variant, runtime and batch size, about."""
     out: str | None = None
-    """Folder for bench.json and the picture; the network's own if one folder is named, else runs/bench."""
+    """Folder for bench.json and the picture; that of the network if one folder is given, else runs/bench."""
 
 
 class Key(NamedTuple):
-    """One thing that is measured: the benchmark_input's place in the list, one of its variants, a runtime."""
+    """One measurement: the network's index, one of its variants, and a runtime."""
 
-    place: int
+    network: int
     variant: str
     runtime: str
 
@@ -66,19 +66,19 @@ class Key(NamedTuple):
 def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[str, Any]:
     """Measures networks, prints tables, and writes ``bench.json``, ``bench.svg`` and ``bench.png``.
 
-    All variants of all networks under all runtimes take turns, so that their times can be compared.
+    The measurements are interleaved, so that their times can be compared.
 
     Args:
-        names: folders of runs or of saved networks (a run's ``student``), names of timm.
+        names: folders of runs or of saved networks (a run's ``student``), or timm names.
         options: batch sizes, runtimes, threads, images.
-        console: where a person reads.
+        console: for tables and messages.
 
     Returns:
-        What ``bench.json`` holds: ``conditions`` of the times, and the keys of :func:`_figures` where one network was
-        named, else ``networks``, a list of such. ``picture`` says in words what the picture shows.
+        The content of ``bench.json``: ``conditions`` (the environment), ``picture`` (its text alternative), and the
+        keys of :func:`_network_row` for one network, or ``networks``, a list of such rows, for several.
 
     Raises:
-        UserError: no network of that name, a folder without images that fit, or a file that can not be written.
+        UserError: no network of that name, a folder without matching images, or a file that can't be written.
     """
     _check(options)
     place = _place(names, options)
@@ -86,10 +86,8 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
     with ExitStack() as until_done:
         until_done.enter_context(limited_threads(options.threads))
         scratch = Path(until_done.enter_context(TemporaryDirectory()))
-        benchmark_inputs = [
-            until_done.enter_context(benchmark_input(name, options, device)) for name in names
-        ]
-        networks = _measured(benchmark_inputs, options, scratch, console)
+        inputs = [until_done.enter_context(benchmark_input(name, options, device)) for name in names]
+        networks = _measured(inputs, options, scratch, console)
         found = environment(device)
     if any(
         row["runtime"] == ONNX
@@ -109,34 +107,30 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
 
 
 def _measured(
-    benchmark_inputs: Sequence[BenchmarkInput], options: BenchConfig, scratch: Path, console: Console
+    inputs: Sequence[BenchmarkInput], options: BenchConfig, scratch: Path, console: Console
 ) -> list[Row]:
     sizes = sorted({1, *options.batch_sizes})
-    samples = [each.dataset.sample(max(IMAGES_TIMED, *sizes)) for each in benchmark_inputs]
-    made: dict[Key, Ready] = {}
+    samples = [each.dataset.sample(max(IMAGES_TIMED, *sizes)) for each in inputs]
+    made: dict[Key, Session] = {}
     refused: dict[Key, str] = {}
-    for key in _keys(benchmark_inputs, options.runtimes):
+    for key in _keys(inputs, options.runtimes):
         folder = scratch / "-".join(map(str, key))
         folder.mkdir()
-        batches = [whole_batches(samples[key.place], size)[0] for size in sizes]
+        batches = [whole_batches(samples[key.network], size)[0] for size in sizes]
         try:
-            with console.status(
-                f"{benchmark_inputs[key.place].name}: {key.form}, {key.runtime} is made ready"
-            ):
-                made[key] = ready(key.runtime, benchmark_inputs[key.place].forms[key.form], batches, folder)
+            with console.status(f"{inputs[key.network].name}: preparing {key.variant}, {key.runtime}"):
+                made[key] = prepare(key.runtime, inputs[key.network].variants[key.variant], batches, folder)
         except UserError as error:
             if key.runtime == EAGER:
-                raise UserError(
-                    f"bench {benchmark_inputs[key.place].name}: can't be run ({error})"
-                ) from error
+                raise UserError(f"bench {inputs[key.network].name}: can't run ({error})") from error
             refused[key] = str(error)
-    with console.status(f"{len(made)} take turns"):
-        runs = {key: (one.run, samples[key.place]) for key, one in made.items()}
+    with console.status(f"timing {len(made)} measurements"):
+        runs = {key: (one.run, samples[key.network]) for key, one in made.items()}
         speeds = interleaved_speeds(runs, sizes, options.seconds)
     rows: dict[Key, Row] = {}
     for key, one in made.items():
-        base = speeds[Key(key.place, DENSE, EAGER)]
-        batches = [whole_batches(samples[key.place], size)[0] for size in sizes]
+        base = speeds[Key(key.network, DENSE, EAGER)]
+        batches = [whole_batches(samples[key.network], size)[0] for size in sizes]
         timed = with_ratios(speeds[key], base)
         rows[key] = {
             "runtime": key.runtime,
@@ -145,15 +139,15 @@ def _measured(
             ],
         }
         if key.runtime != EAGER:
-            rows[key] |= differences(made[Key(key.place, key.form, EAGER)].run, one.run, batches[-1])
-    return [_figures(place, each, rows, refused) for place, each in enumerate(benchmark_inputs)]
+            rows[key] |= differences(made[Key(key.network, key.variant, EAGER)].run, one.run, batches[-1])
+    return [_network_row(number, each, rows, refused) for number, each in enumerate(inputs)]
 
 
-def _keys(benchmark_inputs: Sequence[BenchmarkInput], runtimes: Sequence[str]) -> list[Key]:
+def _keys(inputs: Sequence[BenchmarkInput], runtimes: Sequence[str]) -> list[Key]:
     wanted = [runtime for runtime in RUNTIMES if runtime in (EAGER, *runtimes)]
     return [
-        Key(place, variant, runtime)
-        for place, each in enumerate(benchmark_inputs)
+        Key(number, variant, runtime)
+        for number, each in enumerate(inputs)
         for variant in each.variants
         for runtime in wanted
     ]
@@ -161,10 +155,10 @@ def _keys(benchmark_inputs: Sequence[BenchmarkInput], runtimes: Sequence[str]) -
 
 @torch.no_grad()
 def differences(eager: Forward, other: Forward, images: Tensor) -> Row:
-    """How far the answers of two runtimes to the same images (B, C, H, W) are apart.
+    """Difference between the outputs of two runtimes on the same images (B, C, H, W).
 
-    Keys: ``largest_difference`` of any logit, ``other_class`` (number of images whose largest logit is another one),
-    ``compared`` (images).
+    Keys: ``largest_difference`` of any logit, ``other_class`` (images whose predicted class differs), ``compared``
+    (images).
     """
     expected, found = eager(images).float(), other(images).float()
     return {
@@ -174,23 +168,23 @@ def differences(eager: Forward, other: Forward, images: Tensor) -> Row:
     }
 
 
-def _figures(place: int, each: BenchmarkInput, rows: dict[Key, Row], refused: dict[Key, str]) -> Row:
-    """What is written of one network.
+def _network_row(number: int, each: BenchmarkInput, rows: dict[Key, Row], refused: dict[Key, str]) -> Row:
+    """One network's entry in ``bench.json``.
 
-    Keys: ``name``; ``model`` (timm's name); ``data``; ``forms``: the rows of :func:`isometry.evaluation.variants.describe_variants`, and
-    in each ``runtimes`` (a row a runtime: ``runtime``, ``speeds`` with ``peak_bytes`` (bytes) at each batch size, and
-    the keys of :func:`differences`), eager's ``speeds`` and ``refused`` (why, by runtime that could not run it);
-    ``slower`` and ``notes``, sentences.
+    Keys: ``name``; ``model`` (timm's name); ``data``; ``forms``: the rows of
+    :func:`isometry.evaluation.variants.describe_variants`, and in each ``runtimes`` (a row a runtime: ``runtime``,
+    ``speeds`` with ``peak_bytes`` (bytes) at each batch size, and the keys of :func:`differences`), eager's
+    ``speeds`` and ``refused`` (reasons, by runtime); ``slower`` and ``notes``, sentences.
     """
     variants, notes = [], [*each.notes]
     for row in describe_variants(each.variants, each.dataset, each.untrained):
         variant = row["form"]
-        runtimes = [found for key, found in rows.items() if key[:2] == (place, variant)]
-        why = {key.runtime: told for key, told in refused.items() if key[:2] == (place, variant)}
-        variants.append(row | {"speeds": runtimes[0]["speeds"], "runtimes": runtimes, "refused": why})
-        notes += [f"{variant}, {runtime}: not measured ({told})" for runtime, told in why.items()]
+        runtimes = [found for key, found in rows.items() if key[:2] == (number, variant)]
+        reasons = {key.runtime: reason for key, reason in refused.items() if key[:2] == (number, variant)}
+        variants.append(row | {"speeds": runtimes[0]["speeds"], "runtimes": runtimes, "refused": reasons})
+        notes += [f"{variant}, {runtime}: not measured ({reason})" for runtime, reason in reasons.items()]
         notes += [
-            f"{variant}, {found['runtime']}: another class than eager for {found['other_class']} of "
+            f"{variant}, {found['runtime']}: predicts another class than eager for {found['other_class']} of "
             f"{found['compared']} images"
             for found in runtimes
             if found.get("other_class")
@@ -209,15 +203,15 @@ def _write(place: Path, result: dict[str, Any], networks: Sequence[Row]) -> None
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {place}: can't be made ({error.strerror}); name another folder") from error
+        raise UserError(f"--out {place}: can't be created ({error.strerror}); name another folder") from error
     write_atomically(place / "bench.json", json.dumps(result, indent=1))
     for name in ("bench.svg", "bench.png"):
         latency_picture(place / name, networks)
 
 
 def _print(console: Console, networks: Sequence[Row], found: dict[str, str], place: Path) -> None:
-    def say(words: str, style: str = "") -> None:
-        console.print(words, style=style, highlight=False, markup=False, soft_wrap=True)
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     several = len(networks) > 1
     for network in networks:
@@ -231,9 +225,9 @@ def _print(console: Console, networks: Sequence[Row], found: dict[str, str], pla
     say(environment_text(found))
     say(MEMORY)
     for network in networks:
-        for words in network["slower"] + network["notes"]:
-            whose = f"{network['name']}: " if several and not words.startswith(network["name"]) else ""
-            say(whose + words, "yellow")
+        for sentence in network["slower"] + network["notes"]:
+            whose = f"{network['name']}: " if several and not sentence.startswith(network["name"]) else ""
+            say(whose + sentence, "yellow")
     say(f"Figures  {place / 'bench.json'}")
     say(f"Picture  {place / 'bench.svg'} (and .png)")
 

@@ -1,4 +1,4 @@
-"""What `isometry bench` is given by name: a network in all its forms, and the images that it is measured on."""
+"""Networks of `isometry bench`, in all their variants, and the images that they are measured on."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager as Context
@@ -29,35 +29,35 @@ class BenchmarkInput:
     """A network that is measured.
 
     Attributes:
-        name: as it was given.
+        name: as given on the command line.
         model: timm's name of its architecture.
-        data: what its images are, in words.
-        forms: by name, in eval mode, on the device that computes.
-        material: its images.
-        untrained: forms whose weights are random, so that their accuracy says nothing.
-        notes: what a reader must know of it.
+        data: a description of its images.
+        variants: by name, in eval mode, on the device.
+        dataset: its images.
+        untrained: variants with random weights, whose accuracy is meaningless.
+        notes: remarks for the output.
     """
 
     name: str
     model: str
     data: str
-    forms: dict[str, nn.Module]
-    material: EvaluationImages
+    variants: dict[str, nn.Module]
+    dataset: EvaluationImages
     untrained: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> Iterator[BenchmarkInput]:
-    """The network of that name, on images that the options name, else on those of its run, else on random ones.
+    """The network of that name, with the options' images, else those of its run, else random ones.
 
     Args:
-        name: a folder or a name of timm.
-        options: images.
-        device: that computes.
+        name: a folder or a timm name.
+        options: the images.
+        device: to compute on.
 
     Raises:
-        UserError: no network of that name, or a folder without images that fit.
+        UserError: no network of that name, or a folder without matching images.
     """
     saved = open_named(name, command="bench")
     before = None
@@ -66,13 +66,13 @@ def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> I
     dense = None if before is None else before.network.to(device)
     note = [before.note] if before is not None and before.note else []
     images, data, notes = _images(saved, options, device)
-    with images as material:
+    with images as dataset:
         yield BenchmarkInput(
             name.removeprefix("local-dir:"),
             str(pretrained_cfg(saved.network).get("architecture")),
             data,
             variants_of(saved.network.to(device), dense),
-            material,
+            dataset,
             untrained=[DENSE] if note else [],
             notes=[*saved.notes, *note, *notes],
         )
@@ -81,10 +81,10 @@ def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> I
 def _images(
     saved: SavedNetwork, options: ImagesConfig, device: torch.device
 ) -> tuple[Context[EvaluationImages], str, list[str]]:
-    """The images, what they are, and what is to be said of them."""
+    """The images, their description, and notes."""
     notes: list[str] = []
     if saved.folder is None and options.data_dir is None and not options.dataset:
-        return nullcontext(random_material(saved.network, device)), "random images", notes
+        return nullcontext(random_images(saved.network, device)), "random images", notes
     config = images_named(saved, options, command="bench")
     if saved.folder is None:
         sources, notes = _for_a_name(saved, find_sources(config))
@@ -94,18 +94,20 @@ def _images(
 
 
 def _for_a_name(saved: SavedNetwork, sources: Sources) -> tuple[Sources, list[str]]:
-    """The images, without labels where these say nothing: the network is untrained, or was trained on other classes."""
+    """The images; without labels if the network is untrained or was trained on other classes."""
     classes = int(saved.network.num_classes)  # type: ignore[arg-type]
     other = sources.num_classes not in (None, classes)
-    note = f"{saved.name}: has {classes} classes and the data {sources.num_classes}, so no accuracy"
+    note = (
+        f"{saved.name}: has {classes} classes and the data {sources.num_classes}, so accuracy is not measured"
+    )
     if not (other or saved.notes):
         return sources, []
     unlabelled = replace(sources, num_classes=None, class_names=None, labelled=False)
     return unlabelled, [] if saved.notes else [note]
 
 
-def random_material(network: nn.Module, device: torch.device) -> EvaluationImages:
-    """Images of random pixels, without labels, of the size and the channels that a network takes."""
+def random_images(network: nn.Module, device: torch.device) -> EvaluationImages:
+    """Unlabelled images of random pixels, in the network's input size."""
     spec = image_spec(network)
     generator = torch.Generator().manual_seed(0)
     size = (IMAGES_TIMED, *spec.input_size)

@@ -1,4 +1,4 @@
-"""Which channels of a gated network easy and hard images used, and how its saliencies relate images to each other."""
+"""Channels of a gated network that easy and hard images use, and its saliencies' relations between images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.data import ImageSpec
-from isometry.evaluation.environment import conditions, environment_text
+from isometry.evaluation.environment import environment, environment_text
 from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row
 from isometry.evaluation.variants import EvaluationImages
@@ -16,29 +16,29 @@ from isometry.functional import relation_map
 from isometry.functional.gates import similarity_gap
 from isometry.prune.cost import ChannelUse, channels_on, use_of
 from isometry.prune.gates import gated_convs, take_gate_outputs
-from isometry.report import Example, ImageGroup, PruningData, SaliencyMaps
+from isometry.report.records.data import Example, ImageGroup, PruningData, SaliencyMaps
 
 EXAMPLES = 3
-"""Images shown of each group."""
+"""Example images of each group."""
 IMAGES_COMPARED = 96
-"""Images that relation maps are of."""
+"""Images in the relation maps."""
 PICTURE_SIDE = 96
-"""Largest side of an image that is shown, pixels."""
+"""Largest side of an example image, pixels."""
 
 
-def pruning_report(network: nn.Module, material: EvaluationImages, forms: Sequence[Row]) -> PruningData:
-    """What the report shows of a pruned network: its forms, just measured in this process; and which channels images
-    used, where it has gates and they have labels.
+def pruning_report(network: nn.Module, dataset: EvaluationImages, variants: Sequence[Row]) -> PruningData:
+    """The pruning data of the report: the measured variants, and channel usage if the network has gates and the images
+    have labels.
 
     Args:
         network: in eval mode.
-        material: the images.
-        forms: rows of :func:`isometry.evaluation.variants.measure_variants`.
+        dataset: the images.
+        variants: rows of :func:`isometry.evaluation.variants.measure_variants`.
     """
-    words = environment_text(conditions(material.preprocess.device))
-    if gated_convs(network) and material.labelled:
-        return pruning_data(network, material.pairs(), material.spec, forms, words)
-    return PruningData(list(forms), words)
+    measured = environment_text(environment(dataset.preprocess.device))
+    if gated_convs(network) and dataset.labelled:
+        return pruning_data(network, dataset.pairs(), dataset.spec, variants, measured)
+    return PruningData(list(variants), measured)
 
 
 @torch.no_grad()
@@ -46,26 +46,26 @@ def pruning_data(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     spec: ImageSpec,
-    forms: Sequence[Row] = (),
-    words: str = "",
+    variants: Sequence[Row] = (),
+    environment_line: str = "",
 ) -> PruningData:
-    """What the report shows of a network with gates, from one pass over images.
+    """The pruning data of a gated network, from one pass over images.
 
-    Images are told apart by the cross-entropy (nats) of this network's own logits: the quarter of the lowest is easy,
-    that of the highest is hard.
+    By the cross-entropy (nats) of the network's own logits, the lowest quarter of the images is easy and the highest
+    is hard.
 
     Args:
         network: gated, in eval mode.
         batches: normalised images (B, C, H, W) on its device and their classes (B,).
         spec: how they were normalised, and their size.
-        forms: rows of :func:`isometry.evaluation.variants.measure_variants`.
-        words: what their times depend on.
+        variants: rows of :func:`isometry.evaluation.variants.measure_variants`.
+        environment_line: device, threads and versions of the timings.
 
     Raises:
         ValueError: the network trains, has no gates, or there are no images.
     """
     if network.training or not gated_convs(network):
-        raise ValueError("channels are looked at in a network with gates, in eval mode")
+        raise ValueError("channel usage needs a network with gates, in eval mode")
     kept, losses, seen = [], [], 0
     easiest, hardest, compared = SmallestK(EXAMPLES), SmallestK(EXAMPLES), SmallestK(IMAGES_COMPARED)
     generator = torch.Generator().manual_seed(0)
@@ -80,12 +80,12 @@ def pruning_data(
         hardest.add(-loss_B, number_B, pictures)
         compared.add(torch.rand(len(loss_B), generator=generator), images_BCHW, labels_B)
     if not seen:
-        raise ValueError("no images to say which channels are kept")
+        raise ValueError("channel usage needs images")
     use, loss_N = use_of(network, torch.cat(kept), spec.input_size), torch.cat(losses)
     order, quarter = loss_N.argsort(stable=True), max(1, seen // 4)
     return PruningData(
-        list(forms),
-        words,
+        list(variants),
+        environment_line,
         use.layers,
         replace(_group(use, order[:quarter]), examples=_examples(easiest, use, loss_N)),
         replace(_group(use, order[-quarter:]), examples=_examples(hardest, use, loss_N)),
@@ -106,7 +106,7 @@ def _examples(chosen: SmallestK, use: ChannelUse, loss_N: Tensor) -> list[Exampl
 
 
 def _pictures(images_BCHW: Tensor, spec: ImageSpec) -> Tensor:
-    """The images as they were before they were normalised, uint8 (B, H, W, C) on the CPU, no larger than is shown."""
+    """Images without normalisation, uint8 (B, H, W, C) on the CPU, at most PICTURE_SIDE pixels."""
     mean, std = (
         torch.tensor(each, device=images_BCHW.device).view(-1, 1, 1) for each in (spec.mean, spec.std)
     )
@@ -118,18 +118,18 @@ def _pictures(images_BCHW: Tensor, spec: ImageSpec) -> Tensor:
 
 
 def _maps(network: nn.Module, images_NCHW: Tensor, labels_N: Tensor) -> list[SaliencyMaps]:
-    """Of the first, the middle and the last gated layer, images sorted by class."""
+    """Maps of the first, middle and last gated layer, images sorted by class."""
     convs = gated_convs(network)
     network(images_NCHW[labels_N.argsort(stable=True)])
-    glances = dict(zip(convs, take_gate_outputs(list(convs.values())), strict=True))
+    outputs = dict(zip(convs, take_gate_outputs(list(convs.values())), strict=True))
     names = list(convs)
     shown = dict.fromkeys([names[0], names[len(names) // 2], names[-1]])
     return [
         SaliencyMaps(
             name,
-            relation_map(glances[name].saliency).cpu().numpy(),
-            relation_map(glances[name].pooled).cpu().numpy(),
-            float(similarity_gap(glances[name].saliency, glances[name].pooled)),
+            relation_map(outputs[name].saliency).cpu().numpy(),
+            relation_map(outputs[name].pooled).cpu().numpy(),
+            float(similarity_gap(outputs[name].saliency, outputs[name].pooled)),
         )
         for name in shown
     ]

@@ -11,20 +11,20 @@ import isometry
 
 
 def versions() -> str:
-    """Those that a result may depend on."""
+    """Versions of isometry, Python, torch and timm, in one line."""
     known = {"isometry": isometry.__version__, "Python": platform.python_version()}
     known |= {"torch": torch.__version__, "timm": timm.__version__}
     return ", ".join(f"{name} {version}" for name, version in known.items())
 
 
 def machine(device: torch.device) -> str:
-    """The operating system, the processor's kind, and the GPU where one computes."""
-    words = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    return f"{words}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else words
+    """Operating system, architecture, and the GPU if the device is one."""
+    host = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    return f"{host}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else host
 
 
-def conditions(device: torch.device) -> dict[str, str]:
-    """What measured times depend on, by name: device, threads, versions of libraries."""
+def environment(device: torch.device) -> dict[str, str]:
+    """Device, threads and library versions, by name."""
     if device.type == "cuda":
         where = f"{device} ({torch.cuda.get_device_name(device)})"
     else:
@@ -39,7 +39,7 @@ def conditions(device: torch.device) -> dict[str, str]:
 
 
 def environment_text(found: Mapping[str, str]) -> str:
-    """:func:`conditions` in one line."""
+    """:func:`environment` in one line."""
     threads = "1 thread" if found["threads"] == "1" else f"{found['threads']} threads"
     libraries = ("torch", "timm", "onnxruntime", "python")
     versions = ", ".join(f"{name} {found[name]}" for name in libraries if name in found)
@@ -48,7 +48,7 @@ def environment_text(found: Mapping[str, str]) -> str:
 
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
-    """Torch computes with ``count`` threads inside the block; None leaves them as they are."""
+    """Sets torch's number of threads inside the block; None leaves it unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:

@@ -1,4 +1,4 @@
-"""A network over a part of the data: what its head answers, and the features that it sees in each image."""
+"""Predictions and features of a network over a split."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from isometry.models.spec import image_spec
 from isometry.models.taps import pooled_features
 
 POOLED, HEAD = "last block, mean", "before the head"
-"""The features that probes are fitted on, by name."""
+"""Names of the features for probes."""
 
 Pairs = Iterable[tuple[Tensor, Tensor]]
 """Normalised images (B, C, H, W) and their classes (B,), on the network's device."""
 
 
 @contextmanager
-def reading(
+def labelled_batches(
     network: nn.Module,
     part: Part,
     sources: Sources,
@@ -31,9 +31,9 @@ def reading(
     device: torch.device,
     unreadable: set[str] | None = None,
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """All images of ``part``, without augmentation, as the network takes them.
+    """All images of ``part`` without augmentation, normalised for the network.
 
-    ``unreadable`` gets the names of images that others stand in for, where the config lets them (``skip_bad_images``).
+    With ``skip_bad_images``, names of unreadable images that were replaced are added to ``unreadable``.
     """
     spec = image_spec(network, config.img_size)
     loaders = make_loaders(replace(sources, val=part), config, spec, seed=config.seed)
@@ -53,7 +53,7 @@ def _noting(batch: Batch, unreadable: set[str] | None, preprocess: Preprocess) -
 
 @torch.no_grad()
 def predict(network: nn.Module, pairs: Pairs) -> Predictions:
-    """What a network with K classes, in eval mode, answers to labelled images."""
+    """Predictions of a network with K classes, in eval mode, on labelled images."""
     labels, predictions, confidences, within_five = [], [], [], []
     classes = 0
     for images_BCHW, labels_B in pairs:
@@ -74,13 +74,13 @@ def features_of(network: nn.Module, pairs: Pairs) -> tuple[dict[str, np.ndarray]
     """Features of images by name, float32 (N, D), and the images' classes, int64 (N,).
 
     ``POOLED``: the last block's feature map (after the final norm, where timm applies one), averaged over its patches,
-    without prefix tokens: what terms on tokens have trained. ``HEAD``: what the classifier is given, which also goes
-    through layers that only terms on logits train (a class token, a convolution of the head). Where an architecture
-    has one of them alone, or both are the same, there is one.
+    without prefix tokens: trained by the terms on tokens. ``HEAD``: the classifier's input, which also depends on
+    layers that only terms on logits train (a class token, a convolution in the head). If an architecture has only one
+    of them, or both are equal, there is one.
 
     Args:
         network: a timm model in eval mode.
-        pairs: what :func:`reading` yields.
+        pairs: as yielded by :func:`labelled_batches`.
     """
     found: dict[str, list[Tensor]] = {POOLED: [], HEAD: []}
     labels = []

@@ -18,14 +18,14 @@ def weight_bytes(network: nn.Module) -> int:
 
 @torch.no_grad()
 def pass_bytes(run: Callable[[Tensor], object], images: Tensor) -> int:
-    """The most bytes that one pass holds at once, of those that it takes from torch's allocator, its answer included.
+    """Peak bytes that a forward pass allocates through torch's allocator, its output included.
 
-    Neither weights nor ``images`` count, nor what libraries of kernels take for themselves (oneDNN's scratch space).
-    On the CPU it is the allocator's record of every block, so exact and the same each time; on a GPU the allocator's
-    own peak, in its blocks of 512 bytes.
+    Weights, ``images`` and the kernel libraries' own buffers (oneDNN's scratch space) are excluded. On the CPU it is
+    computed from the allocator's record of every block, so exact and reproducible; on a GPU it is the allocator's peak,
+    in blocks of 512 bytes.
 
     Args:
-        run: has made a pass of this size before, so that it makes nothing ready now.
+        run: already warmed up at this batch size.
         images: (B, C, H, W).
     """
     if images.device.type == "cuda":
@@ -41,7 +41,7 @@ def pass_bytes(run: Callable[[Tensor], object], images: Tensor) -> int:
 
 
 def allocator_peak(recorded: profile) -> int:
-    """The most bytes that were held at once while a profile was recorded, of those taken in that time."""
+    """Peak bytes allocated during a recorded profile."""
     assert recorded.profiler is not None
     assert recorded.profiler.kineto_results is not None
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -54,7 +54,7 @@ def allocator_peak(recorded: profile) -> int:
 
 @contextmanager
 def _quiet_profiler() -> Iterator[None]:
-    """The profiler's library writes notes of its own to the process' standard error, past Python's."""
+    """Silences the profiler's C++ library, which writes to file descriptor 2 directly."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -1,62 +1,56 @@
-"""The picture of an evaluation: confusions, and how far confidence can be trusted. One SVG file, light and dark."""
+"""Confusion matrix and reliability diagram as one SVG file, for light and dark."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from isometry.evaluation.scores import Row, frequent_confusions
-from isometry.report.drawing.charts import COLOUR_MAP, FONT_SIZE, plain_style
-from isometry.report.drawing.colours import LIGHT, following
+from isometry.report.drawing.canvas import FONT_SIZE, new_figure, plain_style, svg_file
+from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 
 SIDE = 400
-"""CSS pixels of either panel, without what is written around it."""
+"""CSS pixels of either panel, without labels."""
 ABOVE = 76
 BETWEEN = 86
 RIGHT = 36
 MOST_COUNTED = 12
-"""Classes whose counts are written into the cells."""
+"""Most classes for which cells show counts."""
 MOST_NAMED = 30
-"""Names that an axis has room for."""
+"""Most class names on an axis."""
 LONGEST_NAME = 16
 
 
 def evaluation_svg(found: Row, title: str) -> str:
-    """The confusion matrix and the reliability diagram side by side, as an SVG file that needs nothing else.
+    """The confusion matrix and the reliability diagram side by side, as a self-contained SVG file.
 
-    Its colours follow the reader's choice of light or dark, and :func:`description` is its text alternative.
+    Its colours follow the light or dark colour scheme, and :func:`description` is its text alternative.
 
     Args:
         found: what :func:`isometry.evaluation.scores.scores` returns.
-        title: what was evaluated on what.
+        title: network and data.
     """
     names = [_shortened(row["name"]) for row in found["classes"]]
-    # Names stand to the left of the matrix and, turned, below it.
+    # Names are to the left of the matrix and, rotated, below it.
     beside = 44 + 7 * max(map(len, names))
     width, height = beside + SIDE + BETWEEN + SIDE + RIGHT, ABOVE + SIDE + max(beside, 60)
     with plain_style(title):
-        # At 72 dots an inch one point, matplotlib's unit for SVG, is one CSS pixel.
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+        figure = new_figure((width, height))
         lefts = beside, beside + SIDE + BETWEEN
         places = [(left / width, 1 - (ABOVE + SIDE) / height, SIDE / width, SIDE / height) for left in lefts]
-        confusions, reliability = (_bare(figure.add_axes(place, facecolor="none")) for place in places)
+        confusions, reliability = (_bare(figure.add_axes(place)) for place in places)
         figure.text(20 / width, 1 - 24 / height, title, fontsize=14, color=LIGHT.ink, va="center")
         _draw_confusions(confusions, np.asarray(found["confusion"]), names)
         _draw_reliability(reliability, found["calibration"])
-        buffer = io.StringIO()
-        undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=undated)
-    return following(buffer.getvalue(), description(found))
+        return svg_file(figure, description(found))
 
 
 def description(found: Row) -> str:
-    """The picture in words."""
+    """The picture's text alternative."""
     names = [row["name"] for row in found["classes"]]
     wrong = frequent_confusions(np.asarray(found["confusion"]), 3)
-    confused = ", ".join(f"{names[i]} taken for {names[j]} ({images} times)" for i, j, images in wrong)
+    confused = ", ".join(f"{names[i]} predicted as {names[j]} ({images} times)" for i, j, images in wrong)
     top1, ece = found["top1"], found["calibration"]["ece"]
     return (
         f"Confusion matrix of {len(names)} classes, {top1['value']:.1f} % of {top1['images']:,} images right; "
@@ -83,7 +77,7 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _draw_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Colour is the share of a class's images, from dark to light."""
+    """Colours show the share of a class's images, from dark to light."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
     step = -(-len(names) // MOST_NAMED)
@@ -95,13 +89,13 @@ def _draw_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> No
         for (row, column), count in np.ndenumerate(counts):
             colour = "black" if shares[row, column] > 0.5 else "white"
             axes.text(column, row, str(count) if count else "", color=colour, ha="center", va="center")
-    _label(axes, "Confusions, as shares of a class", "taken for", "class")
+    _label(axes, "Confusions, as shares of a class", "predicted as", "class")
 
 
 def _draw_reliability(axes: Axes, calibration: Row) -> None:
     filled = [row for row in calibration["bins"] if row["images"]]
     lefts = [100 * row["low"] for row in filled]
-    # A little narrower than a bin, so that neighbours are told apart.
+    # Slightly narrower than a bin, to separate neighbours.
     widths = [96 * (row["high"] - row["low"]) for row in filled]
     accuracies = [row["accuracy"] for row in filled]
     axes.grid(axis="y", color=LIGHT.rule, lw=0.7)

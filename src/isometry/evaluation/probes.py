@@ -1,4 +1,4 @@
-"""How much of the classes can be read off features that are left as they are: k-NN and a linear classifier."""
+"""k-NN and linear probes on frozen features."""
 
 import warnings
 
@@ -15,10 +15,10 @@ from isometry.evaluation.scores import Row, accuracy
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
-"""As in DINO (Caron et al. 2021) and, the temperature, Wu et al. 2018."""
+"""As in DINO (Caron et al. 2021); the temperature is from Wu et al. 2018."""
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Of the linear probe's L2 penalty; one is chosen on a fifth of the training images."""
-HELD_BACK = 0.2
+"""Candidate inverse L2 penalties of the linear probe, chosen on a fifth of the training images."""
+HELD_OUT = 0.2
 
 
 def probe(
@@ -29,16 +29,14 @@ def probe(
     Args:
         train_ND: features of the images that the probes are fitted on.
         train_labels_N: their classes.
-        test_MD: features of the images that they are judged on.
+        test_MD: features of the images that they are evaluated on.
         test_labels_M: their classes.
 
     Raises:
         UserError: features that are not finite, or a class with fewer than two training images.
     """
     if not (np.isfinite(train_ND).all() and np.isfinite(test_MD).all()):
-        raise UserError(
-            "evaluate: the network's features are not all finite, so nothing can be fitted on them"
-        )
+        raise UserError("evaluate: the network's features are not all finite, so no probe can be fitted")
     return {
         "knn": accuracy(nearest_neighbours(train_ND, train_labels_N, test_MD) == test_labels_M),
         "linear": accuracy(linear_probe(train_ND, train_labels_N, test_MD) == test_labels_M),
@@ -51,7 +49,7 @@ def nearest_neighbours(
     """The class with most votes among each image's k nearest training images, (M,): argmax_c Σ_i [y_i = c]·w_i.
 
     A vote weighs w_i = exp(cos(x, x_i) / 0.07) (Z. Wu et al., "Unsupervised feature learning via non-parametric
-    instance discrimination", CVPR 2018, sec. 3.4). There are ``neighbours``, or all training images if those are fewer.
+    instance discrimination", CVPR 2018, sec. 3.4). k is ``neighbours``, or all training images if there are fewer.
     """
     votes = KNeighborsClassifier(
         min(neighbours, len(train_ND)), metric="cosine", algorithm="brute", weights=_vote
@@ -60,23 +58,23 @@ def nearest_neighbours(
 
 
 def linear_probe(train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.ndarray) -> np.ndarray:
-    """The answers, (M,), of multinomial logistic regression on standardised features.
+    """Predictions, (M,), of multinomial logistic regression on standardised features.
 
-    The penalty that does best on a fifth of the training images (the strongest of equals) is taken, and the
-    classifier then fitted on all of them.
+    The penalty with the best accuracy on a held-out fifth of the training images is chosen (the strongest, if equal);
+    the classifier is then fitted on all of them.
 
     Raises:
-        UserError: a class with fewer than two training images, so that none can be held back.
+        UserError: a class with fewer than two training images, so that none can be held out.
     """
     classes, counts = np.unique(train_labels_N, return_counts=True)
     if counts.min() < 2:
         raise UserError(
             f"evaluate: class {classes[counts.argmin()]} has a single training image, and a probe needs two; "
-            "add images of it, or leave the class out"
+            "add images of it, or remove the class"
         )
     # At least one image of each class on either side.
-    held_back = max(len(classes), round(HELD_BACK * len(train_labels_N)))
-    split = StratifiedShuffleSplit(1, test_size=held_back, random_state=0)
+    held_out = max(len(classes), round(HELD_OUT * len(train_labels_N)))
+    split = StratifiedShuffleSplit(1, test_size=held_out, random_state=0)
     fitted, held = next(split.split(train_ND, train_labels_N))
     trials = [
         _fit(c, train_ND[fitted], train_labels_N[fitted]).score(train_ND[held], train_labels_N[held])
@@ -87,13 +85,13 @@ def linear_probe(train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.n
 
 
 def _vote(distances_MK: np.ndarray) -> np.ndarray:
-    # Relative to the nearest, which changes no vote and keeps the exponents small.
+    # Relative to the nearest: the result is unchanged and the exponents stay small.
     return np.exp((distances_MK.min(1, keepdims=True) - distances_MK) / TEMPERATURE)
 
 
 def _fit(inverse_penalty: float, features_ND: np.ndarray, labels_N: np.ndarray) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
     with warnings.catch_warnings():
-        # Predictions have settled long before the last digits of the weights.
+        # Predictions converge long before the weights do.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return classifier.fit(features_ND.astype(np.float64), labels_N)

@@ -1,4 +1,4 @@
-"""What a network's features look like from inside: relation maps and CKA of its blocks, on the same few images."""
+"""Relation maps and CKA of networks' blocks on the same images."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
 from isometry.models.teacher import InputAdapter
 from isometry.prune.saving import load_network
-from isometry.report import RelationMaps
+from isometry.report.records.data import RelationMaps
 
 IMAGES_COMPARED = 64
 TOKENS_SHOWN = 96
@@ -56,7 +56,7 @@ def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np
 
     Args:
         folders: of the models (see :func:`isometry.prune.saving.load_network`) by label; the first one's images are
-            resized for the others where theirs differ.
+            resized for the others.
         config: where the images come from.
     """
     built = {label: load_network(folder) for label, folder in folders.items()}
@@ -75,7 +75,7 @@ def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np
 
 
 def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
-    """The cosine relation map of the first images' tokens, as many images as keep it small enough to be seen."""
+    """The cosine relation map of the tokens of the first few images, small enough to display."""
     tokens_BNC = tokens_on_grid(features_BCHW, grid)
     shown = max(2, TOKENS_SHOWN // tokens_BNC.shape[1])
     stride = -(-shown * tokens_BNC.shape[1] // (2 * TOKENS_SHOWN))
@@ -88,7 +88,7 @@ def _first_images(config: RunConfig, spec: ImageSpec) -> Tensor:
 
 
 def compared_images(loaders: Loaders, preprocess: Preprocess) -> Tensor:
-    """The images whose features are compared, normalised: the first of the validation part, if there is one."""
+    """The images for the comparison, normalised: the first ones of the validation split, if there is one."""
     part = loaders.val if loaders.val is not None else loaders.train.epoch(0)
     batch = next(iter(part))
     n = min(len(batch), IMAGES_COMPARED)
@@ -97,7 +97,7 @@ def compared_images(loaders: Loaders, preprocess: Preprocess) -> Tensor:
 
 @torch.no_grad()
 def block_features(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """The float32 features (B, C, H, W) of all of a model's blocks; ``images`` are as it wants them."""
+    """The float32 features (B, C, H, W) of all of a model's blocks; ``images`` are normalised for it."""
     blocks = list(range(block_count(model, "the model")))
     return [feature.float() for feature in TappedModel(model, blocks).eval()(images)[1]]
 

@@ -1,17 +1,16 @@
-"""A few of many images, chosen in one pass over data of any length."""
+"""The k entries with the smallest keys of a stream, in one pass."""
 
 import torch
 from torch import Tensor
 
 
 class SmallestK:
-    """The ``count`` entries of the lowest keys among all that were added, lowest first; of equal ones the first added.
+    """The ``count`` added entries with the lowest keys, lowest first; ties go to the first added.
 
-    With keys drawn at random it is a sample in which every entry is as likely as any other. A key that is not a number
-    comes after all others.
+    With random keys it is a uniform sample. NaN keys come last.
 
     Attributes:
-        tensors: what was added with the keys, at most ``count`` rows each; empty before anything was.
+        tensors: the tensors added with those keys, at most ``count`` rows each; empty at first.
     """
 
     def __init__(self, count: int) -> None:
@@ -20,7 +19,7 @@ class SmallestK:
         self._keys = torch.zeros(0)
 
     def add(self, keys_B: Tensor, *tensors: Tensor) -> None:
-        """Takes entries: keys (B,), and any number of tensors (B, ...), as many at every call."""
+        """Adds entries: keys (B,) and tensors (B, ...), the same number of tensors at every call."""
         if self.tensors:
             keys_B = torch.cat([self._keys, keys_B])
             tensors = tuple(torch.cat(pair) for pair in zip(self.tensors, tensors, strict=True))

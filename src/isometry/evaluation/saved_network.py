@@ -1,4 +1,5 @@
-"""What a command is given: the folder of a run or of a network, or a name of timm; and images to judge it by."""
+"""A finished network by name (a run's folder, a saved network's folder, or a timm name), and images to evaluate it
+on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from isometry.recipes import read_config
 
 @dataclass
 class ImagesConfig:
-    """The images that are looked at; the run's own if none are named."""
+    """The images; those of the run by default."""
 
     data_dir: str | None = None
     """Image folder; the run's own images if neither this nor --dataset is given."""
@@ -34,15 +35,15 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A network that was named, and what is known of where it came from.
+    """A network and its origin.
 
     Attributes:
-        name: as it was given.
-        network: in eval mode, on the CPU; where it was pruned, with gates that multiply and cut channels gone.
-        folder: of its config.json and weights; None for a name of timm.
-        run: of the run that made it, the one with its config.yaml, if that is there.
+        name: as given on the command line.
+        network: in eval mode, on the CPU; a pruned one with multiplying gates or without its cut channels.
+        folder: of its config.json and weights; None for a timm name.
+        run: folder of the run that made it, if its config.yaml is there.
         config: that run's.
-        notes: what a reader must know of it, such as that its weights are random.
+        notes: remarks for the output, such as that its weights are random.
     """
 
     name: str
@@ -54,14 +55,14 @@ class SavedNetwork:
 
     @property
     def place(self) -> Path:
-        """Where what is found out about it belongs.
+        """The folder for results about it.
 
         Raises:
-            UserError: it came from no folder.
+            UserError: it has no folder.
         """
         if self.run is None and self.folder is None:
             raise UserError(
-                f"{self.name}: is a name of timm and has no folder to write to; name a file with --out"
+                f"{self.name}: is a timm name and has no folder to write to; give a file with --out"
             )
         return self.run or self.folder  # type: ignore[return-value]
 
@@ -74,7 +75,7 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
     """
     folder = Path(name.removeprefix("local-dir:"))
     if not folder.is_dir():
-        raise UserError(f"{command} {folder}: no such folder; name that of a run, or of a saved network")
+        raise UserError(f"{command} {folder}: no such folder; give that of a run, or of a saved network")
     student = folder / "student" if (folder / "student").is_dir() else folder
     run = student.absolute().parent if student.absolute().name == "student" else folder
     config = run / "config.yaml"
@@ -88,12 +89,12 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
 
 
 def open_named(name: str, *, command: str) -> SavedNetwork:
-    """:func:`open_folder` for a folder, else timm's model of that name, with timm's weights where they can be had.
+    """:func:`open_folder` for a folder, else timm's model of that name, with timm's weights if they are available.
 
     Raises:
-        UserError: neither a folder nor a name that timm knows.
+        UserError: neither a folder nor a timm name.
     """
-    # What has a slash is meant as a folder, also if it is not there.
+    # A name with a slash means a folder, even if it does not exist.
     if (
         Path(name).is_dir()
         or name.startswith("local-dir:")
@@ -105,41 +106,43 @@ def open_named(name: str, *, command: str) -> SavedNetwork:
         return SavedNetwork(name, network.eval())
     except UserError as error:
         network, _ = build_model(ModelSpec(name), flag=command)
-        return SavedNetwork(name, network.eval(), notes=[f"{name}: random weights, so no accuracy ({error})"])
+        return SavedNetwork(
+            name, network.eval(), notes=[f"{name}: random weights, so accuracy is not measured ({error})"]
+        )
 
 
 def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) -> RunConfig:
-    """The run's config, on the images that the options name, if they name any.
+    """The run's config, with the options' images if they are given.
 
     Raises:
-        UserError: no images are named, neither by the options nor by a run.
+        UserError: neither the options nor a run name images.
     """
     if options.data_dir is None and not options.dataset:
         if saved.config is None:
             raise UserError(
-                f"{command} {saved.name}: has no config.yaml that says which images it was trained on; "
-                "name some with --data-dir or --dataset"
+                f"{command} {saved.name}: has no config.yaml that names its training images; "
+                "give images with --data-dir or --dataset"
             )
         return saved.config
     return replace(saved.config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
 
 
 def sources_for(saved: SavedNetwork, config: RunConfig, *, command: str) -> Sources:
-    """The images that ``config`` names, of which some must be there to judge by.
+    """The images that ``config`` names; a test or validation split is required.
 
     Raises:
-        UserError: they have another number of classes than the network, or no test or validation part.
+        UserError: they have another number of classes than the network, or no test or validation split.
     """
     classes = saved.network.num_classes
     sources = find_sources(config) if classes else without_labels(find_sources(config))
     if sources.num_classes not in (None, classes):
         raise UserError(
             f"{command} {saved.name}: the network has {classes} classes and the data {sources.num_classes}; "
-            "name images of its own with --data-dir or --dataset"
+            "give matching images with --data-dir or --dataset"
         )
     if sources.test is None and sources.val is None:
         raise UserError(
-            f"{command} {saved.name}: the data has no test or validation part; name some with --data-dir"
+            f"{command} {saved.name}: the data has no test or validation split; give other images with --data-dir"
         )
     return sources
 
@@ -148,11 +151,11 @@ def sources_for(saved: SavedNetwork, config: RunConfig, *, command: str) -> Sour
 def evaluation_images(
     network: nn.Module, sources: Sources, config: RunConfig, world: World
 ) -> Iterator[EvaluationImages]:
-    """The images of the part that is judged by (test, else validation), as the network takes them."""
+    """The images of the evaluation split (test, else validation), for the network."""
     spec = image_spec(network, config.img_size)
     classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
     loaders = make_loaders(sources, config, spec, seed=config.seed)
-    part, name = loaders.judged
+    part, name = loaders.evaluation
     assert part is not None
     try:
         preprocess = Preprocess(config, spec, classes, world.device)
@@ -162,7 +165,7 @@ def evaluation_images(
 
 
 def head_was_trained(saved: SavedNetwork) -> bool:
-    """Whether anything ever taught the network's classifier, as far as its run's config says."""
+    """Whether the network's classifier was trained, according to its run's config."""
     config = saved.config
     if config is None or config.pretrained or config.initial_checkpoint:
         return True

@@ -1,6 +1,6 @@
-"""What answers to N labelled images come to: accuracy with its interval, calibration, classes, confusions.
+"""Accuracy with its interval, calibration, per-class accuracy and confusion matrix of N predictions.
 
-Pure functions of NumPy arrays; shares are percent in what is returned, and in [0, 1] within a formula.
+Pure functions of NumPy arrays; returned shares are in percent, those in formulas in [0, 1].
 """
 
 import math
@@ -13,23 +13,23 @@ import numpy as np
 Row = dict[str, Any]
 
 BINS = 15
-"""Bins of confidence, as Guo et al. take them."""
+"""Confidence bins, as in Guo et al."""
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 FEWEST_FOR_TOP5 = 6
-"""Classes; of five, any five hold the right one."""
+"""Fewest classes for top-5: with five it is always 100 %."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says about N images.
+    """A network's predictions on N images.
 
     Attributes:
         labels: the right classes, int64 (N,).
         predictions: the most probable classes, int64 (N,).
         confidences: their probabilities, float64 (N,).
         within_five: whether the right class is among the five most probable, bool (N,).
-        classes: how many there are.
+        classes: number of classes.
     """
 
     labels: np.ndarray
@@ -48,18 +48,18 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share, in [0, 1], from ``successes`` of ``trials``.
 
     With p = successes / n and z = 1.96:  (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)
-    (E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). It says how
-    far another draw of as many images might be, not how far another training run might be.
+    (E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). It covers
+    the sampling of images, not the variation between training runs.
 
     Raises:
         ValueError: no trial, or more successes than trials.
     """
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} of {trials} is no share")
+        raise ValueError(f"{successes} of {trials} is not a share")
     share, spread = successes / trials, Z**2 / trials
     centre = share + spread / 2
     half = Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
-    # Rounding must not put the share itself outside.
+    # Rounding must not exclude the share itself.
     return min(share, (centre - half) / (1 + spread)), max(share, (centre + half) / (1 + spread))
 
 
@@ -70,20 +70,20 @@ def accuracy(right: np.ndarray) -> Row:
     return {"value": 100 * hits / images, "low": 100 * low, "high": 100 * high, "images": images}
 
 
-def scores(answers: Predictions, names: Sequence[str]) -> Row:
-    """All that the answers say: ``top1``, ``top5`` (six classes or more), ``calibration``, ``classes``, ``confusion``.
+def scores(predictions: Predictions, names: Sequence[str]) -> Row:
+    """All scores: ``top1``, ``top5`` (six classes or more), ``calibration``, ``classes``, ``confusion``.
 
     Args:
-        answers: to at least one image.
-        names: of the classes, in order.
+        predictions: of at least one image.
+        names: class names, in order.
     """
-    found: Row = {"top1": accuracy(answers.right)}
-    if answers.classes >= FEWEST_FOR_TOP5:
-        found["top5"] = accuracy(answers.within_five)
-    counts = confusion(answers)
+    found: Row = {"top1": accuracy(predictions.right)}
+    if predictions.classes >= FEWEST_FOR_TOP5:
+        found["top5"] = accuracy(predictions.within_five)
+    counts = confusion(predictions)
     return {
         **found,
-        "calibration": calibration(answers.confidences, answers.right),
+        "calibration": calibration(predictions.confidences, predictions.right),
         "classes": per_class(counts, names),
         "confusion": counts.tolist(),
     }
@@ -92,12 +92,12 @@ def scores(answers: Predictions, names: Sequence[str]) -> Row:
 def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) -> Row:
     """The expected calibration error, Σ_b |B_b|/n · |acc(B_b) − conf(B_b)|, over bins of equal width.
 
-    B_b are the images whose confidence lies in ((b−1)/M, b/M], acc their share of right answers, conf their mean
+    B_b are the images whose confidence lies in ((b−1)/M, b/M], acc their share of right predictions, conf their mean
     confidence, M = ``bins`` (C. Guo et al., "On calibration of modern neural networks", ICML 2017, eq. 3 to 5).
 
     Returns:
-        ``ece`` (percent) and ``bins``, a row each: ``low`` and ``high`` (its bounds, in [0, 1]), ``images``, and where
-        it has some, ``confidence`` and ``accuracy`` (percent).
+        ``ece`` (percent) and ``bins``, a row each: ``low`` and ``high`` (its bounds, in [0, 1]), ``images``, and if it
+        has images, ``confidence`` and ``accuracy`` (percent).
     """
     edges = np.linspace(0, 1, bins + 1)
     places = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
@@ -113,15 +113,15 @@ def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) ->
     return {"ece": error, "bins": rows}
 
 
-def confusion(answers: Predictions) -> np.ndarray:
-    """How many images of class i were taken for class j: int64 (K, K)."""
-    counts = np.zeros((answers.classes, answers.classes), dtype=np.int64)
-    np.add.at(counts, (answers.labels, answers.predictions), 1)
+def confusion(predictions: Predictions) -> np.ndarray:
+    """Images of class i that were predicted as class j: int64 (K, K)."""
+    counts = np.zeros((predictions.classes, predictions.classes), dtype=np.int64)
+    np.add.at(counts, (predictions.labels, predictions.predictions), 1)
     return counts
 
 
 def per_class(counts: np.ndarray, names: Sequence[str]) -> list[Row]:
-    """A row a class: ``name``, ``images``, and where it has some, ``value``, ``low`` and ``high`` (percent)."""
+    """A row a class: ``name``, ``images``, and if it has images, ``value``, ``low`` and ``high`` (percent)."""
     rows = []
     for place, name in enumerate(names):
         right, images = int(counts[place, place]), int(counts[place].sum())
@@ -134,7 +134,7 @@ def per_class(counts: np.ndarray, names: Sequence[str]) -> list[Row]:
 
 
 def frequent_confusions(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """(class, what it was taken for, images) of the most frequent wrong answers, at most so many."""
+    """(class, predicted class, images) of the ``most`` most frequent errors."""
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in order]

@@ -1,4 +1,4 @@
-"""An evaluation on the terminal."""
+"""Terminal tables of an evaluation."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,12 +10,12 @@ from isometry.evaluation.scores import Row, frequent_confusions
 from isometry.report import formats
 
 MOST_IN_MATRIX = 12
-"""Classes that a terminal has room for."""
+"""Most classes in a confusion table."""
 MOST_LISTED = 10
 
 
 def tables(found: Row) -> Iterator[Table]:
-    """What ``evaluation.json`` holds, most important first."""
+    """The tables of ``evaluation.json``, most important first."""
     if "scores" in found:
         yield scores_table(found["scores"])
         yield from class_tables(found["scores"])
@@ -30,29 +30,27 @@ def scores_table(scores: Row) -> Table:
     table = _table("", ("figure", "95 % interval"))
     for key, name in (("top1", "top-1"), ("top5", "top-5")):
         if key in scores:
-            table.add_row(name, formats.percent(scores[key]["value"]), interval_words(scores[key]))
+            table.add_row(name, formats.percent(scores[key]["value"]), interval_text(scores[key]))
     table.add_row("calibration error (ECE)", formats.percent(scores["calibration"]["ece"]), "")
     return table
 
 
 def class_tables(scores: Row) -> Iterator[Table]:
-    """Of few classes all, with what they are taken for; of many the worst, and the most frequent confusions."""
+    """For few classes the confusion matrix; for many the worst classes and the most frequent confusions."""
     rows, counts = scores["classes"], np.asarray(scores["confusion"])
     names = [row["name"] for row in rows]
     if len(rows) <= MOST_IN_MATRIX:
-        table = _table(
-            "class", ("right", "95 % interval", *names), title="What each class is taken for, images"
-        )
-        for row, taken in zip(rows, counts, strict=True):
-            table.add_row(*_class(row), *(str(count) if count else "·" for count in taken))
+        table = _table("class", ("right", "95 % interval", *names), title="Confusion matrix, images")
+        for row, predicted in zip(rows, counts, strict=True):
+            table.add_row(*_class(row), *(str(count) if count else "·" for count in predicted))
         yield table
         return
-    judged = sorted((row for row in rows if row["images"]), key=lambda row: float(row["value"]))
+    evaluated = sorted((row for row in rows if row["images"]), key=lambda row: float(row["value"]))
     worst = _table("class", ("right", "95 % interval"), title=f"The worst of {len(rows)} classes")
-    for row in judged[:MOST_LISTED]:
+    for row in evaluated[:MOST_LISTED]:
         worst.add_row(*_class(row))
     yield worst
-    table = _table("class", ("taken for", "images"), title="The most frequent confusions")
+    table = _table("class", ("predicted as", "images"), title="The most frequent confusions")
     for i, j, images in frequent_confusions(counts, MOST_LISTED):
         table.add_row(escape(names[i]), escape(names[j]), str(images))
     yield table
@@ -70,15 +68,15 @@ def probes_table(probes: Row) -> Table:
 
 def transfer_table(rows: Sequence[Row]) -> Table:
     """Top-1 on each folder after fine-tuning on it."""
-    table = _table("fine-tuned on", ("classes", "images", "epochs", "top-1", "95 % interval", "judged on"))
+    table = _table("fine-tuned on", ("classes", "images", "epochs", "top-1", "95 % interval", "evaluated on"))
     for row in rows:
-        judged = f"{row['images']:,} {row['part']}"
+        evaluated = f"{row['images']:,} {row['part']}"
         counts = (str(row["classes"]), f"{row['train']:,}", str(row["epochs"]))
-        table.add_row(escape(str(row["folder"])), *counts, *_cells(row), judged)
+        table.add_row(escape(str(row["folder"])), *counts, *_cells(row), evaluated)
     return table
 
 
-def interval_words(row: Row) -> str:
+def interval_text(row: Row) -> str:
     """``90.1 to 94.2 %``."""
     return f"{row['low']:.1f} to {row['high']:.1f} %"
 
@@ -90,7 +88,7 @@ def _class(row: Row) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    return [formats.percent(row["value"]), interval_words(row)]
+    return [formats.percent(row["value"]), interval_text(row)]
 
 
 def _table(first: str, others: Sequence[str], title: str = "") -> Table:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isometry.models.cost import Forward
 
 ROUNDS, WARM_UP_ROUNDS = 5, 2
-"""Least number of rounds that are measured, and those before them."""
+"""Minimum number of measured rounds, and warm-up rounds before them."""
 
 Row = dict[str, Any]
 
@@ -20,7 +20,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class TimedNetwork(NamedTuple):
-    """What is timed, and on what."""
+    """A network and the batches that it is timed on."""
 
     run: Forward
     batches: Sequence[Tensor]
@@ -33,40 +33,40 @@ def images_per_second(
     """Images a second in eval mode: median over batches of zeros, for about ``seconds``, after a warm-up."""
     parameter = next(model.parameters())
     images = torch.zeros(batch_size, *input_size, device=parameter.device, dtype=parameter.dtype)
-    times = taking_turns({"": model}, [images], seconds)[""]
+    times = interleaved_model_times({"": model}, [images], seconds)[""]
     return batch_size / statistics.median(times)
 
 
-def taking_turns(
+def interleaved_model_times(
     models: Mapping[str, nn.Module], batches: Sequence[Tensor], seconds: float
 ) -> dict[str, list[float]]:
-    """:func:`times_in_turns` of models, in eval mode, on the same batches (B, C, H, W), which are on their device."""
+    """:func:`interleaved_times` of models in eval mode, on the same batches (B, C, H, W) on their device."""
     training = {name: model.training for name, model in models.items()}
     for model in models.values():
         model.eval()
-    times = times_in_turns({name: TimedNetwork(model, batches) for name, model in models.items()}, seconds)
+    times = interleaved_times({name: TimedNetwork(model, batches) for name, model in models.items()}, seconds)
     for name, model in models.items():
         model.train(training[name])
     return times
 
 
 @torch.no_grad()
-def times_in_turns(contenders: Mapping[Name, TimedNetwork], seconds: float) -> dict[Name, list[float]]:
-    """Seconds of every pass of contenders that take turns, for about ``seconds`` each.
+def interleaved_times(networks: Mapping[Name, TimedNetwork], seconds: float) -> dict[Name, list[float]]:
+    """Seconds of every forward pass of networks that take turns, for about ``seconds`` each.
 
-    A round gives one batch to every contender, the next batch to the next round, and over again: what else the machine
-    does meets all alike, and they can be compared with each other. The order within a round is drawn, so that none
-    always follows the same other one; the first rounds warm up and don't count.
+    In each round every network runs on one batch, the next round uses the next batch, and so on: other load on the
+    machine affects all networks alike, so that their times can be compared. The order within a round is random; the
+    first rounds are a warm-up and not counted.
 
     Args:
-        contenders: by name.
-        seconds: at least :data:`ROUNDS` rounds are measured, however long they take.
+        networks: by name.
+        seconds: about how long each network is timed, and at least :data:`ROUNDS` rounds.
     """
-    times: dict[Name, list[float]] = {name: [] for name in contenders}
+    times: dict[Name, list[float]] = {name: [] for name in networks}
     turns, spent, rounds = random.Random(0), 0.0, -WARM_UP_ROUNDS
-    while spent < seconds * len(contenders) or rounds < ROUNDS:
-        for name in turns.sample(list(contenders), len(contenders)):
-            run, batches = contenders[name]
+    while spent < seconds * len(networks) or rounds < ROUNDS:
+        for name in turns.sample(list(networks), len(networks)):
+            run, batches = networks[name]
             taken = _seconds_of(run, batches[rounds % len(batches)])
             if rounds >= 0:
                 times[name].append(taken)
@@ -88,15 +88,15 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def speeds_in_turns(
+def interleaved_speeds(
     runs: Mapping[Name, tuple[Forward, Tensor]], batch_sizes: Sequence[int], seconds: float
 ) -> dict[Name, list[Row]]:
-    """How fast each network is at each batch size, all measured in turns.
+    """Latency and throughput of each network at each batch size, interleaved.
 
     Args:
-        runs: by name, each with its images (N, C, H, W), on the device that computes.
-        batch_sizes: of each, as many different batches as the images make.
-        seconds: about so long for each network and batch size.
+        runs: by name, each with its images (N, C, H, W) on its device.
+        batch_sizes: batches of each size are made of the images.
+        seconds: about how long each network is timed at each batch size.
 
     Returns:
         By name a row a batch size: ``batch_size``; ``ms`` (of a batch, median over ``rounds``), ``ms_low`` and
@@ -104,10 +104,10 @@ def speeds_in_turns(
     """
     found: dict[Name, list[Row]] = {name: [] for name in runs}
     for size in batch_sizes:
-        contenders = {
+        networks = {
             name: TimedNetwork(run, whole_batches(images, size)) for name, (run, images) in runs.items()
         }
-        for name, taken in times_in_turns(contenders, seconds).items():
+        for name, taken in interleaved_times(networks, seconds).items():
             low, median, high = statistics.quantiles(taken, n=4, method="inclusive")
             found[name].append(
                 {
@@ -123,7 +123,8 @@ def speeds_in_turns(
 
 
 def with_ratios(speeds: Sequence[Row], base: Sequence[Row]) -> list[Row]:
-    """Rows of :func:`speeds_in_turns`, each with ``ratio``: how many times as fast as the row of ``base`` beside it."""
+    """Rows of :func:`interleaved_speeds`, each with ``ratio``: the speed relative to the corresponding row of
+    ``base``."""
     return [speed | {"ratio": slow["ms"] / speed["ms"]} for speed, slow in zip(speeds, base, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""The forms of a pruned network side by side: what each gets right, computes and takes on the clock."""
+"""The variants of a pruned network: accuracy, cost and measured time side by side."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.distributed import World
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.sampling import SmallestK
-from isometry.evaluation.timing import Row, speeds_in_turns, with_ratios
+from isometry.evaluation.timing import Row, interleaved_speeds, with_ratios
 from isometry.models.cost import macs, parameter_count
 from isometry.prune.cost import channel_use
 from isometry.prune.gates import gated_convs
@@ -21,17 +21,17 @@ DENSE, MASKED, SKIPPING, CUT = "dense", "masked", "skipping", "cut"
 """Before pruning; with gates that multiply; with gates that skip; with channels cut for good."""
 
 IMAGES_TIMED = 256
-"""Distinct images that single ones are timed on: what an image needs depends on the image."""
+"""Distinct images for timing, because the cost of a gated network depends on the image."""
 
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The images that forms are measured on.
+    """The images that networks are evaluated on.
 
     Attributes:
-        batches: goes through them anew at every call.
-        preprocess: normalises them, on the device of the forms.
-        spec: the images that the network takes.
+        batches: returns an iterator over all batches at each call.
+        preprocess: normalises them, on the networks' device.
+        spec: the images that the network expects.
         part: "test" or "val".
         labelled: whether they have labels.
     """
@@ -51,7 +51,7 @@ class EvaluationImages:
         return (images_BCHW for images_BCHW, _ in self.pairs())
 
     def sample(self, count: int) -> Tensor:
-        """Up to ``count`` images (N, C, H, W) drawn from all, in an order that is drawn too."""
+        """Up to ``count`` images (N, C, H, W) drawn at random, in random order."""
         generator = torch.Generator().manual_seed(0)
         chosen = SmallestK(count)
         for images in self.images():
@@ -60,11 +60,11 @@ class EvaluationImages:
 
 
 def variants_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Module]:
-    """The forms that a network has, by name, dense first; all in eval mode.
+    """The variants of a network by name, dense first; all in eval mode.
 
     Args:
-        network: with gates, or with channels cut, or neither; then it is what is dense itself.
-        dense: it before pruning; None where it was not pruned.
+        network: with gates, with channels cut, or dense.
+        dense: the network before pruning; None if it was not pruned.
     """
     if dense is None:
         return {DENSE: network.eval()}
@@ -74,80 +74,81 @@ def variants_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Mod
 
 
 def measure_variants(
-    forms: Mapping[str, nn.Module],
-    material: EvaluationImages,
+    variants: Mapping[str, nn.Module],
+    dataset: EvaluationImages,
     batch_sizes: Sequence[int],
     seconds: float,
     untrained: Sequence[str] = (),
 ) -> list[Row]:
-    """The rows of :func:`describe_variants`, each with the times of its form on a sample of the images.
-
-    That is ``speeds``, the rows of :func:`time_variants`.
+    """The rows of :func:`describe_variants`, each with ``speeds``, the rows of :func:`time_variants` on a sample of the
+    images.
     """
-    sample = material.sample(max(IMAGES_TIMED, *batch_sizes))
-    speeds = time_variants(forms, sample, batch_sizes, seconds)
-    return [row | {"speeds": speeds[row["form"]]} for row in describe_variants(forms, material, untrained)]
+    sample = dataset.sample(max(IMAGES_TIMED, *batch_sizes))
+    speeds = time_variants(variants, sample, batch_sizes, seconds)
+    return [row | {"speeds": speeds[row["form"]]} for row in describe_variants(variants, dataset, untrained)]
 
 
 def describe_variants(
-    forms: Mapping[str, nn.Module], material: EvaluationImages, untrained: Sequence[str] = ()
+    variants: Mapping[str, nn.Module], dataset: EvaluationImages, untrained: Sequence[str] = ()
 ) -> list[Row]:
-    """A row a form: accuracy and cost over all images.
+    """One row per variant: accuracy and cost over all images.
 
-    Keys: ``form``; ``params``; ``top1`` (percent) and ``top1_part``, but not without labels, nor for a form that is
-    ``untrained``; ``macs`` (mean over images), and for the skipping form ``macs_std``, ``macs_low`` and ``macs_high``
-    (standard deviation, 5th and 95th percentile over images).
+    Keys: ``form``; ``params``; ``top1`` (percent) and ``top1_part``, except without labels or for an
+    ``untrained`` variant; ``macs`` (mean over images), and for the skipping variant ``macs_std``, ``macs_low`` and
+    ``macs_high`` (standard deviation, 5th and 95th percentile over images).
     """
     return [
         {
             "form": name,
-            "params": parameter_count(forms[MASKED] if name == SKIPPING else form),
-            **(_top1(form, material) if name not in untrained else {}),
-            **(_spent(forms[MASKED], material) if name == SKIPPING else _counted(form, material)),
+            "params": parameter_count(variants[MASKED] if name == SKIPPING else variant),
+            **(_top1(variant, dataset) if name not in untrained else {}),
+            **(_gated_macs(variants[MASKED], dataset) if name == SKIPPING else _dense_macs(variant, dataset)),
         }
-        for name, form in forms.items()
+        for name, variant in variants.items()
     ]
 
 
 def time_variants(
-    forms: Mapping[str, nn.Module], images: Tensor, batch_sizes: Sequence[int], seconds: float
+    variants: Mapping[str, nn.Module], images: Tensor, batch_sizes: Sequence[int], seconds: float
 ) -> dict[str, list[Row]]:
-    """How fast each form is at each batch size, all forms measured in turns on the same images.
+    """Times of each variant at each batch size, interleaved, on the same images.
 
     Args:
-        forms: by name; in eval mode, on the images' device.
-        images: (N, C, H, W), real ones; they are repeated where a batch is larger.
-        batch_sizes: of each, as many different batches as the images make.
-        seconds: about so long for each form and batch size.
+        variants: by name; in eval mode, on the images' device.
+        images: (N, C, H, W), repeated if a batch is larger.
+        batch_sizes: batches of each size are made of the images.
+        seconds: about how long each variant is timed at each batch size.
 
     Returns:
-        By form the rows of :func:`speeds_in_turns`, and in each ``ratio``, how many times as fast as dense, where
-        there is a form of that name.
+        By variant the rows of :func:`interleaved_speeds`, each with ``ratio``, the speed relative to dense, if there
+        is a dense variant.
     """
-    speeds = speeds_in_turns({name: (form, images) for name, form in forms.items()}, batch_sizes, seconds)
-    if DENSE not in forms:
+    speeds = interleaved_speeds(
+        {name: (variant, images) for name, variant in variants.items()}, batch_sizes, seconds
+    )
+    if DENSE not in variants:
         return speeds
     return {name: with_ratios(rows, speeds[DENSE]) for name, rows in speeds.items()}
 
 
-def _top1(form: nn.Module, material: EvaluationImages) -> Row:
-    if not material.labelled:
+def _top1(variant: nn.Module, dataset: EvaluationImages) -> Row:
+    if not dataset.labelled:
         return {}
-    alone = World(0, 1, material.preprocess.device)
-    found = accuracy(form, material.batches(), material.preprocess, alone, nullcontext)
-    return {"top1": found["top1"], "top1_part": material.part}
+    alone = World(0, 1, dataset.preprocess.device)
+    found = accuracy(variant, dataset.batches(), dataset.preprocess, alone, nullcontext)
+    return {"top1": found["top1"], "top1_part": dataset.part}
 
 
-def _counted(form: nn.Module, material: EvaluationImages) -> Row:
-    return {"macs": macs(form, material.spec.input_size)}
+def _dense_macs(variant: nn.Module, dataset: EvaluationImages) -> Row:
+    return {"macs": macs(variant, dataset.spec.input_size)}
 
 
-def _spent(masked: nn.Module, material: EvaluationImages) -> Row:
-    spent_N = channel_use(masked, material.images(), material.spec.input_size).macs.double()
-    low, high = spent_N.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+def _gated_macs(masked: nn.Module, dataset: EvaluationImages) -> Row:
+    macs_N = channel_use(masked, dataset.images(), dataset.spec.input_size).macs.double()
+    low, high = macs_N.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
     return {
-        "macs": float(spent_N.mean()),
-        "macs_std": float(spent_N.std(correction=0)),
+        "macs": float(macs_N.mean()),
+        "macs_std": float(macs_N.std(correction=0)),
         "macs_low": low,
         "macs_high": high,
     }

@@ -1,6 +1,6 @@
-"""What a model card says of a network: what the run wrote down, and what is measured now; nothing else.
+"""The facts of a model card: from the run's files, and measured at export.
 
-No path of the machine gets in: a card is for others.
+They contain no local paths, because cards are published.
 """
 
 import json
@@ -12,21 +12,21 @@ from timm.models import model_entrypoint
 from isometry.config import RunConfig
 from isometry.distributed import join_world
 from isometry.errors import UserError, reason
-from isometry.evaluation.environment import conditions, limited_threads
-from isometry.evaluation.timing import speeds_in_turns
+from isometry.evaluation.environment import environment, limited_threads
+from isometry.evaluation.timing import interleaved_speeds
 from isometry.export.citations import papers
-from isometry.export.equivalence import judge
-from isometry.export.job import BATCH_SIZES, Export, Row, input_of, judged_by
+from isometry.export.equivalence import evaluate_variants
+from isometry.export.job import BATCH_SIZES, Export, Row, export_images, input_of
 from isometry.losses.base import parse_terms
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
 
 
 def architecture_of(job: Export) -> Row:
-    """What is known without running it.
+    """Facts that need no forward pass.
 
-    ``model``; ``arguments`` of timm's constructor; ``registered_by``, a module that timm needs for it, or None;
-    ``classes``, ``class_names``; ``input``; ``parameters``; ``macs`` of one image.
+    ``model``; ``arguments`` of timm's constructor; ``registered_by``, the module to import before timm can build it,
+    or None; ``classes``, ``class_names``; ``input``; ``parameters``; ``macs`` of one image.
     """
     network, folder = job.saved.network, job.saved.folder
     assert folder is not None
@@ -35,7 +35,7 @@ def architecture_of(job: Export) -> Row:
     return {
         "model": job.architecture,
         "arguments": json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_args", {}),
-        # timm finds an architecture of this package once the module that registers it was imported.
+        # Architectures of this package are in timm's registry once their module is imported.
         "registered_by": None if module.startswith("timm.") else module,
         "classes": int(network.num_classes),  # type: ignore[arg-type]
         "class_names": label_names(network) or [],
@@ -46,59 +46,61 @@ def architecture_of(job: Export) -> Row:
 
 
 def accuracy_of(job: Export) -> Row:
-    """``judged_on``, labelled images in words, and ``accuracy`` (:func:`isometry.export.equivalence.judge`).
+    """``judged_on``, a description of the labelled images, and ``accuracy``
+    (:func:`isometry.export.equivalence.evaluate_variants`).
 
-    Nothing without labels, and where the run's images are not there any more, which is said.
+    Empty without labels, or, with a message, if the run's images are not available.
 
     Raises:
-        UserError: images that the options name can't be used.
+        UserError: the options' images can't be used.
     """
     device = join_world(job.images.device).device
     network = job.saved.network.to(device)
     try:
-        with judged_by(job, device) as judged:
-            if not judged.material.labelled:
+        with export_images(job, device) as data:
+            if not data.dataset.labelled:
                 return {}
-            found = judge({"": network}, judged.material, int(network.num_classes))[""]  # type: ignore[arg-type]
+            found = evaluate_variants({"": network}, data.dataset, int(network.num_classes))[""]  # type: ignore[arg-type]
             del found["agreement"]
             return {
-                "judged_on": _without_place(judged.sources.description, judged.config),
+                "judged_on": _without_path(data.sources.description, data.config),
                 "accuracy": found,
             }
     except UserError as error:
         if job.images.data_dir is not None or job.images.dataset:
             raise
-        job.say(f"No accuracy was measured: {error}", "yellow")
+        job.say(f"Accuracy was not measured: {error}", "yellow")
         return {}
 
 
 def latency_of(job: Export) -> Row:
-    """``speeds`` (:func:`isometry.evaluation.timing.speeds_in_turns`) and the ``conditions`` that they were measured under."""
+    """``speeds`` (:func:`isometry.evaluation.timing.interleaved_speeds`) and the ``conditions`` that they were
+    measured under."""
     device = join_world(job.images.device).device
     network = job.saved.network.to(device)
-    # Any images will do: without gates each takes as long.
+    # Random images: without gates the time does not depend on them.
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(max(BATCH_SIZES), *image_spec(network).input_size, generator=generator).to(device)
     with limited_threads(job.threads):
-        speeds = speeds_in_turns({"": (network, images)}, BATCH_SIZES, job.seconds)[""]
-        return {"speeds": speeds, "conditions": conditions(device)}
+        speeds = interleaved_speeds({"": (network, images)}, BATCH_SIZES, job.seconds)[""]
+        return {"speeds": speeds, "conditions": environment(device)}
 
 
-def told_by_the_run(job: Export) -> Row:
-    """What config.yaml and summary.json say, as far as they are there.
+def run_facts(job: Export) -> Row:
+    """Facts from config.yaml and summary.json, if they are there.
 
     ``trained_on``; ``training``: ``began_with``, ``epochs``, ``optimizer``, ``seed``, ``terms`` with weights,
     ``growth``, ``seconds``; ``teacher``: ``model``, ``top1``, ``top1_part``; ``papers``.
 
     Raises:
-        UserError: summary.json is none.
+        UserError: summary.json is not a run's summary.
     """
     config, run = job.saved.config, job.saved.run
     if config is None or run is None:
         return {"papers": []}
     rows = {row["role"]: row for row in _summary(run / "summary.json")}
     training: Row = {
-        "began_with": _beginning(config),
+        "began_with": _initial_weights(config),
         "epochs": config.epochs,
         "optimizer": config.opt,
         "seed": config.seed,
@@ -108,12 +110,12 @@ def told_by_the_run(job: Export) -> Row:
         training["growth"] = {"depth": config.grow.depth, "width": config.grow.width}
     if "seconds" in rows.get("student", {}):
         training["seconds"] = rows["student"]["seconds"]
-    told: Row = {"trained_on": _data(config), "training": training, "papers": papers(config)}
+    facts: Row = {"trained_on": _data(config), "training": training, "papers": papers(config)}
     if config.teacher:
-        seen = rows.get("teacher", {"model": Path(config.teacher).name})
-        kept = {key: seen[key] for key in ("top1", "top1_part") if key in seen}
-        told["teacher"] = {"model": seen["model"].removeprefix("teacher "), **kept}
-    return told
+        row = rows.get("teacher", {"model": Path(config.teacher).name})
+        kept = {key: row[key] for key in ("top1", "top1_part") if key in row}
+        facts["teacher"] = {"model": row["model"].removeprefix("teacher "), **kept}
+    return facts
 
 
 def _summary(path: Path) -> list[Row]:
@@ -124,17 +126,17 @@ def _summary(path: Path) -> list[Row]:
         return [row for row in rows if isinstance(row["model"], str) and isinstance(row["role"], str)]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
-            f"{path}: is no summary of a run ({reason(error)}); remove it to go without"
+            f"{path}: is not a run's summary ({reason(error)}); remove it to export without"
         ) from error
 
 
-def _beginning(config: RunConfig) -> str:
+def _initial_weights(config: RunConfig) -> str:
     if config.initial_checkpoint:
         return Path(config.initial_checkpoint).name
     if config.model.startswith("hf-hub:"):
         return f"the weights of {config.model}"
     if config.model.startswith("local-dir:"):
-        return "weights trained before"
+        return "a trained network"
     return f"timm's pretrained weights of {config.model}" if config.pretrained else "random weights"
 
 
@@ -142,7 +144,7 @@ def _data(config: RunConfig) -> str:
     return config.dataset or Path(config.data_dir or "").name
 
 
-def _without_place(description: str, config: RunConfig) -> str:
+def _without_path(description: str, config: RunConfig) -> str:
     return (
         description.replace(config.data_dir, Path(config.data_dir).name) if config.data_dir else description
     )

@@ -1,4 +1,4 @@
-"""The papers whose methods a run used, for whoever uses its network to cite."""
+"""BibTeX entries of the methods that a run used."""
 
 from isometry.config import RunConfig
 from isometry.losses.base import parse_terms

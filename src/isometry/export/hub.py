@@ -1,4 +1,4 @@
-"""`isometry push`: an exported folder to a hub, through huggingface_hub."""
+"""`isometry push`: uploads an exported folder to a hub through huggingface_hub."""
 
 import json
 import os
@@ -15,43 +15,43 @@ from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
 from isometry.files import sha256_of
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
-"""All that is sent, whatever else lies in the folder: no pickle and no checkpoint goes with them."""
+"""The only files that are uploaded, whatever else is in the folder."""
 
 
 @dataclass
 class PushConfig:
-    """How a folder of `isometry export --to timm` is sent. The token is HF_TOKEN's or that of `hf auth login`."""
+    """Options of the upload. The token is that of HF_TOKEN or of `hf auth login`."""
 
     private: bool = False
-    """Make the repository private, if it is made."""
+    """Create the repository as private."""
     message: str = "Upload by isometry push"
-    """What the commit says."""
+    """Commit message."""
 
 
 def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitInfo:
-    """Sends card, config, weights and figures in one commit to a repository that is made if it is not there.
+    """Uploads card, config, weights and figures in one commit; creates the repository if needed.
 
-    The hub is that of ``HF_ENDPOINT``, huggingface.co if it is not set.
+    The hub is ``HF_ENDPOINT``, or huggingface.co if that is not set.
 
     Args:
         name: an exported folder, or the run that it was exported from.
         repo: ``USER/NAME``.
-        options: see there.
-        console: where a person reads.
+        options: of the upload.
+        console: for messages.
 
     Returns:
-        The hub's word on the commit.
+        The hub's commit information.
 
     Raises:
-        UserError: no whole exported folder, no token, no such repository to write to, or a hub that can't be reached.
+        UserError: no complete exported folder, no token, no write access, or a hub that can't be reached.
     """
     folder = _folder(name)
     token = get_token()
     if not token:
-        raise UserError("push: no token; set HF_TOKEN to one that may write, or log in with hf auth login")
+        raise UserError("push: no token; set HF_TOKEN to one with write access, or log in with hf auth login")
     if not console.is_terminal:
         disable_progress_bars()
-    # The library reads the variable once, when it is imported.
+    # huggingface_hub reads the variable only at import.
     endpoint = os.environ.get("HF_ENDPOINT") or None
     api = HfApi(endpoint=endpoint, token=token)
     try:
@@ -63,9 +63,9 @@ def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitI
             commit_message=options.message,
         )
     except Exception as error:
-        # The library's own errors, those of its transports and of its uploaders share no base class.
+        # huggingface_hub, its transports and its uploaders share no base class of errors.
         raise UserError(
-            f"push {repo}: {_why(error)}, at {api.endpoint}; mend that and give the command again"
+            f"push {repo}: {_why(error)}, at {api.endpoint}; fix that and run the command again"
         ) from error
     console.print(f"Hub      {address}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"timm     hf-hub:{address.repo_id}", highlight=False, markup=False, soft_wrap=True)
@@ -78,22 +78,23 @@ def _folder(name: str) -> Path:
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise UserError(
-            f"push {name}: holds no exported folder (no {missing[0]}); make one with isometry export {name} --to timm"
+            f"push {name}: there is no exported folder (no {missing[0]}); "
+            f"create one with isometry export {name} --to timm"
         )
     try:
-        told = json.loads((folder / FIGURES).read_text(encoding="utf-8"))["weights"]["sha256"]
+        expected = json.loads((folder / FIGURES).read_text(encoding="utf-8"))["weights"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"push {name}: {FIGURES} can't be read ({reason(error)}); export it again") from error
-    if told != sha256_of(folder / WEIGHTS):
+    if expected != sha256_of(folder / WEIGHTS):
         raise UserError(
-            f"push {name}: {WEIGHTS} has another SHA-256 than its model card says; export it again"
+            f"push {name}: {WEIGHTS} does not have the SHA-256 in its model card; export it again"
         )
     return folder
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
-        said = (error.server_message or error.response.reason_phrase).rstrip(".")
-        return f"the hub answered {error.response.status_code} {said}".strip()
+        message = (error.server_message or error.response.reason_phrase).rstrip(".")
+        return f"the hub answered {error.response.status_code} {message}".strip()
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

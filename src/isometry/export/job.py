@@ -1,4 +1,4 @@
-"""What both exports begin with: what was asked for, and the images that say whether it is right."""
+"""What all exports share: the request, and the images to check it on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,22 +26,22 @@ from isometry.models.spec import pretrained_cfg
 Row = dict[str, Any]
 
 BATCH_SIZES = (1, 8)
-"""That an export is checked and timed at."""
+"""Batch sizes at which an export is checked and timed."""
 IMAGES = 64
-"""Distinct ones that it is checked and timed on, of those that it is judged by."""
+"""Distinct evaluation images on which it is checked and timed."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was asked for.
+    """An export request.
 
     Attributes:
-        saved: the network, and where it came from.
+        saved: the network and its origin.
         images: options that name other images than the run's.
-        threads: that compute while times are taken; None for torch's own choice.
-        seconds: about so long each form is timed at each batch size.
-        out: where to; empty for a place in the network's folder.
-        console: where a person reads.
+        threads: during timing; None for torch's default.
+        seconds: about how long each variant is timed at each batch size.
+        out: destination; empty for one in the network's folder.
+        console: for messages.
     """
 
     saved: SavedNetwork
@@ -53,7 +53,7 @@ class Export:
 
     @property
     def name(self) -> str:
-        """The network as it was named, for error messages."""
+        """The request as text, for error messages."""
         return f"export {self.saved.name}"
 
     @property
@@ -61,13 +61,13 @@ class Export:
         """timm's name of the network."""
         return str(pretrained_cfg(self.saved.network).get("architecture"))
 
-    def say(self, words: str, style: str = "") -> None:
-        """A plain line, whatever it holds."""
-        self.console.print(words, style=style, highlight=False, markup=False, soft_wrap=True)
+    def say(self, text: str, style: str = "") -> None:
+        """Prints a line without markup."""
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def input_of(spec: ImageSpec) -> Row:
-    """The images that a network takes: ``shape`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``."""
+    """The images that a network expects: ``shape`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``."""
     return {
         "shape": list(spec.input_size),
         "mean": list(spec.mean),
@@ -78,31 +78,31 @@ def input_of(spec: ImageSpec) -> Row:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The images by which an export is judged.
+class ExportImages:
+    """The images on which an export is evaluated.
 
     Attributes:
         config: the run's, on these images.
         sources: without labels where the network's answers are no classes that anyone trained.
-        material: the part that is judged by.
+        dataset: the evaluation split.
     """
 
     config: RunConfig
     sources: Sources
-    material: EvaluationImages
+    dataset: EvaluationImages
 
 
 @contextmanager
-def judged_by(job: Export, device: torch.device) -> Iterator[Judged]:
-    """The images that the options name, else the run's.
+def export_images(job: Export, device: torch.device) -> Iterator[ExportImages]:
+    """The options' images, else the run's.
 
     Raises:
-        UserError: no images, or none to judge by, or of other classes than the network's.
+        UserError: no images, no evaluation split, or other classes than the network's.
     """
     config = images_named(job.saved, job.images, command="export")
     sources = _sources(job.saved, config)
-    with evaluation_images(job.saved.network, sources, config, World(0, 1, device)) as material:
-        yield Judged(config, sources, material)
+    with evaluation_images(job.saved.network, sources, config, World(0, 1, device)) as dataset:
+        yield ExportImages(config, sources, dataset)
 
 
 def _sources(saved: SavedNetwork, config: RunConfig) -> Sources:
@@ -111,6 +111,6 @@ def _sources(saved: SavedNetwork, config: RunConfig) -> Sources:
     sources = replace(find_sources(config), num_classes=None, class_names=None, labelled=False)
     if sources.test is None and sources.val is None:
         raise UserError(
-            f"export {saved.name}: the data has no test or validation part; name some with --data-dir"
+            f"export {saved.name}: the data has no test or validation split; give other images with --data-dir"
         )
     return sources

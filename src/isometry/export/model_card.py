@@ -1,19 +1,19 @@
-"""A model card: markdown with the front matter that hubs read, from an export's figures and nothing else."""
+"""The model card: Markdown with a hub's front matter, from the figures of an export."""
 
 from typing import Any
 
 import yaml
 
 from isometry.evaluation.environment import environment_text
-from isometry.export.tables import interval_words, latency_words
+from isometry.export.tables import interval_text, latency_text
 from isometry.report import formats
-from isometry.report.tables import PARTS
+from isometry.report.records.rows import PARTS
 
 Row = dict[str, Any]
 
 
 def card(result: Row) -> str:
-    """README.md of an exported folder; what is not known is left out.
+    """README.md of an exported folder; unknown facts are left out.
 
     Args:
         result: what :func:`isometry.export.timm_folder.export_folder` returns.
@@ -49,22 +49,23 @@ def _front_matter(result: Row) -> Row:
 def _summary(result: Row) -> str:
     channels, height, width = result["input"]["shape"]
     colours = {1: "grey ", 3: "colour "}.get(channels, "")
-    does = f"tells {result['classes']} classes apart in" if result["classes"] else "gives the features of"
-    words = [
-        f"A `{result['model']}` of timm's kind that {does} {colours}images of {height} × {width} pixels."
+    does = "classifies" if result["classes"] else "computes features of"
+    into = f" into {result['classes']} classes" if result["classes"] else ""
+    sentences = [
+        f"A timm `{result['model']}` that {does} {colours}images of {height} × {width} pixels{into}."
     ]
     if "teacher" in result:
-        words.append(f"It was taught by a `{result['teacher']['model']}` with Isometry.")
+        sentences.append(f"It was distilled from a `{result['teacher']['model']}` with Isometry.")
     elif "training" in result:
-        words.append("It was trained with Isometry.")
-    return " ".join(words)
+        sentences.append("It was trained with Isometry.")
+    return " ".join(sentences)
 
 
 def _figures(result: Row) -> list[list[str]]:
-    """(what, figure): only what is known."""
+    """(name, value) of the known figures."""
     rows = []
     if "accuracy" in result:
-        rows.append(["top-1", f"{interval_words(result['accuracy'])}, of {result['judged_on']}"])
+        rows.append(["top-1", f"{interval_text(result['accuracy'])}, of {result['judged_on']}"])
     if "top1" in result.get("teacher", {}):
         teacher = result["teacher"]
         part = PARTS.get(teacher["top1_part"], teacher["top1_part"])
@@ -75,7 +76,7 @@ def _figures(result: Row) -> list[list[str]]:
     rows += [
         ["parameters", f"{result['parameters']:,}"],
         ["multiply-accumulates", f"{result['macs']:,} an image"],
-        *([f"latency, batch {speed['batch_size']}", latency_words(speed)] for speed in result["speeds"]),
+        *([f"latency, batch {speed['batch_size']}", latency_text(speed)] for speed in result["speeds"]),
         ["measured with", environment_text(result["conditions"])],
         ["SHA-256 of model.safetensors", result["weights"]["sha256"]],
     ]
@@ -92,32 +93,32 @@ def _use(result: Row) -> str:
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:USER/NAME"',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))",
-        f'answer = model(transform(Image.open("photo.jpg").convert("{mode}"))[None])',
+        f'output = model(transform(Image.open("photo.jpg").convert("{mode}"))[None])',
     ]
-    words = ["```python", *code, "```"]
+    lines = ["```python", *code, "```"]
     if result["class_names"]:
         names = ", ".join(f"`{name}`" for name in result["class_names"][:20])
         more = len(result["class_names"]) - 20
-        words += ["", f"Classes in order: {names}{f' and {more} more (config.json)' if more > 0 else ''}."]
-    return "\n".join(words)
+        lines += ["", f"Classes in order: {names}{f' and {more} more (config.json)' if more > 0 else ''}."]
+    return "\n".join(lines)
 
 
 def _training(result: Row) -> str:
-    told = result["training"]
-    terms = ", ".join(f"{weight:g} × {name}" for name, weight in told["terms"].items())
+    training = result["training"]
+    terms = ", ".join(f"{weight:g} × {name}" for name, weight in training["terms"].items())
     rows = [
         ["images", str(result["trained_on"])],
         *([["teacher", str(result["teacher"]["model"])]] if "teacher" in result else []),
         *([["terms of the loss", terms]] if terms else []),
-        ["began with", told["began_with"]],
-        ["epochs", str(told["epochs"])],
-        ["optimizer", str(told["optimizer"])],
-        ["seed", str(told["seed"])],
-        *([["training time", formats.duration(told["seconds"])]] if "seconds" in told else []),
+        ["initial weights", training["began_with"]],
+        ["epochs", str(training["epochs"])],
+        ["optimizer", str(training["optimizer"])],
+        ["seed", str(training["seed"])],
+        *([["training time", formats.duration(training["seconds"])]] if "seconds" in training else []),
     ]
-    for what, sizes in told.get("growth", {}).items():
+    for what, sizes in training.get("growth", {}).items():
         if sizes is not None:
-            rows.append([f"{what}s on the way", str(sizes)])
+            rows.append([f"{what} of each stage", str(sizes)])
     return _list(rows)
 
 
@@ -128,7 +129,7 @@ def _list(rows: list[list[str]]) -> str:
 def _licence(license_id: str) -> str:
     if license_id == "unknown":
         return (
-            "Nobody has said under which licence these weights may be used. Those of the training images and of the "
-            "weights that they come from, a teacher's among them, may bind."
+            "The licence of these weights was not specified. The licences of the training images, of the initial "
+            "weights and of the teacher may apply."
         )
-    return f"The weights: {license_id}."
+    return f"Weights: {license_id}."

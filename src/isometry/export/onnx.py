@@ -1,4 +1,4 @@
-"""`isometry export --to onnx`: the network as one ONNX file, checked by ONNX Runtime against the network itself."""
+"""`isometry export --to onnx`: one ONNX file, checked in ONNX Runtime against the network."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ from isometry.errors import UserError, reason
 from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.saved_network import evaluation_images
 from isometry.evaluation.timing import interleaved_speeds
-from isometry.export.equivalence import TOLERANCE, check_differences, differences, judge, speed_up
-from isometry.export.job import BATCH_SIZES, IMAGES, Export, Judged, Row, input_of, judged_by
-from isometry.export.tables import forms_table, notes_on, skipping_words
+from isometry.export.equivalence import TOLERANCE, check_differences, differences, evaluate_variants, speed_up
+from isometry.export.job import BATCH_SIZES, IMAGES, Export, ExportImages, Row, export_images, input_of
+from isometry.export.tables import forms_table, notes_on, skipping_text
 from isometry.files import sha256_of, write_atomically
 from isometry.models.cost import Forward
 from isometry.models.onnx import onnx_run, to_onnx
@@ -33,59 +33,59 @@ from isometry.prune.unused_channels import SHARE_APART
 
 TORCH, TORCH_SKIPPING = "torch", "torch, skipping"
 FLOATS, SKIPPING, INT8 = "onnx", "onnx, skipping", "onnx, int8"
-"""Forms by name."""
+"""Names of the variants."""
 
 LARGEST = 2**31 - 2**24
-"""Bytes of weights in a file of protobuf, which holds 2 GiB at most; the graph needs some too."""
+"""Largest size of the weights, bytes: a protobuf file holds 2 GiB, and the graph needs some of it."""
 
 REALLY_FASTER = 1.05
-"""How many times as fast skipping must be at batch 1, at the low end of the interval of its speed-up."""
+"""Smallest speed-up of skipping at batch 1, at the low end of its interval."""
 
 
 class Built(NamedTuple):
-    """Graphs in files by name, the one that is meant to be written last, and its precision in words."""
+    """Graph files by name, the one to be exported last, and its precision."""
 
     paths: dict[str, Path]
     precision: str = "float32"
 
 
 def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
-    """Writes the network to a file, and what was measured to a JSON file beside it, once all is known to be right.
+    """Writes the network to a file and the measurements to a JSON file beside it, after all checks have passed.
 
-    The graph takes ``images`` (batch, C, H, W), float32, normalised, any number of them, and gives ``logits``
-    (batch, K). The file's metadata say how images are normalised and what the classes are called. A network with gates
-    is written in the form that skips, if ONNX Runtime was measured to be faster with it.
+    The graph maps ``images`` (batch, C, H, W), float32, normalised, of any batch size, to ``logits`` (batch, K). The
+    file's metadata contain the normalisation and the class names. A network with gates is exported as a graph that
+    skips channels, if that is measurably faster in ONNX Runtime.
 
     Args:
-        job: what was asked for.
-        masked: of a network with gates write the form that computes every channel.
-        int8: quantise: see :mod:`isometry.export.quantize`.
+        job: the request.
+        masked: for a network with gates, export the graph that computes every channel.
+        int8: quantise, see :mod:`isometry.export.quantize`.
 
     Returns:
-        ``model``, ``form`` (what was written), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
-        (:func:`isometry.export.job.input_of`), ``data``, ``tolerance``, ``checks`` (by form the rows of
-        :func:`isometry.export.equivalence.differences`), ``skipping`` (:func:`isometry.export.equivalence.speed_up`, of a
-        graph that skips over one that computes every channel), ``forms`` (a row a form: ``form``, ``bytes`` of a file,
-        what :func:`isometry.export.equivalence.judge` says, ``speeds``), ``conditions``, ``notes``.
+        ``model``, ``form`` (the exported variant), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
+        (:func:`isometry.export.job.input_of`), ``data``, ``tolerance``, ``checks`` (by variant the rows of
+        :func:`isometry.export.equivalence.differences`), ``skipping`` (:func:`isometry.export.equivalence.speed_up`,
+        of the skipping graph over the masked one), ``forms`` (a row a variant: ``form``, ``bytes`` of a file, the
+        result of :func:`isometry.export.equivalence.evaluate_variants`, ``speeds``), ``conditions``, ``notes``.
 
     Raises:
-        UserError: the ``onnx`` extra is missing; no images to check by; the exporter or ONNX Runtime can't take the
-            network, or answers otherwise than it; skipping is no faster.
+        UserError: the ``onnx`` extra is missing; there are no images; the exporter or ONNX Runtime does not support
+            the network, or its outputs differ; skipping is not faster.
     """
     gated = bool(gated_convs(job.saved.network))
     _check_request(job, gated=gated, masked=masked, int8=int8)
     place = _place(job, masked=masked, int8=int8)
     with (
         limited_threads(job.threads),
-        judged_by(job, torch.device("cpu")) as judged,
+        export_images(job, torch.device("cpu")) as data,
         TemporaryDirectory() as scratch,
     ):
-        images = judged.material.sample(IMAGES)
+        images = data.dataset.sample(IMAGES)
         with _one_line(job):
-            built = _build(job, judged, images, Path(scratch), skips=gated and not masked, int8=int8)
+            built = _build(job, data, images, Path(scratch), skips=gated and not masked, int8=int8)
             runs = {name: onnx_run(path, torch.get_num_threads()) for name, path in built.paths.items()}
-            measured = _measure(job, runs, judged, images)
-            model = _described(list(built.paths.values())[-1], job, judged)
+            measured = _measure(job, runs, data, images)
+            model = _described(list(built.paths.values())[-1], job, data)
         for row in measured["forms"]:
             if row["form"] in built.paths:
                 row["bytes"] = built.paths[row["form"]].stat().st_size
@@ -115,14 +115,14 @@ def _check_request(job: Export, *, gated: bool, masked: bool, int8: bool) -> Non
             raise UserError(f"--to onnx: {library} is not installed; pip install 'isometry[onnx]'") from error
     if job.images.device not in ("", "cpu"):
         raise UserError(
-            f"--device {job.images.device}: --to onnx checks and measures on the CPU; leave it out"
+            f"--device {job.images.device}: --to onnx checks and measures on the CPU; remove the option"
         )
     if masked and not gated:
-        raise UserError(f"--masked: {job.saved.name} has no gates; leave it out")
+        raise UserError(f"--masked: {job.saved.name} has no gates; remove the option")
     if int8 and gated and not masked:
         raise UserError(
-            "--quantize int8: a graph that skips gathers its weights image by image, and those can't be quantised; "
-            "add --masked for the form that computes every channel"
+            "--quantize int8: a skipping graph gathers its weights for each image, and those can't be quantised; "
+            "add --masked for the graph that computes every channel"
         )
     weights = sum(each.numel() * each.element_size() for each in job.saved.network.state_dict().values())
     if weights > LARGEST:
@@ -136,7 +136,7 @@ def _place(job: Export, *, masked: bool, int8: bool) -> Path:
         return job.saved.place / f"student{'.masked' * masked}{'.int8' * int8}.onnx"
     place = Path(job.out)
     if place.suffix != ".onnx" or place.is_dir():
-        raise UserError(f"--out {place}: name a file that ends in .onnx")
+        raise UserError(f"--out {place}: give a file that ends in .onnx")
     return place
 
 
@@ -147,14 +147,16 @@ def _one_line(job: Export) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        # Exporter, runtime and quantiser share no base class for a network that they can not take.
+        # Exporter, runtime and quantiser share no base class for unsupported networks.
         raise UserError(
             f"{job.name}: {job.architecture} can't be exported ({reason(error)[:200]}); "
             "nothing was written; try another version of onnxruntime or torch"
         ) from error
 
 
-def _build(job: Export, judged: Judged, images: Tensor, scratch: Path, *, skips: bool, int8: bool) -> Built:
+def _build(
+    job: Export, data: ExportImages, images: Tensor, scratch: Path, *, skips: bool, int8: bool
+) -> Built:
     network = job.saved.network
     paths = {FLOATS: scratch / "floats.onnx"}
     to_onnx(network, images[:2].expand(2, -1, -1, -1), paths[FLOATS])
@@ -167,30 +169,31 @@ def _build(job: Export, judged: Judged, images: Tensor, scratch: Path, *, skips:
     from isometry.export.quantize import CALIBRATION_IMAGES, quantize
 
     paths[INT8] = scratch / "int8.onnx"
-    calibration = _training_images(job, judged, CALIBRATION_IMAGES)
+    calibration = _training_images(job, data, CALIBRATION_IMAGES)
     return Built(paths, quantize(paths[FLOATS], paths[INT8], calibration, gated=bool(gated_convs(network))))
 
 
 def _in_one_file(path: Path) -> None:
-    """Takes the weights in that the exporter puts beside a graph."""
+    """Merges the external weights of an exported graph into its file."""
     import onnx
 
     onnx.save(onnx.load(path), path)
 
 
-def _training_images(job: Export, judged: Judged, count: int) -> Tensor:
-    """Up to ``count`` training images (N, C, H, W), not augmented, drawn from all where they can be read by number."""
-    part = judged.sources.train
+def _training_images(job: Export, data: ExportImages, count: int) -> Tensor:
+    """Up to ``count`` training images (N, C, H, W), without augmentation; a random subset if they can be read by
+    index."""
+    part = data.sources.train
     if isinstance(part, MapPart):
         numbers = range(len(part)) if part.numbers is None else part.numbers
         drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:count]
         part = replace(part, numbers=[numbers[place] for place in sorted(drawn.tolist())])
-    sources = replace(judged.sources, val=part, test=None)
+    sources = replace(data.sources, val=part, test=None)
     batches, found = [], 0
     with evaluation_images(
-        job.saved.network, sources, judged.config, World(0, 1, torch.device("cpu"))
-    ) as material:
-        for batch in material.images():
+        job.saved.network, sources, data.config, World(0, 1, torch.device("cpu"))
+    ) as dataset:
+        for batch in dataset.images():
             batches.append(batch)
             found += len(batch)
             if found >= count:
@@ -198,8 +201,8 @@ def _training_images(job: Export, judged: Judged, count: int) -> Tensor:
     return torch.cat(batches)[:count]
 
 
-def _measure(job: Export, runs: Mapping[str, Forward], judged: Judged, images: Tensor) -> Row:
-    """Checks graphs against the network, then times and judges them beside it."""
+def _measure(job: Export, runs: Mapping[str, Forward], data: ExportImages, images: Tensor) -> Row:
+    """Checks the graphs against the network, then measures times and accuracy of both."""
     network = job.saved.network
     gated = bool(gated_convs(network))
     checks = {name: differences(run, network, images, BATCH_SIZES) for name, run in runs.items()}
@@ -207,14 +210,16 @@ def _measure(job: Export, runs: Mapping[str, Forward], judged: Judged, images: T
         # Whether 8 bits are good enough is for whoever reads their accuracy to say.
         check_differences(rows, SHARE_APART if gated else 0, f"{job.name}: {name}", name != INT8)
     beside = {TORCH: network, **({TORCH_SKIPPING: skipping(network)} if SKIPPING in runs else {})}
-    forms: dict[str, Forward] = {**beside, **runs}
+    variants: dict[str, Forward] = {**beside, **runs}
     gain = _skipping_gain(job, runs, images) if SKIPPING in runs else {}
-    speeds = interleaved_speeds({name: (run, images) for name, run in forms.items()}, BATCH_SIZES, job.seconds)
-    answers = judge(forms, judged.material, int(network.num_classes))  # type: ignore[arg-type]
-    rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in forms]
+    speeds = interleaved_speeds(
+        {name: (run, images) for name, run in variants.items()}, BATCH_SIZES, job.seconds
+    )
+    answers = evaluate_variants(variants, data.dataset, int(network.num_classes))  # type: ignore[arg-type]
+    rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in variants]
     return {
-        "input": input_of(judged.material.spec),
-        "data": judged.sources.description,
+        "input": input_of(data.dataset.spec),
+        "data": data.sources.description,
         "tolerance": TOLERANCE,
         "checks": checks,
         **gain,
@@ -228,20 +233,21 @@ def _skipping_gain(job: Export, runs: Mapping[str, Forward], images: Tensor) -> 
     gain = speed_up(runs[SKIPPING], runs[FLOATS], images, job.seconds)
     if gain["low"] < REALLY_FASTER:
         raise UserError(
-            f"{job.name}: ONNX Runtime is not really faster when it skips, {gain['median']:.2f} times as fast at "
+            f"{job.name}: ONNX Runtime is not measurably faster with skipping, {gain['median']:.2f} times as fast at "
             f"batch 1 as with every channel computed (95 % interval {gain['low']:.2f} to {gain['high']:.2f}); nothing "
-            "was written; add --masked for the form that computes them all, or use isometry.load, which skips in torch"
+            "was written; add --masked for the graph that computes every channel, or use isometry.load, which skips in "
+            "torch"
         )
     return {"skipping": gain}
 
 
-def _described(path: Path, job: Export, judged: Judged) -> Any:
-    """The graph in one piece, with metadata for whoever gets the file alone."""
+def _described(path: Path, job: Export, data: ExportImages) -> Any:
+    """The graph with metadata: architecture, normalisation, class names."""
     import onnx
 
     model = onnx.load(path)
-    known = {"architecture": job.architecture, **input_of(judged.material.spec)}
-    names = label_names(job.saved.network) or judged.sources.class_names
+    known = {"architecture": job.architecture, **input_of(data.dataset.spec)}
+    names = label_names(job.saved.network) or data.sources.class_names
     if names:
         known["class_names"] = names
     onnx.helper.set_model_props(model, {key: _text(value) for key, value in known.items()})
@@ -257,11 +263,11 @@ def _print(job: Export, result: Row, place: Path) -> None:
     job.console.print(forms_table(result["forms"]))
     job.say(environment_text(result["conditions"]))
     for name, checks in result["checks"].items():
-        told = ", ".join(f"{row['gap']:.2g} at batch {row['batch_size']}" for row in checks)
-        job.say(f"Largest difference from the model ({name}): {told}")
+        gaps = ", ".join(f"{row['gap']:.2g} at batch {row['batch_size']}" for row in checks)
+        job.say(f"Largest difference from the model ({name}): {gaps}")
     if "skipping" in result:
-        job.say(skipping_words(result["skipping"]))
-    for words in result["notes"]:
-        job.say(words, "yellow")
+        job.say(skipping_text(result["skipping"]))
+    for note in result["notes"]:
+        job.say(note, "yellow")
     job.say(f"ONNX     {place} ({result['precision']}{', skipping' * (result['form'] == SKIPPING)})")
     job.say(f"Figures  {place.with_suffix('.json')}")

@@ -1,16 +1,16 @@
-"""An ONNX graph of 32-bit floats as one of 8-bit integers, by ONNX Runtime's own quantisation.
+"""Quantises a float32 ONNX graph to int8 with ONNX Runtime.
 
-Where convolutions hold most of the weights: static, in the QDQ format, a scale a filter, activations' ranges from
-training images. Measured on one thread with AVX-512 VNNI, forms in turns: a ResNet-18 at 224 pixels takes 30 ms instead
+If convolutions hold most of the weights: static, in the QDQ format, one scale per filter, activation ranges from
+training images. Measured on one thread with AVX-512 VNNI, interleaved: a ResNet-18 at 224 pixels takes 30 ms instead
 of 100, a MobileNetV4-S 5.8 instead of 11.6. Dynamic quantisation of matrix products leaves the ResNet at 97; that of
 convolutions too took 46 times as long as floats (a ResNet-20 at 32 pixels).
 
-Where matrix products do (transformers): dynamic, a scale an output, activations' ranges from each image as it comes. A
+If matrix products do (transformers): dynamic, one scale per output, activation ranges from each batch. A
 ViT-Ti at 224 pixels takes 69 ms instead of 133 and its logits move by 2 % of their spread; static takes 97 ms and they
 move by 31 % (random weights; a trained small ViT on the digits keeps its top-1 of 93.6 % to 0.2 points with either).
 
-With gates: convolutions alone. A gate in 8 bits falls on the other side of its threshold too often: a gated ResNet-20
-on the digits fell from 85.4 % to 57.4 %, and with gates in floats it has 86.6 %.
+With gates: convolutions only. In int8 too many gates fall on the other side of their threshold: a gated ResNet-20 on
+the digits fell from 85.4 % to 57.4 %; with gates in float32 it has 86.6 %.
 """
 
 import logging
@@ -34,7 +34,7 @@ from torch import Tensor
 MATRICES = ("MatMul", "Gemm")
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 16
-"""Training images that activations' ranges are taken from, and how many at a time."""
+"""Training images for the activation ranges, and their batch size."""
 
 STATIC, DYNAMIC = "int8 (static, per channel)", "int8 (dynamic, per channel)"
 
@@ -52,16 +52,16 @@ def is_convolutional(path: Path) -> bool:
 
 
 def quantize(source: Path, target: Path, calibration: Tensor, *, gated: bool) -> str:
-    """Writes the graph in ``source`` to ``target``, its weights in int8 and per channel.
+    """Writes the graph in ``source`` to ``target`` with int8 weights, scaled per channel.
 
     Args:
         source: an ONNX file with one input, ``images``.
-        target: another file, in the same folder as others that come up on the way.
-        calibration: training images (N, C, H, W) as the network takes them.
-        gated: whether the network has gates, which stay in floats.
+        target: another file; temporary files are written beside it.
+        calibration: normalised training images (N, C, H, W).
+        gated: whether the network has gates, which stay in float32.
 
     Returns:
-        What was done: :data:`STATIC` or :data:`DYNAMIC`.
+        The kind of quantisation: :data:`STATIC` or :data:`DYNAMIC`.
     """
     prepared = target.with_suffix(".prepared.onnx")
     with _quiet():
@@ -89,7 +89,7 @@ def quantize(source: Path, target: Path, calibration: Tensor, *, gated: bool) ->
 
 
 class Calibration(CalibrationDataReader):
-    """Images (N, C, H, W) in small batches, as ONNX Runtime's calibration asks for them."""
+    """Images (N, C, H, W) in batches, for ONNX Runtime's calibration."""
 
     def __init__(self, images: Tensor) -> None:
         self._batches = iter(images.split(CALIBRATION_BATCH))
@@ -102,7 +102,7 @@ class Calibration(CalibrationDataReader):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Advice to developers goes to the root logger, one line a convolution."""
+    """Silences the quantiser, which logs one line per convolution to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What an export was measured to be, as a table and in sentences."""
+"""Terminal table and messages of an export."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,26 +6,27 @@ from typing import Any
 from rich.table import Table
 
 from isometry.report import formats
-from isometry.report.tables import PARTS, Grid, rich_table
+from isometry.report.records.rows import PARTS
+from isometry.report.tables import Grid, rich_table
 
 Row = dict[str, Any]
 
 WORTH_SAYING = 1.0
-"""Points of top-1 that 8 bits may lose before it is said in a sentence."""
+"""Loss of top-1, in points, above which int8 gets a note."""
 
 
 def forms_table(rows: Sequence[Row]) -> Table:
     """Forms side by side: ``forms`` of :func:`isometry.export.onnx.export_onnx`."""
-    judged = rows[0]
-    part = PARTS.get(judged["part"], judged["part"])
-    alike = "same answer" if "agreement" in judged else "cosine"
-    header = ["form", "MB", *([f"top-1 on {part}"] if "top1" in judged else []), alike]
-    header += [f"ms, batch {speed['batch_size']}" for speed in judged["speeds"]]
+    first = rows[0]
+    part = PARTS.get(first["part"], first["part"])
+    agreement = "same class" if "agreement" in first else "cosine"
+    header = ["form", "MB", *([f"top-1 on {part}"] if "top1" in first else []), agreement]
+    header += [f"ms, batch {speed['batch_size']}" for speed in first["speeds"]]
     return rich_table(Grid(header, [_cells(row) for row in rows]))
 
 
 def notes_on(rows: Sequence[Row]) -> list[str]:
-    """Sentences about what a reader may not have expected of the last form, which is written, beside the one before."""
+    """Notes on the exported variant (the last row) compared with the row before."""
     floats, last = rows[-2:]
     if "skipping" in last["form"]:
         return _slower_batches(last, floats)
@@ -34,23 +35,23 @@ def notes_on(rows: Sequence[Row]) -> list[str]:
     notes = []
     lost = floats.get("top1", 0.0) - last.get("top1", 0.0)
     if lost > WORTH_SAYING:
-        notes.append(f"int8 loses {lost:.1f} points of top-1; leave --quantize out if that is too much")
+        notes.append(f"int8 loses {lost:.1f} points of top-1; omit --quantize if that is too much")
     if last["speeds"][0]["ms"] >= floats["speeds"][0]["ms"]:
-        notes.append("int8 is no faster here at batch 1; the file is smaller")
+        notes.append("int8 is not faster here at batch 1; the file is smaller")
     return notes
 
 
 def _slower_batches(last: Row, floats: Row) -> list[str]:
     return [
-        f"At batch {fast['batch_size']} skipping takes {fast['ms']:.3g} ms, and computing every channel "
-        f"{slow['ms']:.3g}; add --masked if batches are what it is for"
+        f"At batch {fast['batch_size']} skipping takes {fast['ms']:.3g} ms and computing every channel "
+        f"{slow['ms']:.3g} ms; add --masked to export for batches"
         for fast, slow in zip(last["speeds"], floats["speeds"], strict=True)
         if fast["batch_size"] > 1 and fast["ms"] > slow["ms"]
     ]
 
 
-def skipping_words(gain: Row) -> str:
-    """:func:`isometry.export.equivalence.speed_up` of a graph that skips, in a sentence."""
+def skipping_text(gain: Row) -> str:
+    """:func:`isometry.export.equivalence.speed_up` of a skipping graph, as a sentence."""
     low, high = formats.times(gain["low"]), formats.times(gain["high"])
     return (
         f"Skipping is {formats.times(gain['median'])} as fast at batch 1 as computing every channel "
@@ -58,27 +59,28 @@ def skipping_words(gain: Row) -> str:
     )
 
 
-def interval_words(row: Row) -> str:
-    """Top-1 with its interval: ``97.0 % (95 % interval of Wilson 95.1 to 98.2 %, 500 test images)``."""
+def interval_text(row: Row) -> str:
+    """Top-1 with its interval: ``97.0 % (95 % Wilson interval 95.1 to 98.2 %, 500 test images)``."""
     part = PARTS.get(row["part"], row["part"])
     low, high = formats.percent(row["top1_low"]).removesuffix(" %"), formats.percent(row["top1_high"])
-    return f"{formats.percent(row['top1'])} (95 % interval of Wilson {low} to {high}, {row['images']:,} {part} images)"
+    return f"{formats.percent(row['top1'])} (95 % Wilson interval {low} to {high}, {row['images']:,} {part} images)"
 
 
 def _cells(row: Row) -> list[str]:
     size = f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else formats.MISSING
-    alike = formats.percent(row["agreement"]) if "agreement" in row else f"{row['cosine']:.4f}"
+    agreement = formats.percent(row["agreement"]) if "agreement" in row else f"{row['cosine']:.4f}"
     top1 = [formats.percent(row["top1"])] if "top1" in row else []
     return [
         row["form"],
         size,
         *top1,
-        alike,
+        agreement,
         *(formats.milliseconds(speed["ms"] / 1000) for speed in row["speeds"]),
     ]
 
 
-def latency_words(speed: Row) -> str:
-    """A row of :func:`isometry.evaluation.timing.speeds_in_turns`: ``median 0.61 ms (quartiles 0.59 to 0.66, 812 passes)``."""
+def latency_text(speed: Row) -> str:
+    """A row of :func:`isometry.evaluation.timing.interleaved_speeds`: ``median 0.61 ms (quartiles 0.59 to 0.66, 812
+    passes)``."""
     median, low, high = (formats.milliseconds(speed[key] / 1000) for key in ("ms", "ms_low", "ms_high"))
     return f"median {median} ms (quartiles {low} to {high}, {speed['rounds']:,} passes)"

@@ -1,4 +1,4 @@
-"""`isometry export --to timm`: the folder that plain timm and a hub take, with a model card."""
+"""`isometry export --to timm`: a folder for timm and the Hugging Face hub, with a model card."""
 
 import json
 import shutil
@@ -10,10 +10,10 @@ from torch import nn
 
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment_text
-from isometry.export.card_facts import accuracy_of, architecture_of, latency_of, told_by_the_run
+from isometry.export.card_facts import accuracy_of, architecture_of, latency_of, run_facts
 from isometry.export.job import Export, Row
 from isometry.export.model_card import card
-from isometry.export.tables import interval_words, latency_words
+from isometry.export.tables import interval_text, latency_text
 from isometry.files import disk_errors, replace_folder, sha256_of
 from isometry.models.build import build_model
 from isometry.models.spec import ModelSpec, image_spec
@@ -22,23 +22,23 @@ from isometry.prune.gates import gated_convs
 from isometry.report import formats
 
 WEIGHTS, CONFIG, CARD, FIGURES = "model.safetensors", "config.json", "README.md", "export.json"
-"""Files of the folder: timm's two, the card, and what the card says as JSON."""
+"""Files of the folder: timm's two, the card, and the card's figures as JSON."""
 
 
 def export_folder(job: Export, *, license_id: str) -> Row:
-    """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card; an older one stays until it is whole.
+    """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card; replaces an older one once it is complete.
 
     Args:
-        job: what was asked for.
-        license_id: of the weights, as hubs call it; empty if nobody said.
+        job: the request.
+        license_id: the weights' licence, as a hub identifier; empty if not given.
 
     Returns:
-        What ``export.json`` holds and the card says: the keys of :mod:`isometry.export.card_facts`, as far as they are
-        known, ``weights`` (``bytes``, ``sha256``) and ``license``.
+        The content of ``export.json`` and of the card: the known keys of :mod:`isometry.export.card_facts`,
+        ``weights`` (``bytes``, ``sha256``) and ``license``.
 
     Raises:
-        UserError: timm can't build the network, since it was pruned; images were named and can't be used; there is
-            something else at the place.
+        UserError: timm can't build the network, because it was pruned; the given images can't be used; the
+            destination holds something else.
     """
     saved = job.saved
     place = Path(job.out) if job.out else saved.place / "timm"
@@ -48,7 +48,7 @@ def export_folder(job: Export, *, license_id: str) -> Row:
     weights = saved.folder / WEIGHTS
     result = {
         **architecture_of(job),
-        **told_by_the_run(job),
+        **run_facts(job),
         **accuracy_of(job),
         **latency_of(job),
         "weights": {"bytes": weights.stat().st_size, "sha256": sha256_of(weights)},
@@ -61,9 +61,9 @@ def export_folder(job: Export, *, license_id: str) -> Row:
 
 def _check_place(place: Path, source: Path) -> None:
     if place.resolve() == source.resolve():
-        raise UserError(f"--out {place}: is the folder that is exported; name another place")
+        raise UserError(f"--out {place}: is the folder to export; give another destination")
     if place.exists() and not (place / FIGURES).is_file():
-        raise UserError(f"--out {place}: something else is there; name another place, or remove it")
+        raise UserError(f"--out {place}: holds something else; give another destination, or remove it")
 
 
 def _check_shape(job: Export) -> None:
@@ -71,13 +71,13 @@ def _check_shape(job: Export) -> None:
     plain, _ = build_model(ModelSpec(f"local-dir:{folder}"), flag="export")
     if gated_convs(network) or widths(network) != widths(plain):
         raise UserError(
-            f"{job.name}: was pruned, and timm has no network of its shape; isometry.load reads its folder as it is, "
+            f"{job.name}: was pruned, and timm has no network of its shape; isometry.load reads its folder, "
             "and --to onnx exports it"
         )
 
 
 def _write(place: Path, source: Path, result: Row, network: nn.Module) -> None:
-    with disk_errors(place, "make room, or name another place"), replace_folder(place) as new:
+    with disk_errors(place, "free some space, or give another destination"), replace_folder(place) as new:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(source / name, new / name)
         (new / CARD).write_text(card(result), encoding="utf-8")
@@ -87,12 +87,12 @@ def _write(place: Path, source: Path, result: Row, network: nn.Module) -> None:
 
 @torch.no_grad()
 def _check_copy(folder: Path, network: nn.Module) -> None:
-    """That what timm makes of the folder gives the network's own answers, to the bit."""
+    """Checks that the model that timm builds from the folder has the same outputs, bitwise."""
     copied = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = torch.randn(2, *image_spec(network).input_size, generator=torch.Generator().manual_seed(0))
     if not torch.equal(copied(images), network(images)):
         raise UserError(
-            "export: what timm makes of the exported folder does not answer as the network does; nothing was written; "
+            "export: the model that timm builds from the exported folder has other outputs; nothing was written; "
             "save the network again"
         )
 
@@ -102,14 +102,17 @@ def _print(job: Export, result: Row, place: Path) -> None:
         f"{result['model']}: {formats.params(result['parameters'])} parameters, {formats.macs(result['macs'])} MACs"
     )
     if "accuracy" in result:
-        job.say(f"Top-1    {interval_words(result['accuracy'])} on {result['judged_on']}")
+        job.say(f"Top-1    {interval_text(result['accuracy'])} on {result['judged_on']}")
     job.say(
-        f"Latency  {latency_words(result['speeds'][0])} at batch 1; {environment_text(result['conditions'])}"
+        f"Latency  {latency_text(result['speeds'][0])} at batch 1; {environment_text(result['conditions'])}"
     )
     if result["registered_by"]:
-        job.say(f"timm has no {result['model']} itself: import {result['registered_by']} before it", "yellow")
+        job.say(
+            f"{result['model']} is not part of timm: import {result['registered_by']} before building it",
+            "yellow",
+        )
     if result["license"] == "unknown":
-        job.say("The card says that the licence of the weights is unknown; name it with --license", "yellow")
+        job.say("The card lists the weights' licence as unknown; give it with --license", "yellow")
     job.say(f"SHA-256  {result['weights']['sha256']} ({WEIGHTS})")
     job.say(f"Folder   local-dir:{place}")
     job.say(f"Card     {place / CARD}")

@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
 def hub(monkeypatch):
     """The stand-in, for pushes in this process."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with hub_on_localhost() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -41,7 +42,7 @@ def push(*words):
 @pytest.mark.slow
 def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
     with hub_on_localhost() as hub:
-        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
         words = ["me/tiny", "--private", "--message", "First"]
         ended = run_command("push", str(folder), *words, environment=environment)
         assert (ended.code, ended.err) == (0, "")
@@ -109,7 +110,7 @@ def test_only_what_was_exported_is_sent(folder, hub, tmp_path, capsys):
     assert push(vit_folder(tmp_path / "student"), "me/tiny") == 2
     assert "holds no exported folder" in capsys.readouterr().err
     assert push(folder) == 2
-    assert "name a folder and a repository" in capsys.readouterr().err
+    assert "expected DIR REPO first" in capsys.readouterr().err
     assert hub.asked == []
 
 

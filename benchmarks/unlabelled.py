@@ -33,7 +33,7 @@ from isometry.evaluation.inference import HEAD, POOLED, features_of, predict, re
 from isometry.evaluation.probes import probe
 from isometry.models.build import save_model
 from isometry.models.cost import parameter_count
-from isometry.report import interval
+from isometry.report.records.intervals import interval
 from isometry.seeding import derive_seed
 from isometry.training.assemble import Run, assemble
 from isometry.training.loop import Trainer

@@ -131,7 +131,7 @@ def _orderings(verdicts: Iterable[Verdict]) -> str:
         sign = "≈" if ordering.close else ">"
         measure = "" if ordering.measure == "top1" else f"{ordering.measure}: "
         told = {True: "yes", False: "no", None: formats.MISSING}[verdict.could_tell]
-        gain = formats.signed(verdict.gain, 2) + formats.half_width(verdict.low, verdict.high, 2)
+        gain = formats.signed(verdict.gain, 2) + formats.margin(verdict.low, verdict.high, 2)
         cells = [f"{measure}{ordering.ahead} {sign} {ordering.behind}", ordering.source]
         cells += [formats.signed(verdict.paper, 2), gain, f"**{verdict.verdict}**", told]
         lines.append(f"| {' | '.join(cells)} |")
@@ -201,7 +201,7 @@ def _blind(verdicts: Sequence[Verdict]) -> str:
 
 def _mean(top1: Sequence[float]) -> str:
     mean, low, high = interval(top1)
-    return f"{mean:.1f}{formats.half_width(low, high)}"
+    return f"{mean:.1f}{formats.margin(low, high)}"
 
 
 def _each(top1: Sequence[float]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from helpers.digit_maps import relations
-from isometry.report import ReportData, RunReport
+from isometry.report.records.data import ReportData
+from isometry.report.records.run_folders import RunReport
 
 
 def compared_run(folder: str, top1: float, seed: int = 0, **options: Any) -> RunReport:

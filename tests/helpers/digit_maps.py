@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from isometry.report import RelationMaps
+from isometry.report.records.data import RelationMaps
 
 
 def relation_map(seed: int, side: int, noise: float = 0.0) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers.digit_maps import relation_map
-from isometry.report import Example, ImageGroup, PruningData, SaliencyMaps
+from isometry.report.records.data import Example, ImageGroup, PruningData, SaliencyMaps
 
 
 def speeds(*ratios: float | None) -> list[dict]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.digit_maps import relations
-from isometry.report import ReportData
+from isometry.report.records.data import ReportData
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_what_is_no_number_is_a_dash(write, value):
     assert write(value) == "–"
 
 
-def test_half_width():
-    assert formats.half_width(90.8, 92.0) == " ± 0.6"
-    assert formats.half_width(None, None) == ""
-    assert formats.half_width(float("nan"), 1.0) == ""
+def test_margin():
+    assert formats.margin(90.8, 92.0) == " ± 0.6"
+    assert formats.margin(None, None) == ""
+    assert formats.margin(float("nan"), 1.0) == ""

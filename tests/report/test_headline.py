@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from isometry.report import RelationMaps, headline
-from isometry.report.headline import best_epoch, gap_sentence, key_figures
+from isometry.report.headline import best_validation, gap_sentence, headline, key_figures
+from isometry.report.records.data import RelationMaps
 
 TEACHER = {"model": "cait", "role": "teacher", "top1": 92.0, "top1_part": "test", "params": 10_000_000}
 GAP = "the mean squared difference to the teacher's cosines"
@@ -74,7 +74,7 @@ def test_without_a_table_the_curves_speak():
         {"epoch": 4, "val/top1": 80.0, "train/top1": 99.0},
         {"epoch": 5, "val_ema/top1": 81.5, "val/top1": None},
     ]
-    assert best_epoch(rows) == (81.5, 5)
+    assert best_validation(rows) == (81.5, 5)
     assert headline([], rows) == "The best validation accuracy is 81.5 %, in epoch 5."
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from helpers.pruning_rows import PRUNED
-from isometry.report import RelationMaps, ReportData
-from isometry.report.log_panels import SIDE, logged_figures, logged_pictures, relations_picture
+from isometry.report.log_panels import LEAST_SIDE, logged_figures, logged_pictures, relations_picture
+from isometry.report.records.data import RelationMaps, ReportData
 
 
 def test_every_map_and_matrix_is_a_picture(full):
@@ -31,7 +31,7 @@ def test_every_map_and_matrix_is_a_picture(full):
 def test_maps_stand_side_by_side_with_sharp_pixels():
     teacher, before, after = np.eye(3), np.zeros((3, 3)), np.full((3, 3), -0.5)
     picture = relations_picture(RelationMaps("b", teacher, before, after, 1.0, 1.0))
-    times = -(-SIDE // 3)
+    times = -(-LEAST_SIDE // 3)
     assert picture.shape == (3 * times, 9 * times + 16, 3)
     first = picture[:, : 3 * times]
     bright = first.astype(int).sum(2) > first.astype(int).sum(2).mean()

@@ -11,18 +11,12 @@ from PIL import Image
 
 from helpers.html_page import Page
 from helpers.pruning_rows import LAYERS, PRUNED, examples, forms, speeds
-from isometry.report import (
-    ImageGroup,
-    PruningData,
-    ReportData,
-    SaliencyMaps,
-    forms_table,
-    render_report,
-    slower_sentences,
-)
-from isometry.report.drawing.charts import picture_png, shares_svg
+from isometry.report.drawing.charts import shares_chart
+from isometry.report.drawing.images import picture_png
 from isometry.report.drawing.panels import panels
-from isometry.report.pruning import forms_grid, saving_sentence
+from isometry.report.page import render_report
+from isometry.report.pruning import forms_grid, saving_sentence, slower_sentences
+from isometry.report.records.data import ImageGroup, PruningData, ReportData, SaliencyMaps
 
 
 def test_what_is_no_faster_is_said_by_name_and_batch_size():
@@ -62,20 +56,15 @@ def test_rows_that_nobody_fills_are_left_out():
     alone = [{"form": "dense", "macs": 40e6, "speeds": speeds(1.0, 1.0)}]
     assert [row[0] for row in forms_grid(alone).rows] == ["MACs", "batch 1, ms", "batch 64, images/s"]
     assert forms_grid([]).rows == []
-    assert forms_table(alone).row_count == 3
 
 
-def test_no_saving_is_said_without_what_the_clock_says():
-    assert saving_sentence(forms(1.5, 0.93)) == (
-        "An image takes 16.0 M multiply-accumulates on average, 15.0 M to 17.0 M for nine in ten, where dense "
-        "takes 40.0 M (−60 %). Measured on the clock, the speed of skipping over that of dense is 1.50× at batch 1, "
-        "0.93× at batch 64."
-    )
+def test_the_saving_stands_beside_the_measured_speed():
+    sentence = saving_sentence(forms(1.5, 0.93))
+    for figure in ("16.0 M", "15.0 M to 17.0 M", "40.0 M (−60 %)", "1.50× at batch 1, 0.93× at batch 64"):
+        assert figure in sentence
     cut = [forms(1, 1)[0], {"form": "cut", "macs": 2e7, "speeds": speeds(1.3, 1.4)}]
-    assert saving_sentence(cut) == (
-        "An image takes 20.0 M multiply-accumulates where dense takes 40.0 M (−50 %). Measured on the clock, the "
-        "speed of cut over that of dense is 1.30× at batch 1, 1.40× at batch 64."
-    )
+    for figure in ("20.0 M", "40.0 M (−50 %)", "1.30× at batch 1, 1.40× at batch 64"):
+        assert figure in saving_sentence(cut)
     assert saving_sentence(forms(1, 1)[:1]) == ""
     assert saving_sentence([]) == ""
 
@@ -88,21 +77,19 @@ def bars(svg: str) -> list[float]:
     return [float(low) - float(high) for low, high in found]
 
 
-@pytest.mark.parametrize("size", [(344, 280), (716, 280)])
-def test_bars_are_as_high_as_their_shares(size):
+def test_bars_are_as_high_as_their_shares():
     groups = [("easy images", [0.5, 0.25, 0.75]), ("hard images", [0.6, 0.5, 1.0])]
-    heights = bars(shares_svg(LAYERS, groups, size))
+    heights = bars(shares_chart(LAYERS, groups)[0])
     assert heights == pytest.approx(
         [heights[-1] * share for share in (0.5, 0.25, 0.75, 0.6, 0.5, 1.0)], rel=1e-3
     )
 
 
-def test_many_layers_are_still_named_in_part():
+def test_every_layer_is_named_however_many_there_are():
     layers = [f"layer{number}.conv1" for number in range(54)]
-    svg = shares_svg(layers, [("easy images", [0.5] * 54), ("hard images", [0.5] * 54)], (344, 280))
-    named = [name for name in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if name in layers]
-    assert 5 < len(named) <= 17
-    assert named[0] == layers[0]
+    svg, width = shares_chart(layers, [("easy images", [0.5] * 54), ("hard images", [0.5] * 54)])
+    assert [name for name in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if name in layers] == layers
+    assert width > 20 * 54
 
 
 @pytest.mark.parametrize("channels", [1, 3])

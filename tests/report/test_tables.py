@@ -2,15 +2,8 @@ import io
 
 from rich.console import Console
 
-from isometry.report import (
-    comparison_markdown,
-    comparison_row,
-    comparison_table,
-    comparison_times,
-    models_markdown,
-    models_table,
-)
-from isometry.report.tables import comparison_grid, models_grid
+from isometry.report.records.intervals import comparison_row, comparison_times
+from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
 
 BASE = [92.0, 93.0, 94.0]
 ROWS = [comparison_row("soft", BASE), comparison_row("soft+whole", [94.0, 96.0, 96.0], BASE)]
@@ -31,7 +24,7 @@ def test_models(full):
 
 def test_terminal_and_markdown_show_the_same_cells(full):
     grid = models_grid(full.models)
-    terminal, markdown = shown(models_table(full.models)), models_markdown(full.models)
+    terminal, markdown = shown(rich_table(models_grid(full.models))), markdown_table(models_grid(full.models))
     for row in grid.rows:
         for cell in row:
             assert cell in terminal
@@ -57,7 +50,7 @@ def test_other_keys_become_columns():
 
 
 def test_comparison_markdown():
-    assert comparison_markdown(ROWS) == (
+    assert markdown_table(comparison_grid(ROWS)) == (
         "| variant | seeds | top-1, % | gain over soft | gain of each seed |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         "| soft | 3 | 93.0 ± 2.5 | – | – |\n"
@@ -86,7 +79,7 @@ def test_figures_stay_whole_in_a_narrow_terminal():
 
 def test_one_seed_has_no_interval():
     rows = [comparison_row("soft", [92.0]), comparison_row("whole", [91.5], [92.0])]
-    assert "| whole | 1 | 91.5 | −0.5 | −0.5 |" in comparison_markdown(rows)
+    assert "| whole | 1 | 91.5 | −0.5 | −0.5 |" in markdown_table(comparison_grid(rows))
 
 
 def test_measured_times_stand_beside_the_gains():
@@ -95,13 +88,13 @@ def test_measured_times_stand_beside_the_gains():
         ROWS[1] | comparison_times([48.0, 50.0, 50.0], [60.0, 61.0, 62.0]),
     ]
     assert (
-        comparison_markdown(rows)
+        markdown_table(comparison_grid(rows))
         .splitlines()[0]
         .endswith("| training | speed-up over soft | gain of each seed |")
     )
-    assert comparison_markdown(rows).splitlines()[2].endswith("| 1 min 01 s | – | – |")
+    assert markdown_table(comparison_grid(rows)).splitlines()[2].endswith("| 1 min 01 s | – | – |")
     assert (
-        comparison_markdown(rows)
+        markdown_table(comparison_grid(rows))
         .splitlines()[3]
         .endswith("| +2.3 ± 1.4 | 49 s | 1.24× ± 0.04 | +2.0 +3.0 +2.0 |")
     )
@@ -113,11 +106,11 @@ def test_the_speed_up_of_one_seed_is_a_ratio_alone():
         comparison_row("full", [92.0]) | comparison_times([50.0]),
         comparison_row("grown", [91.5], [92.0]) | comparison_times([40.0], [50.0]),
     ]
-    assert "| grown | 1 | 91.5 | −0.5 | 40 s | 1.25× | −0.5 |" in comparison_markdown(rows)
+    assert "| grown | 1 | 91.5 | −0.5 | 40 s | 1.25× | −0.5 |" in markdown_table(comparison_grid(rows))
 
 
 def test_names_are_shown_and_not_obeyed():
     name = "[red]a[/red] | <b>\nc"
     rows = [{"model": name, "top1": 1.0}]
-    assert "[red]a[/red] | <b>" in shown(models_table(rows))
-    assert models_markdown(rows).splitlines()[2] == r"| [red]a[/red] \| &lt;b&gt; c | 1.0 % |"
+    assert "[red]a[/red] | <b>" in shown(rich_table(models_grid(rows)))
+    assert markdown_table(models_grid(rows)).splitlines()[2] == r"| [red]a[/red] \| &lt;b&gt; c | 1.0 % |"

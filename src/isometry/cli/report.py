@@ -8,16 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from isometry.errors import UserError
-from isometry.report import (
-    Group,
-    find_runs,
-    group_runs,
-    notes_of,
-    read_run,
-    render_comparison,
-    render_report,
-    write_page,
-)
+from isometry.report.page import render_comparison, render_report, write_page
+from isometry.report.records.groups import Group, group_runs
+from isometry.report.records.run_folders import find_runs, notes_of, read_run
 
 PAGE = "report.html"
 
@@ -43,10 +36,6 @@ def report(names: list[str], options: ReportConfig, console: Console) -> Path:
         UserError: no folder named, no such folder, no run in it, no variant of the baseline's name, or the page can't
             be written.
     """
-    if not names:
-        raise UserError(
-            "report: no folder named; give those of one run or several first, e.g. isometry report runs/a"
-        )
     folders = find_runs(names)
     runs = [read_run(folder) for folder in folders]
     if len(runs) == 1:

@@ -1,4 +1,4 @@
-"""Numbers for people: one way to write each kind, shared by terminal, README and HTML."""
+"""Number formats of the terminal, Markdown files and the report."""
 
 import math
 from numbers import Real
@@ -86,11 +86,6 @@ def number(value: float | None) -> str:
     return f"{value + 0.0:.3g}".replace("-", MINUS) if is_number(value) else MISSING
 
 
-def half(value: float | None) -> str:
-    """Half of an interval's width, to two digits: 0.974 -> "0.97"."""
-    return f"{value:.2g}" if is_number(value) else MISSING
-
-
 def times(value: float | None) -> str:
     """A ratio: 1.274 -> "1.27×"."""
     return f"{value:.2f}×" if is_number(value) else MISSING
@@ -105,8 +100,8 @@ def signed(value: float | None, decimals: int = 1) -> str:
     return sign + text
 
 
-def half_width(low: float | None, high: float | None, decimals: int = 1) -> str:
-    """The half width of an interval as " ± 0.6"; empty where there is no interval."""
+def margin(low: float | None, high: float | None, decimals: int = 1) -> str:
+    """Half the width of an interval as " ± 0.6"; empty where there is no interval."""
     if not (is_number(low) and is_number(high)):
         return ""
     return f" ± {(high - low) / 2:.{decimals}f}"

@@ -1,62 +1,88 @@
-"""A run that grew: its stages as a table, and its time beside that of the full-size model, in words."""
+"""The section on a run that grew: its stages as a table, and its time compared with that of the full-size model."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from isometry.report import formats
+from isometry.report.columns import Column, figure
+from isometry.report.drawing.charts import Bar
 from isometry.report.records.data import Row
-from isometry.report.tables import Grid
+from isometry.report.tables import Grid, grid
+
+
+class GrowthSection(NamedTuple):
+    """The stages of a run that grew."""
+
+    sentence: str
+    grid: Grid
+    bars: list[Bar]
+
+
+def growth_section(stages: Sequence[Row]) -> GrowthSection | None:
+    """The section, from rows of `ReportData.stages`; None for a run that did not grow."""
+    if not stages:
+        return None
+    return GrowthSection(growth_sentence(stages), growth_grid(stages), _bars(stages))
 
 
 def growth_sentence(stages: Sequence[Row]) -> str:
-    """The whole run's measured time against Σ full_seconds, what all epochs would have taken at full size.
-
-    Keys read: "epochs", "seconds", "full_seconds" (both in seconds). A time that is no positive number leaves
-    nothing to compare, and the sentence says so.
-    """
+    """The run's measured time compared with Σ full_seconds, what all epochs would have taken at full size; a sentence
+    that says so where a stage was not timed."""
     times = [stage.get(key) for stage in stages for key in ("seconds", "full_seconds")]
     if not all(formats.is_number(time) and time > 0 for time in times):
         return "Not every stage was timed, so the run is not compared with the full-size model."
-    spent = sum(stage["seconds"] for stage in stages)
-    full = sum(stage["full_seconds"] for stage in stages)
-    epochs = sum(stage["epochs"] for stage in stages)
+    spent, full, epochs = (
+        sum(stage[key] for stage in stages) for key in ("seconds", "full_seconds", "epochs")
+    )
     return (
-        f"Measured over the whole run, training took {formats.duration(spent)}: {_against(full / spent)} the "
-        f"{formats.duration(full)} that the full-size model would have taken for all {epochs} epochs, going by "
-        "the measured epochs of the last stage of this same run."
+        f"Measured over the whole run, training took {formats.duration(spent)}: {_compared(full / spent)} the "
+        f"{formats.duration(full)} that the full-size model would have taken for all {epochs} epochs, estimated "
+        "from the measured epochs of the last stage of this run."
     )
 
 
 def growth_grid(stages: Sequence[Row]) -> Grid:
-    """A row a stage, with the keys of `ReportData.stages`; without scores where no growth was validated."""
+    """A row for each stage; without scores where no growth was validated."""
     total = sum(stage["epochs"] for stage in stages)
-    header = ["stage", "model", "made by", "epochs", "share", "params", "MACs", "time", "at full size"]
-    cells = [
-        [
-            str(stage["stage"]),
-            stage["model"],
-            stage["by"] or formats.MISSING,
-            _epochs(stage),
-            formats.percent(100 * stage["epochs"] / total, 0) if total else formats.MISSING,
-            formats.params(stage["params"]),
-            formats.macs(stage["macs"]),
-            formats.duration(stage["seconds"]),
-            formats.duration(stage["full_seconds"]),
-        ]
-        for stage in stages
+
+    def share(stage: Row) -> str:
+        return formats.percent(100 * stage["epochs"] / total, 0) if total else formats.MISSING
+
+    columns = [
+        figure("stage", "stage", str),
+        figure("model", "model", str),
+        Column("by", "made by", lambda stage: stage["by"] or formats.MISSING),
+        Column("epochs", "epochs", _epochs),
+        Column("epochs", "share", share),
+        figure("params", "params", formats.params),
+        figure("macs", "MACs", formats.macs),
+        Column("stage", "time", lambda stage: formats.duration(stage["seconds"])),
+        Column("stage", "at full size", lambda stage: formats.duration(stage["full_seconds"])),
     ]
     scored = [stage for stage in stages if _is_scored(stage)]
     if scored:
-        header.append(f"{scored[0]['score']} before → after")
-        cells = [[*row, _scores(stage)] for row, stage in zip(cells, stages, strict=True)]
-    return Grid(header, cells)
+        columns.append(Column("stage", f"{scored[0]['score']} before → after", _scores))
+    return grid(columns, stages)
 
 
-def _against(ratio: float) -> str:
+def _bars(stages: Sequence[Row]) -> list[Bar]:
+    times = [
+        (f"{stage['stage']} · {stage['model']}" if key == "seconds" else "", stage[key], colour)
+        for stage in stages
+        for key, colour in (("seconds", "series-1"), ("full_seconds", "muted"))
+    ]
+    lengths = [time if formats.is_number(time) else 0.0 for _, time, _ in times]
+    longest = max(lengths) or 1.0
+    return [
+        Bar(label, length / longest, formats.duration(time), colour)
+        for (label, time, colour), length in zip(times, lengths, strict=True)
+    ]
+
+
+def _compared(ratio: float) -> str:
     if formats.times(ratio) == formats.times(1):
         return "as fast as"
-    if ratio > 1:
-        return f"{formats.times(ratio)} faster than"
-    return f"{formats.times(1 / ratio)} slower than"
+    return f"{formats.times(ratio)} faster than" if ratio > 1 else f"{formats.times(1 / ratio)} slower than"
 
 
 def _epochs(stage: Row) -> str:

@@ -1,22 +1,25 @@
-"""What a log shows of a finished run beside its curves: the report's figures and pictures, by name."""
+"""The report's figures and pictures of a finished run, by name, for TensorBoard and W&B."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from isometry.report import formats
-from isometry.report.drawing.charts import COLOUR_MAP, colour_range
+from isometry.report.drawing.colours import COLOUR_MAP
+from isometry.report.drawing.images import colour_range
 from isometry.report.drawing.matrix import matrix_picture
-from isometry.report.records.data import Matrix, Picture, PruningData, RelationMaps, ReportData
+from isometry.report.records.data import ImageGroup, Matrix, Picture, PruningData, RelationMaps, ReportData
 
-SIDE = 256
-"""Least side of a map, pixels: viewers of logs blur what they enlarge."""
-BETWEEN = 8
-"""White pixels between maps that stand side by side."""
+LEAST_SIDE = 256
+"""Pixels of a map: viewers of logs blur what they enlarge."""
+GAP = 8
+"""White pixels between maps side by side."""
 
 
 def logged_figures(data: ReportData) -> dict[str, float]:
     """The numbers of the table of models, by role and key; each block's gap; the shares of channels that images kept.
 
-    Companions of other runs are left out: their own logs have them.
+    Rows of other runs ("companion") are left out: their own logs have them.
     """
     found = {
         f"{row['role']}/{key}": float(value)
@@ -26,7 +29,11 @@ def logged_figures(data: ReportData) -> dict[str, float]:
     }
     for maps in data.relations:
         found |= {f"gap before/{maps.block}": maps.gap_before, f"gap after/{maps.block}": maps.gap_after}
-    return found | (_kept(data.pruning) if data.pruning else {})
+    if data.pruning:
+        for name, group in _groups(data.pruning):
+            shares = zip(data.pruning.layers, group.shares, strict=True)
+            found |= {f"kept by {name} images/{layer}": share for layer, share in shares}
+    return found
 
 
 def logged_pictures(data: ReportData) -> dict[str, Picture]:
@@ -36,52 +43,44 @@ def logged_pictures(data: ReportData) -> dict[str, Picture]:
     for name, matrix in (("before", data.cka_before), ("after", data.cka_after)):
         if matrix is not None:
             found[f"CKA/{name} training"] = matrix_picture(matrix, data.student_blocks, data.teacher_blocks)
-    return found | (_pruned(data.pruning) if data.pruning else {})
+    if data.pruning:
+        for maps in data.pruning.maps:
+            found[f"saliencies and features/{maps.layer}"] = _maps([maps.saliencies, maps.features])
+        for name, group in _groups(data.pruning):
+            if group.examples:
+                found[f"images/{name}"] = _side_by_side([_rgb(each.pixels) for each in group.examples])
+    return found
 
 
 def relations_picture(maps: RelationMaps) -> Picture:
     """Teacher, student before and student after, from left to right, under one colour scale."""
-    return _side_by_side([maps.teacher, maps.before, maps.after])
+    return _maps([maps.teacher, maps.before, maps.after])
 
 
-def _pruned(pruning: PruningData) -> dict[str, Picture]:
-    found = {
-        f"saliencies and features/{m.layer}": _side_by_side([m.saliencies, m.features]) for m in pruning.maps
-    }
-    for name, group in (("easy", pruning.easy), ("hard", pruning.hard)):
-        if group is not None and group.examples:
-            found[f"images/{name}"] = _row([_coloured(example.pixels) for example in group.examples])
-    return found
+def _groups(pruning: PruningData) -> list[tuple[str, ImageGroup]]:
+    return [(name, group) for name, group in (("easy", pruning.easy), ("hard", pruning.hard)) if group]
 
 
-def _kept(pruning: PruningData) -> dict[str, float]:
-    groups = (("easy", pruning.easy), ("hard", pruning.hard))
-    return {
-        f"kept by {name} images/{layer}": share
-        for name, group in groups
-        if group is not None
-        for layer, share in zip(pruning.layers, group.shares, strict=True)
-    }
-
-
-def _side_by_side(maps: list[Matrix]) -> Picture:
+def _maps(maps: Sequence[Matrix]) -> Picture:
     low, high = colour_range(maps)
-    shares = [np.clip((np.nan_to_num(each, nan=low) - low) / (high - low), 0, 1) for each in maps]
-    return _row([COLOUR_MAP(share, bytes=True)[:, :, :3] for share in shares])
+    scaled = [np.clip((np.nan_to_num(each, nan=low) - low) / (high - low), 0, 1) for each in maps]
+    return _side_by_side([COLOUR_MAP(each, bytes=True)[:, :, :3] for each in scaled])
 
 
-def _coloured(pixels: Picture) -> Picture:
+def _rgb(pixels: Picture) -> Picture:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def _row(pictures: list[Picture]) -> Picture:
-    """Pictures side by side on white, each enlarged by a whole number so that its pixels stay sharp."""
+def _side_by_side(pictures: Sequence[Picture]) -> Picture:
+    """Pictures in a row on white, each enlarged by a whole number so that its pixels stay sharp."""
+    scales = [-(-LEAST_SIDE // max(each.shape[:2])) for each in pictures]
     large = [
-        np.kron(each, np.ones((-(-SIDE // max(each.shape[:2])),) * 2 + (1,), np.uint8)) for each in pictures
+        np.kron(each, np.ones((scale, scale, 1), np.uint8))
+        for each, scale in zip(pictures, scales, strict=True)
     ]
-    height, width = max(len(each) for each in large), sum(each.shape[1] + BETWEEN for each in large) - BETWEEN
+    height, width = max(len(each) for each in large), sum(each.shape[1] + GAP for each in large) - GAP
     canvas, left = np.full((height, width, 3), 255, np.uint8), 0
     for each in large:
         canvas[: each.shape[0], left : left + each.shape[1]] = each
-        left += each.shape[1] + BETWEEN
+        left += each.shape[1] + GAP
     return canvas

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, offline or on."""
+"""The report: one HTML file that needs no other file and no network."""
 
 import re
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from isometry.files import write_whole
+from isometry.files import write_atomically
 from isometry.report import formats
 from isometry.report.bench_tables import runtimes_grid
-from isometry.report.comparison_page import compared_view
-from isometry.report.drawing.charts import scale_png
-from isometry.report.drawing.cost import LATENCY, CostChart, bench_points, cost_charts
+from isometry.report.comparison_page import comparison_context
+from isometry.report.drawing.colours import palette_css
+from isometry.report.drawing.images import scale_png
 from isometry.report.drawing.panels import never_finite
 from isometry.report.headline import gap_sentence, headline, key_figures
 from isometry.report.records.data import ReportData, Row
 from isometry.report.records.groups import Group
-from isometry.report.relations import blocks
-from isometry.report.sections import HALF, TALL, details, run_charts, run_costs
+from isometry.report.relations import block_maps
+from isometry.report.sections import details, run_charts, run_costs
 from isometry.report.tables import models_grid
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write `render_report(data)` to `path`, whole or not at all: an older report stays if this one fails.
+    """Writes `render_report(data)` to `path`, whole or not at all: an older report stays if this one fails.
 
     Raises:
         UserError: the file cannot be written.
@@ -34,12 +34,12 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page, likewise."""
-    write_whole(path, page.encode("utf-8", errors="replace"))
+    """Writes a page, likewise."""
+    write_atomically(path, page.encode("utf-8", errors="replace"))
 
 
 def render_report(data: ReportData, bench: Row | None = None) -> str:
-    """A run's page as a string: the same data give the same characters, and the page asks for no other file.
+    """A run's page: the same data give the same characters, and the page requests no other file.
 
     Args:
         data: of the run.
@@ -51,10 +51,10 @@ def render_report(data: ReportData, bench: Row | None = None) -> str:
         headline=headline(data.models, data.epochs, data.relations),
         figures=key_figures(data.models),
         charts=run_charts(data),
-        costs=[*run_costs(data), *_latency(bench or {})],
+        costs=run_costs(data, bench or {}),
         never_finite=never_finite(data.epochs),
-        blocks=blocks([("", data)]),
-        gap_sentence=gap_sentence(data.relations) if data.relations else "",
+        blocks=block_maps([("", data)]),
+        gap_sentence=gap_sentence(data.relations),
         grid=models_grid(data.models) if data.models else None,
         roles=[row.get("role") or "" for row in data.models],
         benched=runtimes_grid([bench]) if bench else None,
@@ -70,21 +70,14 @@ def render_comparison(groups: Sequence[Group], baseline: str, command: str = "")
         baseline: name of the group that the others' gains are measured against.
         command: the one that made the page.
     """
-    return _rendered("compared.html.j2", **compared_view(groups, baseline), command=command)
-
-
-def _latency(bench: Row) -> list[CostChart]:
-    if not bench:
-        return []
-    part = bench["forms"][-1].get("top1_part")
-    return cost_charts([(LATENCY, bench_points([bench]))], part, HALF, TALL)
+    return _rendered("compared.html.j2", **comparison_context(groups, baseline), command=command)
 
 
 def _rendered(name: str, **context: Any) -> str:
-    home = files("isometry.report")
+    folder = files("isometry.report")
 
     def text(file: str) -> str:
-        return home.joinpath(file).read_text(encoding="utf-8")
+        return folder.joinpath(file).read_text(encoding="utf-8")
 
     environment = Environment(
         autoescape=True,
@@ -95,17 +88,18 @@ def _rendered(name: str, **context: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"tight": _tight, "nested": _nested}
-    environment.globals |= {"number": formats.number, "half": formats.half, "scale": scale_png()}
-    return environment.get_template(name).render(style=Markup(text("style.css")), **context)
+    environment.globals |= {"number": formats.number, "scale": scale_png()}
+    style = Markup(f"{palette_css()}\n{text('style.css')}")
+    return environment.get_template(name).render(style=style, **context)
 
 
-def _nested(drawn: Markup, prefix: str) -> Markup:
-    """A part of the page with names of its own for its elements, so that it can stand there more than once, and its
-    headings two levels further down."""
-    renamed = re.sub(r'(\bid="|xlink:href="#|"url\(#)', rf"\g<1>{prefix}-", str(drawn))
+def _nested(part: Markup, prefix: str) -> Markup:
+    """A part of the page with ids of its own, so that it can occur more than once, and its headings two levels
+    further down."""
+    renamed = re.sub(r'(\bid="|xlink:href="#|"url\(#)', rf"\g<1>{prefix}-", str(part))
     return Markup(re.sub(r"(</?h)([2-4])>", lambda found: f"{found[1]}{int(found[2]) + 2}>", renamed))
 
 
 def _tight(text: str) -> str:
-    """Keep a number and its unit on one line, and set apostrophes as print does."""
+    """Keeps a number and its unit on one line, and sets apostrophes as in print."""
     return re.sub(r"(?<=[\d%]) (?=[%kMGT±])", "\u00a0", text).replace("'", "’")

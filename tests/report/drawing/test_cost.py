@@ -1,12 +1,10 @@
-"""Accuracy against what a model costs: the points, where they stand, and what the picture says."""
+"""Accuracy against cost: the points, their positions, and the text alternative of the chart."""
 
 import re
-from itertools import pairwise
 
 import pytest
 
 from helpers.compared_runs import compared_run, two_variants
-from isometry.report import group_runs, interval
 from isometry.report.drawing.cost import (
     COSTS,
     LATENCY,
@@ -14,11 +12,12 @@ from isometry.report.drawing.cost import (
     bench_points,
     cost_charts,
     cost_svg,
-    dodged,
     group_points,
     model_points,
-    spaced,
+    side_by_side,
 )
+from isometry.report.records.groups import group_runs
+from isometry.report.records.intervals import interval
 
 PARAMS, SPEED = COSTS
 
@@ -63,19 +62,19 @@ def test_bench_gives_a_point_a_form_and_runtime():
 
 def test_one_point_is_no_picture():
     points = [Point("a", 1.0, 90.0)]
-    assert cost_charts([(PARAMS, points), (SPEED, [])], "test", (530, 320), (344, 280)) == []
-    (chart,) = cost_charts([(LATENCY, [*points, Point("b", 2.0, 91.0)])], "val", (530, 320), (344, 280))
-    assert chart.models == [("a", "1"), ("b", "2")]
+    assert cost_charts([(PARAMS, points), (SPEED, [])], "test") == []
+    (chart,) = cost_charts([(LATENCY, [*points, Point("b", 2.0, 91.0)])], "val")
+    assert chart.legend == [(0, "a", "1"), (1, "b", "2")]
     assert "Top-1 on validation, %" in chart.svg
 
 
 def test_points_of_one_cost_stand_side_by_side_around_it():
-    places = dodged([10.0, 1000.0, 10.0, 10.0], 0.1)
+    places = side_by_side([10.0, 1000.0, 10.0, 10.0], 0.1)
     assert len({*places}) == 4
     assert places[1] == pytest.approx(1000)
     assert places[2] == pytest.approx(10)
     assert places[0] * places[3] == pytest.approx(100)
-    assert dodged([1.0, 2.0], 0.1) == pytest.approx([1.0, 2.0])
+    assert side_by_side([1.0, 2.0], 0.1) == pytest.approx([1.0, 2.0])
 
 
 def dots(svg: str) -> dict[str, tuple[float, float]]:
@@ -84,10 +83,9 @@ def dots(svg: str) -> dict[str, tuple[float, float]]:
     return {colour: (float(x), float(y)) for x, y, colour in found}
 
 
-@pytest.mark.parametrize("size", [(530, 320), (344, 280)])
-def test_more_accurate_is_higher_and_dearer_is_to_the_right(size):
+def test_more_accurate_is_higher_and_more_expensive_is_to_the_right():
     points = [Point("small", 1e4, 80.0, 75.0, 85.0), Point("large", 1e6, 95.0), Point("middle", 1e5, 90.0)]
-    where = dots(cost_svg(points, PARAMS, "Top-1, %", size))
+    where = dots(cost_svg(points, PARAMS, "Top-1, %"))
     small, large, middle = (where[f"series-{number}"] for number in (1, 2, 3))
     assert small[0] < middle[0] < large[0]
     assert small[1] > middle[1] > large[1]
@@ -95,20 +93,7 @@ def test_more_accurate_is_higher_and_dearer_is_to_the_right(size):
 
 
 def test_the_picture_says_its_figures_and_takes_names_literally():
-    svg = cost_svg([Point("<a> $x$", 1e4, 80.0), Point("b", 1e4, 90.0)], PARAMS, "Top-1, %", (344, 280))
+    svg = cost_svg([Point("<a> $x$", 1e4, 80.0), Point("b", 1e4, 90.0)], PARAMS, "Top-1, %")
     label = re.search(r'aria-label="([^"]*)"', svg)[1]
     assert label == "Top-1 against parameters: &lt;a&gt; $x$ 80.0 % at 10.0 k; b 90.0 % at 10.0 k"
     assert len(dots(svg)) == 2
-
-
-@pytest.mark.parametrize("heights", [[10, 12, 11, 60], [95, 99, 97], [5.0], [50, 50, 50, 50]])
-def test_labels_are_moved_apart_and_kept_in_order_below_the_top(heights):
-    moved = spaced(heights, 10, 100)
-    order = sorted(range(len(heights)), key=lambda place: heights[place])
-    ordered = [moved[place] for place in order]
-    assert all(above - below >= 10 - 1e-9 for below, above in pairwise(ordered))
-    assert max(moved) <= 100
-
-
-def test_labels_with_room_stay_where_they_are():
-    assert spaced([10, 30, 20], 10, 100) == [10, 30, 20]

@@ -14,7 +14,7 @@ def test_panels_come_in_reading_order_and_group_what_shares_an_axis():
         "train/top1": 25.0,
     }  # fmt: skip
     found = panels([row])
-    assert [panel.key for panel in found] == [
+    assert [panel.metric for panel in found] == [
         "top1", "train/loss", "train/whole", "train/soft", "top5", "loss", "lr",
     ]  # fmt: skip
     assert [line.name for line in found[0].series] == [
@@ -33,12 +33,12 @@ def test_an_unmeasured_epoch_keeps_the_line_and_a_bad_one_breaks_it():
     assert line.epochs == (0.0, 3.0, 4.0)
     assert math.isnan(line.values[1])
     assert line.last == (4.0, 30.0)
-    assert panel.caption == "not finite in epoch 3"
+    assert panel.note == "not finite in epoch 3"
 
 
 def test_a_long_list_of_bad_epochs_is_cut():
     rows = [{"epoch": epoch, "train/loss": NAN} for epoch in range(9)] + [{"epoch": 9, "train/loss": 1.0}]
-    assert panels(rows)[0].caption == "not finite in epochs 0, 1, 2, 3, …"
+    assert panels(rows)[0].note == "not finite in epochs 0, 1, 2, 3, …"
 
 
 def test_what_was_never_finite_has_no_panel_and_is_named():
@@ -46,7 +46,7 @@ def test_what_was_never_finite_has_no_panel_and_is_named():
         {"train/loss": NAN, "train/soft": 1.0, "train/whole": None, "step": NAN},
         {"train/loss": math.inf},
     ]
-    assert [panel.key for panel in panels(rows)] == ["train/soft"]
+    assert [panel.metric for panel in panels(rows)] == ["train/soft"]
     assert never_finite(rows) == ["train/loss"]
 
 

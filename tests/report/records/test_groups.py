@@ -3,8 +3,7 @@
 import pytest
 
 from helpers.compared_runs import compared_run, two_variants
-from isometry.report import group_runs
-from isometry.report.records.groups import differences
+from isometry.report.records.groups import differences, group_runs
 
 
 def names(*folders: tuple[str, int, str]) -> list[str]:

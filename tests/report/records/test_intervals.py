@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isometry.report import comparison_row, comparison_times, interval, paired_gains
+from isometry.report.records.intervals import comparison_row, comparison_times, interval, paired_gains
 
 
 def test_interval_against_a_value_by_hand():

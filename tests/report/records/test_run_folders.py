@@ -9,8 +9,9 @@ import pytest
 from helpers.compared_runs import compared_run
 from helpers.growth_stages import GROWN
 from isometry.errors import UserError
-from isometry.report import find_runs, notes_of, read_run, render_report, write_record
-from isometry.report.records.record import RECORD
+from isometry.report.page import render_report
+from isometry.report.records.record import RECORD, write_record
+from isometry.report.records.run_folders import find_runs, notes_of, read_run
 
 FORM = {"form": "dense", "params": 9, "macs": 7, "top1": 90.0, "top1_part": "test"}
 SPEED = {"batch_size": 1, "ms": 2.0, "ms_low": 1.9, "ms_high": 2.2, "images_per_s": 500.0, "peak_bytes": None}

@@ -1,55 +1,48 @@
-"""The page's colours on its two papers, and SVG files that follow the reader's choice between them."""
+"""The palette, light and dark: of the page, of SVG files and of PNG files."""
 
-import re
-from html import escape
 from typing import NamedTuple
 
+from matplotlib.colors import LinearSegmentedColormap
 
-class Ink(NamedTuple):
-    """Colours."""
+
+class Palette(NamedTuple):
+    """CSS colours."""
 
     paper: str
+    card: str
     ink: str
     muted: str
     rule: str
+    note: str
+    shade: str
     series: tuple[str, ...]
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The colours by the names of their CSS variables."""
+        named = self._asdict()
+        return named | {f"series-{number}": colour for number, colour in enumerate(named.pop("series"), 1)}
 
-LIGHT = Ink(
-    *("#fbfaf8", "#1c1b19", "#6c6861", "#e5e1d9"),
+
+LIGHT = Palette(
+    *("#fbfaf8", "#ffffff", "#1c1b19", "#6c6861", "#e5e1d9", "#f4eee0", "#1c1b1926"),
     ("#0b6b80", "#c2571a", "#6f5aa8", "#5c7a1f", "#b03060", "#8a6a00", "#2f62c4", "#77726a"),
 )
-DARK = Ink(
-    *("#151517", "#ece9e3", "#a09b92", "#313135"),
+DARK = Palette(
+    *("#151517", "#1c1c1f", "#ece9e3", "#a09b92", "#313135", "#2a261c", "#000000b0"),
     ("#4fb6cc", "#ee9455", "#b3a0ea", "#a6c560", "#f08bb0", "#d9b84a", "#8fb4ff", "#b9b3a8"),
 )
-"""The page's colours (style.css), on its two papers."""
+
+COLOUR_MAP = LinearSegmentedColormap.from_list(
+    "isometry", ["#08131f", "#0d3b54", "#1d7385", "#6fae9f", "#c9d8b4", "#fbf3dc"]
+)
+"""Of maps and matrices, from low to high; lightness increases throughout, so that it reads in grey too."""
 
 
-def following(svg: str, words: str) -> str:
-    """A whole SVG file whose colours follow the reader's choice of light or dark, with ``words`` to be read aloud."""
-    svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)
-    names = (
-        "paper",
-        "ink",
-        "muted",
-        "rule",
-        *(f"series-{place}" for place in range(1, 1 + len(LIGHT.series))),
+def palette_css() -> str:
+    """The CSS variables of both palettes; the dark one is for screens whose reader prefers it."""
+    light, dark = (
+        " ".join(f"--{name}: {colour};" for name, colour in palette.variables.items())
+        for palette in (LIGHT, DARK)
     )
-    light, dark = ((each.paper, each.ink, each.muted, each.rule, *each.series) for each in (LIGHT, DARK))
-    for name, colour in zip(names, light, strict=True):
-        svg = svg.replace(colour, f"var(--{name})")
-
-    def said(colours: tuple[str, ...]) -> str:
-        return " ".join(f"--{name}: {colour};" for name, colour in zip(names, colours, strict=True))
-
-    style = (
-        f"<style>:root {{ {said(light)} }} "
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {said(dark)} }} }} "
-        "text { font-family: ui-sans-serif, system-ui, sans-serif !important; }</style>"
-        '<rect width="100%" height="100%" style="fill: var(--paper)"/>'
-    )
-    begin = svg.index("<svg")
-    end = svg.index(">", begin)
-    head = svg[begin:end].replace("<svg", f'<svg role="img" aria-label="{escape(words)}"')
-    return f"{svg[:begin]}{head}><title>{escape(words)}</title>{style}{svg[end + 1 :]}"
+    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"

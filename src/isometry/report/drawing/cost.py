@@ -1,8 +1,7 @@
-"""Accuracy against what a model costs: its size, its speed, its latency, a point a model."""
+"""Accuracy against the cost of a model: its size, its speed, its latency; a point for each model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
@@ -11,19 +10,23 @@ from markupsafe import Markup
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from isometry.report import formats
-from isometry.report.bench_tables import measured
-from isometry.report.drawing.charts import MUTED, SERIES, bare_axes, inline_svg, plain_style
+from isometry.report.bench_tables import measurements
+from isometry.report.drawing.canvas import add_axes, inline_svg, new_figure, plain_style, write
+from isometry.report.drawing.charts import SERIES, Chart
+from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row
 from isometry.report.records.groups import Group
 from isometry.report.records.intervals import interval
-from isometry.report.tables import PARTS
+from isometry.report.records.rows import on_part
 
-BESIDE = 11
+SIZE = (344, 260)
+"""CSS pixels."""
+DOT_DISTANCE = 11
 """CSS pixels between dots of the same cost."""
-ALIKE = 0.01
-"""Costs that differ by less, as a share, stand at the same place."""
-ROOM = 1.35
-"""Least factor that the axis of costs goes on beyond the least and the largest of them."""
+SAME_COST = 0.01
+"""Costs that differ by less, as a share, are drawn as the same."""
+LEAST_MARGIN = 1.35
+"""Least factor by which the axis of costs extends beyond the least and the largest of them."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,8 @@ class Point:
     high: float | None = None
 
 
-class CostChart(NamedTuple):
-    """One picture, for a wide and a narrow page."""
-
-    title: str
-    models: list[tuple[str, str]]
-    """(name, cost) of each dot, in the order of the page's colours."""
-    svg: Markup
-    narrow_svg: Markup
-
-
 class Cost(NamedTuple):
-    """What is on the horizontal axis, and how it is read."""
+    """A horizontal axis: its key in a table, its title and its number format."""
 
     key: str
     title: str
@@ -65,7 +58,7 @@ LATENCY = Cost("ms", "Latency of one image, ms", formats.number)
 
 
 def model_points(models: Sequence[Row], key: str) -> list[Point]:
-    """The rows of the table of models that have both figures; top-1 of one part of the data, that of the last row."""
+    """The rows of the table of models that have both figures, with top-1 of the same part of the data as the last."""
     part = models[-1].get("top1_part") if models else None
     return [
         Point(str(row["model"]), row[key], row["top1"])
@@ -75,109 +68,82 @@ def model_points(models: Sequence[Row], key: str) -> list[Point]:
 
 
 def group_points(groups: Sequence[Group], key: str) -> list[Point]:
-    """A point a group: means over its seeds, and the 95 % interval of top-1."""
-    points = []
-    for group in groups:
-        costs, tops = group.values(key), group.values("top1")
-        if costs and tops and all(map(_positive, costs)):
-            points.append(Point(group.name, fmean(costs), *interval(tops)))
-    return points
+    """A point for each group: means over its seeds, and the 95 % interval of top-1."""
+    figures = [(group, group.values(key), group.values("top1")) for group in groups]
+    return [
+        Point(group.name, fmean(costs), *interval(tops))
+        for group, costs, tops in figures
+        if costs and tops and all(map(_positive, costs))
+    ]
 
 
 def bench_points(networks: Sequence[Row]) -> list[Point]:
     """Every form of every network of `isometry bench` under every runtime, at batch 1; those that have an accuracy."""
     return [
         Point(f"{row.network}, {row.runtime}", row.first["ms"], row.form["top1"])
-        for row in measured(networks)
+        for row in measurements(networks)
         if row.first["batch_size"] == 1
         and _positive(row.first["ms"])
         and formats.is_number(row.form.get("top1"))
     ]
 
 
-def cost_charts(
-    points: Sequence[tuple[Cost, Sequence[Point]]],
-    part: str | None,
-    size: tuple[int, int],
-    narrow: tuple[int, int],
-) -> list[CostChart]:
-    """A picture for each cost that at least two models were measured at.
+def cost_charts(points: Sequence[tuple[Cost, Sequence[Point]]], part: str | None) -> list[Chart]:
+    """A chart for each cost that at least two models were measured at.
 
     Args:
         points: costs and the models' points.
         part: of the data that top-1 is of, "test" or "val"; None where it is not known.
-        size: (width, height) in CSS pixels on a wide page.
-        narrow: on a narrow one.
     """
-    label = "Top-1" + (f" on {PARTS.get(part, part)}" if part else "") + ", %"
+    label = f"Top-1{on_part(part)}, %"
     return [
-        CostChart(
+        Chart(
             cost.title,
-            [(point.name, cost.write(point.cost)) for point in found],
-            *(Markup(cost_svg(found, cost, label, each)) for each in (size, narrow)),
+            [(place, point.name, cost.write(point.cost)) for place, point in enumerate(found)],
+            cost_svg(found, cost, label),
         )
         for cost, found in points
         if len(found) > 1
     ]
 
 
-def cost_svg(points: Sequence[Point], cost: Cost, label: str, size: tuple[int, int]) -> str:
-    """Models as dots as inline SVG, in the order of the page's colours: the cost to the right on a logarithmic axis,
-    top-1 upwards with its interval."""
-    with plain_style(f"{cost.title} {size}"):
-        figure, axes = bare_axes(size, left=46, right=12, top=24, bottom=42)
+def cost_svg(points: Sequence[Point], cost: Cost, label: str) -> Markup:
+    """Models as dots, in the order of the colours: the cost on a logarithmic axis, top-1 upwards with its interval."""
+    with plain_style(cost.title):
+        figure = new_figure(SIZE)
+        axes = add_axes(figure, left=46, right=12, top=24, bottom=42)
         axes.set_xscale("log")
         costs = [point.cost for point in points]
-        room = max(ROOM, (max(costs) / min(costs)) ** 0.12)
-        low, high = min(costs) / room, max(costs) * room
+        margin = max(LEAST_MARGIN, (max(costs) / min(costs)) ** 0.12)
+        low, high = min(costs) / margin, max(costs) * margin
         axes.set_xlim(low, high)
-        step = BESIDE * np.log10(high / low) / size[0]
-        for index, (point, place) in enumerate(zip(points, dodged(costs, step), strict=True)):
+        positions = side_by_side(costs, DOT_DISTANCE * np.log10(high / low) / SIZE[0])
+        for index, (point, position) in enumerate(zip(points, positions, strict=True)):
             colour = SERIES[index % len(SERIES)]
             if formats.is_number(point.low) and formats.is_number(point.high):
-                axes.plot([place] * 2, [point.low, point.high], color=colour, lw=2.5, alpha=0.5)
-            axes.plot(place, point.top1, "o", color=colour, ms=7)
+                axes.plot([position] * 2, [point.low, point.high], color=colour, lw=2.5, alpha=0.5)
+            axes.plot(position, point.top1, "o", color=colour, ms=7)
         axes.margins(y=0.1)
-        axes.set_xlabel(cost.title, color=MUTED, labelpad=6)
-        axes.annotate(label, (4, size[1] - 4), xycoords="figure pixels", va="top", color=MUTED)
+        axes.set_xlabel(cost.title, color=LIGHT.muted, labelpad=6)
+        write(axes, label, (4, SIZE[1] - 4), "figure points", va="top")
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_locator(FixedLocator(_ticks(low, high, size[0] // 110)))
+        ticks = np.geomspace(low, high, 5)[1:-1]
+        axes.xaxis.set_major_locator(FixedLocator(sorted({float(f"{tick:.2g}") for tick in ticks})))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
         axes.xaxis.set_minor_locator(NullLocator())
-        told = "; ".join(
+        figures = "; ".join(
             f"{point.name} {formats.percent(point.top1)} at {cost.write(point.cost)}" for point in points
         )
-        return inline_svg(figure, f"Top-1 against {cost.title.lower()}: {told}")
+        return inline_svg(figure, f"Top-1 against {cost.title.lower()}: {figures}")
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers, evenly spaced on a logarithmic axis."""
-    inside = np.geomspace(low, high, count + 2)[1:-1]
-    return sorted({float(f"{cost:.2g}") for cost in inside})
-
-
-def dodged(costs: Sequence[float], step: float) -> list[float]:
-    """Where the points stand, so that those of one cost do not cover each other: side by side, ``step`` apart in log10,
-    around their cost."""
-    places = []
+def side_by_side(costs: Sequence[float], step: float) -> list[float]:
+    """Positions at which dots of the same cost do not cover each other: ``step`` apart in log10, around their cost."""
+    positions = []
     for index, cost in enumerate(costs):
-        alike = [other for other, near in enumerate(costs) if abs(near / cost - 1) < ALIKE]
-        places.append(cost * 10 ** (step * (alike.index(index) - (len(alike) - 1) / 2)))
-    return places
-
-
-def spaced(heights: Sequence[float], apart: float, top: float) -> list[float]:
-    """The heights of labels, moved as little as a sweep from below needs for all to be ``apart``; none ends above
-    ``top``, where there is room for all below it."""
-    order = sorted(range(len(heights)), key=lambda place: heights[place])
-    moved = list(heights)
-    for below, place in pairwise(order):
-        moved[place] = max(moved[place], moved[below] + apart)
-    limit = top
-    for place in reversed(order):
-        moved[place] = min(moved[place], limit)
-        limit = moved[place] - apart
-    return moved
+        same = [other for other, near in enumerate(costs) if abs(near / cost - 1) < SAME_COST]
+        positions.append(cost * 10 ** (step * (same.index(index) - (len(same) - 1) / 2)))
+    return positions
 
 
 def _positive(value: object) -> bool:

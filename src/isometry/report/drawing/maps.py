@@ -1,36 +1,37 @@
 """Relation maps of several models side by side, as one picture."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from isometry.files import write_whole
-from isometry.report.drawing.charts import COLOUR_MAP, plain_style
+from isometry.report.drawing.canvas import new_figure, plain_style, save_figure
+from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 from isometry.report.records.data import Matrix
+
+SIDE = 200
+"""CSS pixels of a map."""
 
 
 def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, str], title: str) -> None:
-    """Writes a PNG of square relation maps in a row, on one colour scale, each under its name.
+    """Writes square relation maps in a row, on one colour scale, each under its name, as PNG or SVG.
 
     Args:
         path: the file to write.
-        maps: cosine maps (N, N) by name; the first is the one that the others should look like.
-        captions: a line under each map, by name.
+        maps: cosine maps (N, N) by name.
+        captions: text below each map, by name.
         title: the picture's heading.
     """
     low = min(float(np.percentile(values, 1)) for values in maps.values())
+    width, height = 12 + (SIDE + 10) * len(maps), SIDE + 100
     with plain_style(title):
-        figure = Figure(figsize=(2.9 * len(maps) + 0.4, 4.1), dpi=160, facecolor="white")
-        figure.text(0.02, 0.93, title, fontsize=13, fontweight="bold", color="#1a1a1a")
+        figure = new_figure((width, height))
+        figure.text(12 / width, 1 - 20 / height, title, fontsize=13, color=LIGHT.ink, va="center")
         for place, (name, values) in enumerate(maps.items()):
-            axes = figure.add_axes((0.02 + place * 0.97 / len(maps), 0.14, 0.93 / len(maps), 0.66))
+            box = ((12 + place * (SIDE + 10)) / width, 42 / height, SIDE / width, SIDE / height)
+            axes = figure.add_axes(box)
             axes.imshow(values, cmap=COLOUR_MAP, vmin=low, vmax=1, interpolation="nearest")
             axes.set_axis_off()
-            axes.set_title(name, fontsize=11.5, loc="left", color="#1a1a1a")
-            axes.text(0, -0.05, captions.get(name, ""), transform=axes.transAxes, va="top", color="#555555")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_whole(path, buffer.getvalue())
+            axes.set_title(name, fontsize=11.5, loc="left", color=LIGHT.ink)
+            axes.text(0, -0.03, captions.get(name, ""), transform=axes.transAxes, va="top", color=LIGHT.muted)
+        save_figure(path, figure, f"{title}: {', '.join(maps)}")

@@ -1,4 +1,4 @@
-"""What a handful of seeds can say: the mean, its 95 % interval, and gains paired by seed."""
+"""Statistics over seeds: the mean, its 95 % interval, and gains paired by seed."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
+
+from isometry.report import formats
+from isometry.report.records.data import Row
 
 CONFIDENCE = 0.95
 
@@ -15,7 +18,7 @@ def interval(values: Sequence[float]) -> tuple[float, float | None, float | None
     (Student 1908, "The probable error of a mean").
 
     Returns:
-        (mean, low, high); low and high are None for a single value, which says nothing about its spread.
+        (mean, low, high); low and high are None for a single value.
 
     Raises:
         ValueError: no value at all.
@@ -33,8 +36,8 @@ def interval(values: Sequence[float]) -> tuple[float, float | None, float | None
 def paired_gains(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
     """Each seed's gain, values[i] − baseline[i]: entry i of both must come from the same seed.
 
-    What a seed does to both (its split, its order of images) cancels, so a paired gain is told apart from
-    zero with fewer seeds than two separate means.
+    What a seed does to both (its split, its order of images) cancels, so fewer seeds distinguish a paired gain from
+    zero than two separate means.
 
     Raises:
         ValueError: the two differ in length, so they cannot be paired.
@@ -43,20 +46,10 @@ def paired_gains(values: Sequence[float], baseline: Sequence[float]) -> list[flo
     return [value - base for value, base in zip(values, baseline, strict=True)]
 
 
-def paired_speed_ups(seconds: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Each seed's speed-up, baseline[i] / seconds[i]: above 1 where the baseline took longer.
-
-    Raises:
-        ValueError: the two differ in length, so they cannot be paired.
-    """
-    _check_pairs(seconds, baseline)
-    return [base / spent for spent, base in zip(seconds, baseline, strict=True)]
-
-
 def comparison_row(
     name: str, values: Sequence[float], baseline: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """One row for `comparison_table`, `comparison_markdown` and `comparison_picture`.
+    """One row for `comparison_grid` and `comparison_picture`.
 
     Args:
         name: the variant.
@@ -73,8 +66,8 @@ def comparison_row(
 
 
 def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None = None) -> dict[str, Any]:
-    """What a row of `comparison_row` gains where training was timed: "seconds", "seconds_mean", and for all but
-    the baseline "speed_ups", entry i of them baseline[i] / seconds[i], and their mean and interval.
+    """More keys for a row of `comparison_row` where training was timed: "seconds", "seconds_mean", and for all but the
+    baseline "speed_ups", whose entry i is baseline[i] / seconds[i], and their mean and interval.
 
     Args:
         seconds: measured training time, > 0, one a seed.
@@ -86,9 +79,21 @@ def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None 
     row: dict[str, Any] = {"seconds": list(seconds), "seconds_mean": fmean(seconds)}
     if baseline is None:
         return row | {"speed_ups": None, "speed_up_mean": None, "speed_up_low": None, "speed_up_high": None}
-    speed_ups = paired_speed_ups(seconds, baseline)
+    _check_pairs(seconds, baseline)
+    speed_ups = [base / spent for spent, base in zip(seconds, baseline, strict=True)]
     mean, low, high = interval(speed_ups)
     return row | {"speed_ups": speed_ups, "speed_up_mean": mean, "speed_up_low": low, "speed_up_high": high}
+
+
+def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """The row of the table of models for a variant, from the rows of its seeds: means of the numbers that all have, and
+    the first one's other values."""
+    means = {
+        key: fmean(row[key] for row in rows)
+        for key in rows[0]
+        if all(formats.is_number(row.get(key)) for row in rows)
+    }
+    return {**rows[0], **means, "model": name}
 
 
 def _check_pairs(values: Sequence[float], baseline: Sequence[float]) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.errors import UserError, reason
-from isometry.files import parse_json, validate
-from isometry.recipes import FAILURES, load
+from isometry.files import parse_json, parse_yaml, validate
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
 from isometry.report.records.schema import Bench, Epochs, Models, Stages, Table, Times
@@ -169,9 +168,10 @@ def _text(path: Path, notes: list[str]) -> str:
 def _options(folder: Path, text: str, notes: list[str]) -> dict[str, Any]:
     """A config's options by their dotted names."""
     try:
-        return dict(_flat(load(text or _text(folder / CONFIG, notes)) or {}, ""))
-    except FAILURES as error:
-        notes.append(f"{CONFIG}: is no config ({' '.join(str(error).split())}), so it is left out")
+        values = parse_yaml(text or _text(folder / CONFIG, notes)) or {}
+        return dict(_flat(validate(values, dict[str, Any]), ""))
+    except (UserError, ValueError) as error:
+        notes.append(f"{CONFIG}: is no config ({error}), so it is left out")
         return {}
 
 

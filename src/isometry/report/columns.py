@@ -1,0 +1,100 @@
+"""The columns of the results tables, which the terminal, Markdown files, CSV files and the report share.
+
+A new column is one more entry in a list here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from isometry.report import formats
+from isometry.report.records.data import Row
+from isometry.report.records.rows import PARTS, on_part
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        key: of the figure in a row of ``summary.json``; a column whose key no row has is left out.
+        heading: what stands above the column.
+        text: the cell of a row.
+        measure: computes the figure of a trained network, and of its teacher, at the end of a run; None for a figure
+            that the run measures itself.
+    """
+
+    key: str
+    heading: str
+    text: Callable[[Row], str]
+    measure: Callable[[Any], float] | None = None
+
+
+def figure(
+    key: str,
+    heading: str,
+    write: Callable[[Any], str],
+    measure: Callable[[Any], float] | None = None,
+) -> Column:
+    """A column that shows the value of ``key`` as ``write`` formats it, and a dash in rows without it."""
+    return Column(
+        key, heading, lambda row: formats.MISSING if row.get(key) is None else write(row[key]), measure
+    )
+
+
+def model_columns(part: str | None = None) -> list[Column]:
+    """The table of models, whose rows are those of `ReportData.models`, from left to right.
+
+    Args:
+        part: of the data that all accuracies are of; None where they differ in it, and each cell names its own.
+    """
+
+    def top1(row: Row) -> str:
+        named = not part and formats.is_number(row.get("top1")) and row.get("top1_part")
+        return formats.percent(row.get("top1")) + (f" ({PARTS.get(named, named)})" if named else "")
+
+    return [
+        figure("model", "model", str),
+        Column("top1", f"top-1{on_part(part)}", top1),
+        figure("params", "params", formats.params),
+        figure("macs", "MACs", formats.macs),
+        figure("images_per_s", "images/s", formats.rate),
+        figure("seconds", "training", formats.duration),
+    ]
+
+
+def comparison_columns(baseline: str) -> list[Column]:
+    """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right.
+
+    Args:
+        baseline: what the gains and speed-ups are over.
+    """
+    return [
+        figure("name", "variant", str),
+        Column("values", "seeds", lambda row: str(len(row["values"]))),
+        Column("values", "top-1, %", _mean_top1),
+        Column("values", f"gain over {baseline}", _mean_gain),
+        Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
+        Column("seconds", f"speed-up over {baseline}", _mean_speed_up),
+        Column("values", "gain of each seed", _gain_of_each_seed),
+    ]
+
+
+def measured_figures(network: Any) -> dict[str, float]:
+    """The figures of the columns that have a ``measure``, by key."""
+    return {column.key: column.measure(network) for column in model_columns() if column.measure}
+
+
+def _mean_top1(row: Row) -> str:
+    return formats.percent(row["mean"]).removesuffix(" %") + formats.margin(row["low"], row["high"])
+
+
+def _mean_gain(row: Row) -> str:
+    return formats.signed(row.get("gain_mean")) + formats.margin(row.get("gain_low"), row.get("gain_high"))
+
+
+def _mean_speed_up(row: Row) -> str:
+    margin = formats.margin(row.get("speed_up_low"), row.get("speed_up_high"), 2)
+    return formats.times(row.get("speed_up_mean")) + margin
+
+
+def _gain_of_each_seed(row: Row) -> str:
+    return "  ".join(formats.signed(gain) for gain in row.get("gains") or []) or formats.MISSING

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 from isometry.functional import gram_gap, relation_map
 from isometry.functional.gates import keep_rate_at
-from isometry.grow.operators import DEPTH_OPERATORS
+from isometry.grow.operators import DepthOperator, available
 
 matplotlib.use("svg")
 # Letters stay letters, so that a reader can select them and a browser can scale them; ids are the same every time.
@@ -51,14 +51,15 @@ def draw_points(file: Path) -> None:
 def draw_growth(file: Path, old: int = 4, new: int = 6) -> None:
     """The blocks of a grown network by where they come from, for each depth operator."""
     figure, axis = plt.subplots(figsize=(7.2, 2.3), layout="constrained")
-    for row, operator in enumerate(DEPTH_OPERATORS.values()):
+    operators = {name: available(DepthOperator)[name] for name in ("insert", "stack", "identity")}
+    for row, operator in enumerate(operators.values()):
         for place, block in enumerate(operator.order(old, new)):
             colour = "tab:orange" if block.source is None else "tab:green" if block.averaged else "tab:blue"
             told = "new" if block.source is None else f"{block.source + 1}{'′' if block.averaged else ''}"
             axis.add_patch(plt.Rectangle((place + 0.06, row + 0.15), 0.88, 0.7, color=colour))
             axis.text(place + 0.5, row + 0.5, told, color="white", ha="center", va="center")
-    axis.set(xlim=(-0.05, new + 0.05), ylim=(len(DEPTH_OPERATORS), 0), xticks=[])
-    axis.set_yticks([row + 0.5 for row in range(len(DEPTH_OPERATORS))], list(DEPTH_OPERATORS))
+    axis.set(xlim=(-0.05, new + 0.05), ylim=(len(operators), 0), xticks=[])
+    axis.set_yticks([row + 0.5 for row in range(len(operators))], list(operators))
     axis.set_title(
         f"{old} blocks become {new}: as trained (blue), averaged copies (green), silent (orange)", fontsize=10
     )

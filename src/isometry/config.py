@@ -205,9 +205,9 @@ class GrowConfig:
     """Width of each stage, likewise: 384,768; the channels of a ResNet: 32-64-128-256,64-128-256-512."""
     at: str | list[int] | None = None
     """Epochs at which the stages begin, e.g. 0,150; equal segments if not given."""
-    depth_operator: Literal["insert", "stack", "identity"] = "insert"
+    depth_operator: str = "insert"
     """How blocks are added: copies of the last ones after each (insert) or at the end (stack), or new identities."""
-    width_operator: Literal["duplicate", "interpolate"] = "duplicate"
+    width_operator: str = "duplicate"
     """How units are added: as copies that share their outgoing weight, or between the old ones."""
     optimizer: Literal["carry", "reset"] = "carry"
     """The optimizer's moments go along with their weights, or start anew (as published)."""

@@ -9,8 +9,10 @@ import timm
 from isometry.cli import list as module
 from isometry.cli.list import KINDS, first_line, listing, loss_options, opening
 from isometry.cli.main import main
-from isometry.config import GrowConfig, PruneConfig
+from isometry.config import PruneConfig
 from isometry.errors import UserError
+from isometry.grow.operators import Operator
+from isometry.grow.operators import available as operators
 from isometry.losses import available, build_loss
 from isometry.recipes import shipped_recipes
 
@@ -60,11 +62,7 @@ def test_the_options_of_a_loss_are_taken(name):
 def test_every_operator_has_a_line():
     listed = rows("operators")
     listed.pop("name")
-    grow, prune = get_type_hints(GrowConfig), get_type_hints(PruneConfig)
-    choices = itertools.chain(
-        *(get_args(hint) for hint in (grow["depth_operator"], grow["width_operator"], prune["method"]))
-    )
-    assert list(listed) == list(choices)
+    assert set(listed) == {*operators(Operator), *get_args(get_type_hints(PruneConfig)["method"])}
     assert {name for name, cells in listed.items() if cells[1] == "yes"} == {"identity", "duplicate", "gates"}
     assert all(len(cells) == 3 and len(cells[2]) > 20 for cells in listed.values())
 
@@ -122,7 +120,7 @@ def test_first_lines():
 
 def test_a_network_that_never_grew_is_said_to(monkeypatch):
     """The columns ask the code that a run asks."""
-    monkeypatch.setattr(module, "family_of", lambda *_: (_ for _ in ()).throw(UserError("no")))
+    monkeypatch.setattr(module, "find_architecture", lambda *_: (_ for _ in ()).throw(UserError("no")))
     assert rows("models", "resnet14t")["resnet14t"][2:] == ["no", "yes"]
 
 

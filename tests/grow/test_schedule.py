@@ -110,8 +110,8 @@ def test_every_epoch_belongs_to_one_stage():
 
 def test_words():
     schedule = plan(depth="3,6", width="12,24")
-    assert schedule.words(schedule.stages[0]) == "stage 1/2 (depth 3, width 12)"
-    assert schedule.words(schedule.stages[1]) == "stage 2/2 (depth 6, width 24)"
+    assert schedule.describe(schedule.stages[0]) == "stage 1/2 (depth 3, width 12)"
+    assert schedule.describe(schedule.stages[1]) == "stage 2/2 (depth 6, width 24)"
 
 
 def test_a_run_that_does_not_grow_is_one_stage_of_any_architecture():
@@ -120,7 +120,7 @@ def test_a_run_that_does_not_grow_is_one_stage_of_any_architecture():
     assert spans(schedule) == [(0, 7)]
     assert not schedule.grows
     assert schedule.stages[0].size is None
-    assert schedule.words(schedule.at(6)) == schedule.stages[0].words == ""
+    assert schedule.describe(schedule.at(6)) == schedule.stages[0].label == ""
     assert schedule.resolved(config.grow) is config.grow
     assert not config.grow.wanted
     assert GrowConfig(width="12,24").wanted

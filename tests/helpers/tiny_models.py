@@ -1,4 +1,4 @@
-"""One small member of every family that grows, with random weights everywhere."""
+"""One small member of every architecture that grows, with random weights everywhere."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +9,9 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from isometry.config import GrowConfig, RunConfig
-from isometry.grow.architectures import Size, family_of
+from isometry.grow.architectures import Size, find_architecture
 from isometry.grow.surgery import Surgery, plan_surgery
-from isometry.grow.weight_transfer import Baggage
+from isometry.grow.weight_transfer import TrainingState
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Tiny:
         img_size: side of its images.
         holders: what holds its blocks.
         depths: depth before and after growth.
-        silent: names within a block of what makes it the identity at 0.
+        zeros: names within a block of the parameters that make it the identity at 0.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Tiny:
     img_size: int = 16
     holders: tuple[str, ...] = ("blocks",)
     depths: tuple[tuple[int, ...], tuple[int, ...]] = ((4,), (6,))
-    silent: tuple[str, ...] = ()
+    zeros: tuple[str, ...] = ()
 
     def build(self, **changes: Any) -> nn.Module:
         return timm.create_model(self.name, num_classes=5, **{**self.kwargs, **changes}).eval()
@@ -53,13 +53,13 @@ RESNET_BLOCKS = ("layer1", "layer2", "layer3", "layer4")
 CONVNEXT_BLOCKS = tuple(f"stages.{stage}.blocks" for stage in range(4))
 
 MODELS = {
-    "vit": Tiny("vit_tiny_patch16_224", PLAIN, silent=PROJECTIONS),
+    "vit": Tiny("vit_tiny_patch16_224", PLAIN, zeros=PROJECTIONS),
     "vit, norms after": Tiny(
-        "vit_tiny_patch16_224", {**PLAIN, "block_fn": ResPostBlock, "init_values": 0.3}, silent=NORMS
+        "vit_tiny_patch16_224", {**PLAIN, "block_fn": ResPostBlock, "init_values": 0.3}, zeros=NORMS
     ),
-    "deit": Tiny("deit_tiny_distilled_patch16_224", PLAIN, silent=PROJECTIONS),
-    "deit3": Tiny("deit3_small_patch16_224", PLAIN, silent=("ls1.gamma", "ls2.gamma")),
-    "cait": Tiny("cait_xxs24_224", {**PLAIN, "depth_token_only": 1}, silent=("gamma_1", "gamma_2")),
+    "deit": Tiny("deit_tiny_distilled_patch16_224", PLAIN, zeros=PROJECTIONS),
+    "deit3": Tiny("deit3_small_patch16_224", PLAIN, zeros=("ls1.gamma", "ls2.gamma")),
+    "cait": Tiny("cait_xxs24_224", {**PLAIN, "depth_token_only": 1}, zeros=("gamma_1", "gamma_2")),
     "swin": Tiny(
         "swin_tiny_patch4_window7_224",
         {**SWIN, "patch_size": 2},
@@ -137,9 +137,9 @@ class Growth:
     def build(self, size: Size) -> nn.Module:
         return self.surgery.build(size)
 
-    def carry(self, average: dict[str, Tensor] | None = None) -> Baggage:
-        """All that goes along of the small network's weights."""
-        return self.surgery.carry(Baggage(self.small.state_dict(), average), self.large)
+    def transfer(self, average: dict[str, Tensor] | None = None) -> TrainingState:
+        """The state for the large network, from the weights of the small one."""
+        return self.surgery.transfer(TrainingState(self.small.state_dict(), average), self.large)
 
 
 def growth_of(
@@ -148,14 +148,14 @@ def growth_of(
     """The growth of a tiny model to full size: in depth from its smaller one, in width, or both."""
     tiny = MODELS[name]
     full = tiny.build()
-    family = family_of(full, tiny.name)
-    after = family.size(full)
+    architecture = find_architecture(full, tiny.name)
+    after = architecture.size(full)
     before = Size(tiny.depths[0] if depth else after.depth, width or after.width)
 
     def build(size: Size) -> nn.Module:
-        return tiny.build(**family.arguments(full, size))
+        return tiny.build(**architecture.arguments(full, size))
 
-    surgery = plan_surgery(GrowConfig(**operators), family, before, after, seed=5, build=build)
+    surgery = plan_surgery(GrowConfig(**operators), architecture, before, after, seed=5, build=build)
     growth = Growth(tiny, surgery, build(before), full)
     randomise(growth.small, 1)
     randomise(growth.large, 2)

@@ -137,7 +137,7 @@ def test_without_growth_nothing_changes(tmp_path: Path) -> None:
     trainer = trainer_of(*words, folder=RunFolder(config_of(*words)))
     trainer.fit()
     assert not trainer.run.schedule.grows
-    assert trainer.run.schedule.words(trainer.run.stage) == ""
+    assert trainer.run.schedule.describe(trainer.run.stage) == ""
     assert trainer.run.config.grow == config_of(*words).grow
     assert trainer.state.growths == []
     assert "stage" not in json.loads((tmp_path / "metrics.jsonl").read_text())

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.grow.operators import WIDTH_OPERATORS
-from isometry.grow.weight_transfer import Baggage, Degree, Degrees, widen
+from isometry.grow.operators import WidthOperator, available
+from isometry.grow.weight_transfer import Degree, Degrees, TrainingState, widen
 from isometry.training.growth import State, state_by_name, state_degrees, take_over_state
 from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer
@@ -207,10 +207,15 @@ def test_adafactors_network_may_grow_past_where_it_begins_to_factor():
     former = optimizer_of(small, options)
     train(small, former, 3)
     moments, degrees = state_by_name(former, small), state_degrees(options)
-    grown = widen(WIDTH_OPERATORS["duplicate"], large, Baggage(small.state_dict(), None, moments, degrees), 0)
+    grown = widen(
+        available(WidthOperator)["duplicate"],
+        large,
+        TrainingState(small.state_dict(), None, moments, degrees),
+        0,
+    )
     large.load_state_dict(grown.weights)
     optimizer = optimizer_of(large, options)
-    take_over_state(optimizer, [(large, grown.moments)], former)
+    take_over_state(optimizer, [(large, grown.optimizer)], former)
     train(large, optimizer, 3)
     assert all(parameter.isfinite().all() for parameter in large.parameters())
 
@@ -307,11 +312,11 @@ def grown_with_state(name: str) -> tuple[Network, torch.optim.Optimizer, Tensor]
     small, large = network(), network(40, seed=2)
     former = optimizer_of(small, options)
     train(small, former, 4)
-    baggage = Baggage(small.state_dict(), None, state_by_name(former, small), degrees_of(name))
-    grown = widen(WIDTH_OPERATORS["duplicate"], large, baggage, seed=0)
+    baggage = TrainingState(small.state_dict(), None, state_by_name(former, small), degrees_of(name))
+    grown = widen(available(WidthOperator)["duplicate"], large, baggage, seed=0)
     large.load_state_dict(grown.weights)
     latter = optimizer_of(large, options)
-    take_over_state(latter, [(large, grown.moments)], former)
+    take_over_state(latter, [(large, grown.optimizer)], former)
     logits = large(IMAGES).detach()
     torch.testing.assert_close(logits, small(IMAGES), atol=1e-5, rtol=1e-5)
     return large, latter, logits

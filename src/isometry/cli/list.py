@@ -17,8 +17,9 @@ from timm.models import is_model_pretrained
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
 from isometry.errors import UserError
-from isometry.grow.architectures import family_of
-from isometry.grow.operators import DEPTH_OPERATORS, WIDTH_OPERATORS
+from isometry.grow.architectures import find_architecture
+from isometry.grow.operators import DepthOperator, WidthOperator
+from isometry.grow.operators import available as operators
 from isometry.losses import Loss, available
 from isometry.prune.sites import check_prunable
 from isometry.recipes import shipped_recipes
@@ -118,10 +119,8 @@ def _operators(names: list[str]) -> Iterator[str]:
 
 def _operator_rows() -> dict[str, Row]:
     rows: dict[str, Row] = {}
-    for depth in DEPTH_OPERATORS.values():
-        rows[depth.name] = _operator_row(depth.name, "--grow.depth-operator", depth.preserves, depth.order)
-    for width in WIDTH_OPERATORS.values():
-        rows[width.name] = _operator_row(width.name, "--grow.width-operator", width.preserves, width.stretch)
+    for operator in (*operators(DepthOperator).values(), *operators(WidthOperator).values()):
+        rows[operator.name] = _operator_row(operator.name, operator.option, operator.preserves, operator)
     for method, module, preserves in (
         ("gates", "isometry.prune.gates", True),
         ("l1", "isometry.prune.l1", False),
@@ -148,7 +147,7 @@ def _model_row(name: str, weights: str) -> Row:
     with torch.device("meta"):
         model = timm.create_model(name)
     count = params(sum(parameter.numel() for parameter in model.parameters()))
-    grows = _accepted(lambda: family_of(model, name))
+    grows = _accepted(lambda: find_architecture(model, name))
     return name, count, weights, grows, _accepted(lambda: check_prunable(model, name, group=1))
 
 

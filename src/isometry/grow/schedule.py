@@ -1,4 +1,4 @@
-"""When a run grows, and to what: `--grow.*` options -> stages."""
+"""`--grow.*` options -> the stages of a run that grows."""
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -8,17 +8,16 @@ from torch import nn
 
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
-from isometry.grow.architectures import Size, family_of, spelled
-
-Numbers = tuple[int, ...]
+from isometry.grow.architectures import Numbers, Size, find_architecture, format_size
+from isometry.grow.operators import find_operators
 
 
 @dataclass(frozen=True)
 class Stage:
     """A span of epochs at one size.
 
-    ``arguments`` build that size when added to the full-size model's own; ``words`` say what of it changes, as
-    ``depth 6``. ``size`` is None in a run that does not grow, whatever its architecture.
+    ``arguments`` build the size when added to those of the full-size model; ``label`` has the part of it that changes,
+    as ``depth 6``. ``size`` is None in a run that does not grow.
     """
 
     number: int
@@ -26,14 +25,14 @@ class Stage:
     epochs: int
     size: Size | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
-    words: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The stages of a run in order; the last is the full-size model.
 
-    ``target`` are that model's shapes; None in a run that does not grow.
+    ``target`` is that model on the meta device; None in a run that does not grow.
     """
 
     stages: list[Stage]
@@ -46,25 +45,25 @@ class Schedule:
 
     @property
     def sizes(self) -> list[Size]:
-        """Those of the stages; none in a run that does not grow."""
+        """Sizes of the stages; none in a run that does not grow."""
         return [stage.size for stage in self.stages if stage.size is not None]
 
     def at(self, epoch: int) -> Stage:
         """The stage that the epoch (from 0) belongs to."""
         return next(stage for stage in reversed(self.stages) if stage.first_epoch <= epoch)
 
-    def words(self, stage: Stage) -> str:
-        """``stage 1/2 (depth 6)``; nothing in a run that does not grow."""
-        return f"stage {stage.number + 1}/{len(self.stages)} ({stage.words})" if self.grows else ""
+    def describe(self, stage: Stage) -> str:
+        """``stage 1/2 (depth 6)``; empty in a run that does not grow."""
+        return f"stage {stage.number + 1}/{len(self.stages)} ({stage.label})" if self.grows else ""
 
     def resolved(self, grow: GrowConfig) -> GrowConfig:
-        """The options as they were understood, for the run's ``config.yaml``."""
+        """The options with all sizes and epochs filled in, for the run's ``config.yaml``."""
         if not self.grows:
             return grow
         return replace(
             grow,
-            depth=",".join(spelled(size.depth) for size in self.sizes),
-            width=",".join(spelled(size.width) for size in self.sizes),
+            depth=",".join(format_size(size.depth) for size in self.sizes),
+            width=",".join(format_size(size.width) for size in self.sizes),
             at=",".join(str(stage.first_epoch) for stage in self.stages),
         )
 
@@ -73,8 +72,9 @@ def one_stage(config: RunConfig) -> Schedule:
     """The schedule of a run that does not grow.
 
     Raises:
-        UserError: the options say when to grow, and not to what.
+        UserError: the options name epochs and no sizes, or an unknown operator.
     """
+    find_operators(config.grow)
     if config.grow.at is not None:
         raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
     return Schedule([Stage(0, 0, config.epochs)])
@@ -88,11 +88,12 @@ def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
         target: the full-size model (torch's meta device will do).
 
     Raises:
-        UserError: a plan that can't be: it shrinks, does not end at full size, has no room in the epochs, or names a
-            size that the architecture can't have.
+        UserError: the sizes shrink, don't end at full size, don't fit in the epochs, or are none of the architecture's;
+            or an operator is unknown.
     """
-    family = family_of(target, config.model)
-    full = family.size(target)
+    find_operators(config.grow)
+    architecture = find_architecture(target, config.model)
+    full = architecture.size(target)
     depths = _sizes(config.grow.depth, "--grow.depth", full.depth)
     widths = _sizes(config.grow.width, "--grow.width", full.width)
     count = max(len(depths), len(widths))
@@ -108,7 +109,7 @@ def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
     ends = [*firsts[1:], config.epochs]
     return Schedule(
         [
-            Stage(number, first, end - first, size, family.arguments(target, size), _words(size, sizes))
+            Stage(number, first, end - first, size, architecture.arguments(target, size), _label(size, sizes))
             for number, (first, end, size) in enumerate(zip(firsts, ends, sizes, strict=True))
         ],
         target,
@@ -122,12 +123,12 @@ def _sizes(given: Any, option: str, full: Numbers) -> list[Numbers]:
     entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
     if not entries:
         raise UserError(
-            f"{option}: names no size; give one a stage, e.g. {option} {_halved(full)},{spelled(full)}"
+            f"{option}: names no size; give one a stage, e.g. {option} {_halved(full)},{format_size(full)}"
         )
     sizes = [_one_size(entry, option, full) for entry in entries]
     if sizes[-1] != full:
         raise UserError(
-            f"{option}: ends at {spelled(sizes[-1])} and the model has {spelled(full)}; end with that"
+            f"{option}: ends at {format_size(sizes[-1])} and the model has {format_size(full)}; end with that"
         )
     return sizes
 
@@ -140,32 +141,32 @@ def _one_size(entry: Any, option: str, full: Numbers) -> Numbers:
         numbers = tuple(map(_whole, parts))
     except ValueError as error:
         raise UserError(
-            f"{option} {entry}: give a size a stage with commas, e.g. {option} {_halved(full)},{spelled(full)}"
+            f"{option} {entry}: give a size a stage with commas, e.g. {option} {_halved(full)},{format_size(full)}"
         ) from error
     if len(numbers) != len(full):
         raise UserError(
-            f"{option} {spelled(numbers)}: this model has {len(full)} {'number' if len(full) == 1 else 'numbers'} "
-            f"there, e.g. {_halved(full)},{spelled(full)}"
+            f"{option} {format_size(numbers)}: this model has {len(full)} {'number' if len(full) == 1 else 'numbers'} "
+            f"there, e.g. {_halved(full)},{format_size(full)}"
         )
     if min(numbers) < 1:
-        raise UserError(f"{option} {spelled(numbers)}: a size is at least 1")
+        raise UserError(f"{option} {format_size(numbers)}: a size is at least 1")
     return numbers
 
 
 def _whole(number: Any) -> int:
-    # By way of its text: int alone would take 2.5 for 2 and true for 1.
+    # int(2.5) and int(True) would be accepted.
     return int(str(number))
 
 
 def _halved(full: Numbers) -> str:
-    return spelled(tuple(max(1, number // 2) for number in full))
+    return format_size(tuple(max(1, number // 2) for number in full))
 
 
-def _words(size: Size, sizes: list[Size]) -> str:
-    """What changes of a size on the way."""
+def _label(size: Size, sizes: list[Size]) -> str:
+    """The part of a size that differs between the first stage and the last."""
     both = (("depth", size.depth, sizes[0].depth), ("width", size.width, sizes[0].width))
     changing = {name for name, _, first in both if first != getattr(sizes[-1], name)}
-    return ", ".join(f"{name} {spelled(numbers)}" for name, numbers, _ in both if name in changing)
+    return ", ".join(f"{name} {format_size(numbers)}" for name, numbers, _ in both if name in changing)
 
 
 def _check_growth(sizes: list[Size]) -> None:
@@ -178,7 +179,7 @@ def _check_growth(sizes: list[Size]) -> None:
         ):
             if any(n < o for o, n in zip(old, new, strict=True)):
                 raise UserError(
-                    f"--grow.{option}: {spelled(old)} to {spelled(new)} shrinks; sizes must not go down"
+                    f"--grow.{option}: {format_size(old)} to {format_size(new)} shrinks; sizes must not go down"
                 )
         if before == after:
             raise UserError(
@@ -187,7 +188,7 @@ def _check_growth(sizes: list[Size]) -> None:
 
 
 def _first_epochs(config: RunConfig, count: int) -> list[int]:
-    """Where the stages begin: in equal segments, or where ``--grow.at`` says."""
+    """First epochs of the stages: those of ``--grow.at``, or of equal segments."""
     given = config.grow.at
     if given is None:
         if count > config.epochs:

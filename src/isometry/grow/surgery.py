@@ -1,4 +1,4 @@
-"""One growth: from one stage's network to the next one's."""
+"""One growth: from the network of one stage to that of the next."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ from torch import nn
 from isometry.config import GrowConfig
 from isometry.errors import UserError
 from isometry.functional.growth import Placed
-from isometry.grow.architectures import Family, Size
-from isometry.grow.operators import DEPTH_OPERATORS, WIDTH_OPERATORS, DepthOperator, WidthOperator
-from isometry.grow.weight_transfer import Baggage, deepen, widen
+from isometry.grow.architectures import Architecture, Size
+from isometry.grow.operators import DepthOperator, WidthOperator, find_operators
+from isometry.grow.weight_transfer import TrainingState, deepen, widen
 
 Build = Callable[[Size], nn.Module]
 """Builds a network of a size."""
@@ -18,14 +18,14 @@ Build = Callable[[Size], nn.Module]
 
 @dataclass(frozen=True)
 class Surgery:
-    """What is done between two stages; an operator is None where its dimension stays.
+    """The growth between two stages. An operator is None where its dimension stays.
 
-    ``build`` gives a new network of any size in the family.
+    ``build`` gives a new network of any size of the architecture.
     """
 
-    family: Family
-    deeper: DepthOperator | None
-    wider: WidthOperator | None
+    architecture: Architecture
+    depth_operator: DepthOperator | None
+    width_operator: WidthOperator | None
     before: Size
     after: Size
     seed: int
@@ -33,74 +33,95 @@ class Surgery:
 
     @property
     def between(self) -> Size:
-        """Deeper and not yet wider."""
+        """The size after the depth has grown, and before the width has."""
         return Size(self.after.depth, self.before.width)
 
     @property
-    def words(self) -> str:
-        """``insert + duplicate``."""
-        return " + ".join(operator.name for operator in (self.deeper, self.wider) if operator is not None)
+    def label(self) -> str:
+        """The operators: ``insert + duplicate``."""
+        return " + ".join(operator.name for operator in self._operators)
 
     @property
     def preserves(self) -> bool:
         """Whether the grown network computes the same function."""
-        return all(operator.preserves for operator in (self.deeper, self.wider) if operator is not None)
+        return all(operator.preserves for operator in self._operators)
+
+    @property
+    def copies_average(self) -> bool:
+        """Whether blocks are copied from the moving average of the weights."""
+        return any(placed.averaged for order in self._orders() for placed in order)
+
+    @property
+    def _operators(self) -> list[DepthOperator | WidthOperator]:
+        return [operator for operator in (self.depth_operator, self.width_operator) if operator is not None]
 
     def orders(self, large: nn.Module) -> dict[str, list[Placed]]:
-        """Where each block of the deeper network ``large`` comes from, by the name of what holds the blocks.
+        """Where each block of the deeper network ``large`` comes from, by the name of the module that holds the blocks.
 
         Raises:
             UserError: the operator can't add that many blocks.
         """
-        if self.deeper is None:
+        if self.depth_operator is None:
             return {}
-        depths = zip(self.family.blocks(large), self.before.depth, self.after.depth, strict=True)
-        return {holder: _order(self.deeper, old, new) for holder, old, new in depths}
+        return dict(zip(self.architecture.blocks(large), self._orders(), strict=True))
 
-    def carry(self, baggage: Baggage, large: nn.Module) -> Baggage:
-        """What ``large``, a new network of the size after, gets: depth first, then width.
+    def _orders(self) -> list[list[Placed]]:
+        if self.depth_operator is None:
+            return []
+        depths = zip(self.before.depth, self.after.depth, strict=True)
+        return [_order(self.depth_operator, old, new) for old, new in depths]
+
+    def transfer(self, state: TrainingState, large: nn.Module) -> TrainingState:
+        """The state for ``large``, a new network of the size after: grown in depth first, then in width.
 
         Args:
-            baggage: of the network of the size before.
-            large: gives initial values to what is new, and is not changed.
+            state: of the network of the size before.
+            large: gives initial values to new parameters; it is not changed.
 
         Raises:
-            UserError: a block can't be where the depth operator wants it.
+            UserError: a block can't be where the depth operator puts it.
         """
-        if self.deeper is not None:
-            deep = large if self.wider is None else self.build(self.between)
-            baggage = deepen(self.deeper, self.orders(deep), deep, baggage)
-        return baggage if self.wider is None else widen(self.wider, large, baggage, self.seed)
+        if self.depth_operator is not None:
+            deep = large if self.width_operator is None else self.build(self.between)
+            state = deepen(self.depth_operator, self.architecture, self.orders(deep), deep, state)
+        return state if self.width_operator is None else widen(self.width_operator, large, state, self.seed)
 
-    def carry_terms(self, baggage: Baggage, large: nn.Module, places: Mapping[int, int]) -> Baggage:
-        """The same for the losses' own weights, which exist once a pair of blocks: ``TERM.PAIR.NAME``.
+    def transfer_losses(
+        self, state: TrainingState, large: nn.Module, places: Mapping[int, int]
+    ) -> TrainingState:
+        """The same for the losses' own parameters, one set for each pair of blocks: ``TERM.PAIR.NAME``.
 
         Args:
-            baggage: of the losses before.
+            state: of the losses before.
             large: the losses after.
-            places: where the pairs of before are now; those that are gone are left out.
+            places: new place of each pair of before; pairs that are gone are left out.
         """
 
         def moved(name: str) -> str | None:
             term, pair, rest = name.split(".", 2)
             return f"{term}.{places[int(pair)]}.{rest}" if int(pair) in places else None
 
-        weights = {new: value for name, value in baggage.weights.items() if (new := moved(name))}
-        moments = {new: state for name, state in baggage.moments.items() if (new := moved(name))}
-        kept = replace(baggage, weights=weights, moments=moments)
-        if self.wider is not None:
-            return widen(self.wider, large, kept, self.seed)
+        weights = {new: value for name, value in state.weights.items() if (new := moved(name))}
+        optimizer = {new: value for name, value in state.optimizer.items() if (new := moved(name))}
+        kept = replace(state, weights=weights, optimizer=optimizer)
+        if self.width_operator is not None:
+            return widen(self.width_operator, large, kept, self.seed)
         return replace(kept, weights=large.state_dict() | weights)
 
 
 def plan_surgery(
-    grow: GrowConfig, family: Family, before: Size, after: Size, seed: int, build: Build
+    grow: GrowConfig, architecture: Architecture, before: Size, after: Size, seed: int, build: Build
 ) -> Surgery:
-    """The growth from one size to another, by the operators that the options name."""
+    """The growth from one size to another, by the operators that the options name.
+
+    Raises:
+        UserError: there is no such operator.
+    """
+    depth, width = find_operators(grow)
     return Surgery(
-        family,
-        DEPTH_OPERATORS[grow.depth_operator] if before.depth != after.depth else None,
-        WIDTH_OPERATORS[grow.width_operator] if before.width != after.width else None,
+        architecture,
+        depth if before.depth != after.depth else None,
+        width if before.width != after.width else None,
         before,
         after,
         seed,

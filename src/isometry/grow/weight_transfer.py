@@ -1,4 +1,4 @@
-"""What a network takes with it when it grows: weights, their moving average, and the optimizer's state."""
+"""Weights, their moving average and the optimizer's state, carried over to a larger network."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isometry.errors import UserError
 from isometry.functional.growth import Placed, along
-from isometry.grow.architectures import silent_parameters
+from isometry.grow.architectures import Architecture
 from isometry.grow.operators import DepthOperator, WidthOperator
 from isometry.seeding import derive_seed
 
@@ -18,94 +18,99 @@ Tensors = dict[str, Tensor]
 
 
 class Degree(NamedTuple):
-    """How a tensor in an optimizer's state scales: with which power of the gradients, and of the weights."""
+    """The powers of the gradients and of the weights that a tensor in an optimizer's state scales with."""
 
     of_gradients: int = 1
     of_weights: int = 0
 
 
 Degrees = Mapping[frozenset[str], Mapping[str, Degree]]
-"""Degrees by all the names in a parameter's state: an optimizer may keep one thing of matrices and another of
-vectors (Muon), under names that mean one thing here and another there."""
+"""Degrees of the tensors in a parameter's state, by the set of their names: an optimizer such as Muon keeps other
+tensors for matrices than for vectors, and the same name may mean another quantity there."""
 
 
 @dataclass(frozen=True)
-class Baggage:
-    """All tensors that go along, by the names of parameters and buffers.
+class TrainingState:
+    """All tensors that are carried over, by the names of parameters and buffers.
 
     Attributes:
         weights: parameters and buffers.
-        average: their moving average, where there is one.
-        moments: the optimizer's state of each parameter that has one.
-        degrees: how the tensors in ``moments`` scale, where that is known.
+        average: their moving average, if there is one.
+        optimizer: the optimizer's state of each parameter that has one.
+        degrees: how the tensors in ``optimizer`` scale, as far as it is known.
     """
 
     weights: Tensors
     average: Tensors | None = None
-    moments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
     degrees: Degrees = field(default_factory=dict)
 
 
 def deepen(
-    operator: DepthOperator, orders: dict[str, list[Placed]], large: nn.Module, baggage: Baggage
-) -> Baggage:
-    """What a deeper network gets.
+    operator: DepthOperator,
+    architecture: Architecture,
+    orders: dict[str, list[Placed]],
+    large: nn.Module,
+    state: TrainingState,
+) -> TrainingState:
+    """The state of a deeper network.
 
-    Copies take the optimizer's state of their source along; new blocks are as ``large`` initialises them, but
-    silent, and without optimizer state.
+    Copies take the optimizer's state of their source. New blocks are initialised as in ``large``, except that their
+    branches end in zeros, and have no optimizer state.
 
     Args:
         operator: its name is for errors.
+        architecture: of the network.
         orders: where each block comes from, by the name of the module that holds the blocks.
         large: a new network of the larger size.
-        baggage: of the smaller one.
+        state: of the smaller network.
 
     Raises:
-        UserError: a block can't be where the operator wants it.
+        UserError: a block can't be where the operator puts it.
     """
-    _check_fit(operator, orders, large.state_dict(), baggage.weights)
-    silent = {
+    _check_fit(operator, orders, large.state_dict(), state.weights)
+    zeros = {
         f"{holder}.{position}.{parameter}"
         for holder, order in orders.items()
         for position, placed in enumerate(order)
         if placed.source is None
-        for parameter in silent_parameters(large.get_submodule(f"{holder}.{position}"))
+        for parameter in architecture.identity_parameters(large.get_submodule(f"{holder}.{position}"))
     }
-    averages = baggage.weights if baggage.average is None else baggage.average
+    averages = state.weights if state.average is None else state.average
     weights: Tensors = {}
     average: Tensors = {}
-    moments: dict[str, dict[str, Any]] = {}
-    for name, fresh in large.state_dict().items():
+    optimizer: dict[str, dict[str, Any]] = {}
+    for name, initial in large.state_dict().items():
         placed, source = _origin(name, orders)
         if source is None:
-            weights[name] = torch.zeros_like(fresh) if name in silent else fresh.clone()
+            weights[name] = torch.zeros_like(initial) if name in zeros else initial.clone()
             average[name] = weights[name].clone()
             continue
-        weights[name] = (averages if placed.averaged else baggage.weights)[source].clone()
+        weights[name] = (averages if placed.averaged else state.weights)[source].clone()
         average[name] = averages[source].clone()
-        if source in baggage.moments:
-            moments[name] = deepcopy(baggage.moments[source])
+        if source in state.optimizer:
+            optimizer[name] = deepcopy(state.optimizer[source])
     return replace(
-        baggage, weights=weights, average=None if baggage.average is None else average, moments=moments
+        state, weights=weights, average=None if state.average is None else average, optimizer=optimizer
     )
 
 
-def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int) -> Baggage:
-    """What a wider network gets.
+def widen(operator: WidthOperator, large: nn.Module, state: TrainingState, seed: int) -> TrainingState:
+    """The state of a wider network.
 
     A weight w(out, in) becomes w stretched along both, times the operator's shares along ``in``. Its gradient
-    is then the old one stretched along both, times the even shares along ``out``; a tensor of degree d in the
-    gradients is multiplied by their d-th power. Where a parameter changes, its optimizer state is left behind if
-    some of it has another shape than the parameter, or is made of weights: an optimizer that computes weights
-    from old ones and sums of gradients (MADGRAD) would undo the shares.
+    is then the old one stretched along both, times the mean shares along ``out``; a tensor of degree d in the
+    gradients is multiplied by their d-th power. A parameter that changes loses its optimizer state if a tensor in it
+    has another shape than the parameter, or depends on weights: an optimizer that computes weights from old ones and
+    sums of gradients (MADGRAD) would undo the shares.
 
     Args:
         operator: how axes are stretched and shared.
-        large: a new network of the larger size; what the baggage lacks stays as it is there.
-        baggage: of the smaller one.
-        seed: of the uneven shares; each tensor draws from (seed, its name).
+        large: a new network of the larger size; tensors that ``state`` lacks are initialised as there.
+        state: of the smaller network.
+        seed: of uneven shares; each tensor draws from (seed, its name).
     """
-    axes = _grown_axes(large, baggage.weights)
+    axes = _grown_axes(large, state.weights)
 
     def weight(name: str, old: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, name))
@@ -119,12 +124,12 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
         new = _stretch(operator, old, axes[name])
         for axis in axes[name]:
             if not axis.read:
-                even = operator.even(old.shape[axis.dim], axis.size, axis.groups) ** degree.of_gradients
-                new = new * along(even, new, axis.dim)
+                shares = operator.mean_shares(old.shape[axis.dim], axis.size, axis.groups)
+                new = new * along(shares**degree.of_gradients, new, axis.dim)
         return new
 
-    def state(name: str, old: dict[str, Any]) -> dict[str, Any]:
-        shape, degrees = baggage.weights[name].shape, baggage.degrees[frozenset(old)]
+    def moments(name: str, old: dict[str, Any]) -> dict[str, Any]:
+        shape, degrees = state.weights[name].shape, state.degrees[frozenset(old)]
         return {
             key: moment(name, value, degrees[key]) if _has_shape(value, shape) else value
             for key, value in deepcopy(old).items()
@@ -132,24 +137,24 @@ def widen(operator: WidthOperator, large: nn.Module, baggage: Baggage, seed: int
 
     def all_weights(old: Tensors) -> Tensors:
         return {
-            name: weight(name, old[name]) if name in old else fresh.clone()
-            for name, fresh in large.state_dict().items()
+            name: weight(name, old[name]) if name in old else initial.clone()
+            for name, initial in large.state_dict().items()
         }
 
     return replace(
-        baggage,
-        weights=all_weights(baggage.weights),
-        average=None if baggage.average is None else all_weights(baggage.average),
-        moments={
-            name: state(name, old) if axes[name] else deepcopy(old)
-            for name, old in baggage.moments.items()
-            if not axes[name] or _can_stretch(old, baggage.weights[name].shape, baggage.degrees)
+        state,
+        weights=all_weights(state.weights),
+        average=None if state.average is None else all_weights(state.average),
+        optimizer={
+            name: moments(name, old) if axes[name] else deepcopy(old)
+            for name, old in state.optimizer.items()
+            if not axes[name] or _can_stretch(old, state.weights[name].shape, state.degrees)
         },
     )
 
 
 class Axis(NamedTuple):
-    """An axis that grows: to which size, in how many equal parts, and whether its layer reads or writes it."""
+    """An axis that grows: its new size, the number of equal parts, and whether its layer reads or writes it."""
 
     dim: int
     size: int
@@ -158,7 +163,7 @@ class Axis(NamedTuple):
 
 
 def _grown_axes(large: nn.Module, small: Tensors) -> dict[str, list[Axis]]:
-    """By tensor: the axes whose sizes differ. A layer's input is dimension 1 of its weight."""
+    """The axes whose sizes differ, by tensor. A layer's input is dimension 1 of its weight."""
     fused = {id(module.qkv) for module in large.modules() if hasattr(module, "qkv")}
     axes = {}
     for path, module in large.named_modules():
@@ -170,7 +175,7 @@ def _grown_axes(large: nn.Module, small: Tensors) -> dict[str, list[Axis]]:
                     Axis(
                         dim,
                         size,
-                        # Queries, keys and values lie one after the other in one layer's output.
+                        # Queries, keys and values are concatenated in one layer's output.
                         groups=3 if id(module) in fused and dim == 0 else 1,
                         read=layer and own == "weight" and dim == 1,
                     )
@@ -224,8 +229,8 @@ def _has_shape(value: object, shape: torch.Size) -> bool:
 
 
 def _can_stretch(state: dict[str, Any], shape: torch.Size, degrees: Degrees) -> bool:
-    """Whether it is known how a parameter's state scales, all of it has the parameter's shape or is a number, and
-    none is made of weights."""
+    """Whether the degrees of a parameter's state are known, all values have its shape or are numbers, and none depends
+    on weights."""
     known = degrees.get(frozenset(state))
     return (
         known is not None

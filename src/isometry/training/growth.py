@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.grow.schedule import Stage
-from isometry.grow.weight_transfer import Baggage, Degree, Degrees, Tensors
+from isometry.grow.weight_transfer import Degree, Degrees, Tensors, TrainingState
 from isometry.training.assemble import Run, enter_stage
 from isometry.training.objective import Objective
 from isometry.training.optim import at_stage, build_optimizer
@@ -39,8 +39,8 @@ def grow(
     old, new = run.objective, enter_stage(run, stage)
     carries = run.config.grow.optimizer == "carry"
     degrees = state_degrees(run.config) if carries else {}
-    student = surgery.carry(
-        Baggage(
+    student = surgery.transfer(
+        TrainingState(
             old.student.state_dict(),
             old.trainable_module_ema.module.state_dict() if old.has_ema() else None,
             state_by_name(optimizer, old.student) if carries else {},
@@ -48,8 +48,8 @@ def grow(
         ),
         new.student,
     )
-    losses = surgery.carry_terms(
-        Baggage(
+    losses = surgery.transfer_losses(
+        TrainingState(
             old.losses.state_dict(), None, state_by_name(optimizer, old.losses) if carries else {}, degrees
         ),
         new.objective.losses,
@@ -59,7 +59,7 @@ def grow(
     new.objective.losses.load_state_dict(losses.weights)
     grown = build_stage_optimizer(new, world)
     if carries:
-        moments = [(new.student, student.moments), (new.objective.losses, losses.moments)]
+        moments = [(new.student, student.optimizer), (new.objective.losses, losses.optimizer)]
         take_over_state(grown, moments, optimizer)
     return new, grown, student.average
 

@@ -109,7 +109,7 @@ class Trainer:
         self._started = time.monotonic() - self.state.seconds
         loggers = open_loggers(self.config, self.state.step)
         with loggers if self.world.main else nullcontext(lambda row: None) as log, self.wish, self.reporter:
-            self.reporter.stage(self.run.schedule.words(self.run.stage))
+            self.reporter.stage(self.run.schedule.describe(self.run.stage))
             while self.state.epoch < self.config.epochs:
                 stage = self.run.schedule.at(self.state.epoch)
                 if stage.number > self.run.stage.number:
@@ -150,7 +150,7 @@ class Trainer:
         scores = {"before": self.state.scores, "after": self.evaluate()}
         self.state.growths.append({"stage": stage.number + 1, "seconds": begun, **scores})
         self.state.best = self.state.best_epoch = None
-        self.reporter.stage(self.run.schedule.words(self.run.stage))
+        self.reporter.stage(self.run.schedule.describe(self.run.stage))
 
     def train_epoch(self) -> None:
         """The epoch's steps, from the batch where the state stands."""

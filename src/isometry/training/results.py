@@ -223,7 +223,7 @@ def report_data(
         models=rows,
         notes=notes,
         config_yaml=config_to_yaml(replace(config, resume=False)),
-        marks=[(float(stage.first_epoch), stage.words) for stage in run.schedule.stages[1:]],
+        marks=[(float(stage.first_epoch), stage.label) for stage in run.schedule.stages[1:]],
         stages=stages,
         pruning=pruning,
         times=folder.times.rows(),

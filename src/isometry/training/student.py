@@ -10,7 +10,7 @@ from torch import nn
 
 from isometry.config import RunConfig, TapsConfig
 from isometry.errors import UserError
-from isometry.grow.architectures import Size, family_of
+from isometry.grow.architectures import Size, find_architecture
 from isometry.grow.dry_run import check_surgery
 from isometry.grow.schedule import Schedule, Stage, make_schedule, one_stage
 from isometry.grow.surgery import Surgery, plan_surgery
@@ -82,12 +82,12 @@ def settle_growth(
     planned = surgeries(config, schedule)
     for surgery in planned:
         check_surgery(surgery, image_spec(schedule.target, config.img_size).input_size)
-    changing = dict.fromkeys(surgery.words for surgery in planned if not surgery.preserves)
+    changing = dict.fromkeys(surgery.label for surgery in planned if not surgery.preserves)
     if changing:
         notes.append(
             f"{', '.join(changing)}: does not preserve the function, so the network's answers change at growth"
         )
-    if any(s.deeper is not None and s.deeper.name != "identity" for s in planned) and not config.model_ema:
+    if any(surgery.copies_average for surgery in planned) and not config.model_ema:
         notes.append(
             f"no --model-ema: {config.grow.depth_operator} copies blocks as they train, not their average"
         )
@@ -103,12 +103,12 @@ def surgeries(config: RunConfig, schedule: Schedule) -> list[Surgery]:
     """The growths of a schedule, in order."""
     if schedule.target is None:
         return []
-    family = family_of(schedule.target, config.model)
+    architecture = find_architecture(schedule.target, config.model)
     planned = []
     for number, (before, after) in enumerate(pairwise(schedule.sizes), start=1):
         seed = derive_seed(config.seed, "grow", number)
         build = partial(_build_of_size, config, schedule.target, seed)
-        planned.append(plan_surgery(config.grow, family, before, after, seed, build))
+        planned.append(plan_surgery(config.grow, architecture, before, after, seed, build))
     return planned
 
 
@@ -116,9 +116,9 @@ def stage_networks(
     config: RunConfig, schedule: Schedule, input_size: tuple[int, int, int]
 ) -> list[dict[str, Any]]:
     """The network of each stage: ``model`` (in words), ``by`` (the operators that make it), and what it costs."""
-    made = ["", *(surgery.words for surgery in surgeries(config, schedule))]
+    made = ["", *(surgery.label for surgery in surgeries(config, schedule))]
     return [
-        {"model": stage.words, "by": by, **stage_cost(config, stage, input_size)}
+        {"model": stage.label, "by": by, **stage_cost(config, stage, input_size)}
         for stage, by in zip(schedule.stages, made, strict=True)
     ]
 
@@ -167,6 +167,6 @@ def build_objective(
 def _build_of_size(config: RunConfig, target: nn.Module, seed: int, size: Size) -> nn.Module:
     """A new network of any size in the target's family: the same bits for the same seed."""
     seed_global_generators(derive_seed(seed, "between"))
-    arguments = family_of(target, config.model).arguments(target, size)
+    arguments = find_architecture(target, config.model).arguments(target, size)
     spec = replace(student_spec(config), kwargs=config.model_kwargs | arguments)
     return build_model(spec, flag="--model")[0]

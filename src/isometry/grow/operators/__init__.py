@@ -1,0 +1,5 @@
+"""Growth operators, one a file; the file's name is the operator's name in an option."""
+
+from isometry.grow.operators.base import DepthOperator, Operator, WidthOperator, available, find_operators
+
+__all__ = ["DepthOperator", "Operator", "WidthOperator", "available", "find_operators"]

@@ -64,7 +64,7 @@ def _option_lines(kind: type[Any], names: list[str]) -> Iterator[str]:
         for option in options:
             spelled = " ".join(f"`{each}`" for each in option.spelled)
             default = f"`{option.default}`" if option.default else ""
-            yield f"| {spelled} | {_cell(option.words)} | {default} |"
+            yield f"| {spelled} | {_cell(option.help)} | {default} |"
         yield ""
 
 

@@ -1,6 +1,6 @@
-"""A run, resolved: flat dataclasses whose fields carry timm's names.
+"""The options of a run, with their defaults and help texts; names follow timm.
 
-Command line beats ``--config`` YAML beats these defaults.
+The command line overrides the YAML file of ``--config``, which overrides these defaults.
 """
 
 from dataclasses import dataclass, field
@@ -11,52 +11,52 @@ Reduction = Literal["mean", "paper"]
 
 @dataclass
 class DataConfig:
-    """Where images come from and how they are augmented (timm's names and meanings)."""
+    """Data and augmentation (timm's names and meanings)."""
 
     data_dir: str | None = None
-    """Image folder: train/ and val/ (each with one folder per class), or one folder that is split."""
+    """Image folder: train/ and val/ (with one folder per class), or one folder that is split."""
     dataset: str = ""
-    """`digits` (embedded), empty for an image folder, or a scheme of timm (torch/..., hfds/..., wds/...)."""
+    """`digits` (scikit-learn's), a timm dataset (torch/..., hfds/..., wds/...), or empty for --data-dir alone."""
     train_split: str = "train"
-    """Name of the training split."""
+    """Training split."""
     val_split: str = "validation"
-    """Name of the validation split."""
+    """Validation split."""
     val_fraction: float = 0.1
-    """Share kept for validation when --data-dir is one folder."""
+    """Fraction of the images used for validation if --data-dir is one folder."""
     class_map: str | None = None
-    """File that maps class names to indices (timm's class_map)."""
+    """File that maps class names to indices."""
     dataset_download: bool = False
-    """Let torch/ and hfds/ data sets download themselves."""
+    """Allow download of torch/ and hfds/ datasets."""
     skip_bad_images: bool = False
-    """Replace unreadable images by their neighbours, count and name them, instead of stopping."""
+    """Replace unreadable images by their neighbours and report them, instead of stopping."""
     batch_size: int = 128
-    """Images a batch and process."""
+    """Batch size of each process."""
     global_batch_size: int | None = None
-    """Images a batch of all processes together; given, each takes its share, whatever --batch-size says."""
+    """Batch size of all processes together; overrides --batch-size."""
     validation_batch_size: int | None = None
-    """Images a validation batch; the training batch size if not given."""
+    """Validation batch size; the training batch size if not given."""
     workers: int = 2
-    """Data loading processes."""
+    """Data loading worker processes."""
     pin_mem: bool = False
-    """Pin host memory for faster transfers to a GPU."""
+    """Pin CPU memory for faster transfers to a GPU."""
     no_aug: bool = False
-    """No training augmentation at all."""
+    """Disable all training augmentation."""
     train_crop_mode: str | None = None
-    """timm's train-crop-mode: rrc, rkrc or rkrr; or pad: black borders of 1/8 of the side, then a crop (CIFAR)."""
+    """timm's rrc, rkrc or rkrr; or pad: pad by 1/8 of the side, then crop at random (CIFAR)."""
     scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
-    """Random resized crop: share of the area."""
+    """Random resized crop: range of the area."""
     ratio: list[float] = field(default_factory=lambda: [3.0 / 4.0, 4.0 / 3.0])
-    """Random resized crop: aspect ratio."""
+    """Random resized crop: range of the aspect ratio."""
     hflip: float = 0.5
     """Horizontal flip probability."""
     vflip: float = 0.0
     """Vertical flip probability."""
     color_jitter: float = 0.4
-    """Colour jitter strength (not used together with --aa)."""
+    """Colour jitter factor; not used with --aa."""
     aa: str | None = None
     """AutoAugment policy, e.g. rand-m9-mstd0.5-inc1."""
     aug_repeats: int = 0
-    """Repeated augmentation: copies of an image in an epoch (0: off)."""
+    """Repeated augmentation: copies of each image in an epoch (0: off)."""
     reprob: float = 0.0
     """Random erasing probability."""
     remode: str = "pixel"
@@ -68,79 +68,79 @@ class DataConfig:
     cutmix: float = 0.0
     """CutMix alpha (0: off)."""
     mixup_prob: float = 1.0
-    """Probability of mixup or CutMix when either is on."""
+    """Probability of applying mixup or CutMix."""
     mixup_switch_prob: float = 0.5
-    """Probability of CutMix when both are on."""
+    """Probability of CutMix instead of mixup when both are on."""
     mixup_mode: str = "batch"
-    """batch, pair or elem."""
+    """Apply mixup per batch, pair or elem."""
     smoothing: float = 0.0
     """Label smoothing."""
     train_interpolation: str = "random"
     """Interpolation of training images."""
     crop_pct: float | None = None
-    """Validation crop share; the model's own if not given."""
+    """Validation crop fraction; the model's own if not given."""
 
 
 @dataclass
 class ModelConfig:
-    """The model that trains (the student, where there is a teacher)."""
+    """Model to train (the student, with a teacher)."""
 
     model: str = ""
-    """timm name, local-dir:PATH or hf-hub:NAME."""
+    """timm name, folder of a run, local-dir:PATH or hf-hub:NAME."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of timm's constructor, e.g. depth, embed_dim, patch_size."""
+    """Arguments of timm.create_model, e.g. `depth=6 embed_dim=192`."""
     pretrained: bool = False
-    """Start from timm's pretrained weights (local-dir: and hf-hub: always start from theirs)."""
+    """Start from timm's pretrained weights; local-dir: and hf-hub: always load theirs."""
     initial_checkpoint: str | None = None
-    """Start from this file of weights."""
+    """Start from the weights in this file."""
     img_size: int | None = None
-    """Side of the square input image, pixels; the model's own if not given."""
+    """Input image size, pixels; the model's own if not given."""
     in_chans: int | None = None
-    """Input channels: 3 (RGB) or 1 (grey); the model's own if not given."""
+    """Input channels: 3 (RGB) or 1 (greyscale); the model's own if not given."""
     num_classes: int | None = None
-    """Classes; the data's (or the teacher's, without labels) if not given. 0: no classifier, labels not used."""
+    """Number of classes; that of the data, or of the teacher without labels, if not given. 0: no classifier."""
     drop: float = 0.0
     """Dropout rate."""
     drop_path: float = 0.0
-    """Stochastic depth rate."""
+    """Drop path (stochastic depth) rate."""
 
 
 @dataclass
 class TapsConfig:
-    """Blocks whose tokens the terms see; pairs in order. By default the first four and the last four."""
+    """Pairs of blocks whose tokens are compared; by default the first four and the last four."""
 
     student: str | list[int] | None = None
-    """Blocks of the student, from 0; e.g. 0,1,10,11."""
+    """Student blocks to compare, counted from 0: 0,1,10,11; the first four and the last four if not given."""
     teacher: str | list[int] | None = None
-    """Blocks of the teacher, from 0, as many."""
+    """Teacher blocks that these are compared with, as many."""
 
 
 @dataclass
 class TeacherConfig:
-    """Who teaches, and what is learned."""
+    """Teacher and losses."""
 
     teacher: str = ""
-    """timm name, local-dir:PATH or hf-hub:NAME; empty trains without a teacher."""
+    """timm name, folder of a run, local-dir:PATH or hf-hub:NAME; no teacher if not given."""
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of timm's constructor for the teacher, e.g. `img_size=256`; it sees images of its own size."""
+    """Arguments of timm.create_model, e.g. `img_size=256`; the teacher gets images of its own size."""
     teacher_weights: str = "pretrained"
-    """`pretrained` (timm's), a file (safetensors, or what torch loads weights-only), or `none` (dry run)."""
+    """`pretrained` (timm's), a safetensors or PyTorch file, or `none` (random, for a dry run)."""
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type that the teacher is held and computed in; float16 needs a GPU."""
+    """Data type of the teacher's weights and computation; float16 needs a GPU."""
     teacher_shard: bool = False
-    """Spread the teacher's weights over the processes, whole one block at a time (FSDP2)."""
+    """Shard the teacher's weights over the processes (FSDP2)."""
     losses: dict[str, float | dict[str, Any]] = field(default_factory=dict)
-    """Terms and weights: `--losses.whole 4`; options as `--losses.soft.temperature 2`. 0 takes a term out."""
+    """Loss weights: `--losses.whole 4`, 0 to disable; options of a loss: `--losses.soft.temperature 2`."""
     reduction: Reduction = "mean"
-    """`mean`: mean over entries, average over blocks. `paper`: sums as in arXiv:2107.01378v1."""
+    """`mean` over entries and blocks, or `paper`: sums as in arXiv:2107.01378v1."""
     teacher_cache: str = ""
-    """Folder that keeps what the teacher says about each training image, for other runs with the same data and seed."""
+    """Folder that caches teacher outputs, for other runs with the same data and seed."""
     teacher_cache_size: float = 16.0
-    """Most that this folder may take, GiB."""
+    """Largest size of that folder, GiB."""
     relations: Literal["global", "local"] = "global"
-    """Terms that relate images to each other: over the images of all processes, or each process's own."""
+    """Relate images to those of all processes (global) or of the same process (local)."""
     taps: TapsConfig = field(default_factory=TapsConfig)
-    """Blocks whose tokens are compared."""
+    """Blocks to compare."""
 
 
 @dataclass
@@ -148,75 +148,75 @@ class OptimConfig:
     """Optimizer, schedule and precision (timm's names and meanings)."""
 
     epochs: int = 300
-    """Passes over the training data, warm-up included."""
+    """Epochs, warm-up included."""
     opt: str = "adamw"
-    """Any optimizer of timm."""
+    """timm optimizer."""
     opt_eps: float | None = None
-    """Optimizer epsilon; the optimizer's own if not given."""
+    """Optimizer epsilon; the optimizer's default if not given."""
     opt_betas: list[float] | None = None
-    """Optimizer betas; the optimizer's own if not given."""
+    """Optimizer betas; the optimizer's default if not given."""
     momentum: float = 0.9
-    """Momentum, for optimizers that have one."""
+    """Optimizer momentum."""
     weight_decay: float = 0.05
-    """Weight decay; not for biases and norms."""
+    """Weight decay; not applied to biases and norms."""
     clip_grad: float | None = None
-    """Largest gradient norm; no clipping if not given."""
+    """Clip the gradient norm to this value; no clipping if not given."""
     lr: float | None = None
-    """Learning rate; lr_base x global batch / lr_base_size if not given."""
+    """Learning rate; lr_base x global batch size / lr_base_size if not given."""
     lr_base: float = 5e-4
-    """Learning rate at lr_base_size images a step."""
+    """Learning rate for a batch of lr_base_size."""
     lr_base_size: int = 512
-    """Batch that lr_base is meant for."""
+    """Global batch size that lr_base refers to."""
     sched: str = "cosine"
-    """Any schedule of timm that needs no metric."""
+    """timm learning rate schedule, except plateau."""
     min_lr: float = 1e-5
-    """Learning rate at the end."""
+    """Final learning rate of the schedule."""
     warmup_lr: float = 1e-6
-    """Learning rate at the start of the warm-up."""
+    """Initial learning rate of the warm-up."""
     warmup_epochs: int = 5
-    """Epochs of linear warm-up, within --epochs."""
+    """Warm-up epochs, part of --epochs."""
     grad_accum_steps: int = 1
-    """Batches that one optimizer step adds up."""
+    """Batches to accumulate gradients over before an optimizer step."""
     amp: bool = False
-    """Mixed precision."""
+    """Use automatic mixed precision."""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """Mixed precision's type; float16 needs a GPU."""
+    """Data type of mixed precision; float16 needs a GPU."""
     grad_checkpointing: bool = False
-    """Keep only the blocks' inputs for the backward pass, and compute the student's blocks again there."""
+    """Recompute the student's blocks in the backward pass to save memory."""
     compile: bool = False
-    """torch.compile the student and the teacher."""
+    """Compile student and teacher with torch.compile."""
     compile_backend: str = "inductor"
     """Backend of torch.compile."""
     model_ema: bool = False
-    """Keep and evaluate an exponential moving average of the weights too."""
+    """Track and validate an exponential moving average (EMA) of the weights."""
     model_ema_decay: float = 0.9998
-    """Decay of the moving average."""
+    """EMA decay."""
     model_ema_warmup: bool = False
-    """Let the decay grow from 0 in the first steps."""
+    """Warm up the EMA decay from 0."""
 
 
 @dataclass
 class GrowConfig:
-    """Training that starts on a smaller network and grows to the model's full size on the way."""
+    """Growth: training starts with a smaller network that grows to the model's full size."""
 
     depth: str | list[Any] | None = None
-    """Depth of each stage, ending with the model's own: 6,12; a number a stage of the model: 2-2-2-2,2-2-6-2."""
+    """Depth at each stage, up to the model's own: 6,12; for models with several stages 2-2-2-2,2-2-6-2."""
     width: str | list[Any] | None = None
-    """Width of each stage, likewise: 384,768; the channels of a ResNet: 32-64-128-256,64-128-256-512."""
+    """Width at each stage, likewise: 384,768; channels of a ResNet: 32-64-128-256,64-128-256-512."""
     at: str | list[int] | None = None
-    """Epochs at which the stages begin, e.g. 0,150; equal segments if not given."""
+    """First epoch of each stage, e.g. 0,150; stages of equal length if not given."""
     depth_operator: str = "insert"
-    """How blocks are added: copies of the last ones after each (insert) or at the end (stack), or new identities."""
+    """Blocks to add: copies of the last ones, next to them (insert) or at the end (stack), or identity blocks."""
     width_operator: str = "duplicate"
-    """How units are added: as copies that share their outgoing weight, or between the old ones."""
+    """Units to add: copies that share the outgoing weights (duplicate), or interpolated ones."""
     optimizer: Literal["carry", "reset"] = "carry"
-    """The optimizer's moments go along with their weights, or start anew (as published)."""
+    """Carry the optimizer's state over with the weights, or reset it (as published)."""
     lr: Literal["continue", "restart"] = "continue"
-    """One schedule over the whole run, or one a stage, warm-up included."""
+    """Continue one learning rate schedule over the run, or restart it, with warm-up, at each stage."""
     weight_decay: Literal["constant", "depth"] = "constant"
-    """Or scaled by the stage's share of the full depth."""
+    """Constant weight decay, or scaled by each stage's fraction of the full depth."""
     ema: Literal["restart", "grow"] = "restart"
-    """The moving average starts anew from the grown model, or grows too."""
+    """Restart the EMA from the grown model, or grow it too."""
 
     @property
     def wanted(self) -> bool:
@@ -226,20 +226,20 @@ class GrowConfig:
 
 @dataclass
 class PruneConfig:
-    """Channels that an image does not need: found by gates, image by image, or cut for all images."""
+    """Channel pruning: by gates for each image, or for all images."""
 
     keep_rate: float | None = None
-    """Share of each layer's channels that the mean image keeps in the end, above 0 and at most 1."""
+    """Fraction of each layer's channels kept for the average image at the end, above 0 and at most 1."""
     settle: float = 0.25
-    """Share of the epochs, the last ones, that train at that keep rate; 0 as published."""
+    """Final fraction of the epochs that trains at that keep rate; 0 as published."""
     method: Literal["gates", "l1"] = "gates"
-    """A gate a channel (ManiDP), or the plain rival: filters of small L1 norm cut before training."""
+    """Gates for each image (ManiDP), or the baseline: remove filters of small L1 norm before training."""
     group: int = 1
-    """Neighbouring channels that share a gate."""
+    """Number of neighbouring channels that share a gate."""
     compact: bool = False
-    """Afterwards, cut out the channels that no training image uses."""
+    """Remove channels that no training image uses after training."""
     from_scratch: bool = False
-    """Prune a network that was never trained."""
+    """Allow pruning of an untrained network."""
 
     @property
     def wanted(self) -> bool:
@@ -249,31 +249,27 @@ class PruneConfig:
 
 @dataclass
 class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
-    """One whole run; `config.yaml` in its folder is this, resolved."""
+    """Run; the resolved options are saved as `config.yaml` in its folder."""
 
     grow: GrowConfig = field(default_factory=GrowConfig)
-    """Sizes on the way to the model's own."""
+    """Growth."""
     prune: PruneConfig = field(default_factory=PruneConfig)
-    """Channels that each image is to do without."""
+    """Pruning."""
 
     out: str = ""
-    """Folder of the run."""
+    """Output folder."""
     seed: int = 42
-    """Seed of everything random."""
+    """Random seed."""
     device: str = ""
-    """cpu, cuda, cuda:1, ...; a GPU if there is one."""
+    """cpu, cuda, cuda:1, ...; a GPU if available if not given."""
     log_interval: int = 50
-    """Steps between readings of the losses (one device synchronisation each)."""
+    """Steps between logged losses; each logging synchronizes the device."""
     recovery_interval: int = 0
-    """Steps between saves inside an epoch (0: at epochs' ends only)."""
+    """Steps between checkpoints within an epoch (0: only at the end of epochs)."""
     log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
-    """Show scalars and the report's pictures in `tensorboard` or `wandb` (Weights & Biases) too, or in both."""
-    log_tensorboard: bool = False
-    """The older name of --log tensorboard."""
-    log_wandb: bool = False
-    """The older name of --log wandb."""
+    """Log scalars and the report's figures to tensorboard, wandb (Weights & Biases), or both."""
     resume: bool = False
-    """Go on with the run that is in --out."""
+    """Resume the run in --out."""
 
 
 ALIASES = {
@@ -285,20 +281,20 @@ ALIASES = {
     "compact": "prune.compact",
     "from_scratch": "prune.from_scratch",
 }
-"""Other names of options, on the command line and in recipes."""
+"""Aliases of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = (
     frozenset({"resume", "out", "device", "workers", "pin_mem"})
-    | {"log_interval", "recovery_interval", "log", "log_tensorboard", "log_wandb"}
+    | {"log_interval", "recovery_interval", "log"}
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
-    # Follows from the global batch, which is not free.
+    # Follows from the global batch size, which must not change.
     | {"batch_size"}
 )
-"""Options that don't change what a run computes, and so may change when it goes on."""
+"""Options that do not change what a run computes, so they may differ when it resumes."""
 
 
 def canonical(name: str) -> str:
-    """An option's own spelling: ``batch-size`` and ``b`` -> ``batch_size``, ``student`` -> ``model``."""
+    """The canonical name of an option: ``batch-size`` and ``b`` -> ``batch_size``, ``student`` -> ``model``."""
     head, dot, rest = name.partition(".")
     head = head.replace("-", "_")
     return ALIASES.get(head, head) + dot + rest

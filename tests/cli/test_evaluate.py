@@ -207,8 +207,8 @@ def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path,
     [
         (["nowhere", *ON_DIGITS], "timm has no such model"),
         (["local-dir:nowhere", *ON_DIGITS], "no such folder"),
-        ([*ON_DIGITS], "name one folder first"),
-        (["one", "two", *ON_DIGITS], "name one folder first"),
+        ([*ON_DIGITS], "expected DIR first"),
+        (["one", "two", *ON_DIGITS], "expected DIR first"),
     ],
 )
 def test_what_is_no_network_is_named(words, said, capsys):

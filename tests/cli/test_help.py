@@ -9,7 +9,7 @@ from isometry.cli.arguments import leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
 from isometry.cli.main import main
-from isometry.recipes import read_yaml
+from isometry.recipes import read_recipe
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = [(name, example) for name, command in COMMANDS.items() for example in command.examples]
@@ -25,7 +25,7 @@ def test_an_example_is_understood(command, example, tmp_path, monkeypatch):
     assert bool(names) == bool(COMMANDS[command].names)
     parse(COMMANDS[command].kind, options)
     if recipe_named(options):
-        assert read_yaml(recipe_named(options))
+        assert read_recipe(recipe_named(options))
 
 
 def test_every_command_has_examples_and_says_in_a_sentence_what_it_does():
@@ -42,7 +42,7 @@ def test_help_shows_examples_first_and_every_option(command, capsys):
     assert said.index(COMMANDS[command].examples[0]) < said.index("usage: isometry")
     for _, options in option_groups(COMMANDS[command].kind):
         for option in options:
-            assert option.words, option.name
+            assert option.help, option.name
             assert ", ".join(option.spelled) in said
 
 

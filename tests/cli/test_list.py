@@ -92,8 +92,8 @@ def test_many_models_are_not_built(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "list: takes one of recipes, losses, operators, models, and a pattern"),
-        (["models", "vit*", "cait*"], "list: takes one of"),
+        ([], "list: expected recipes|losses|operators|models [PATTERN] first"),
+        (["models", "vit*", "cait*"], "list: expected recipes|losses"),
         (["loses"], "list loses: no such list; did you mean losses?"),
         (["xyz"], "list xyz: no such list; there are recipes"),
         (["losses", "sof"], "list losses sof: no such name; did you mean soft?"),

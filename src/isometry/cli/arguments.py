@@ -1,48 +1,41 @@
-"""Command lines and recipes -> RunConfig. jsonargparse checks values; ``dialect.py`` spells timm's options for it."""
+"""Command lines in timm's style -> configurations; :mod:`isometry.recipes` checks the values."""
 
-import dataclasses
-import json
 import re
-import typing
-from collections.abc import Iterator
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
 import jsonargparse
 
-from isometry.config import ALIASES, canonical
+from isometry.cli.help import Option, option_groups
+from isometry.config import canonical
 from isometry.errors import UserError
-from isometry.recipes import (
-    UNPARSED,
-    Config,
-    _build,
-    _one_line,
-    _parser,
-    _read_recipe,
-    _with_folders,
-    find_recipe,
-    members,
-)
+from isometry.files import YAML_ERRORS
+from isometry.recipes import MODE, Config, find_recipe, read_config, with_overrides
+
+OPTION = re.compile(r"--?[A-Za-z]")
+"""How an option begins; a negative number is a value."""
 
 
-def parse(kind: type[Config], arguments: list[str]) -> Config:
+def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
     """The configuration of class ``kind`` (a dataclass) that a command line asks for.
 
-    The command line beats the YAML file that ``--config`` names, which beats the defaults.
+    Options override the YAML file that ``--config`` names, which overrides the defaults.
 
     Raises:
-        UserError: an unknown option or recipe key (near names are given), or a value of another type.
+        UserError: an unknown option or key of the recipe (near names are given), or a value of another type.
     """
-    parser = _parser(kind)
-    words, recipe = _take_config(_split_equals(arguments))
-    base = _read_recipe(kind, parser, recipe) if recipe else parser.get_defaults()
-    try:
-        options = join_inner(kind, list(translate(kind, words)), base.as_dict())
-        parsed = parser.parse_args(options, namespace=base)
-        return _with_folders(_build(kind, parsed))
-    except UNPARSED as error:
-        raise UserError(_one_line(kind, str(error))) from error
+    given = list(_by_option(arguments))
+    recipe = recipe_named(arguments)
+    config = read_config(kind, recipe) if recipe else kind()
+    values, changed = asdict(config), set()  # type: ignore[call-overload]
+    for word, texts in given:
+        if word != "--config":
+            for path, value in _assignments(kind, word, texts):
+                _put(values, path, value)
+                changed.add(path[0])
+    return with_overrides(config, {name: values[name] for name in changed})
 
 
 def leading(words: list[str]) -> tuple[list[str], list[str]]:
@@ -51,140 +44,80 @@ def leading(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:first], words[first:]
 
 
-def recipe_named(arguments: list[str]) -> str:
-    """The file that ``--config`` names; empty where there is none."""
-    return _take_config(_split_equals(arguments))[1] or ""
+def recipe_named(arguments: Sequence[str]) -> str:
+    """The file that ``--config`` names; an empty string without that option."""
+    named = [texts for word, texts in _by_option(arguments) if word == "--config"]
+    if named and len(named[-1]) != 1:
+        raise UserError("--config: give one file")
+    return find_recipe(named[-1][0]) if named else ""
 
 
-def _split_equals(arguments: list[str]) -> list[str]:
-    words = []
+def _by_option(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each option with the words up to the next one."""
+    found: list[tuple[str, list[str]]] = []
     for argument in arguments:
-        name, equals, value = argument.partition("=")
-        words += [name, value] if argument.startswith("--") and equals else [argument]
-    return words
+        if OPTION.match(argument):
+            word, equals, text = argument.partition("=")
+            found.append((word, [text] if equals else []))
+        elif found:
+            found[-1][1].append(argument)
+        else:
+            raise UserError(f"{argument}: expected an option's name here, such as --epochs")
+    yield from found
 
 
-def _take_config(words: list[str]) -> tuple[list[str], str | None]:
-    if "--config" not in words:
-        return words, None
-    at = words.index("--config")
-    if at + 1 >= len(words):
-        raise UserError("--config: no file given")
-    return words[:at] + words[at + 2 :], find_recipe(words[at + 1])
-
-
-def translate(kind: type, words: list[str]) -> Iterator[str]:
-    """timm's way of writing options -> jsonargparse's: names and values in turns.
-
-    Args:
-        kind: the configuration's class, a dataclass.
-        words: of the command line.
-
-    Raises:
-        UserError: an unknown option (near names are given), or too few or too many values for one.
-    """
-    hints = typing.get_type_hints(kind)
-    at = 0
-    while at < len(words):
-        word = words[at]
-        at += 1
-        if not re.match(r"--?[A-Za-z]", word):
-            raise UserError(f"{word}: an option's name was expected here, such as --epochs")
-        name = canonical(word.lstrip("-"))
-        values = []
-        while at < len(words) and not re.match(r"--?[A-Za-z]", words[at]):
-            values.append(words[at])
-            at += 1
-        head = name.partition(".")[0]
-        if head not in hints:
-            aliases = [alias for alias, meant in ALIASES.items() if meant.partition(".")[0] in hints]
-            options = [field.replace("_", "-") for field in [*hints, *aliases]]
-            near = get_close_matches(head.replace("_", "-"), options, n=2)
-            hint = (
-                f"; did you mean {' or '.join('--' + n for n in near)}?"
-                if near
-                else "; --help lists them all"
-            )
-            raise UserError(f"{word}: no such option{hint}")
-        hint = hints[head]
-        if dataclasses.is_dataclass(hint):
-            name = name.replace("-", "_")
-            parts = {f"{head}.{field}": part for field, part in typing.get_type_hints(hint).items()}
-            if name not in parts:
-                options = [f"--{part}".replace("_", "-") for part in parts]
-                near = get_close_matches(word, options, n=2) or options
-                raise UserError(f"{word}: no such option; there is {', '.join(near)}")
-            hint = parts[name]
-        yield from _spell(name, hint, values, word)
-
-
-def _spell(name: str, hint: Any, values: list[str], word: str) -> Iterator[str]:
-    if hint is bool and not values:
-        values = ["true"]
-    if not values:
+def _assignments(kind: type, word: str, texts: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """The fields that an option sets, as paths of keys, with their values."""
+    option, keys = _find(kind, word)
+    path = [*option.name.split("."), *keys]
+    if option.hint is bool and not texts:
+        texts = ["true"]
+    if not texts:
         raise UserError(f"{word}: no value given")
-    if _is_dict(hint) and "." not in name:
-        if not all("=" in value for value in values) and len(values) == 1:
-            yield from (f"--{name}", values[0])
-            return
-        for value in values:
-            key, equals, item = value.partition("=")
+    if dict in option.types and not keys and (len(texts) > 1 or "=" in texts[0]):
+        for text in texts:
+            key, equals, item = text.partition("=")
             if not equals:
-                raise UserError(f"{word} {value}: give key=value pairs, e.g. {word} depth=6")
-            yield from (f"--{name}.{key}", item)
-        return
-    if _is_list(hint):
-        joined = ",".join(values).strip("[]")
-        yield from (f"--{name}", f"[{joined}]")
-        return
-    if len(values) > 1:
-        raise UserError(f"{word}: takes one value, and {len(values)} were given ({' '.join(values)})")
-    yield from (f"--{name}", values[0])
+                raise UserError(f"{word} {text}: give key=value pairs, e.g. {word} depth=6")
+            yield from _assignments(kind, f"{word}.{key}", [item])
+    elif list in option.types and str not in option.types:
+        yield path, f"[{','.join(texts).strip('[]')}]"
+    elif len(texts) > 1:
+        raise UserError(f"{word}: takes one value, and {len(texts)} were given ({' '.join(texts)})")
+    else:
+        yield path, _value(texts[0]) if len(keys) > 1 else texts[0]
 
 
-def join_inner(kind: type, words: list[str], base: dict[str, Any]) -> list[str]:
-    """``--losses.random.k 384`` -> ``--losses.random {"weight": 0.2, "k": 384}``; jsonargparse would drop the others.
-
-    Args:
-        kind: the configuration's class.
-        words: names and values in turns, as :func:`translate` gives them.
-        base: what the recipe says, which the command line adds to.
-    """
-    held = {
-        name: deepcopy(base[name]) for name, hint in typing.get_type_hints(kind).items() if _is_dict(hint)
-    }
-    joined = []
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        head, *path = name.removeprefix("--").split(".")
-        if head in held:
-            _put(held, [head, *path], _value(value))
-        inner = head in held and len(path) > 1
-        joined += (
-            [f"--{head}.{path[0]}", json.dumps(held[head][path[0]], default=str)] if inner else [name, value]
-        )
-    return joined
+def _find(kind: type, word: str) -> tuple[Option, list[str]]:
+    """The option that a word names, and the keys within its value: ``random`` and ``k`` of ``--losses.random.k``."""
+    options = {option.name: option for _, group in option_groups(kind) for option in group}
+    name = canonical(word.lstrip("-"))
+    head, *keys = name.split(".")
+    if head in options and (not keys or dict in options[head].types):
+        return options[head], keys
+    if (name := name.replace("-", "_")) in options:
+        return options[name], []
+    spelled = [each for option in options.values() for each in option.spelled]
+    inside = [each for each in spelled if each.startswith(f"{word}.")]
+    shorter = [each for each in spelled if word.startswith(f"{each}-")]
+    near = inside or dict.fromkeys(get_close_matches(word.replace("_", "-"), spelled, n=2) + shorter)
+    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists them all"
+    raise UserError(f"{word}: no such option; {hint}")
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
         inner = values.get(key)
         if not isinstance(inner, dict):
-            # A loss's number is its weight.
-            values[key] = {"weight": inner} if isinstance(inner, int | float) else {}
+            # A value without a key is a loss's weight.
+            values[key] = {} if inner is None else {"weight": inner}
         values = values[key]
     values[path[-1]] = value
 
 
 def _value(text: str) -> Any:
-    reader = jsonargparse.ArgumentParser(exit_on_error=False)
-    reader.add_argument("--value", type=Any)
-    return reader.parse_args(["--value", text]).as_dict()["value"]
-
-
-def _is_list(hint: Any) -> bool:
-    kinds = members(hint)
-    return any(typing.get_origin(kind) is list for kind in kinds) and str not in kinds
-
-
-def _is_dict(hint: Any) -> bool:
-    return any(typing.get_origin(m) is dict for m in members(hint))
+    """The value of a text deep inside an option; jsonargparse converts only the outer ones."""
+    try:
+        return jsonargparse.get_loader(MODE)(text)
+    except YAML_ERRORS:
+        return text

@@ -1,100 +1,120 @@
-"""What ``isometry COMMAND --help`` prints: examples and options, with the words under their fields in the source."""
+"""Commands and their options, as the classes that configure them declare these; and the text of `--help`."""
 
-import ast
+import argparse
 import dataclasses
 import inspect
 import textwrap
+import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
+
+from docstring_parser import parse_from_object
+from rich.console import Console
 
 from isometry.config import ALIASES
 
 WIDTH = 100
 INDENT = 28
+PRECEDENCE = "Options override the recipe, which overrides the defaults; a recipe's keys are these options."
+
+
+class Invocation(NamedTuple):
+    """A command line, parsed.
+
+    Attributes:
+        names: what stands before the options.
+        config: the options, of the command's class.
+        recipe: the file that ``--config`` names, or an empty string.
+        console: for the output.
+    """
+
+    names: list[str]
+    config: Any
+    recipe: str
+    console: Console
+
+
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Attributes:
+        kind: class of its options, a dataclass.
+        about: its purpose, in one sentence.
+        action: the function that carries it out.
+        examples: whole command lines, the simplest first.
+        names: what stands before the options: choices in small letters, such as ``bash|zsh``, or ``DIR``.
+    """
+
+    kind: type
+    about: str
+    action: Callable[[Invocation], object]
+    examples: tuple[str, ...]
+    names: str = ""
 
 
 class Option(NamedTuple):
-    """An option of a command line.
+    """An option of a command.
 
     Attributes:
-        name: of its field, after that of the group that it is in: ``grow.depth``.
-        spelled: as it may be typed: ``--batch-size``, ``-b``.
-        words: what it means.
+        name: its field, with that of its section: ``grow.depth``.
+        spelled: the ways to write it: ``--batch-size``, ``-b``.
+        help: its meaning.
         hint: its type.
-        default: as text; empty where it has none that says anything.
+        default: as text; empty for None, False and empty values.
     """
 
     name: str
     spelled: list[str]
-    words: str
+    help: str
     hint: Any
     default: str
 
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """The types that it takes: those of a union, without their arguments."""
+        union = typing.get_origin(self.hint) in (typing.Union, types.UnionType)
+        members = typing.get_args(self.hint) if union else (self.hint,)
+        return tuple(typing.get_origin(member) or member for member in members)
 
-def help_text(
-    kind: type[Any], command: str, about: str, examples: Sequence[str], program: str = "isometry"
-) -> str:
-    """Examples, then options of a configuration class, by the classes that it inherits from, with their meanings."""
-    lines = [about, "", *(f"  {example}" for example in examples), ""]
-    if not dataclasses.fields(kind):
-        return "\n".join([*lines, f"usage: {program} {command}", "", inspect.getdoc(kind) or ""])
-    lines += [f"usage: {program} {command} [--config RECIPE.yaml] [OPTIONS]"]
-    lines += [
-        "",
-        "The command line beats the recipe, which beats the defaults; a recipe's keys are these options.",
-    ]
-    for title, options in option_groups(kind):
-        lines += ["", title]
-        for option in options:
-            lines += _option_lines(option)
-    return "\n".join(lines)
+    @property
+    def choices(self) -> list[str]:
+        """The values to choose from, for one or several of a fixed set; empty for other types."""
+        return _literals(self.hint)
 
 
-def option_groups(kind: type[Any]) -> Iterator[tuple[str, list[Option]]]:
-    """The options of a class, grouped by the classes that it inherits from: the words of each, and its own options."""
+def _literals(hint: Any) -> list[str]:
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [choice for part in typing.get_args(hint) for choice in _literals(part)]
+
+
+@cache
+def option_groups(kind: type) -> list[tuple[str, list[Option]]]:
+    """The options of a class by the class that declares them, with the docstring of each; its own come last."""
     own, *bases = [part for part in kind.__mro__ if dataclasses.is_dataclass(part)]
-    for part in (*bases, own):
-        yield inspect.getdoc(part) or part.__name__, list(_options(part))
+    return [group for part in (*bases, own) for group in _groups(part)]
 
 
-def field_words(part: type[Any]) -> dict[str, str]:
-    """The string under each field of a dataclass, which Python itself throws away."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
-    assert isinstance(definition, ast.ClassDef)
-    words = {}
-    for field, under in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            is_text = isinstance(under, ast.Expr) and isinstance(under.value, ast.Constant)
-            words[field.target.id] = inspect.cleandoc(str(under.value.value)) if is_text else ""  # type: ignore[attr-defined]
-    return words
-
-
-def _options(part: type[Any], prefix: str = "") -> Iterator[Option]:
+def _groups(part: type, prefix: str = "") -> Iterator[tuple[str, list[Option]]]:
     hints = typing.get_type_hints(part)
-    fields = {field.name: field for field in dataclasses.fields(part)}
-    for name, words in field_words(part).items():
-        if dataclasses.is_dataclass(hints[name]):
-            yield from _options(hints[name], f"{prefix}{name}.")
-            continue
-        others = [alias for alias, meant in ALIASES.items() if meant == prefix + name]
-        spelled = [
-            f"--{prefix}{name}",
-            *(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in others),
-        ]
-        dashed = [option.replace("_", "-") for option in spelled]
-        yield Option(prefix + name, dashed, words, hints[name], _default(fields[name]))
+    defaults = {field.name: _default(field) for field in dataclasses.fields(part)}
+    options = []
+    # Those of the class itself, without inherited ones.
+    for parameter in parse_from_object(part).params:
+        name = f"{prefix}{parameter.arg_name}"
+        hint, default = hints[parameter.arg_name], defaults[parameter.arg_name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _groups(hint, f"{name}.")
+        else:
+            options.append(Option(name, _spelled(name), parameter.description or "", hint, default))
+    yield inspect.getdoc(part) or part.__name__, options
 
 
-def _option_lines(option: Option) -> Iterator[str]:
-    spelled = ", ".join(option.spelled)
-    default = f" [{option.default}]" if option.default else ""
-    text = textwrap.fill(option.words + default, WIDTH - INDENT).splitlines() or [""]
-    if len(spelled) + 4 > INDENT:
-        yield f"  {spelled}"
-        spelled = ""
-    yield f"  {spelled}".ljust(INDENT) + text[0]
-    yield from (" " * INDENT + line for line in text[1:])
+def _spelled(name: str) -> list[str]:
+    names = [name, *(alias for alias, option in ALIASES.items() if option == name)]
+    return [("-" if len(each) == 1 else "--") + each.replace("_", "-") for each in names]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -102,3 +122,47 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     return "" if value in (None, "", False, {}, []) else str(value)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> list[tuple[Option, argparse.Action]]:
+    """Adds the options of a class to a parser that explains and completes them."""
+    added = []
+    for title, options in option_groups(kind):
+        group = parser.add_argument_group(textwrap.fill(title.rstrip("."), WIDTH - 1))
+        for option in options:
+            text = escaped(option.help + (f" [{option.default}]" if option.default else ""))
+            added.append((option, group.add_argument(*option.spelled, help=text, **_values(option))))
+    return added
+
+
+def _values(option: Option) -> dict[str, Any]:
+    if option.hint is bool:
+        return {"action": "store_true"}
+    return {"choices": option.choices or None, "nargs": "+" if {list, dict} & set(option.types) else None}
+
+
+def escaped(text: str) -> str:
+    """Text for argparse, which reads a percent sign as a format."""
+    return text.replace("%", "%%")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=INDENT, width=WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        choices = f" {{{','.join(action.choices)}}}" if action.choices else ""
+        return ", ".join(action.option_strings) + choices
+
+
+def help_text(name: str, command: Command, program: str = "isometry") -> str:
+    """What ``isometry NAME --help`` prints: purpose, examples, usage, then the options by class."""
+    usage, about = f"{program} {name} {command.names}".rstrip(), inspect.getdoc(command.kind)
+    if dataclasses.fields(command.kind):
+        usage, about = f"{usage} [--config RECIPE.yaml] [OPTIONS]", PRECEDENCE
+    parser = argparse.ArgumentParser(
+        usage=usage, description=about, formatter_class=_Formatter, add_help=False
+    )
+    add_options(parser, command.kind)
+    examples = (f"  {example}" for example in command.examples)
+    return "\n".join([command.about, "", *examples, "", parser.format_help().rstrip()])

@@ -56,14 +56,11 @@ def open_loggers(config: RunConfig, step: int) -> Iterator[Log]:
     Raises:
         UserError: the library is not installed.
     """
-    asked = {*config.log}
-    asked |= {"tensorboard"} if config.log_tensorboard else set()
-    asked |= {"wandb"} if config.log_wandb else set()
     with ExitStack() as stack:
         places: list[Place] = []
-        if "tensorboard" in asked:
+        if "tensorboard" in config.log:
             places.append(_TensorBoard(config, stack, step))
-        if "wandb" in asked:
+        if "wandb" in config.log:
             places.append(_WeightsAndBiases(config, stack))
         yield Log(places)
 

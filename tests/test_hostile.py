@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from helpers.messages import mentions
 from helpers.runs import DIGITS, TINY_STUDENT, run
 from isometry.cli.main import main
 
@@ -82,7 +83,7 @@ def check_refused(code: int, err: str, why: str) -> None:
     assert code == 2, err
     (line,) = err.splitlines()
     assert line.startswith("isometry: ")
-    assert why in line
+    assert mentions(line, why)
     assert line.isprintable()
     assert len(line) < 1000
 
@@ -124,14 +125,14 @@ def test_the_traps_spring_where_they_are_trusted(tmp_path: Path):
 
 
 HARMFUL: dict[str, tuple[Callable[[Path], str], str]] = {
-    "object": (lambda sprung: f"epochs: {touching(sprung)}", "could not determine a constructor"),
-    "object in an unknown key": (lambda sprung: f"epochz: {touching(sprung)}", "could not determine"),
+    "object": (lambda sprung: f"epochs: {touching(sprung)}", "python/object"),
+    "object in an unknown key": (lambda sprung: f"epochz: {touching(sprung)}", "python/object"),
     "object inside text": (lambda sprung: f'model_kwargs: "{touching(sprung)}"', "--model-kwargs"),
-    "laughs": (lambda _: f"model_kwargs: {{x: {laughs()}}}", "more than 10,000 values"),
-    "laughs as a merge": (lambda _: f"<<: {merges()}", "more than 10,000 values"),
-    "laughs inside text": (lambda _: f'seed: "{laughs()}"', "more than 10,000 values"),
-    "laughs inside text in a list": (lambda _: f"grow: {{depth: ['{laughs()}']}}", "more than 10,000 values"),
-    "an anchor in itself": (lambda _: "model_kwargs: &a {x: *a}", "more than 10,000 values"),
+    "laughs": (lambda _: f"model_kwargs: {{x: {laughs()}}}", "10,000"),
+    "laughs as a merge": (lambda _: f"<<: {merges()}", "10,000"),
+    "laughs inside text": (lambda _: f'seed: "{laughs()}"', "10,000"),
+    "laughs inside text in a list": (lambda _: f"grow: {{depth: ['{laughs()}']}}", "10,000"),
+    "an anchor in itself": (lambda _: "model_kwargs: &a {x: *a}", "10,000"),
 }
 
 
@@ -144,22 +145,22 @@ def test_a_recipe_runs_and_writes_nothing(ground: Path, kind: str):
 
 
 WRONG: dict[str, tuple[str, str]] = {
-    "module": ("epochs: !!python/module:antigravity", "could not determine a constructor"),
-    "deep": (f"epochs: {'[' * 5000}", "is not YAML"),
-    "long": (f"epochs: '{'1' * 300_000}'", "longer than"),
-    "a number of many digits": (f"seed: {'9' * 5000}", "is not YAML"),
-    "no such day": ("seed: 2024-13-45", "is not YAML"),
-    "a tag that does not fit": ("seed: !!timestamp soon", "is not YAML"),
-    "a tag that does not fit, in text": ("seed: '!!timestamp soon'", "groupdict"),
-    "NUL in a path": ('out: "run\\0"', "control character"),
-    "NUL in a name": ('model: "vit_tiny\\0"', "control character"),
-    "an order to the terminal": ('model: "\\e[2J"', "control character"),
+    "module": ("epochs: !!python/module:antigravity", "python/module"),
+    "deep": (f"epochs: {'[' * 5000}", "recipe.yaml"),
+    "long": (f"epochs: '{'1' * 300_000}'", "longer"),
+    "a number of many digits": (f"seed: {'9' * 5000}", "recipe.yaml"),
+    "no such day": ("seed: 2024-13-45", "recipe.yaml"),
+    "a tag that does not fit": ("seed: !!timestamp soon", "recipe.yaml"),
+    "a tag that does not fit, in text": ("seed: '!!timestamp soon'", "recipe.yaml"),
+    "NUL in a path": ('out: "run\\0"', "control"),
+    "NUL in a name": ('model: "vit_tiny\\0"', "control"),
+    "an order to the terminal": ('model: "\\e[2J"', "control"),
     "a list for a number": ("epochs: [1]", "--epochs"),
     "a mapping for text": ("model: {a: b}", "--model"),
-    "text for a group": ("grow: deep", "must hold"),
-    "no mapping": ("- epochs", "must hold keys and values"),
-    "a model elsewhere": ("model: ../../evil", "timm has no such model"),
-    "a loss elsewhere": ("model: vit_tiny_patch16_224\nlosses: {../../evil: 1}", "no such loss"),
+    "text for a group": ("grow: deep", "grow"),
+    "no mapping": ("- epochs", "recipe.yaml"),
+    "a model elsewhere": ("model: ../../evil", "--model ../../evil"),
+    "a loss elsewhere": ("model: vit_tiny_patch16_224\nlosses: {../../evil: 1}", "losses.../../evil"),
     "a data set elsewhere": ("model: vit_tiny_patch16_224\ndataset: torch/../../evil", "--dataset"),
 }
 
@@ -177,7 +178,7 @@ def test_anchors_and_merges_that_people_use_are_read(ground: Path, refused_here:
     recipe.write_text(
         "model_kwargs: &both {depth: 1}\nteacher_kwargs:\n  <<: *both\n  num_heads: 2\nepochs: x\n"
     )
-    refused_here("train", "--config", str(recipe), *out(ground), why="--epochs x: expected a whole number")
+    refused_here("train", "--config", str(recipe), *out(ground), why="--epochs x")
 
 
 NAMES = [
@@ -201,7 +202,7 @@ NAMES = [
 def test_a_variant_is_a_folder_inside_out_and_nowhere_else(
     ground: Path, refused_here: Callable[..., None], name: Any
 ):
-    refused_here(*comparison(ground, {"variants": {name: {"epochs": 1}}}), why="a variant")
+    refused_here(*comparison(ground, {"variants": {name: {"epochs": 1}}}), why="variant")
 
 
 @pytest.mark.parametrize("name", ["teacher", "plan.yaml", "comparison.csv", "geometry.png"])
@@ -209,7 +210,7 @@ def test_a_variant_takes_no_name_that_a_comparison_has_itself(
     ground: Path, refused_here: Callable[..., None], name: str
 ):
     words = comparison(ground, {"variants": {name: {"epochs": 1}}})
-    refused_here(*words, why=f"a variant can't be called {name}")
+    refused_here(*words, why=name)
 
 
 def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
@@ -223,7 +224,7 @@ def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"base": "/dev/zero"}, "longer than"),
+        ({"base": "/dev/zero"}, "longer"),
         ({"base": "../../../../../../../../etc/passwd"}, "passwd"),
         ({"variants": {"a": ["b"]}}, "--variants"),
         ({"variants": {"a": {"out": "../../evil", "seed": "x"}}}, "--seed"),
@@ -272,12 +273,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CONFIGS: dict[str, tuple[Callable[[str, Path], str], str]] = {
-    "object": (lambda _, sprung: f"epochs: {touching(sprung)}", "could not determine a constructor"),
-    "laughs": (lambda _, __: f"epochs: {laughs()}", "more than 10,000 values"),
-    "wrong kind": (lambda text, _: text.replace("epochs: 1\n", "epochs: {a: b}\n"), "--epochs was"),
-    "no group": (lambda text, _: text.split("grow:")[0] + "grow: 5\n", "another version"),
-    "a key more in a group": (lambda text, _: text.replace("grow:", "grow:\n  evil: 1"), "another version"),
-    "empty": (lambda _, __: "", "another version"),
+    "object": (lambda _, sprung: f"epochs: {touching(sprung)}", "python/object"),
+    "laughs": (lambda _, __: f"epochs: {laughs()}", "10,000"),
+    "wrong kind": (lambda text, _: text.replace("epochs: 1\n", "epochs: {a: b}\n"), "--epochs"),
+    "no group": (lambda text, _: text.split("grow:")[0] + "grow: 5\n", "config.yaml"),
+    "a key more in a group": (lambda text, _: text.replace("grow:", "grow:\n  evil: 1"), "config.yaml"),
+    "empty": (lambda _, __: "", "config.yaml"),
 }
 
 
@@ -335,7 +336,7 @@ def test_a_pickle_in_the_folder_of_a_network(ground: Path, network: Path, name: 
     (network / "model.safetensors").unlink()
     write_trap(network / name, ground / "sprung", "torch")
     words = {"--teacher": ["distill", *TINY_STUDENT], "--model": ["train", *DIGITS]}[option]
-    refused(ground, *words, option, f"local-dir:{network}", *out(ground), why="a pickle")
+    refused(ground, *words, option, f"local-dir:{network}", *out(ground), why="pickle")
 
 
 def test_a_pickle_beside_the_weights_is_not_opened(ground: Path, network: Path):
@@ -356,24 +357,24 @@ def spoilt(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 
 NETWORKS: list[tuple[str, Any, str]] = [
-    ("architecture", "../../evil", "which timm does not have"),
-    ("architecture", "/etc/passwd", "which timm does not have"),
-    ("architecture", "os.system", "which timm does not have"),
-    ("architecture", "\x1b[2J[/red]", "which timm does not have"),
-    ("architecture", "x" * 10_000, "which timm does not have"),
-    ("architecture", ["vit_tiny_patch16_224"], "which timm does not have"),
-    ("architecture", None, "which timm does not have"),
-    ("model_args", [], "not one of timm's"),
-    ("model_args", {"act_layer": "os.system"}, "can't be built"),
-    ("model_args", {"block_fn": "os.system"}, "can't be built"),
+    ("architecture", "../../evil", "config.json"),
+    ("architecture", "/etc/passwd", "config.json"),
+    ("architecture", "os.system", "config.json"),
+    ("architecture", "\x1b[2J[/red]", "config.json"),
+    ("architecture", "x" * 10_000, "config.json"),
+    ("architecture", ["vit_tiny_patch16_224"], "config.json"),
+    ("architecture", None, "config.json"),
+    ("model_args", [], "config.json"),
+    ("model_args", {"act_layer": "os.system"}, "local-dir:"),
+    ("model_args", {"block_fn": "os.system"}, "local-dir:"),
     ("model_args", {"model_name": "../../evil"}, "model_name"),
-    ("model_args.embed_dim", 10**9, "can't be built"),
-    ("model_args.depth", "x", "can't be built"),
-    ("pretrained_cfg", "x", "not one of timm's"),
-    ("pretrained_cfg.mean", "x", "gives mean as 'x'"),
-    ("pretrained_cfg.std", [0], "gives std as [0]"),
-    ("pretrained_cfg.crop_pct", 1e-9, "gives crop_pct as 1e-09"),
-    ("pretrained_cfg.interpolation", "../x", "gives interpolation as '../x'"),
+    ("model_args.embed_dim", 10**9, "local-dir:"),
+    ("model_args.depth", "x", "local-dir:"),
+    ("pretrained_cfg", "x", "config.json"),
+    ("pretrained_cfg.mean", "x", "mean … 'x'"),
+    ("pretrained_cfg.std", [0], "std … [0]"),
+    ("pretrained_cfg.crop_pct", 1e-9, "crop_pct … 1e-09"),
+    ("pretrained_cfg.interpolation", "../x", "interpolation … '../x'"),
 ]
 
 
@@ -437,12 +438,12 @@ def test_names_of_classes_and_files_are_shown_and_not_obeyed(
     shape = ["patch_size=8", "embed_dim=16", "depth=1", "num_heads=1"]
     words = ["train", "--model", "vit_tiny_patch16_224", "--model-kwargs", *shape, "--data-dir", str(images)]
     words += ["--img-size", "16", "--batch-size", "8", "--workers", "0", "--epochs", "1", "--device", "cpu"]
-    refused(ground, *words, *out(ground), why="cannot read the image")
+    refused(ground, *words, *out(ground), why="image")
     place = str(ground / "place" / "[red]run[")
     ended = run(*words, "--skip-bad-images", "--out", place, said=ground / "said")
     assert (ended.code, ended.err) == (0, "")
     assert f"Folder   {place}" in ended.out
-    assert "unreadable images were skipped" in ended.out
+    assert "unreadable images" in ended.out
     assert "\x1b" not in ended.out
     page = (Path(place) / "report.html").read_text(encoding="utf-8")
     for harm in ("<script>alert", "<u>", "<img src=x", "\x1b"):
@@ -464,7 +465,7 @@ def test_brackets_in_a_path_are_shown_and_not_obeyed(
     assert main(["check", *DIGITS, "--model", f"local-dir:{place}"]) == 0
     assert f"local-dir:{place} " in capsys.readouterr().out
     assert main(["check", "--model", f"local-dir:{place}/[/red]"]) == 2
-    assert "[/red]: there is no config.json" in capsys.readouterr().err
+    assert mentions(capsys.readouterr().err, "[/red] … config.json")
 
 
 @pytest.fixture

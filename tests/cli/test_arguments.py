@@ -205,7 +205,7 @@ def test_short_names_in_a_recipe(recipe, tmp_path):
 def test_short_names_in_overrides():
     config = with_overrides(RunConfig(), {"keep_rate": 0.5, "student": "resnet18"}, "--overrides")
     assert (config.prune, config.model) == (PruneConfig(0.5), "resnet18")
-    with pytest.raises(UserError, match=r"^--overrides: kep_rate: no such key; did you mean keep_rate"):
+    with pytest.raises(UserError, match=r"^--overrides: kep_rate: .*keep_rate"):
         with_overrides(RunConfig(), {"kep_rate": 0.5}, "--overrides")
 
 

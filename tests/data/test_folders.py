@@ -130,17 +130,17 @@ def test_unreadable_class_map(tmp_path: Path, name: str, content: bytes | None):
 
 
 def test_no_data_at_all():
-    with pytest.raises(UserError, match="give --data-dir FOLDER, or --dataset digits"):
+    with pytest.raises(UserError, match=r"--data-dir .*--dataset digits"):
         find_sources(DataConfig())
 
 
 def test_missing_folder(tmp_path: Path):
-    with pytest.raises(UserError, match=r"--data-dir .*nowhere does not exist"):
+    with pytest.raises(UserError, match=r"--data-dir .*nowhere"):
         find_sources(folder_config(tmp_path / "nowhere"))
 
 
 def test_file_instead_of_folder(tmp_path: Path):
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="folder"):
         find_sources(folder_config(write_image(tmp_path / "cat.png")))
 
 
@@ -149,33 +149,33 @@ def test_folder_without_images(tmp_path: Path, files: tuple[str, ...]):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("no image")
-    with pytest.raises(UserError, match="no images in"):
+    with pytest.raises(UserError, match="images"):
         find_sources(folder_config(tmp_path))
 
 
 def test_one_class_only(tmp_path: Path):
     write_classes(tmp_path, {"cat": 4})
-    with pytest.raises(UserError, match="one class only \\('cat'\\)"):
+    with pytest.raises(UserError, match=r"class.*'cat'"):
         find_sources(folder_config(tmp_path))
 
 
 def test_validation_without_training(tmp_path: Path):
     write_classes(tmp_path / "val", {"cat": 2, "dog": 2})
-    with pytest.raises(UserError, match="has val/ but no train/"):
+    with pytest.raises(UserError, match=r"val/ .*train/"):
         find_sources(folder_config(tmp_path))
 
 
 def test_an_image_beside_the_class_folders(tmp_path: Path):
     write_classes(tmp_path, {"cat": 2, "dog": 2})
     stray = write_image(tmp_path / "preview.png")
-    with pytest.raises(UserError, match=f"{stray} lies beside the class folders"):
+    with pytest.raises(UserError, match=f"{stray} .*class folders"):
         find_sources(folder_config(tmp_path))
 
 
 def test_labels_in_one_part_only(tmp_path: Path):
     write_classes(tmp_path / "train", {"cat": 2, "dog": 2})
     write_image(tmp_path / "val" / "1.png")
-    with pytest.raises(UserError, match="val has no class folders"):
+    with pytest.raises(UserError, match=r"val .*class folders"):
         find_sources(folder_config(tmp_path))
 
 

@@ -32,7 +32,7 @@ def test_torch_image_folder(tmp_path: Path):
 
 def test_torch_image_folder_without_a_validation_folder(tmp_path: Path):
     write_classes(tmp_path / "train", {"cat": 2, "dog": 2})
-    with pytest.raises(UserError, match=r"--val-split validation: --data-dir .* has no such folder"):
+    with pytest.raises(UserError, match=r"--val-split validation: .*--data-dir "):
         find_sources(folder_config(tmp_path, dataset="torch/image_folder"))
 
 
@@ -60,7 +60,7 @@ def test_torch_without_a_folder():
 
 
 def test_class_map_is_refused_where_it_would_be_ignored(tmp_path: Path):
-    with pytest.raises(UserError, match=r"--class-map is c.txt: it must be left out"):
+    with pytest.raises(UserError, match=r"--class-map is c\.txt"):
         find_sources(folder_config(tmp_path, dataset="torch/cifar10", class_map="c.txt"))
 
 
@@ -151,11 +151,11 @@ def test_streams_without_workers_read_in_one(tmp_path: Path):
 def test_more_workers_than_shards(tmp_path: Path):
     write_shards(tmp_path, shards=1)
     config = folder_config(tmp_path, dataset="wds/shards", workers=2)
-    with pytest.raises(UserError, match="fewer than --workers 2"):
+    with pytest.raises(UserError, match="--workers 2"):
         stream_epoch(config)
 
 
 def test_a_stream_split_that_is_not_there(tmp_path: Path):
     write_shards(tmp_path)
-    with pytest.raises(UserError, match="--val-split dev cannot be opened"):
+    with pytest.raises(UserError, match="--val-split dev"):
         find_sources(folder_config(tmp_path, dataset="wds/shards", val_split="dev"))

@@ -119,7 +119,7 @@ def test_one_image_is_easy_and_hard():
 
 def test_what_can_not_be_looked_at_is_refused():
     for network in (SMALL_ONE.gated().train(), SMALL_ONE.plain()):
-        with pytest.raises(ValueError, match="with gates, in eval mode"):
+        with pytest.raises(ValueError, match=r"gates|eval"):
             pruning_data(network, [], SPEC)
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="images"):
         pruning_data(SMALL_ONE.gated(), [], SPEC)

@@ -80,7 +80,7 @@ def test_fewer_images_than_neighbours_are_enough():
 
 def test_a_class_with_one_image_is_named():
     train, labels = clusters(9)
-    with pytest.raises(UserError, match="class 3 has a single training image"):
+    with pytest.raises(UserError, match="class 3"):
         linear_probe(train[[0, 1, 2, 4, 5, 6, 3]], labels[[0, 1, 2, 4, 5, 6, 3]], train)
 
 
@@ -89,5 +89,5 @@ def test_features_that_are_no_numbers_are_refused(value):
     train, labels = clusters()
     test = train.copy()
     test[3, 2] = value
-    with pytest.raises(UserError, match="not all finite"):
+    with pytest.raises(UserError, match="finite"):
         probe(train, labels, test, labels)

@@ -27,7 +27,7 @@ TEACHER += ["--teacher-kwargs", "embed_dim=32", "depth=2", "num_heads=2", "patch
 
 def test_classes_that_a_teacher_has_not_got_can_not_be_taught():
     words = [*TINY_STUDENT, *TEACHER, "--in-chans", "3", "--num-classes", "0", "--losses.soft", "1"]
-    with pytest.raises(UserError, match=r"the teacher has 0 classes .* only terms on tokens"):
+    with pytest.raises(UserError, match=r"teacher .*0 classes"):
         assemble(config_of(*words), ALONE)
 
 
@@ -44,12 +44,12 @@ def test_no_classes_means_no_labels_where_there_are_some():
 
 
 def test_a_term_on_labels_needs_classes():
-    with pytest.raises(UserError, match=r"losses.ce needs"):
+    with pytest.raises(UserError, match=r"losses\.ce"):
         assemble(config_of(*TINY_STUDENT, "--num-classes", "0"), ALONE)
 
 
 def test_less_classes_than_there_are_stay_refused():
-    with pytest.raises(UserError, match="the data has 10 classes"):
+    with pytest.raises(UserError, match="10 classes"):
         assemble(config_of(*TINY_STUDENT, "--num-classes", "3"), ALONE)
 
 

@@ -48,7 +48,7 @@ def test_orders_are_the_oracles(rule):
 
 @pytest.mark.parametrize("rule", ["insert", "stack"])
 def test_more_blocks_than_there_are_to_copy_are_refused(rule):
-    with pytest.raises(ValueError, match="4 blocks to add, and only 3 to copy"):
+    with pytest.raises(ValueError, match=r"4 .*3"):
         RULES[rule](3, 7)
 
 

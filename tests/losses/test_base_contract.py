@@ -127,17 +127,15 @@ def test_shapes_that_do_not_fit_are_refused(name):
 
 
 def test_an_unknown_loss_is_refused_with_a_near_name():
-    with pytest.raises(UserError, match=r"losses.whol: no such loss; did you mean whole"):
+    with pytest.raises(UserError, match=r"losses\.whol: .*whole"):
         build_loss("whol", {})
 
 
 def test_an_unknown_option_is_refused_with_those_there_are():
-    with pytest.raises(
-        UserError, match=r"losses.soft.temprature: no such option; soft has weight, temperature"
-    ):
+    with pytest.raises(UserError, match=r"losses\.soft\.temprature: .*temperature"):
         build_loss("soft", {"temprature": 2})
 
 
 def test_a_value_that_the_loss_refuses_is_named():
-    with pytest.raises(UserError, match=r"losses.soft: temperature must be positive, not -1"):
+    with pytest.raises(UserError, match=r"losses\.soft: temperature .*-1"):
         build_loss("soft", {"temperature": -1})

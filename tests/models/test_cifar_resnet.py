@@ -194,9 +194,7 @@ def test_every_parameter_learns():
     ],
 )
 def test_sizes_that_can_not_be_are_refused(sizes):
-    with pytest.raises(
-        UserError, match=r"--model cifar_resnet20: can't be built with .*3 numbers each"
-    ) as told:
+    with pytest.raises(UserError, match=r"--model cifar_resnet20: .*3 numbers") as told:
         build_model(ModelSpec("cifar_resnet20", sizes))
     assert "\n" not in str(told.value)
 

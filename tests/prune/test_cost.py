@@ -157,9 +157,9 @@ def test_no_images_cost_nothing():
 
 
 def test_a_network_that_trains_or_has_no_gates_is_refused():
-    with pytest.raises(ValueError, match="in eval mode"):
+    with pytest.raises(ValueError, match="eval"):
         channel_use(SMALL["basic"].gated().train(), [], INPUT)
-    with pytest.raises(ValueError, match="with gates"):
+    with pytest.raises(ValueError, match="gates"):
         channel_use(SMALL["basic"].plain(), [], INPUT)
 
 

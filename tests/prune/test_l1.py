@@ -100,7 +100,7 @@ def test_networks_that_can_not_be_pruned(name, told):
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
 def test_keep_rates_that_are_none(rate):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"0 .*1"):
         l1_cut(SMALL["basic"].plain(), "resnet18", rate)
 
 

@@ -186,5 +186,5 @@ def test_gates_are_put_in_groups_and_filters_are_cut() -> None:
 
 
 def test_the_message_names_the_option_that_is_out_of_bounds() -> None:
-    with pytest.raises(UserError, match=r"^--keep-rate 2.0: must be above 0 and at most 1$"):
+    with pytest.raises(UserError, match=r"^--keep-rate 2\.0: .*0 .*1"):
         check_pruning(config_of("--keep-rate", "2"))

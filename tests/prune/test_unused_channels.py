@@ -164,7 +164,7 @@ class Different:
 
 
 def test_images_that_change_are_noticed():
-    with pytest.raises(UserError, match=r"^--compact: the logits of \d+ of 40 images change") as told:
+    with pytest.raises(UserError, match=r"^--compact: .* \d+ of 40 images") as told:
         compact(SMALL["basic"].gated(), Different())
     assert "\n" not in str(told.value)
 
@@ -187,14 +187,14 @@ def test_an_image_in_a_hundred_may_fall_on_the_other_side_of_a_threshold(monkeyp
     assert (said.images, said.images_apart) == (100, 1)
     assert said.gap < 1e-5
     apart(17, 18)
-    with pytest.raises(UserError, match="the logits of 2 of 100 images"):
+    with pytest.raises(UserError, match="2 of 100 images"):
         compact(network, batches)
 
 
 def test_logits_that_are_no_numbers():
     network = SMALL["basic"].gated()
     nn.init.constant_(network.fc.bias, math.nan)
-    with pytest.raises(UserError, match=r"^--compact: .* not finite"):
+    with pytest.raises(UserError, match=r"^--compact: .*finite"):
         compact(network, [SMALL["basic"].images()])
 
 
@@ -202,9 +202,9 @@ def test_misuse_is_an_error_of_the_caller():
     small = SMALL["basic"]
     with pytest.raises(ValueError, match="eval mode"):
         never_kept(small.gated().train(), [small.images()])
-    with pytest.raises(ValueError, match="with gates"):
+    with pytest.raises(ValueError, match="gates"):
         never_kept(small.plain(), [small.images()])
     with pytest.raises(ValueError, match="no images"):
         never_kept(small.gated(), [])
-    with pytest.raises(ValueError, match="the second time there were none"):
+    with pytest.raises(ValueError, match=r"images|batches"):
         compact(small.gated(), iter([small.images()]))

@@ -187,7 +187,7 @@ def test_a_missing_folder_is_one_clear_line(full, tmp_path):
 
 def test_shapes_that_do_not_fit_are_refused(full):
     square = np.eye(3)
-    with pytest.raises(ValueError, match=r"'after' has shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"'after' .*\(3, 2\)"):
         RelationMaps("block 1", square, square, square[:, :2], 0.0, 0.0)
     with pytest.raises(ValueError, match="cka_after"):
         replace(full, cka_after=np.eye(3))

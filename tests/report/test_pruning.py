@@ -162,11 +162,11 @@ def test_same_data_same_characters():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="shares of 2 layers, but there are 3"):
+    with pytest.raises(ValueError, match=r"2 .*3"):
         replace(PRUNED, easy=ImageGroup([0.5, 0.5], 1.0))
-    with pytest.raises(ValueError, match="relation maps have shapes"):
+    with pytest.raises(ValueError, match="shapes"):
         SaliencyMaps("conv", np.eye(3), np.eye(4), 0.0)
-    with pytest.raises(ValueError, match="relation maps have shapes"):
+    with pytest.raises(ValueError, match="shapes"):
         SaliencyMaps("conv", np.ones((3, 2)), np.ones((3, 2)), 0.0)
 
 

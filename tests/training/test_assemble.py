@@ -97,7 +97,7 @@ def test_names_of_classes_are_compared_where_the_teachers_labels_are_used(tmp_pa
         save_model(run.student, folder, names[::-1] if wrong else names, {"input_size": (3, 8, 8)})
         config = replace(CONFIG, teacher=f"local-dir:{folder}", losses=losses)
         if wrong:
-            with pytest.raises(UserError, match="its class 0 is '9' and the data's is '0'"):
+            with pytest.raises(UserError, match=r"'9' .*'0'"):
                 assemble(config, ALONE)
             assert assemble(replace(config, losses={"whole": 1, "ce": 1}), ALONE).teacher is not None
         else:

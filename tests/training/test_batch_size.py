@@ -37,7 +37,7 @@ def test_a_global_batch_is_shared() -> None:
 
 @pytest.mark.parametrize("whole", [2, 97])
 def test_a_global_batch_that_can_not_be_shared_is_refused(whole: int) -> None:
-    with pytest.raises(UserError, match=f"--global-batch-size {whole}: can't be shared by 4 processes"):
+    with pytest.raises(UserError, match=f"--global-batch-size {whole}.* 4 "):
         share_batch(RunConfig(global_batch_size=whole), world(4))
 
 

@@ -304,5 +304,5 @@ def test_a_stage_that_the_schedule_lacks_does_not_fit(tmp_path: Path) -> None:
     with begun(out, *GROWING) as trainer:
         trainer.save()
     rewrite_index(out / "last" / "checkpoint.json", lambda told: told["spec"].update(stage=3))
-    with pytest.raises(UserError, match="the checkpoint does not fit this run"):
+    with pytest.raises(UserError, match="checkpoint"):
         trainer_of(*GROWING, "--out", str(out), "--resume").restore()

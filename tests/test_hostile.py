@@ -275,10 +275,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CONFIGS: dict[str, tuple[Callable[[str, Path], str], str]] = {
     "object": (lambda _, sprung: f"epochs: {touching(sprung)}", "python/object"),
     "laughs": (lambda _, __: f"epochs: {laughs()}", "10,000"),
-    "wrong kind": (lambda text, _: text.replace("epochs: 1\n", "epochs: {a: b}\n"), "--epochs"),
+    "wrong kind": (lambda text, _: text.replace("epochs: 1\n", "epochs: {a: b}\n"), "epochs"),
     "no group": (lambda text, _: text.split("grow:")[0] + "grow: 5\n", "config.yaml"),
     "a key more in a group": (lambda text, _: text.replace("grow:", "grow:\n  evil: 1"), "config.yaml"),
-    "empty": (lambda _, __: "", "config.yaml"),
+    "empty": (lambda _, __: "", "--model"),
 }
 
 

@@ -20,18 +20,18 @@ from isometry.losses import available
 from isometry.models.build import check_name
 from isometry.models.cost import macs
 from isometry.models.spec import ModelSpec
-from isometry.recipes import read_yaml, recipe_path
+from isometry.recipes import read_recipe, recipe_path
 from isometry.training import results
 from isometry.training.student import plan_stages, stage_cost
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALL = sorted(RECIPES.rglob("*.yaml"))
-COMPARISONS = [path for path in ALL if "variants" in read_yaml(path)]
+COMPARISONS = [path for path in ALL if "variants" in read_recipe(path)]
 RUNS = [path for path in ALL if path not in COMPARISONS]
 IMAGENET = sorted((RECIPES / "imagenet").glob("*.yaml"))
-DISTILLED = [path for path in IMAGENET if "teacher" in read_yaml(path)]
-GROWN = [path for path in IMAGENET if "grow" in read_yaml(path)]
-PRUNED = [path for path in RUNS if "prune" in read_yaml(path)]
+DISTILLED = [path for path in IMAGENET if "teacher" in read_recipe(path)]
+GROWN = [path for path in IMAGENET if "grow" in read_recipe(path)]
+PRUNED = [path for path in RUNS if "prune" in read_recipe(path)]
 CIFAR10_DENSE = {path.stem: path for path in (RECIPES / "cifar10").glob("resnet*.yaml")}
 UNLABELLED = [path for path in RUNS if path.stem.startswith("unlabelled")]
 IMAGES, EPOCHS = 1_281_167, 300

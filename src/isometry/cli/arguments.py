@@ -6,13 +6,10 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
-import jsonargparse
-
 from isometry.cli.help import Option, option_groups
 from isometry.config import canonical
 from isometry.errors import UserError
-from isometry.files import YAML_ERRORS
-from isometry.recipes import MODE, Config, find_recipe, read_config, with_overrides
+from isometry.recipes import Config, find_recipe, parse_value, read_config, with_overrides
 
 OPTION = re.compile(r"--?[A-Za-z]")
 """How an option begins; a negative number is a value."""
@@ -85,7 +82,7 @@ def _assignments(kind: type, word: str, texts: list[str]) -> Iterator[tuple[list
     elif len(texts) > 1:
         raise UserError(f"{word}: takes one value, and {len(texts)} were given ({' '.join(texts)})")
     else:
-        yield path, _value(texts[0]) if len(keys) > 1 else texts[0]
+        yield path, parse_value(texts[0]) if len(keys) > 1 else texts[0]
 
 
 def _find(kind: type, word: str) -> tuple[Option, list[str]]:
@@ -113,11 +110,3 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
             values[key] = {} if inner is None else {"weight": inner}
         values = values[key]
     values[path[-1]] = value
-
-
-def _value(text: str) -> Any:
-    """The value of a text deep inside an option; jsonargparse converts only the outer ones."""
-    try:
-        return jsonargparse.get_loader(MODE)(text)
-    except YAML_ERRORS:
-        return text

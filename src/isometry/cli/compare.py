@@ -1,8 +1,8 @@
-"""`isometry compare`: variants of one run, each with the same seeds, side by side with intervals."""
+"""`isometry compare`: variants of a run trained with the same seeds, compared with confidence intervals."""
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,25 @@ import yaml
 from rich.console import Console
 
 from isometry.cli.arguments import parse
+from isometry.cli.output import say
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
-from isometry.files import disk_errors, write_atomically
+from isometry.files import disk_errors, read_yaml, write_atomically
 from isometry.losses import find_loss
-from isometry.recipes import recipe_path, with_overrides
+from isometry.recipes import recipe_path, saved_config, with_overrides
+from isometry.report.columns import model_columns
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.maps import maps_picture
-from isometry.report.records.intervals import comparison_row, comparison_times
+from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
 from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
+from isometry.training.progress import tell
 from isometry.training.run import execute
 
 Row = dict[str, Any]
 
 START = "start"
-"""The row of the network that every variant starts from, and its folder."""
+"""Row and folder of the network that every variant starts from."""
 TAKEN = (
     "teacher",
     "plan.yaml",
@@ -37,39 +40,39 @@ TAKEN = (
     "comparison.png",
     "geometry.png",
 )
-"""Names in the folder of a comparison that no variant can have."""
+"""Names in the folder of a comparison that a variant can't have."""
 LONGEST_NAME = 200
-"""Bytes of a variant's name; file systems take 255."""
+"""Most bytes of a variant's name; file systems take 255."""
 
 
 @dataclass
 class CompareConfig:
-    """What `isometry compare` takes, on the command line and in its recipe."""
+    """Comparison."""
 
     out: str = ""
-    """Folder of all runs and of the comparison."""
+    """Output folder of all runs and of the comparison."""
     seeds: int = 5
-    """Seeds, the same for every variant."""
+    """Number of seeds, the same for every variant."""
     first_seed: int = 0
-    """The first of them; the others follow."""
+    """First seed; the others are consecutive."""
     base: str = ""
-    """Recipe that all variants share, relative to this one."""
+    """Recipe that all variants share, its path relative to this one."""
     teacher_recipe: str | None = None
-    """Recipe of the teacher, trained first unless its folder is there; variants with terms on it get it."""
+    """Recipe of the teacher, trained first; variants whose losses need a teacher get it."""
     start_recipe: str | None = None
-    """Recipe of the network that every variant starts from, trained first, once a seed."""
+    """Recipe of the network that every variant starts from, trained first for each seed."""
     baseline: str = ""
-    """Variant that the others' gains are measured against."""
+    """Variant that gains are measured against."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Options that each variant changes, by the variant's name."""
+    """Options that each variant changes, by its name."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Options changed in every run, the teacher's too; e.g. `--overrides epochs=2`."""
+    """Options of every run, the teacher's too; e.g. `--overrides epochs=2`."""
 
 
 def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
-    """Runs what is not there yet, prints and writes the table, the CSV and the picture; returns the rows.
+    """Trains all variants, prints the tables, writes them with CSV and figures, and returns the rows.
 
-    A run that is finished is not run again, and one that was stopped goes on: the same command resumes a comparison.
+    Finished runs are kept and stopped ones resumed, so the same command continues a comparison.
 
     Raises:
         UserError: as :func:`isometry.training.run.execute`, or a comparison without variants.
@@ -82,7 +85,7 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
         for name, given in config.variants.items()
     }
     starting = {START: _recipe(config.start_recipe, recipe, config.overrides)} if config.start_recipe else {}
-    _claim(out, plans, config)
+    _claim(out, plans, config, console)
     teacher = _train_teacher(config, recipe, out, console)
     figures: dict[str, list[Row]] = {name: [] for name in starting | plans}
     seeds = range(config.first_seed, config.first_seed + config.seeds)
@@ -92,24 +95,24 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
             run = replace(plan, seed=seed, out=str(out / name / f"seed-{seed}"))
             if starting and name != START:
                 run = replace(run, model=f"local-dir:{out / START / f'seed-{seed}' / 'student'}")
-            if teacher and _asks_teacher(plan):
+            if teacher and _need_teacher(plan.losses):
                 run = replace(run, teacher=f"local-dir:{out}/teacher/student")
             row = _result(run, console, f"{name} · seed {seed}" if len(seeds) > 1 else name, beside)
             beside.append({**row, "model": name, "role": "companion"})
             figures[name].append(row)
     rows, models = summarise(figures, config.baseline), model_rows(figures, teacher)
-    write(out, rows, models, seeds, config.baseline)
+    write(out, rows, models, figures, seeds, config.baseline)
     if teacher:
         draw_geometry(out, base, models, config.first_seed)
     console.print(rich_table(models_grid(models)))
     if len(seeds) > 1 or config.baseline:
         console.print(comparison_table(rows))
-    _say_where(console, out, list(plans)[-1])
+    _print_paths(console, out, list(plans)[-1])
     return rows
 
 
 def summarise(figures: dict[str, list[Row]], baseline: str) -> list[Row]:
-    """A row a variant: mean and 95 % interval of top-1, each seed's gain and speed-up over the baseline."""
+    """A row per variant: mean and 95 % interval of top-1, gain and speed-up over the baseline for each seed."""
     tops = {name: [row["top1"] for row in rows] for name, rows in figures.items()}
     seconds = {name: [row["seconds"] for row in rows] for name, rows in figures.items()}
 
@@ -126,26 +129,29 @@ def summarise(figures: dict[str, list[Row]], baseline: str) -> list[Row]:
 def model_rows(figures: dict[str, list[Row]], teacher: Row | None) -> list[Row]:
     """Rows of the table of models: the teacher, then each variant's mean over its seeds."""
     rows = [{**teacher, "model": "teacher"}] if teacher else []
-    for name, found in figures.items():
-        means = {
-            key: sum(row[key] for row in found) / len(found)
-            for key in ("top1", "macs", "images_per_s", "seconds")
-        }
-        rows.append({**found[0], **means, "model": name})
-    return rows
+    return rows + [mean_row(name, found) for name, found in figures.items()]
 
 
-def write(out: Path, rows: list[Row], models: list[Row], seeds: Sequence[int], baseline: str) -> None:
-    """``comparison.csv`` (one line a variant and seed), ``.md``, ``.json`` and ``.png``."""
+def write(
+    out: Path,
+    rows: list[Row],
+    models: list[Row],
+    figures: dict[str, list[Row]],
+    seeds: Sequence[int],
+    baseline: str,
+) -> None:
+    """Writes ``comparison.csv`` (one line per variant and seed), ``.md``, ``.json`` and ``.png``."""
+    others = [column.key for column in model_columns() if column.key not in ("model", "top1", "seconds")]
     with (out / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "seed", "top1", "gain", "seconds", "speed_up"])
+        writer.writerow(["variant", "seed", "top1", "gain", "seconds", "speed_up", *others])
         for row in rows:
             none = [""] * len(seeds)
             columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
-            for seed, *cells in zip(seeds, *columns, strict=True):
-                writer.writerow([row["name"], seed, *cells])
-    (out / "comparison.md").write_text(markdown_table(comparison_grid(rows)) + "\n", encoding="utf-8")
+            for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
+                writer.writerow([row["name"], seed, *cells, *(run.get(key, "") for key in others)])
+    tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
+    (out / "comparison.md").write_text("\n".join(tables), encoding="utf-8")
     (out / "comparison.json").write_text(
         json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
     )
@@ -153,9 +159,9 @@ def write(out: Path, rows: list[Row], models: list[Row], seeds: Sequence[int], b
 
 
 def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> None:
-    """``geometry.png``: the relation maps of every model's last block, on the same validation images.
+    """Writes ``geometry.png``: the relation map of each model's last block, on the same validation images.
 
-    The first of ``models`` is the teacher, which the others' maps are measured against.
+    The first of ``models`` is the teacher; the gap of the others is to its map.
     """
     runs = {row["model"]: out / row["model"] / f"seed-{seed}" for row in models}
     folders = {name: folder / "student" for name, folder in (runs | {"teacher": out / "teacher"}).items()}
@@ -166,39 +172,45 @@ def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> N
         + ("" if maps[row["model"]] is first else f"\ngap {np.mean((maps[row['model']] - first) ** 2):.4f}")
         for row in models
     }
-    title = "Relations between the patches of the same images, last block"
+    title = "Relations between patches of the same images, last block"
     maps_picture(out / "geometry.png", maps, captions, title)
 
 
 def _check(config: CompareConfig, recipe: str) -> None:
-    if not config.variants:
-        raise UserError(f"--config {recipe}: names no variants to compare")
-    if not config.out:
-        raise UserError("--out: no folder given for the comparison, e.g. --out runs/compare")
-    if config.seeds < 1:
-        raise UserError(f"--seeds {config.seeds}: must be at least 1")
-    if config.baseline and config.baseline not in config.variants:
-        raise UserError(f"--config {recipe}: baseline {config.baseline} is none of the variants")
-    if not config.base:
-        raise UserError(f"--config {recipe}: names no base recipe")
-    if config.start_recipe and START in config.variants:
-        raise UserError(f"--config {recipe}: a variant can't be called {START}; start_recipe is")
+    where = f"--config {recipe}"
+    for wrong, message in (
+        (not recipe, "--config: no comparison named; give its recipe, e.g. recipes/digits/ablation.yaml"),
+        (not config.variants, f"{where}: names no variants to compare"),
+        (not config.out, "--out: no folder given for the comparison, e.g. --out runs/compare"),
+        (config.seeds < 1, f"--seeds {config.seeds}: must be at least 1"),
+        (
+            config.baseline and config.baseline not in config.variants,
+            f"{where}: baseline {config.baseline} is none of the variants",
+        ),
+        (not config.base, f"{where}: names no base recipe"),
+        (
+            config.start_recipe and START in config.variants,
+            f"{where}: a variant can't be called {START}, which is the name of start_recipe's network",
+        ),
+    ):
+        if wrong:
+            raise UserError(message)
     for name in config.variants:
-        _check_folder_name(name, recipe)
+        _check_folder_name(name, where)
 
 
-def _check_folder_name(name: Any, recipe: str) -> None:
-    """A variant's runs are in a folder of its name inside ``--out``, and nowhere else."""
+def _check_folder_name(name: Any, where: str) -> None:
+    """A variant's runs are in a folder of its name in ``--out``, and nowhere else."""
     if not isinstance(name, str):
-        raise UserError(
-            f"--config {recipe}: a variant is called {name!r}, which is no text; put it in quotes"
-        )
+        raise UserError(f"{where}: the name of variant {name!r} is not text; put it in quotes")
     if name in TAKEN:
-        raise UserError(f"--config {recipe}: a variant can't be called {name}; a comparison has that itself")
+        raise UserError(
+            f"{where}: a variant can't be called {name}, which is a name in every comparison's folder"
+        )
     plain = name.isprintable() and not {"/", "\\"} & set(name) and not name.startswith(".")
     if not name.strip() or not plain or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise UserError(
-            f"--config {recipe}: a variant can't be called {name[:40]!r}: it names a folder in --out, so it takes "
+            f"{where}: a variant can't be called {name[:40]!r}: it names a folder in --out, so it takes "
             f"printable characters without / and \\, no dot in front, {LONGEST_NAME} bytes at most"
         )
 
@@ -208,16 +220,25 @@ def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
     return with_overrides(config, overrides, "--overrides")
 
 
-def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig) -> None:
-    """Finished runs are kept, so a folder belongs to one comparison; more seeds may be added to it."""
+def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, console: Console) -> None:
+    """Writes ``plan.yaml``; a folder belongs to one comparison, whose number of seeds may grow."""
     recipes = {"teacher_recipe": config.teacher_recipe, "start_recipe": config.start_recipe}
-    plan = yaml.safe_dump({**recipes, **{name: asdict(run) for name, run in plans.items()}})
-    path = out / "plan.yaml"
-    if path.is_file() and path.read_text(encoding="utf-8") != plan:
-        raise UserError(f"--out {out}: holds another comparison (see plan.yaml there); choose another folder")
+    path, notes = out / "plan.yaml", list[str]()
+    if path.is_file():
+        saved = read_yaml(path, str(path))
+        same = {key: saved.pop(key, None) for key in recipes} == recipes and saved.keys() == plans.keys()
+        for name in plans if same else ():
+            begun, lacking = saved_config(saved[name], str(path))
+            same, notes = same and begun == plans[name], notes + lacking
+        if not same:
+            raise UserError(
+                f"--out {out}: holds another comparison (see plan.yaml there); choose another folder"
+            )
+    tell(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, plan)
+        plan = {**recipes, **{name: asdict(run) for name, run in plans.items()}}
+        write_atomically(path, yaml.safe_dump(plan))
 
 
 def _train_teacher(config: CompareConfig, recipe: str, out: Path, console: Console) -> Row | None:
@@ -228,10 +249,9 @@ def _train_teacher(config: CompareConfig, recipe: str, out: Path, console: Conso
     return _result(replace(plan, out=str(out / "teacher")), console, "teacher")
 
 
-def _asks_teacher(plan: RunConfig) -> bool:
-    return not plan.losses or any(
-        "teacher" in given for name in plan.losses for given in find_loss(name).inputs
-    )
+def _need_teacher(losses: Collection[str]) -> bool:
+    # The default losses do.
+    return not losses or any("teacher" in name for loss in losses for name in find_loss(loss).inputs)
 
 
 def _result(run: RunConfig, console: Console, label: str, companions: Sequence[Row] = ()) -> Row:
@@ -243,17 +263,13 @@ def _result(run: RunConfig, console: Console, label: str, companions: Sequence[R
             raise UserError("isometry compare runs in one process; use torchrun with distill")
     row = next(row for row in json.loads(summary.read_text(encoding="utf-8")) if row["role"] == "student")
     if "top1" not in row:
-        raise UserError(f"{folder}: has no accuracy to compare; the data needs labels and a validation part")
+        raise UserError(f"{folder}: has no accuracy to compare; the data needs labels and a validation split")
     return row
 
 
-def _say_where(console: Console, out: Path, last: str) -> None:
-    reports = sorted((out / last).glob("seed-*/report.html"))
-    for name, path in (
-        ("Folder", out),
-        ("Pictures", out / "comparison.png"),
-        ("", out / "geometry.png"),
-        ("Report", reports[0]),
-    ):
+def _print_paths(console: Console, out: Path, last: str) -> None:
+    report = min((out / last).glob("seed-*/report.html"))
+    pictures = {"Pictures": out / "comparison.png", "": out / "geometry.png"}
+    for name, path in {"Folder": out, **pictures, "Report": report}.items():
         if path.exists():
-            console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{name:<9} {path}")

@@ -18,7 +18,7 @@ from isometry.losses.base import parse_terms
 from isometry.models.build import build_model
 from isometry.models.spec import ModelSpec, image_spec
 from isometry.prune.saving import load_network
-from isometry.recipes import read_config
+from isometry.recipes import read_saved
 
 
 @dataclass
@@ -84,7 +84,7 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
         load_network(student, flag=command),
         student,
         run if config.is_file() else None,
-        read_config(RunConfig, config) if config.is_file() else None,
+        read_saved(config)[0] if config.is_file() else None,
     )
 
 

@@ -62,7 +62,7 @@ def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
 
 def _saved(config: RunConfig) -> RunConfig | None:
     path = config_path(config.out)
-    return RunConfig(**read_saved(path)) if config.resume and path.is_file() else None
+    return read_saved(path)[0] if config.resume and path.is_file() else None
 
 
 def _processes(number: int) -> str:

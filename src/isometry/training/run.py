@@ -48,7 +48,7 @@ def execute(
             return None
         with RunFolder(config) as folder:
             run = assemble_shared(config, world)
-            folder.begin(run.config)
+            run.notes += folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
             tell(console, run.notes)
             trainer.fit()

@@ -83,7 +83,7 @@ class RunFolder:
             why = "another run is writing here" if taken else f"can't be locked ({reason(error)})"
             raise UserError(f"--out {self.path}: {why}; choose another folder") from error
         try:
-            self._refuse_other_contents()
+            self.refuse_other_contents()
         except UserError:
             self._leave(failed=True)
             raise
@@ -94,30 +94,35 @@ class RunFolder:
     ) -> None:
         self._leave(failed=kind is not None and issubclass(kind, Exception | WorkerDied))
 
-    def begin(self, config: RunConfig) -> None:
-        """Writes ``config.yaml``; where a run was begun, checks that it is this one.
+    def begin(self, config: RunConfig) -> list[str]:
+        """Writes ``config.yaml``; if there is one, checks that it is of this run.
+
+        Returns:
+            A note on options that ``config.yaml`` lacks because they were added since, if any.
 
         Raises:
-            UserError: options that matter have changed; the message names them.
+            UserError: options that affect the results have changed; the message names them.
         """
         if not self.config.is_file():
             self._new = True
             write_atomically(self.config, config_to_yaml(config))
-            return
-        changed = changed_options(RunConfig(**read_saved(self.config)), config)
-        if changed:
-            told = ", ".join(
+            return []
+        saved, notes = read_saved(self.config)
+        if changed := changed_options(saved, config):
+            differences = ", ".join(
                 f"--{name.replace('_', '-')} was {old!r} and is {new!r} now" for name, old, new in changed
             )
             raise UserError(
-                f"--resume: not the run in {self.path}: {told}; take it back, or start a new --out"
+                f"--resume: not the run in {self.path}: {differences}; take it back, or start a new --out"
             )
+        return notes
 
     @property
     def _lock_file(self) -> Path:
         return self.path / ".lock"
 
-    def _refuse_other_contents(self) -> None:
+    def refuse_other_contents(self) -> None:
+        """Raises UserError if the folder, which exists, holds anything but the run that ``resume`` continues."""
         # What a run leaves that was killed before it began.
         traces = {self._lock_file.name, f"{self.config.name}.new"}
         holds = sorted({path.name for path in self.path.iterdir()} - traces)

@@ -76,7 +76,7 @@ class RelationMaps:
 @closed
 @dataclass(frozen=True)
 class Example:
-    """One image and what it took: ``pixels`` uint8 (H, W, C), C = 1 or 3; ``loss`` in nats; ``macs``."""
+    """One image and its cost: ``pixels`` uint8 (H, W, C), C = 1 or 3; ``loss`` in nats; ``macs``."""
 
     pixels: Picture
     loss: float
@@ -86,8 +86,8 @@ class Example:
 @closed
 @dataclass(frozen=True)
 class ImageGroup:
-    """Images that are alike in how hard they are: ``shares`` of each layer's channels that they kept on average, in
-    [0, 1], their mean ``macs``, and a few ``examples``."""
+    """Images of similar difficulty: the mean ``shares`` of each layer's channels that they kept, in [0, 1], their mean
+    ``macs``, and a few ``examples``."""
 
     shares: Sequence[float]
     macs: float
@@ -171,7 +171,7 @@ class ReportData:
     student_blocks: list[str] = field(default_factory=list)
     teacher_blocks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What a reader must know before believing a figure."""
+    """Caveats of the figures."""
     config_yaml: str = ""
     marks: list[tuple[float, str]] = field(default_factory=list)
     """(epoch, label) of vertical marks on the curves, such as a change of the model's depth."""
@@ -187,7 +187,7 @@ class ReportData:
     times: Times = field(default_factory=list)
     """Rows of times.jsonl, one an epoch: "epoch", "steps" (optimizer steps that were timed, fewer than it had where
     the run was resumed inside it) and the seconds of each phase of these steps, in the main process, by its name;
-    "rest" is what they took besides."""
+    "rest" is their remaining time."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))

@@ -1,11 +1,10 @@
-"""Runs that differ only in their seed, as one; what the groups are called, and in which options they differ."""
+"""Runs that differ only in their seed, as groups; the groups' names, and the options in which they differ."""
 
 import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from isometry.config import FREE_ON_RESUME
@@ -15,48 +14,47 @@ from isometry.report.records.rows import by_role
 from isometry.report.records.run_folders import RunReport
 from isometry.report.tables import Grid
 
-NOT_COMPARED = FREE_ON_RESUME | {"seed"}
-"""Options in which runs of one group may differ: none changes what is computed but for chance."""
-
-ASIDE = frozenset({"seed", "out", "resume", "log", "log_tensorboard", "log_wandb", "log_interval"})
+FREE_IN_A_GROUP = FREE_ON_RESUME | {"seed"}
+"""Options in which runs of one group may differ: their results differ by chance alone."""
+NOT_SHOWN = frozenset({"seed", "out", "resume", "log", "log_interval"})
 """Options that the table of differences leaves out: they change neither what is computed nor how long it takes."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs with one config and a seed each, by seed."""
+    """Runs of one config, sorted by seed."""
 
     name: str
     runs: list[RunReport]
 
     @property
     def shown(self) -> RunReport:
-        """The one whose pictures stand for all."""
+        """The run whose pictures are shown."""
         return self.runs[0]
 
     @property
     def seeds(self) -> list[int | None]:
-        """One a run."""
+        """One for each run."""
         return [run.seed for run in self.runs]
 
     def students(self) -> list[Row]:
-        """The row of the table of models that each run has of what it trained, where it is finished."""
+        """The student's row of the table of models of each run that is finished."""
         rows = [by_role(run.data.models, "student") for run in self.runs]
         return [row for row in rows if row is not None]
 
     def values(self, key: str) -> list[float]:
-        """That figure of each run's student; empty unless all of them have it."""
+        """A figure of each run's student; empty unless all runs have it."""
         found = [row[key] for row in self.students() if formats.is_number(row.get(key))]
         return found if len(found) == len(self.runs) else []
 
 
 def group_runs(runs: Sequence[RunReport]) -> list[Group]:
-    """Runs by config, seeds aside, in the order of the first of each; a run that repeats a seed begins another group,
-    for it says nothing new of chance."""
+    """Runs grouped by config, seeds aside, in the order of the first of each. A run that repeats a seed begins another
+    group: it is no further sample."""
     members: dict[str, list[RunReport]] = {}
     for run in runs:
-        told = json.dumps(_comparable(run), sort_keys=True, default=str) if run.options else str(run.folder)
-        copies = (f"{told} {copy}" for copy in range(len(runs)))
+        config = json.dumps(_options(run), sort_keys=True, default=str) if run.options else str(run.folder)
+        copies = (f"{config} {copy}" for copy in range(len(runs)))
         key = next(key for key in copies if run.seed not in [other.seed for other in members.get(key, [])])
         members.setdefault(key, []).append(run)
     ordered = [sorted(group, key=lambda run: run.seed or 0) for group in members.values()]
@@ -64,50 +62,46 @@ def group_runs(runs: Sequence[RunReport]) -> list[Group]:
 
 
 def differences(groups: Sequence[Group]) -> Grid:
-    """A row for each option that is not the same in all groups, a column a group; seeds and places are left out."""
-    options = [_comparable(group.shown, but=ASIDE) for group in groups]
+    """A row for each option that differs between groups, a column for each group; seeds and folders are left out."""
+    options = [_options(group.shown, but=NOT_SHOWN) for group in groups]
     names = dict.fromkeys(name for found in options for name in found)
-    cells = [[name, *(_written(found.get(name)) for found in options)] for name in names]
+    cells = [[name, *(_text(found.get(name)) for found in options)] for name in names]
     return Grid(["option", *(group.name for group in groups)], [row for row in cells if len({*row[1:]}) > 1])
 
 
-def _comparable(run: RunReport, but: frozenset[str] = NOT_COMPARED) -> dict[str, Any]:
-    """A run's options without some, and with a seed that stands in a path (``seed-3``) taken out of it."""
-    return {name: _unseeded(value, run.seed) for name, value in run.options.items() if name not in but}
+def _options(run: RunReport, but: frozenset[str] = FREE_IN_A_GROUP) -> dict[str, Any]:
+    """A run's options without some; paths do not differ by the run's seed in them (``seed-3``)."""
+
+    def without_seed(value: Any) -> Any:
+        return re.sub(rf"\bseed-{run.seed}\b", "seed-*", value) if isinstance(value, str) else value
+
+    return {name: without_seed(value) for name, value in run.options.items() if name not in but}
 
 
-def _unseeded(value: Any, seed: int | None) -> Any:
-    return re.sub(rf"\bseed-{seed}\b", "seed-*", value) if isinstance(value, str) else value
-
-
-def _written(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None or value == "":
         return formats.MISSING
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _names(groups: Sequence[Sequence[RunReport]]) -> list[str]:
-    """What the folders of each group have in common and those of the others have not."""
+    """The part of the path that the folders of a group share and those of other groups do not."""
     folders = [[os.path.abspath(run.folder) for run in group] for group in groups]
     root = os.path.commonpath([folder for group in folders for folder in group])
-    names = [_name([os.path.relpath(folder, root) for folder in group]) for group in folders]
+    relative = [[os.path.relpath(folder, root) for folder in group] for group in folders]
+    names = [_shared_name(group) for group in relative]
     if len(groups) == 1:
         return [names[0] or os.path.basename(root) or root]
-    whole = [
-        name
-        if name and names.count(name) == 1
-        else ", ".join(os.path.relpath(folder, root) for folder in group)
-        for name, group in zip(names, folders, strict=True)
+    unique = [
+        name if name and names.count(name) == 1 else ", ".join(group)
+        for name, group in zip(names, relative, strict=True)
     ]
-    return [os.path.basename(root) if name == "." else name for name in whole]
+    return [os.path.basename(root) if name == "." else name for name in unique]
 
 
-def _name(folders: Sequence[str]) -> str:
-    """The beginning that relative folders share, without the words that count them: ``whole/seed-`` is ``whole``."""
-    first, last = min(folders), max(folders)  # whatever these two share, all do
-    both = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    shared = "".join(character for character, _ in both)
+def _shared_name(folders: Sequence[str]) -> str:
+    """The prefix that relative folders share, without what numbers them: ``whole/seed-`` is ``whole``."""
+    shared = os.path.commonprefix(folders)  # noqa: RUF071 - of characters, not of folders
     if any(folder[len(shared) :][:1].isdecimal() for folder in folders):
         shared = shared.rstrip("0123456789")
-    shared = re.sub(r"(^|[-_./ ]+)seed[-_]?\d*$", "", shared)
-    return shared.strip("-_./ ")
+    return re.sub(r"(^|[-_./ ]+)seed[-_]?\d*$", "", shared).strip("-_./ ")

@@ -1,12 +1,14 @@
 """The folder of a run, read for its report: from its record, or without one from its tables."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isometry.errors import UserError, reason
 from isometry.files import parse_json, parse_yaml, validate
+from isometry.recipes import saved_config
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
 from isometry.report.records.schema import Bench, Epochs, Models, Stages, Table, Times
@@ -25,12 +27,12 @@ MOST_BYTES = 2**28
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the folder of a run has to show.
+    """The folder of a run, as read.
 
     Attributes:
-        folder: where it is.
+        folder: its path.
         data: of its own page.
-        options: of its config, those in groups as ``grow.depth``; empty where no config is there.
+        options: of its config, by dotted name; empty without a config.
         bench: "name" and "forms" of the network, as ``isometry bench`` measured it; empty without.
     """
 
@@ -41,13 +43,13 @@ class RunReport:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, where its config is there."""
+        """The run's seed; None without a config."""
         seed = self.options.get("seed")
         return seed if isinstance(seed, int) else None
 
 
 def find_runs(names: Sequence[str]) -> list[Path]:
-    """The folders of runs that are named, in that order and each once; a folder of folders stands for all runs in it.
+    """The named folders of runs, in that order and each once; a folder that is no run stands for all runs in it.
 
     Raises:
         UserError: no such folder, or no run in it.
@@ -68,68 +70,60 @@ def find_runs(names: Sequence[str]) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunReport:
-    """What a run's folder has to show; whatever could not be read is said in the notes of its data.
+    """Reads a run's folder; the notes of its data name what could not be read.
 
-    Where there is no record (an older version wrote none, a run that is not finished has none yet) the curves and
-    tables come from the files that every version writes.
+    Without a record (older versions wrote none, and an unfinished run has none yet) the curves and tables come from the
+    files that every version writes.
     """
     notes: list[str] = []
     try:
         data = read_record(folder) if has_record(folder) else _from_tables(folder, notes)
     except RecordError as error:
         notes.append(f"{error}; so its maps and pictures are not shown, only tables and curves")
-        data = _from_tables(folder, notes, told=True)
+        data = _from_tables(folder, notes, noted=True)
     options = _options(folder, data.config_yaml, notes)
     bench = _bench(folder, notes)
     return RunReport(folder, replace(data, notes=[*data.notes, *notes]), options, bench)
 
 
 def notes_of(runs: Sequence[RunReport]) -> list[str]:
-    """What a reader of several runs must know; what more than one of them says is said once, with their number."""
-    said: dict[str, list[RunReport]] = {}
+    """The notes of all runs; a note that several runs have occurs once, with their number."""
+    by_note: dict[str, list[Path]] = {}
     for run in runs:
         for note in run.data.notes:
-            said.setdefault(note, []).append(run)
-    return [f"{_who(found, len(runs))}{note}" for note, found in said.items()]
-
-
-def _who(runs: Sequence[RunReport], of: int) -> str:
-    if of == 1:
-        return ""
-    return f"{runs[0].folder}: " if len(runs) == 1 else f"{len(runs)} of {of} runs: "
+            by_note.setdefault(note, []).append(run.folder)
+    if len(runs) == 1:
+        return list(by_note)
+    return [
+        f"{found[0]}: {note}" if len(found) == 1 else f"{len(found)} of {len(runs)} runs: {note}"
+        for note, found in by_note.items()
+    ]
 
 
 def _runs_in(folder: Path) -> Iterator[Path]:
     if (folder / METRICS).is_file() or has_record(folder):
         yield folder
         return
-    # Of `isometry compare`, whose runs all have the teacher in their own tables.
-    beside = {"teacher"} if (folder / "plan.yaml").is_file() else set()
+    # The runs of `isometry compare` have the teacher in their own tables.
+    left_out = {"teacher"} if (folder / "plan.yaml").is_file() else set()
     for inside in sorted(folder.iterdir(), key=lambda path: _natural(path.name)):
-        if inside.is_dir() and not inside.is_symlink() and inside.name not in beside:
+        if inside.is_dir() and not inside.is_symlink() and inside.name not in left_out:
             yield from _runs_in(inside)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[int | str]:
     """Orders ``seed-10`` after ``seed-9``."""
-    words, number = [], ""
-    for character in name:
-        if character.isdecimal():
-            number += character
-            continue
-        words += [(int(number), "")] if number else []
-        words, number = [*words, (0, character)], ""
-    return words + ([(int(number), "")] if number else [])
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _from_tables(folder: Path, notes: list[str], told: bool = False) -> ReportData:
+def _from_tables(folder: Path, notes: list[str], noted: bool = False) -> ReportData:
     tables: dict[str, Any] = {
         name: _table(folder / file, kind, notes) for name, (file, kind) in TABLES.items()
     }
     config = _text(folder / CONFIG, notes)
     unfinished = not tables["models"]
-    if not told:
-        why = "not finished" if unfinished else "made by a version of isometry that kept less of it"
+    if not noted:
+        why = "not finished" if unfinished else "made by an older version of isometry"
         notes.append(f"{why}, so only tables and curves are shown")
     names = [str(row["model"]) for row in tables["models"] if row.get("role") in ("student", "teacher")]
     title = " ◄ ".join(names[::-1]) or folder.resolve().name
@@ -168,9 +162,9 @@ def _text(path: Path, notes: list[str]) -> str:
 def _options(folder: Path, text: str, notes: list[str]) -> dict[str, Any]:
     """A config's options by their dotted names."""
     try:
-        values = parse_yaml(text or _text(folder / CONFIG, notes)) or {}
-        return dict(_flat(validate(values, dict[str, Any]), ""))
-    except (UserError, ValueError) as error:
+        values = parse_yaml(text or _text(folder / CONFIG, notes))
+        return dict(_flat(asdict(saved_config(values, CONFIG)[0]), "")) if values else {}
+    except UserError as error:
         notes.append(f"{CONFIG}: is no config ({error}), so it is left out")
         return {}
 

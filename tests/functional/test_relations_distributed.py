@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.runs import as_rank, in_processes
 from isometry.functional import gram_gap
 
 SPLITS = {"even": (600, 600), "uneven": (1000, 200)}
@@ -26,8 +26,8 @@ def layer() -> nn.Linear:
     return nn.Linear(24, 16)
 
 
-def on_rank(rank: int, split: tuple[int, ...], folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
+def on_rank(rank: int, rendezvous: str, split: tuple[int, ...], folder: Path) -> None:
+    as_rank(rank, rendezvous)
     try:
         inputs, teacher = (x.split(split)[rank] for x in tokens())
         student = inputs.clone().requires_grad_()
@@ -49,7 +49,7 @@ def on_rank(rank: int, split: tuple[int, ...], folder: Path) -> None:
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 def test_two_processes_equal_one(split: tuple[int, ...], tmp_path: Path) -> None:
-    mp.spawn(on_rank, args=(split, tmp_path), nprocs=RANKS)
+    in_processes(RANKS, on_rank, tmp_path, split, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
     inputs, teacher = tokens()

@@ -362,28 +362,31 @@ def killed_at(folder: Path, number: int) -> Callable[[], None]:
 # ------------------------------------------------------------------------------------------------------
 
 
-def as_rank(rank: int, rendezvous: str) -> World:
-    """Joins a group of two through a file."""
+def as_rank(rank: int, rendezvous: str, ranks: int = 2) -> World:
+    """Joins a group of ``ranks`` processes through a file."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    return World(rank, 2, torch.device("cpu"))
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
+    return World(rank, ranks, torch.device("cpu"))
 
 
-def in_two_processes(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
-    """``function(rank, rendezvous, *arguments)`` in two processes; a failure in one is a failure here."""
+def in_processes(ranks: int, function: Callable[..., None], folder: Path, *arguments: Any) -> None:
+    """``function(rank, rendezvous, *arguments)`` in processes; a failure in one is a failure here."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    both = [
+    started = [
         context.Process(target=function, args=(rank, str(folder / "rendezvous"), *arguments))
-        for rank in range(2)
+        for rank in range(ranks)
     ]
-    for process in both:
+    for process in started:
         process.start()
-    for process in both:
+    for process in started:
         process.join(SECONDS_TO_WAIT)
         if process.exitcode is None:
             process.kill()
-    assert [process.exitcode for process in both] == [0, 0]
+    assert [process.exitcode for process in started] == [0] * ranks
+
+
+in_two_processes = partial(in_processes, 2)
 
 
 Prepare = Callable[[], None] | None

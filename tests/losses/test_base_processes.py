@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.runs import as_rank, in_processes
 from isometry.losses import BatchLoss, build_loss
 
 IMAGES, STUDENT, TEACHER = 8, 10, 14
@@ -48,8 +48,8 @@ def step(name: str, options: dict[str, Any], model: nn.Module, inputs: Tensor, o
     return value.detach()
 
 
-def on_rank(rank: int, ranks: int, relations: str, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+def on_rank(rank: int, rendezvous: str, ranks: int, relations: str, folder: Path) -> None:
+    as_rank(rank, rendezvous, ranks)
     try:
         found = {}
         for case, (name, options, tokens) in CASES.items():
@@ -63,7 +63,7 @@ def on_rank(rank: int, ranks: int, relations: str, folder: Path) -> None:
 
 
 def found_by(ranks: int, relations: str, folder: Path) -> list[dict[str, tuple[Tensor, ...]]]:
-    mp.spawn(on_rank, args=(ranks, relations, folder), nprocs=ranks)
+    in_processes(ranks, on_rank, folder, ranks, relations, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
@@ -96,8 +96,8 @@ def test_processes_can_keep_to_themselves(tmp_path: Path) -> None:
         torch.testing.assert_close(found[0][case][1], mean, rtol=1e-5, atol=1e-6)
 
 
-def on_rank_alone(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def on_rank_alone(rank: int, rendezvous: str, folder: Path) -> None:
+    as_rank(rank, rendezvous)
     # None may leave before all have met.
     dist.barrier()
     try:
@@ -110,7 +110,7 @@ def on_rank_alone(rank: int, folder: Path) -> None:
 
 
 def test_evaluation_waits_for_no_other_process(tmp_path: Path) -> None:
-    mp.spawn(on_rank_alone, args=(tmp_path,), nprocs=2)
+    in_processes(2, on_rank_alone, tmp_path, tmp_path)
     value = torch.load(tmp_path / "value.pt", weights_only=True)
     torch.testing.assert_close(value, build_loss("whole", {})(*sides(6)))
 
@@ -123,8 +123,8 @@ def test_the_whole_maps_traffic_does_not_depend_on_the_batch() -> None:
     assert inter.sent_bytes(32, 196, 192, 384) == 2 * inter.sent_bytes(16, 196, 192, 384)
 
 
-def on_rank_counting(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def on_rank_counting(rank: int, rendezvous: str, folder: Path) -> None:
+    as_rank(rank, rendezvous)
     handed = [0]
     for name, place in (("all_reduce", 0), ("all_to_all_single", 1)):
         original = getattr(dist, name)
@@ -149,7 +149,7 @@ def on_rank_counting(rank: int, folder: Path) -> None:
 
 
 def test_what_is_said_to_be_sent_is_sent(tmp_path: Path) -> None:
-    mp.spawn(on_rank_counting, args=(tmp_path,), nprocs=2)
+    in_processes(2, on_rank_counting, tmp_path, tmp_path)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found == {

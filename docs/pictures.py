@@ -1,6 +1,6 @@
-"""Draws the pictures of these pages that come from the package's own functions: ``python docs/pictures.py``.
+"""Draws the pictures of these pages that need no training: ``python docs/pictures.py``.
 
-geometry.png and ablation.png come from runs, and stand beside the commands that made them.
+geometry.png and ablation.png are made by runs; the pages have the commands.
 """
 
 import math
@@ -16,23 +16,23 @@ from isometry.functional.gates import keep_rate_at
 from isometry.grow.operators import DepthOperator, available
 
 matplotlib.use("svg")
-# Letters stay letters, so that a reader can select them and a browser can scale them; ids are the same every time.
+# Text stays text, so that it can be selected and scaled; ids are the same every time.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "isometry", "font.family": "sans-serif"})
 
 
 def draw_points(file: Path) -> None:
-    """Three sets of six tokens, and the relation map of each: turned, the map stays; bent, it does not."""
+    """Three sets of six tokens above their relation maps: rotated and scaled, and with other directions."""
     angles = torch.tensor([0.1, 0.5, 0.8, 2.2, 2.6, 4.4], dtype=torch.float64)
     lengths = torch.tensor([1.0, 0.8, 1.1, 0.9, 1.2, 1.0], dtype=torch.float64)
     teacher = torch.stack([angles.cos(), angles.sin()], 1) * lengths[:, None]
-    turn = torch.tensor(2.0)
-    rotation = torch.tensor([[turn.cos(), -turn.sin()], [turn.sin(), turn.cos()]], dtype=torch.float64)
-    turned = 0.6 * teacher @ rotation.T
-    bent_angles = torch.linspace(0, 2 * math.pi, 7, dtype=torch.float64)[:6] + 0.3
-    bent = torch.stack([bent_angles.cos(), bent_angles.sin()], 1) * lengths[:, None]
+    angle = torch.tensor(2.0)
+    rotation = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]], dtype=torch.float64)
+    rotated = 0.6 * teacher @ rotation.T
+    other_angles = torch.linspace(0, 2 * math.pi, 7, dtype=torch.float64)[:6] + 0.3
+    other = torch.stack([other_angles.cos(), other_angles.sin()], 1) * lengths[:, None]
     figure, axes = plt.subplots(2, 3, figsize=(7.2, 4.9), layout="constrained")
     for column, (title, tokens) in enumerate(
-        (("teacher", teacher), ("turned and shrunk", turned), ("other directions", bent))
+        (("teacher", teacher), ("rotated and scaled", rotated), ("other directions", other))
     ):
         points, chart = axes[:, column]
         for number, (x, y) in enumerate(tokens.tolist(), start=1):
@@ -49,19 +49,20 @@ def draw_points(file: Path) -> None:
 
 
 def draw_growth(file: Path, old: int = 4, new: int = 6) -> None:
-    """The blocks of a grown network by where they come from, for each depth operator."""
+    """The source of each block of a grown network, for each depth operator."""
     figure, axis = plt.subplots(figsize=(7.2, 2.3), layout="constrained")
     operators = {name: available(DepthOperator)[name] for name in ("insert", "stack", "identity")}
     for row, operator in enumerate(operators.values()):
         for place, block in enumerate(operator.order(old, new)):
             colour = "tab:orange" if block.source is None else "tab:green" if block.averaged else "tab:blue"
-            told = "new" if block.source is None else f"{block.source + 1}{'′' if block.averaged else ''}"
+            label = "new" if block.source is None else f"{block.source + 1}{'′' if block.averaged else ''}"
             axis.add_patch(plt.Rectangle((place + 0.06, row + 0.15), 0.88, 0.7, color=colour))
-            axis.text(place + 0.5, row + 0.5, told, color="white", ha="center", va="center")
+            axis.text(place + 0.5, row + 0.5, label, color="white", ha="center", va="center")
     axis.set(xlim=(-0.05, new + 0.05), ylim=(len(operators), 0), xticks=[])
     axis.set_yticks([row + 0.5 for row in range(len(operators))], list(operators))
     axis.set_title(
-        f"{old} blocks become {new}: as trained (blue), averaged copies (green), silent (orange)", fontsize=10
+        f"{old} blocks become {new}: trained (blue), copies of the moving average (green), identity (orange)",
+        fontsize=10,
     )
     axis.tick_params(length=0)
     for side in axis.spines.values():
@@ -70,15 +71,15 @@ def draw_growth(file: Path, old: int = 4, new: int = 6) -> None:
 
 
 def draw_keep_rate(file: Path, epochs: int = 60, last: float = 0.6, settle: float = 0.25) -> None:
-    """The share of channels that the mean image keeps, epoch by epoch, as published and as it is here by default."""
+    """The share of channels that the mean image keeps in each epoch: by default, and as published."""
     figure, axis = plt.subplots(figsize=(7.2, 2.8), layout="constrained")
-    for share, told, style in (
-        (settle, "default: the last quarter settles", "-"),
+    for share, label, style in (
+        (settle, "default: constant in the last quarter", "-"),
         (0.0, "as published", "--"),
     ):
         falling = max(1, round((1 - share) * epochs))
         rates = [keep_rate_at(min(epoch, falling - 1), falling, last) for epoch in range(epochs)]
-        axis.plot(range(1, epochs + 1), rates, style, label=told)
+        axis.plot(range(1, epochs + 1), rates, style, label=label)
     axis.set(xlabel="epoch", ylabel="keep rate", ylim=(0, 1.05), xlim=(1, epochs))
     axis.legend()
     axis.grid(alpha=0.3)
@@ -91,7 +92,7 @@ def _save(figure: plt.Figure, file: Path) -> None:
 
 
 def draw(folder: Path) -> None:
-    """All of them into a folder."""
+    """Draws all pictures into a folder."""
     draw_points(folder / "points.svg")
     draw_growth(folder / "growth.svg")
     draw_keep_rate(folder / "keep_rate.svg")

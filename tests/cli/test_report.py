@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from helpers.runs import TINY_STUDENT, run
+from isometry.cli.main import main
 from isometry.cli.report import ReportConfig, report
 from isometry.errors import UserError
 
@@ -74,13 +75,12 @@ def test_several_pages_go_to_where_one_stands(runs, tmp_path, monkeypatch):
 
 
 def test_bad_input_gets_one_line(runs, tmp_path):
-    with pytest.raises(UserError, match="no folder named"):
-        report([], ReportConfig(), CONSOLE)
-    with pytest.raises(UserError, match="no such folder"):
+    assert main(["report"]) == 2
+    with pytest.raises(UserError, match="folder"):
         report([str(tmp_path / "missing")], ReportConfig(), CONSOLE)
-    with pytest.raises(UserError, match="--baseline hard: no variant is called so; there is soft, whole"):
+    with pytest.raises(UserError, match=r"--baseline hard: .*soft, whole"):
         report([str(runs)], ReportConfig(baseline="hard", out=str(tmp_path / "x.html")), CONSOLE)
-    with pytest.raises(UserError, match="No such file or directory"):
+    with pytest.raises(UserError, match="(?i)no such file or directory"):
         report([str(runs)], ReportConfig(out=str(tmp_path / "no" / "x.html")), CONSOLE)
     assert list(tmp_path.iterdir()) == []
 

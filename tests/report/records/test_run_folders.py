@@ -62,7 +62,9 @@ def test_a_record_is_all_that_is_needed(full, tmp_path):
     )
     run = read_run(tmp_path)
     assert run.seed == 5
-    assert run.options == {"seed": 5, "losses.soft": 1, "losses.whole.weight": 2, "losses.whole.k": 3}
+    assert run.options.items() >= {
+        "losses.soft": 1, "losses.whole.weight": 2, "losses.whole.k": 3, "grow.ema": "restart"
+    }.items()  # fmt: skip
     assert run.data.notes == full.notes
     assert run.data.relations
 
@@ -72,7 +74,10 @@ def test_an_older_run_has_its_tables_and_curves_and_a_note(tmp_path):
     assert run.data.title == "student vit_tiny ◄ teacher cait"
     assert len(run.data.epochs) == 5
     assert run.data.stages == GROWN
-    assert run.options == {"seed": 3, "losses.soft": 1, "grow.depth": None}
+    assert (
+        run.options.items()
+        >= {"seed": 3, "losses.soft": 1, "grow.depth": None, "grow.ema": "restart"}.items()
+    )
     (note,) = run.data.notes
     assert "older version" in note
     page = render_report(run.data)
@@ -113,6 +118,22 @@ def test_a_table_that_can_not_be_read_is_left_out_and_named(tmp_path, content):
     assert run.data.epochs == []
     assert [note for note in run.data.notes if note.startswith("metrics.jsonl: can't be read")]
     render_report(run.data)
+
+
+def test_a_config_of_an_earlier_version_has_its_options_under_their_present_names(tmp_path):
+    folder = old_folder(tmp_path / "run")
+    (folder / "config.yaml").write_text("seed: 3\nlog_tensorboard: true\nlog_wandb: false\n")
+    options = read_run(folder).options
+    assert options["log"] == ["tensorboard"]
+    assert "log_tensorboard" not in options
+
+
+def test_a_config_with_an_option_that_no_longer_exists_names_it(tmp_path):
+    folder = old_folder(tmp_path / "run")
+    (folder / "config.yaml").write_text("seed: 3\nno_longer_known: 1\n")
+    run = read_run(folder)
+    assert run.options == {}
+    assert [note for note in run.data.notes if "no_longer_known" in note]
 
 
 def test_a_config_that_is_none_is_named(tmp_path):

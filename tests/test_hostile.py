@@ -440,7 +440,7 @@ def test_names_of_classes_and_files_are_shown_and_not_obeyed(
     words += ["--img-size", "16", "--batch-size", "8", "--workers", "0", "--epochs", "1", "--device", "cpu"]
     refused(ground, *words, *out(ground), why="image")
     place = str(ground / "place" / "[red]run[")
-    ended = run(*words, "--skip-bad-images", "--out", place, said=ground / "said")
+    ended = run(*words, "--skip-bad-images", "--out", place, said=ground / "said", report=True)
     assert (ended.code, ended.err) == (0, "")
     assert f"Folder   {place}" in ended.out
     assert "unreadable images" in ended.out

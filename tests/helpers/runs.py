@@ -164,7 +164,9 @@ class Started:
         return self._said.with_suffix(f".{stream}").read_text(encoding="utf-8")
 
 
-def start(*words: str, said: Path, prepare: Callable[[], None] | None = None) -> Started:
+def start(
+    *words: str, said: Path, prepare: Callable[[], None] | None = None, report: bool = False
+) -> Started:
     """Starts ``isometry WORDS`` without waiting for it.
 
     Args:
@@ -172,22 +174,23 @@ def start(*words: str, said: Path, prepare: Callable[[], None] | None = None) ->
         said: where its output goes: ``SAID.out`` and ``SAID.err``.
         prepare: called in the process first, e.g. to make something fail; a function of a module, or a
             partial of one.
+        report: whether the page is drawn, which takes a third of a short run's time; else it is empty.
     """
     # Forked from a process that has imported everything but computed nothing: autograd can't be forked once
     # used.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_run, args=(list(words), str(said), prepare))
+    process = context.Process(target=_run, args=(list(words), str(said), prepare, report))
     process.start()
     return Started(process, said)
 
 
-def run(*words: str, said: Path, prepare: Callable[[], None] | None = None) -> Ended:
+def run(*words: str, said: Path, prepare: Callable[[], None] | None = None, report: bool = False) -> Ended:
     """``isometry WORDS`` to its end; see :func:`start`."""
-    return start(*words, said=said, prepare=prepare).wait()
+    return start(*words, said=said, prepare=prepare, report=report).wait()
 
 
-def _run(words: list[str], said: str, prepare: Callable[[], None] | None) -> None:
+def _run(words: list[str], said: str, prepare: Callable[[], None] | None, report: bool) -> None:
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}.{stream}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
     torch.set_num_threads(1)
@@ -196,6 +199,8 @@ def _run(words: list[str], said: str, prepare: Callable[[], None] | None) -> Non
     # Measuring takes a second, and no test here looks at it.
     results.images_per_second = lambda *_, **__: 1.0
     results.SECONDS_TIMED = 0.01
+    if not report:
+        results.render_report = lambda *_: ""
     if prepare is not None:
         prepare()
     code = main(words)
@@ -322,7 +327,7 @@ Told = tuple[dict[str, Any], list[str]]
 def left_alone(words: list[str], folder: Path) -> Told:
     """The run when nothing happens to it."""
     watch = partial(watch_files, str(folder / "run"), str(folder / "journal"))
-    ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch)
+    ended = run(*words, "--out", str(folder / "run"), said=folder / "said", prepare=watch, report=True)
     assert ended.code == 0, ended.err
     return contents(folder / "run"), (folder / "journal").read_text().splitlines()
 

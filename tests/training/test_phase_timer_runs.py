@@ -38,7 +38,7 @@ def times_of(out: Path) -> list[dict[str, Any]]:
 
 def ended(words: list[str], out: Path, prepare: Any = None, code: int = 0) -> str:
     """Runs it; what it said."""
-    end = run(*words, "--out", str(out), said=out.with_name("said"), prepare=prepare)
+    end = run(*words, "--out", str(out), said=out.with_name("said"), prepare=prepare, report=True)
     assert end.code == code, end.err
     return end.out
 

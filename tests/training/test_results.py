@@ -33,8 +33,9 @@ def finished(tiny_teacher, tmp_path_factory) -> Path:
         "1",
     ]
     ended = run(
-        "distill", *TINY_STUDENT, *words, "--epochs", "2", "--out", str(folder / "run"), said=folder / "said"
-    )
+        "distill", *TINY_STUDENT, *words, "--epochs", "2", "--out", str(folder / "run"),
+        said=folder / "said", report=True,
+    )  # fmt: skip
     assert ended.code == 0, ended.err
     for line in ("Folder", "Student", "Report"):
         assert line in ended.out
@@ -168,7 +169,8 @@ GROWN = (
 def grown(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a run of three epochs that grew after its first, and what it said."""
     folder = tmp_path_factory.mktemp("grown")
-    ended = run("grow", *TINY_STUDENT, *GROWN.split(), "--out", str(folder / "run"), said=folder / "said")
+    words = ["grow", *TINY_STUDENT, *GROWN.split(), "--out", str(folder / "run")]
+    ended = run(*words, said=folder / "said", report=True)
     assert ended.code == 0, ended.err
     return folder / "run", ended.out
 

@@ -58,9 +58,8 @@ def teacher_file(tmp_path) -> Path:
 
 
 def distil(tmp_path: Path, *words: str) -> Ended:
-    return run(
-        "distill", *FORM, *STUDENT, *TEACHER, *words, "--out", str(tmp_path / "run"), said=tmp_path / "said"
-    )
+    words = ("distill", *FORM, *STUDENT, *TEACHER, *words, "--out", str(tmp_path / "run"))
+    return run(*words, said=tmp_path / "said", report=True)
 
 
 def test_a_folder_of_class_folders_is_split_and_taught(photos, teacher_file, tmp_path):

@@ -306,7 +306,7 @@ def cut_in_half(path: Path) -> None:
 
 def goes_on(words: list[str], out: Path, damaged: str, used: str, wanted: dict[str, Any]) -> None:
     """The run goes on to the end it would have had, and says on the console and in the report what happened."""
-    ended = run(*words, "--out", str(out), "--resume", said=out.with_name("said"))
+    ended = run(*words, "--out", str(out), "--resume", said=out.with_name("said"), report=True)
     assert (ended.code, ended.err) == (0, "")
     said = [line for line in ended.out.splitlines() if "damaged" in line]
     assert len(said) == 1
@@ -359,8 +359,10 @@ def test_a_run_killed_again_while_it_goes_back_goes_on_bitwise(
     shutil.copytree(stopped, out)
     cut_in_half(out / "last" / "model-step9.safetensors")
     said = []
-    for moment in ("saves:restore_previous", "runfolder:Metrics.rewind", "saves:tidy_checkpoint"):
-        kill = partial(call_at, f"isometry.training.{moment}", 1, partial(send_self, signal.SIGKILL))
+    for moment in ("run_state:restore_previous", "run_folder:Metrics.rewind", "run_state:tidy_checkpoint"):
+        kill = partial(
+            call_at, f"isometry.training.checkpoint.{moment}", 1, partial(send_self, signal.SIGKILL)
+        )
         ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "said", prepare=kill)
         assert ended.code == -signal.SIGKILL
         assert load_checkpoint(out / "last").state["loop"]["step"] == 8
@@ -395,7 +397,7 @@ def test_a_damaged_best_epoch_is_said_and_the_best_before_it_is_exported(
     ended = run(*words, "--out", str(out), said=tmp_path / "a", prepare=_improving_and_killed_at_its_end)
     assert ended.code == -signal.SIGKILL, ended.err
     cut_in_half(out / "best" / "model-epoch2.safetensors")
-    ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "b")
+    ended = run(*words, "--out", str(out), "--resume", said=tmp_path / "b", report=True)
     assert (ended.code, ended.err) == (0, "")
     assert f"{out / 'best'}: damaged (model-epoch2.safetensors: " in ended.out
     assert "the checkpoint before it is used (epoch1)" in ended.out

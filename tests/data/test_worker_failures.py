@@ -91,7 +91,7 @@ def test_sigterm_when_training_is_done_leaves_at_once_though_workers_outlive_it(
     words: list[str], tmp_path: Path
 ):
     told_to_leave = partial(
-        call_at, "isometry.training.results:write_report", 1, partial(send_self, signal.SIGTERM)
+        call_at, "isometry.training.results:write_page", 1, partial(send_self, signal.SIGTERM)
     )
     started = run(*words, "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=told_to_leave)
     assert started.code == 128 + signal.SIGTERM, started.err

@@ -80,14 +80,14 @@ def test_without_validation_there_is_no_column_of_scores():
 
 
 def test_bars_are_as_long_as_their_times():
-    bars = growth_section(GROWN).bars
+    bars = growth_section(GROWN)["bars"]
     assert [bar.length for bar in bars] == pytest.approx([time / 40 for time in (15, 40, 25, 40, 40, 40)])
     assert [bar.label for bar in bars[:2]] == ["1 · depth 4, width 192", ""]
     assert [bar.figure for bar in bars[:2]] == ["15 s", "40 s"]
 
 
 def test_a_run_without_any_time_has_empty_bars():
-    bars = growth_section([stage(1, None, full_seconds=None)]).bars
+    bars = growth_section([stage(1, None, full_seconds=None)])["bars"]
     assert [(bar.length, bar.figure) for bar in bars] == [(0, "–"), (0, "–")]
 
 

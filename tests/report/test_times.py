@@ -18,7 +18,7 @@ LABELS = ["data", "teacher", "student forward", "terms", "backward", "optimizer"
 def text_of(rows: list[dict[str, Any]], taken: int = 20) -> str:
     section = times_section(rows, [{"epoch": 1, "step": taken}])
     assert section is not None
-    return section.text
+    return section["text"]
 
 
 def test_a_row_a_phase_and_all_together():
@@ -59,7 +59,7 @@ def test_a_phase_that_never_was_is_left_out(phase):
     rows = [epoch(1, **{**PHASES, phase: 0.0})]
     assert phase not in [row[0] for row in times_grid(rows).rows]
     assert phase not in times_sentence(rows)
-    assert phase not in [bar.label for bar in times_section(rows, []).bars]
+    assert phase not in [bar.label for bar in times_section(rows, [])["bars"]]
     assert ("The rest is" in text_of(rows)) == (phase != "rest")
 
 
@@ -89,9 +89,9 @@ def test_where_no_step_was_timed_there_is_nothing_to_say(rows):
 
 def test_bars_are_as_long_as_their_shares():
     section = times_section(ROWS, [])
-    assert [bar.label for bar in section.bars] == LABELS
-    assert [bar.length for bar in section.bars] == pytest.approx([seconds / 8 for seconds in PHASES.values()])
-    assert [bar.figure for bar in section.bars[:2]] == ["5 %", "40 %"]
+    assert [bar.label for bar in section["bars"]] == LABELS
+    assert [bar.length for bar in section["bars"]] == pytest.approx([seconds / 8 for seconds in PHASES.values()])
+    assert [bar.figure for bar in section["bars"][:2]] == ["5 %", "40 %"]
 
 
 def test_the_section_stands_before_the_facts(full):

@@ -1,7 +1,7 @@
 """The section on a run that grew: its stages as a table, and its time compared with that of the full-size model."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from isometry.report import formats
 from isometry.report.columns import Column, figure
@@ -10,19 +10,11 @@ from isometry.report.records.data import Row
 from isometry.report.tables import Grid, grid
 
 
-class GrowthSection(NamedTuple):
-    """The stages of a run that grew."""
-
-    sentence: str
-    grid: Grid
-    bars: list[Bar]
-
-
-def growth_section(stages: Sequence[Row]) -> GrowthSection | None:
-    """The section, from rows of `ReportData.stages`; None for a run that did not grow."""
+def growth_section(stages: Sequence[Row]) -> dict[str, Any] | None:
+    """The section by its names in the template, from rows of `ReportData.stages`; None for a run that did not grow."""
     if not stages:
         return None
-    return GrowthSection(growth_sentence(stages), growth_grid(stages), _bars(stages))
+    return {"sentence": growth_sentence(stages), "grid": growth_grid(stages), "bars": _bars(stages)}
 
 
 def growth_sentence(stages: Sequence[Row]) -> str:
@@ -31,37 +23,34 @@ def growth_sentence(stages: Sequence[Row]) -> str:
     times = [stage.get(key) for stage in stages for key in ("seconds", "full_seconds")]
     if not all(formats.is_number(time) and time > 0 for time in times):
         return "Not every stage was timed, so the run is not compared with the full-size model."
-    spent, full, epochs = (
-        sum(stage[key] for stage in stages) for key in ("seconds", "full_seconds", "epochs")
-    )
+    keys = ("seconds", "full_seconds", "epochs")
+    spent, full, epochs = (sum(stage[key] for stage in stages) for key in keys)
+    ratio = f"{formats.times(max(full / spent, spent / full))} {'faster' if full > spent else 'slower'} than"
     return (
-        f"Measured over the whole run, training took {formats.duration(spent)}: {_compared(full / spent)} the "
-        f"{formats.duration(full)} that the full-size model would have taken for all {epochs} epochs, estimated "
-        "from the measured epochs of the last stage of this run."
+        f"Measured over the whole run, training took {formats.duration(spent)}: "
+        f"{'as fast as' if formats.times(full / spent) == formats.times(1) else ratio} the {formats.duration(full)} "
+        f"that the full-size model would have taken for all {epochs} epochs, estimated from the measured epochs of the "
+        "last stage of this run."
     )
 
 
 def growth_grid(stages: Sequence[Row]) -> Grid:
     """A row for each stage; without scores where no growth was validated."""
-    total = sum(stage["epochs"] for stage in stages)
-
-    def share(stage: Row) -> str:
-        return formats.percent(100 * stage["epochs"] / total, 0) if total else formats.MISSING
-
+    total = sum(stage["epochs"] for stage in stages) or 1
     columns = [
         figure("stage", "stage", str),
         figure("model", "model", str),
         Column("by", "made by", lambda stage: stage["by"] or formats.MISSING),
         Column("epochs", "epochs", _epochs),
-        Column("epochs", "share", share),
+        figure("epochs", "share", lambda epochs: formats.percent(100 * epochs / total, 0)),
         figure("params", "params", formats.params),
         figure("macs", "MACs", formats.macs),
         Column("stage", "time", lambda stage: formats.duration(stage["seconds"])),
         Column("stage", "at full size", lambda stage: formats.duration(stage["full_seconds"])),
     ]
-    scored = [stage for stage in stages if _is_scored(stage)]
-    if scored:
-        columns.append(Column("stage", f"{scored[0]['score']} before → after", _scores))
+    if any(map(_is_scored, stages)):
+        score = next(stage["score"] for stage in stages if _is_scored(stage))
+        columns.append(Column("stage", f"{score} before → after", _scores))
     return grid(columns, stages)
 
 
@@ -71,18 +60,11 @@ def _bars(stages: Sequence[Row]) -> list[Bar]:
         for stage in stages
         for key, colour in (("seconds", "series-1"), ("full_seconds", "muted"))
     ]
-    lengths = [time if formats.is_number(time) else 0.0 for _, time, _ in times]
-    longest = max(lengths) or 1.0
+    longest = max((time for _, time, _ in times if formats.is_number(time)), default=1)
     return [
-        Bar(label, length / longest, formats.duration(time), colour)
-        for (label, time, colour), length in zip(times, lengths, strict=True)
+        Bar(label, time / longest if formats.is_number(time) else 0, formats.duration(time), colour)
+        for label, time, colour in times
     ]
-
-
-def _compared(ratio: float) -> str:
-    if formats.times(ratio) == formats.times(1):
-        return "as fast as"
-    return f"{formats.times(ratio)} faster than" if ratio > 1 else f"{formats.times(1 / ratio)} slower than"
 
 
 def _epochs(stage: Row) -> str:

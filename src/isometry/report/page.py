@@ -24,27 +24,18 @@ from isometry.report.sections import details, run_charts, run_costs
 from isometry.report.tables import models_grid
 
 
-def write_report(path: Path, data: ReportData) -> None:
-    """Writes `render_report(data)` to `path`, whole or not at all: an older report stays if this one fails.
+def write_page(path: Path, page: str) -> None:
+    """Writes a page, whole or not at all: an older one stays if this one fails.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_page(path, render_report(data))
-
-
-def write_page(path: Path, page: str) -> None:
-    """Writes a page, likewise."""
     write_atomically(path, page.encode("utf-8", errors="replace"))
 
 
 def render_report(data: ReportData, bench: Row | None = None) -> str:
-    """A run's page: the same data give the same characters, and the page requests no other file.
-
-    Args:
-        data: of the run.
-        bench: "name" and "forms" of the network, as `isometry bench` measured it since.
-    """
+    """A run's page: the same data give the same characters, and the page requests no other file. ``bench`` has "name"
+    and "forms" of the network, as `isometry bench` measured it since."""
     return _rendered(
         "run.html.j2",
         data=data,
@@ -63,13 +54,7 @@ def render_report(data: ReportData, bench: Row | None = None) -> str:
 
 
 def render_comparison(groups: Sequence[Group], baseline: str, command: str = "") -> str:
-    """The page of several runs, likewise.
-
-    Args:
-        groups: the runs, those that differ only in their seed together.
-        baseline: name of the group that the others' gains are measured against.
-        command: the one that made the page.
-    """
+    """The page of several runs, likewise; ``baseline`` is the name of a group, and ``command`` made the page."""
     return _rendered("compared.html.j2", **comparison_context(groups, baseline), command=command)
 
 

@@ -1,77 +1,67 @@
 """The section on a pruned network: its forms as a table and as text, and the channels that its images used, drawn."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from markupsafe import Markup
+from functools import partial
+from typing import Any
 
 from isometry.report import formats
+from isometry.report.columns import Column, figure
 from isometry.report.drawing.charts import shares_chart
 from isometry.report.drawing.images import colour_range, map_png, picture_png
 from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps
 from isometry.report.records.rows import common_part, on_part
 from isometry.report.relations import MapSet
-from isometry.report.tables import Grid
+from isometry.report.tables import Grid, grid
 
 NOT_FOR_SPEED = ("dense", "masked")
 """The form that others are measured against, and the one that trains."""
 
 
-class Shares(NamedTuple):
-    """Shares of channels that easy and hard images kept, by layer; the chart is ``width`` CSS pixels wide."""
-
-    sentence: str
-    svg: Markup
-    width: int
-
-
-class PruningSection(NamedTuple):
-    """A pruned network."""
-
-    sentence: str
-    slower: list[str]
-    grid: Grid
-    conditions: str
-    shares: Shares | None
-    examples: list[tuple[str, list[tuple[str, str, str]]]]
-    """(group, (PNG, MACs, loss) of each of its images)."""
-    maps: list[MapSet]
-
-
-def pruning_section(data: PruningData | None) -> PruningSection | None:
-    """The section; None for a run that did not prune."""
+def pruning_section(data: PruningData | None) -> dict[str, Any] | None:
+    """The section by its names in the template; None for a run that did not prune."""
     if data is None:
         return None
-    groups = [("easy images", data.easy), ("hard images", data.hard)]
-    return PruningSection(
-        saving_sentence(data.forms),
-        slower_sentences(data.forms),
-        forms_grid(data.forms),
-        data.conditions,
-        _shares(data),
-        [(name, _examples(group)) for name, group in groups if group is not None and group.examples],
-        [_maps(maps) for maps in data.maps],
-    )
+    both = (("easy images", data.easy), ("hard images", data.hard))
+    groups = [(name, group) for name, group in both if group]
+    shares = [(name, group.shares) for name, group in groups]
+    return {
+        "sentence": saving_sentence(data.forms),
+        "slower": slower_sentences(data.forms),
+        "grid": forms_grid(data.forms),
+        "conditions": data.conditions,
+        "groups": [name for name, _ in groups],
+        "shares_sentence": _shares_sentence(data),
+        "shares": shares_chart(data.layers, shares) if data.layers and groups else None,
+        "examples": [(name, _examples(group)) for name, group in groups if group.examples],
+        "maps": [_maps(maps) for maps in data.maps],
+    }
 
 
 def forms_grid(forms: Sequence[Row]) -> Grid:
     """A column for each form, with the keys of `PruningData.forms`: accuracy, size, cost, and a row for each batch size
     with its measured speed, each with its ratio to dense's; rows that no form fills are left out."""
+    if not forms:
+        return Grid([""], [])
     dense = _dense(forms)
-    rows = [
-        [f"top-1{on_part(common_part(forms))}", *(formats.percent(form.get("top1")) for form in forms)],
-        ["params", *(formats.params(form.get("params")) for form in forms)],
-        [
+    sizes = [speed["batch_size"] for speed in forms[0]["speeds"]]
+    columns = [
+        figure("form", "", str),
+        figure("top1", f"top-1{on_part(common_part(forms))}", formats.percent),
+        figure("params", "params", formats.params),
+        Column(
+            "macs",
             "MACs",
-            *(_with_ratio(formats.macs(form.get("macs")), form, _macs_ratio(form, dense)) for form in forms),
-        ],
-        ["over images", *(_spread(form) for form in forms)],
+            lambda form: _with_ratio(formats.macs(form.get("macs")), form, _macs_ratio(form, dense)),
+        ),
+        Column("macs_std", "over images", _spread),
+        *(
+            Column("speeds", f"batch {size}, {'ms' if size == 1 else 'images/s'}", partial(_speed, index))
+            for index, size in enumerate(sizes)
+        ),
     ]
-    for index, size in enumerate(speed["batch_size"] for speed in (forms[0]["speeds"] if forms else [])):
-        unit = "ms" if size == 1 else "images/s"
-        rows.append([f"batch {size}, {unit}", *(_speed(form, index) for form in forms)])
-    filled = [row for row in rows if any(cell != formats.MISSING for cell in row[1:])]
-    return Grid(["", *(form["form"] for form in forms)], filled)
+    table = grid(columns, forms)
+    names, *lines = zip(table.header, *table.rows, strict=True)
+    return Grid(list(names), [list(line) for line in lines])
 
 
 def slower_sentences(forms: Sequence[Row]) -> list[str]:
@@ -90,8 +80,7 @@ def saving_sentence(forms: Sequence[Row]) -> str:
     """What the last form saves of dense's multiply-accumulates, and its measured speed beside it; empty where there is
     no other form."""
     dense, last = _dense(forms), forms[-1] if forms else None
-    share = _macs_ratio(last, dense) if last is not None and last is not dense else None
-    if last is None or dense is None or not formats.is_number(share):
+    if last is None or dense is None or last is dense or (share := _macs_ratio(last, dense)) is None:
         return ""
     text = f"An image takes {formats.macs(last['macs'])} multiply-accumulates"
     if formats.is_number(last.get("macs_low")):
@@ -116,9 +105,11 @@ def _macs_ratio(form: Row, dense: Row | None) -> float | None:
 
 
 def _with_ratio(text: str, form: Row, ratio: float | None) -> str:
-    if form["form"] == "dense" or not formats.is_number(ratio):
-        return text
-    return f"{text} · {formats.times(ratio)}"
+    return (
+        text
+        if form["form"] == "dense" or not formats.is_number(ratio)
+        else f"{text} · {formats.times(ratio)}"
+    )
 
 
 def _spread(form: Row) -> str:
@@ -127,25 +118,21 @@ def _spread(form: Row) -> str:
     return f"± {formats.macs(form['macs_std'])}, {formats.macs(form['macs_low'])}–{formats.macs(form['macs_high'])}"
 
 
-def _speed(form: Row, index: int) -> str:
+def _speed(index: int, form: Row) -> str:
     speed = form["speeds"][index]
     text = formats.number(speed["ms"]) if speed["batch_size"] == 1 else formats.rate(speed["images_per_s"])
     return _with_ratio(text, form, speed.get("ratio"))
 
 
-def _shares(data: PruningData) -> Shares | None:
-    easy, hard = data.easy, data.hard
-    if easy is None or hard is None or not data.layers:
-        return None
-    sentence = (
-        "Easy are the quarter of the images with the lowest cross-entropy, hard the quarter with the highest. "
-        f"An easy one took {formats.macs(easy.macs)} multiply-accumulates on average, a hard one "
-        f"{formats.macs(hard.macs)}"
+def _shares_sentence(data: PruningData) -> str:
+    if data.easy is None or data.hard is None:
+        return ""
+    easy, hard = data.easy.macs, data.hard.macs
+    change = f" ({formats.signed(100 * (hard / easy - 1))} %)" if formats.is_number(hard) and easy > 0 else ""
+    return (
+        "Easy are the quarter of the images with the lowest cross-entropy, hard the quarter with the highest. An easy "
+        f"one took {formats.macs(easy)} multiply-accumulates on average, a hard one {formats.macs(hard)}{change}."
     )
-    change = 100 * (hard.macs / easy.macs - 1) if easy.macs > 0 else None
-    sentence += f" ({formats.signed(change)} %)." if formats.is_number(change) else "."
-    chart = shares_chart(data.layers, [("easy images", easy.shares), ("hard images", hard.shares)])
-    return Shares(sentence, *chart)
 
 
 def _examples(group: ImageGroup) -> list[tuple[str, str, str]]:

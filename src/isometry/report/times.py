@@ -1,28 +1,19 @@
 """The section on the time of training, by the phases of a step: as text, as a table and as bars."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from isometry.report import formats
 from isometry.report.drawing.charts import Bar
 from isometry.report.records.data import REST, Row
 from isometry.report.tables import Grid
 
-NO_PHASES = ("epoch", "steps")
 NAMES = {"student": "student forward"}
 """Of phases whose key is not clear by itself."""
 
 
-class TimesSection(NamedTuple):
-    """The time of training."""
-
-    text: str
-    grid: Grid
-    bars: list[Bar]
-
-
-def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> TimesSection | None:
-    """The section; None where no step was timed.
+def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> dict[str, Any] | None:
+    """The section by its names in the template; None where no step was timed.
 
     Keys read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
@@ -34,29 +25,22 @@ def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> TimesSection | 
         Bar(name, share / longest, formats.percent(share, 0), "muted" if name == REST else "series-1")
         for name, share in shares.items()
     ]
-    return TimesSection(_text(rows, epochs), times_grid(rows), bars)
+    return {"text": _text(rows, epochs), "grid": times_grid(rows), "bars": bars}
 
 
 def times_sentence(rows: Sequence[Row]) -> str:
     """Each phase's share, the largest first; empty where no step was timed."""
-    if not _steps(rows):
-        return ""
-    largest_first = sorted(_shares(rows).items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in largest_first)
+    shares = sorted(_shares(rows).items(), key=lambda item: -item[1]) if _steps(rows) else []
+    return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in shares)
 
 
 def times_grid(rows: Sequence[Row]) -> Grid:
     """A row for each phase: its time in the whole run, in an optimizer step, and its share; then their sum."""
-    seconds, steps = _seconds(rows), _steps(rows)
-    whole = sum(seconds.values())
+    seconds, steps, shares = _seconds(rows), _steps(rows), _shares(rows)
+    lines = [(name, spent, shares[name]) for name, spent in seconds.items()]
     cells = [
-        [
-            name,
-            formats.duration(spent),
-            formats.milliseconds(spent / steps),
-            formats.percent(100 * spent / whole),
-        ]
-        for name, spent in (*seconds.items(), ("together", whole))
+        [name, formats.duration(spent), formats.milliseconds(spent / steps), formats.percent(share)]
+        for name, spent, share in (*lines, ("together", sum(seconds.values()), 100.0))
     ]
     return Grid(["phase", "whole run", "ms a step", "share"], cells)
 
@@ -69,7 +53,7 @@ def _text(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
         f"{formats.milliseconds(whole / steps)} ms each; the largest phase is “{largest}” with "
         f"{formats.percent(shares[largest], 0)}. Validation and the saves between epochs are not counted."
     )
-    if seconds.get(REST):
+    if REST in seconds:
         text += " The rest is reading losses, saves inside an epoch and the loop itself."
     taken = epochs[-1].get("step", steps) if epochs else steps
     if taken > steps:
@@ -83,12 +67,12 @@ def _steps(rows: Sequence[Row]) -> int:
 
 def _seconds(rows: Sequence[Row]) -> dict[str, float]:
     """Over all epochs, by phase; phases that took no time are left out."""
-    seconds = {phase: sum(row[phase] for row in rows) for phase in rows[0] if phase not in NO_PHASES}
-    return {NAMES.get(phase, phase): spent for phase, spent in seconds.items() if spent > 0}
+    phases = [key for key in rows[0] if key not in ("epoch", "steps")]
+    seconds = {NAMES.get(phase, phase): sum(row[phase] for row in rows) for phase in phases}
+    return {name: spent for name, spent in seconds.items() if spent > 0}
 
 
 def _shares(rows: Sequence[Row]) -> dict[str, float]:
     """Percent of all phases together, by phase."""
     seconds = _seconds(rows)
-    whole = sum(seconds.values())
-    return {name: 100 * spent / whole for name, spent in seconds.items()}
+    return {name: 100 * spent / sum(seconds.values()) for name, spent in seconds.items()}

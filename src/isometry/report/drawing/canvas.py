@@ -17,9 +17,11 @@ from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from isometry.errors import UserError
 from isometry.files import write_atomically
+from isometry.report import formats
 from isometry.report.drawing.colours import LIGHT, palette_css
 
 FONT_SIZE = 11.5
@@ -27,6 +29,8 @@ CHARACTER_WIDTH = 6.5
 """CSS pixels, on average and rounded up."""
 PNG_DPI = 180
 """Figures are laid out at 72 dots an inch, where a point, matplotlib's unit, is a CSS pixel."""
+
+ROUND_STEPS = [1, 2, 2.5, 5, 10]
 
 VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.variables.items() if name != "card"}
 """White is left alone: rings on maps are white on every page."""
@@ -78,7 +82,14 @@ def write(
     **style: Any,
 ) -> None:
     """Text at a position in matplotlib's ``coords``, moved by ``shift`` CSS pixels."""
-    axes.annotate(text, at, shift, xycoords=coords, textcoords="offset points", color=colour, **style)
+    style |= {"xycoords": coords, "textcoords": "offset points", "color": colour}
+    axes.annotate(text, at, shift, annotation_clip=False, **style)
+
+
+def number_ticks(axis: Axis, most: int = 5) -> None:
+    """Round numbers on a linear axis."""
+    axis.set_major_locator(MaxNLocator(most, steps=ROUND_STEPS))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", formats.MINUS)))
 
 
 def name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:

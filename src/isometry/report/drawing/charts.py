@@ -8,16 +8,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from isometry.report import formats
-from isometry.report.drawing.canvas import (
-    CHARACTER_WIDTH,
-    add_axes,
-    inline_svg,
-    name_ticks,
-    new_figure,
-    plain_style,
-    write,
-)
+from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.drawing.panels import Panel
 
@@ -62,9 +53,9 @@ def line_chart(
         reference: dashed horizontal line at (value, label).
     """
     labelled = any(label for _, label in marks)
-    with plain_style(panel.title):
-        figure = new_figure(CHART_SIZE)
-        axes = add_axes(figure, left=46, right=12, top=22 if labelled else 10, bottom=24)
+    with canvas.plain_style(panel.title):
+        figure = canvas.new_figure(CHART_SIZE)
+        axes = canvas.add_axes(figure, left=46, right=12, top=22 if labelled else 10, bottom=24)
         _draw_curves(axes, panel)
         first, last = epochs
         margin = 0.02 * (last - first) or 0.5
@@ -73,8 +64,8 @@ def line_chart(
         if reference:
             value, label = reference
             axes.axhline(value, color=LIGHT.muted, lw=1.2, dashes=(4, 3))
-            write(axes, label, (1, value), ("axes fraction", "data"), (0, 4), ha="right")
-        svg = inline_svg(figure, f"{panel.title}, by epoch")
+            canvas.write(axes, label, (1, value), ("axes fraction", "data"), (0, 4), ha="right")
+        svg = canvas.inline_svg(figure, f"{panel.title}, by epoch")
     legend = [(line.colour, line.name, line.last_text) for line in panel.series]
     return Chart(panel.title, legend, svg, panel.note)
 
@@ -82,9 +73,9 @@ def line_chart(
 def shares_chart(layers: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]]) -> tuple[Markup, int]:
     """Shares in [0, 1] by layer, with a bar for each of the named groups; the SVG and its width in CSS pixels."""
     width, bottom = max(CHART_SIZE[0], 50 + 20 * len(layers)), 12 + 7 * max(map(len, layers))
-    with plain_style("shares"):
-        figure = new_figure((width, CHART_SIZE[1] + bottom))
-        axes = add_axes(figure, left=46, right=4, top=8, bottom=bottom)
+    with canvas.plain_style("shares"):
+        figure = canvas.new_figure((width, CHART_SIZE[1] + bottom))
+        axes = canvas.add_axes(figure, left=46, right=4, top=8, bottom=bottom)
         bar = 0.8 / len(groups)
         for index, (_, shares) in enumerate(groups):
             lefts = np.arange(len(layers)) - 0.4 + index * bar
@@ -93,10 +84,10 @@ def shares_chart(layers: Sequence[str], groups: Sequence[tuple[str, Sequence[flo
         axes.set_ylim(0, 100)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-        name_ticks(axes.xaxis, layers, most=len(layers))
+        canvas.name_ticks(axes.xaxis, layers, most=len(layers))
         axes.tick_params(axis="x", rotation=90)
         names = " and ".join(name for name, _ in groups)
-        return inline_svg(figure, f"Share of channels that {names} kept, by layer"), width
+        return canvas.inline_svg(figure, f"Share of channels that {names} kept, by layer"), width
 
 
 def _draw_curves(axes: Axes, panel: Panel) -> None:
@@ -115,14 +106,14 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
         # An interval may reach below 0, which a logarithmic axis does not have.
         axes.set_ylim(*panel.span)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         if panel.metric.startswith("top"):
             # An interval over few seeds may reach outside of 0 to 100 %.
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, -2), min(high, 102))
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", formats.MINUS)))
+        canvas.number_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
@@ -130,8 +121,8 @@ def _draw_marks(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
     taken = -np.inf
     for epoch, label in sorted(marks):
         axes.axvline(epoch, color=LIGHT.muted, lw=1, dashes=(1, 3))
-        centre, half_width = axes.transData.transform((epoch, 0))[0], CHARACTER_WIDTH * len(label) / 2
+        centre, half_width = axes.transData.transform((epoch, 0))[0], canvas.CHARACTER_WIDTH * len(label) / 2
         # A label that would overlap the one before is left out; the text above the charts names all marks.
         if label and centre - half_width > taken:
             taken = centre + half_width
-            write(axes, label, (epoch, 1), ("data", "axes fraction"), (0, 5), ha="center")
+            canvas.write(axes, label, (epoch, 1), ("data", "axes fraction"), (0, 5), ha="center")

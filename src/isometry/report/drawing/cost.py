@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isometry.report import formats
 from isometry.report.bench_tables import measurements
-from isometry.report.drawing.canvas import add_axes, inline_svg, new_figure, plain_style, write
+from isometry.report.drawing import canvas
 from isometry.report.drawing.charts import SERIES, Chart
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row
@@ -109,9 +109,9 @@ def cost_charts(points: Sequence[tuple[Cost, Sequence[Point]]], part: str | None
 
 def cost_svg(points: Sequence[Point], cost: Cost, label: str) -> Markup:
     """Models as dots, in the order of the colours: the cost on a logarithmic axis, top-1 upwards with its interval."""
-    with plain_style(cost.title):
-        figure = new_figure(SIZE)
-        axes = add_axes(figure, left=46, right=12, top=24, bottom=42)
+    with canvas.plain_style(cost.title):
+        figure = canvas.new_figure(SIZE)
+        axes = canvas.add_axes(figure, left=46, right=12, top=24, bottom=42)
         axes.set_xscale("log")
         costs = [point.cost for point in points]
         margin = max(LEAST_MARGIN, (max(costs) / min(costs)) ** 0.12)
@@ -125,8 +125,8 @@ def cost_svg(points: Sequence[Point], cost: Cost, label: str) -> Markup:
             axes.plot(position, point.top1, "o", color=colour, ms=7)
         axes.margins(y=0.1)
         axes.set_xlabel(cost.title, color=LIGHT.muted, labelpad=6)
-        write(axes, label, (4, SIZE[1] - 4), "figure points", va="top")
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        canvas.write(axes, label, (4, SIZE[1] - 4), "figure points", va="top")
+        canvas.number_ticks(axes.yaxis)
         ticks = np.geomspace(low, high, 5)[1:-1]
         axes.xaxis.set_major_locator(FixedLocator(sorted({float(f"{tick:.2g}") for tick in ticks})))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
@@ -134,7 +134,7 @@ def cost_svg(points: Sequence[Point], cost: Cost, label: str) -> Markup:
         figures = "; ".join(
             f"{point.name} {formats.percent(point.top1)} at {cost.write(point.cost)}" for point in points
         )
-        return inline_svg(figure, f"Top-1 against {cost.title.lower()}: {figures}")
+        return canvas.inline_svg(figure, f"Top-1 against {cost.title.lower()}: {figures}")
 
 
 def side_by_side(costs: Sequence[float], step: float) -> list[float]:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from isometry.report import formats
-from isometry.report.drawing.canvas import add_axes, new_figure, plain_style, save_figure, write
+from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row
 
@@ -34,13 +33,13 @@ def comparison_picture(path: Path, rows: Sequence[Row], title: str, baseline: st
     Raises:
         UserError: the name ends in something else, or the file cannot be written.
     """
-    with plain_style(title):
-        save_figure(path, _figure(rows, title, baseline), title)
+    with canvas.plain_style(title):
+        canvas.save_figure(path, _figure(rows, title, baseline), title)
 
 
 def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
     height = TOP + BOTTOM + ROW_HEIGHT * len(rows)
-    figure = new_figure((WIDTH, height))
+    figure = canvas.new_figure((WIDTH, height))
     figure.text(22 / WIDTH, 1 - 23 / height, title, fontsize=14, color=LIGHT.ink, va="center")
     figure.text(22 / WIDTH, 1 - 44 / height, KEY, fontsize=9.5, color=LIGHT.muted, va="center")
     values = _axes(figure, VALUES, len(rows), "top-1 accuracy, %")
@@ -51,7 +50,7 @@ def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
         colour = LIGHT.ink if is_baseline else _colour(row)
         weight = "bold" if is_baseline else "normal"
         name, place = _shortened(row["name"]), ("figure points", "data")
-        write(values, name, (22, index), place, colour=LIGHT.ink, va="center", fontweight=weight)
+        canvas.write(values, name, (22, index), place, colour=LIGHT.ink, va="center", fontweight=weight)
         _draw(values, index, row["values"], (row["mean"], row["low"], row["high"]), colour, formats.percent)
         if row.get("gains"):
             spread = (row["gain_mean"], row["gain_low"], row["gain_high"])
@@ -69,13 +68,12 @@ def _colour(row: Row) -> str:
 
 
 def _axes(figure: Figure, sides: tuple[int, int], rows: int, label: str) -> Axes:
-    axes = add_axes(figure, *sides, TOP, BOTTOM, grid="x")
+    axes = canvas.add_axes(figure, *sides, TOP, BOTTOM, grid="x")
     axes.spines["bottom"].set_visible(False)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks([])
     axes.set_xlabel(label, color=LIGHT.ink, labelpad=6)
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", formats.MINUS)))
+    canvas.number_ticks(axes.xaxis, 7)
     return axes
 
 
@@ -98,7 +96,7 @@ def _draw(
 
 
 def _write_beside(axes: Axes, index: int, text: str) -> None:
-    write(axes, text, (1, index), ("axes fraction", "data"), (8, 0), LIGHT.ink, va="center")
+    canvas.write(axes, text, (1, index), ("axes fraction", "data"), (8, 0), LIGHT.ink, va="center")
 
 
 def _shortened(name: str) -> str:

@@ -12,18 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from isometry.report import formats
 from isometry.report.bench_tables import Measurement, measurements
-from isometry.report.drawing.canvas import (
-    CHARACTER_WIDTH,
-    add_axes,
-    new_figure,
-    plain_style,
-    save_figure,
-    write,
-)
+from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row
 from isometry.report.records.rows import common_part, on_part
@@ -36,6 +29,8 @@ LABEL_HEIGHT = 19
 """CSS pixels from one name to the next below it."""
 LONGEST_LABEL = 34
 """Characters; the beginning of a longer name is left out, since folders differ at the end."""
+EDGE = ("axes fraction", "data")
+BLANK = {"fc": LIGHT.paper, "ec": "none", "pad": 2}
 MARKS = {"eager": ("o", "eager"), "compiled": ("^", "torch.compile"), "onnx": ("s", "ONNX Runtime")}
 
 
@@ -59,18 +54,17 @@ def latency_picture(path: Path, networks: Sequence[Row]) -> None:
     Raises:
         UserError: the name ends in something else, or the file cannot be written.
     """
-    with plain_style("latency"):
+    with canvas.plain_style("latency"):
         part = common_part([row.form for row in measurements(networks)])
-        save_figure(path, _figure(_by_form(networks), part), latency_description(networks))
+        canvas.save_figure(path, _figure(_by_form(networks), part), latency_description(networks))
 
 
 def latency_description(networks: Sequence[Row]) -> str:
     """The figures of the picture as text: each network's accuracy, and its latency under each runtime."""
     found = []
     for network in _by_form(networks):
-        times = ", ".join(
-            f"{formats.number(row.first['ms'])} ms {row.runtime}" for row in network.measurements
-        )
+        rows = network.measurements
+        times = ", ".join(f"{formats.number(row.first['ms'])} ms {row.runtime}" for row in rows)
         top1 = "no accuracy" if network.top1 is None else f"top-1 {formats.percent(network.top1)}"
         found.append(f"{network.name}: {top1}, {times}")
     return f"Top-1 accuracy against the time of one image. {'; '.join(found)}."
@@ -91,9 +85,9 @@ def _figure(networks: Sequence[Network], part: str | None) -> Figure:
     # Heights above the lower end of the axes, in CSS pixels.
     floor = LABEL_HEIGHT * (unscored + 1) + (GAP if tops else 0) if unscored else 0
     ceiling = floor + (max(LEAST_HEIGHT, LABEL_HEIGHT * (len(tops) + 2)) if tops else 0)
-    figure = new_figure((WIDTH, TOP + ceiling + BOTTOM))
-    right = 42 + round(CHARACTER_WIDTH * 1.04 * max(len(network.label) for network in networks))
-    axes = add_axes(figure, LEFT, right, TOP, BOTTOM, grid="both")
+    figure = canvas.new_figure((WIDTH, TOP + ceiling + BOTTOM))
+    right = 42 + round(canvas.CHARACTER_WIDTH * 1.04 * max(len(network.label) for network in networks))
+    axes = canvas.add_axes(figure, LEFT, right, TOP, BOTTOM, grid="both")
     axes.set_ylim(0, ceiling)
     axes.set_yticks([])
     _draw_times(axes, [row for network in networks for row in network.measurements])
@@ -103,16 +97,8 @@ def _figure(networks: Sequence[Network], part: str | None) -> Figure:
         levels = _draw_accuracies(axes, tops, floor, ceiling, f"top-1{on_part(part)}, %") + levels
         heights = separated(levels[: len(tops)], floor, ceiling) + heights
     if unscored:
-        above, blank = LABEL_HEIGHT * (unscored + 1), {"fc": LIGHT.paper, "ec": "none", "pad": 2}
-        write(
-            axes,
-            "without an accuracy",
-            (0, above),
-            ("axes fraction", "data"),
-            (-40, 2),
-            va="bottom",
-            bbox=blank,
-        )
+        above = LABEL_HEIGHT * (unscored + 1)
+        canvas.write(axes, "without an accuracy", (0, above), EDGE, (-40, 2), va="bottom", bbox=BLANK)
     for index, (network, level, height) in enumerate(zip(networks, levels, heights, strict=True)):
         _draw(axes, network, level, height, LIGHT.series[index % len(LIGHT.series)])
     _draw_header(figure, networks)
@@ -138,16 +124,15 @@ def _draw_accuracies(
     """Ticks and title of the axis from ``floor`` to ``ceiling``; returns the height of each accuracy."""
     margin = max(0.12 * (max(tops) - min(tops)), 0.5)
     low, high = min(tops) - margin, max(tops) + margin
-    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    locator = MaxNLocator(5, steps=canvas.ROUND_STEPS)
     ticks = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
 
     def height(values: Sequence[float]) -> list[float]:
         return [floor + (value - low) / (high - low) * (ceiling - floor) for value in values]
 
-    axes.yaxis.set_major_locator(FixedLocator(height(ticks)))
-    axes.yaxis.set_ticklabels([f"{tick:g}" for tick in ticks])
+    axes.set_yticks(height(ticks), [f"{tick:g}" for tick in ticks])
     axes.axhline(floor, color=LIGHT.rule, lw=0.8)
-    write(axes, title, (0, 1), "axes fraction", (-40, 6), va="bottom")
+    canvas.write(axes, title, (0, 1), "axes fraction", (-40, 6), va="bottom")
     return height(tops)
 
 
@@ -164,13 +149,8 @@ def _draw(axes: Axes, network: Network, level: float, label_height: float, colou
     for row in network.measurements:
         first, (mark, _) = row.first, MARKS[row.runtime]
         axes.plot([first["ms_low"], first["ms_high"]], [level, level], color=colour, lw=5, alpha=0.35)
-        axes.plot(
-            first["ms"], level, mark, color=colour, mec=LIGHT.paper, mew=1, ms=9, zorder=3, clip_on=False
-        )
-    place = ("axes fraction", "data")
-    write(
-        axes, network.label, (1, label_height), place, (30, 0), LIGHT.ink, va="center", annotation_clip=False
-    )
+        axes.plot(first["ms"], level, mark, color=colour, mec=LIGHT.paper, ms=9, zorder=3, clip_on=False)
+    canvas.write(axes, network.label, (1, label_height), EDGE, (30, 0), LIGHT.ink, va="center")
 
 
 def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[float]:

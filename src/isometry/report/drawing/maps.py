@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isometry.report.drawing.canvas import new_figure, plain_style, save_figure
+from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 from isometry.report.records.data import Matrix
 
@@ -24,8 +24,8 @@ def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, 
     """
     low = min(float(np.percentile(values, 1)) for values in maps.values())
     width, height = 12 + (SIDE + 10) * len(maps), SIDE + 100
-    with plain_style(title):
-        figure = new_figure((width, height))
+    with canvas.plain_style(title):
+        figure = canvas.new_figure((width, height))
         figure.text(12 / width, 1 - 20 / height, title, fontsize=13, color=LIGHT.ink, va="center")
         for place, (name, values) in enumerate(maps.items()):
             box = ((12 + place * (SIDE + 10)) / width, 42 / height, SIDE / width, SIDE / height)
@@ -34,4 +34,4 @@ def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, 
             axes.set_axis_off()
             axes.set_title(name, fontsize=11.5, loc="left", color=LIGHT.ink)
             axes.text(0, -0.03, captions.get(name, ""), transform=axes.transAxes, va="top", color=LIGHT.muted)
-        save_figure(path, figure, f"{title}: {', '.join(maps)}")
+        canvas.save_figure(path, figure, f"{title}: {', '.join(maps)}")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from isometry.report.drawing.canvas import add_axes, inline_svg, name_ticks, new_figure, plain_style
+from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 from isometry.report.records.data import Matrix, Picture
 
@@ -19,31 +19,31 @@ SIDE = 420
 
 def matrix_svg(matrix: Matrix, rows: Sequence[str], columns: Sequence[str], name: str) -> Markup:
     """A matrix of similarities in [0, 1], rows from the top; a ring marks each row's maximum."""
-    with plain_style(name):
-        return inline_svg(_draw(matrix, rows, columns), name)
+    with canvas.plain_style(name):
+        return canvas.inline_svg(_draw(matrix, rows, columns), name)
 
 
 def matrix_picture(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> Picture:
     """The same on white, uint8 (H, W, 3)."""
-    with plain_style("matrix"):
+    with canvas.plain_style("matrix"):
         figure = _draw(matrix, rows, columns)
         figure.set(dpi=LOG_DPI, facecolor="white")
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+        pixels = FigureCanvasAgg(figure)
+        pixels.draw()
+        return np.asarray(pixels.buffer_rgba())[:, :, :3].copy()
 
 
 def _draw(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     height = round(min(max(SIDE * len(rows) / max(len(columns), 1), 90), SIDE))
     # About eight pixels a character of the longest label, and thirty for the name of the axis.
     left, bottom = (30 + 8 * max(2, *map(len, labels)) for labels in (rows, columns))
-    figure = new_figure((SIDE + 22 + left, height + 8 + bottom))
-    axes = add_axes(figure, left=left, right=12, top=8, bottom=bottom, grid="")
+    figure = canvas.new_figure((SIDE + 22 + left, height + 8 + bottom))
+    axes = canvas.add_axes(figure, left=left, right=12, top=8, bottom=bottom, grid="")
     axes.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto", interpolation="none")
     axes.spines["bottom"].set_visible(False)
     _mark_maxima(axes, matrix)
-    name_ticks(axes.xaxis, columns, most=12)
-    name_ticks(axes.yaxis, rows, most=12)
+    canvas.name_ticks(axes.xaxis, columns, most=12)
+    canvas.name_ticks(axes.yaxis, rows, most=12)
     if max(map(len, columns)) > 3:
         axes.tick_params(axis="x", rotation=90)
     axes.set_xlabel("teacher block", color=LIGHT.muted)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.errors import UserError, reason
-from isometry.files import parse_json, parse_yaml, validate
+from isometry.files import parse_json, parse_yaml, read_json, validate
 from isometry.recipes import saved_config
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
@@ -84,6 +84,21 @@ def read_run(folder: Path) -> RunReport:
     options = _options(folder, data.config_yaml, notes)
     bench = _bench(folder, notes)
     return RunReport(folder, replace(data, notes=[*data.notes, *notes]), options, bench)
+
+
+def read_summary(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a run's ``summary.json`` by role: "student", "teacher".
+
+    Raises:
+        UserError: it can't be read, or is not a run's summary.
+    """
+    path = folder / "summary.json"
+    try:
+        return {row["role"]: row for row in read_json(path, Models) if "role" in row}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is not a run's summary ({reason(error)}); delete it and give the command again"
+        ) from error
 
 
 def notes_of(runs: Sequence[RunReport]) -> list[str]:

@@ -30,7 +30,6 @@ from isometry.cli.commands import COMMANDS
 from isometry.cli.compare import CompareConfig
 from isometry.cli.main import main
 from isometry.config import RunConfig, canonical
-from isometry.grow.operators import DEPTH_OPERATORS
 from isometry.recipes import read_recipe
 from isometry.training import results
 
@@ -311,14 +310,13 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
 def test_every_block_of_a_page_runs(page, folder):
     torch.manual_seed(0)
     reader = Reader(folder)
-    with mock.patch.dict(DEPTH_OPERATORS):
-        for block in code_blocks(page):
-            try:
-                reader.follow(block)
-            except BaseException as error:
-                error.add_note(f"{block.page}:{block.line}: in the block that begins here")
-                raise
-        reader.finish()
+    for block in code_blocks(page):
+        try:
+            reader.follow(block)
+        except BaseException as error:
+            error.add_note(f"{block.page}:{block.line}: in the block that begins here")
+            raise
+    reader.finish()
 
 
 def test_pictures_are_those_that_the_package_draws(tmp_path):

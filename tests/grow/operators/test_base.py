@@ -16,8 +16,8 @@ from isometry.grow.operators import DepthOperator, WidthOperator, available, fin
 )
 def test_operators_that_there_are(kind, names, preserving):
     found = available(kind)
-    assert set(found) == names
-    assert {name for name, operator in found.items() if operator.preserves} == preserving
+    assert names <= set(found)
+    assert {name for name in names if found[name].preserves} == preserving
     assert all(operator.name == name for name, operator in found.items())
 
 
@@ -30,7 +30,7 @@ def test_the_options_name_one_of_each_kind():
     ("options", "message"),
     [
         ({"depth_operator": "insrt"}, r"^--grow.depth-operator insrt: .* insert"),
-        ({"depth_operator": "duplicate"}, r"^--grow.depth-operator duplicate: .* identity, insert, stack$"),
+        ({"depth_operator": "duplicate"}, r"^--grow.depth-operator duplicate: .* identity, insert, .*stack$"),
         ({"width_operator": "copy"}, r"^--grow.width-operator copy: .* duplicate, interpolate$"),
     ],
 )

@@ -135,12 +135,12 @@ def test_a_student_without_labels_is_judged_by_its_features(tmp_path, digit_fold
     ended = run("distill", *words, "--out", str(student), said=tmp_path / "said")
     assert ended.code == 0, ended.err
     assert timm.create_model(f"local-dir:{student}/student", pretrained=True).num_classes == 0
-    assert "has no labels to judge by" in refused(capsys, str(student), "--device", "cpu")
+    assert "has no labels" in refused(capsys, str(student), "--device", "cpu")
     found = evaluated(str(student), "--data-dir", str(digit_folders / "all"), "--device", "cpu")
     assert "scores" not in found
     assert [row["numbers"] for row in found["probes"]["features"]] == [960, 1280]
     assert not (student / "evaluation.svg").exists()
-    assert "so its features are judged" in capsys.readouterr().out
+    assert "its features are evaluated" in capsys.readouterr().out
     # Its own config is a recipe again.
     assert main(["check", "--config", str(student / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
 
@@ -165,9 +165,9 @@ def test_a_run_that_taught_no_head_is_not_judged_by_it(tmp_path, dense):
     (dense / "config.yaml").write_text(config_to_yaml(config))
     found = evaluated(str(dense), "--device", "cpu")
     assert "scores" not in found
-    assert found["notes"] == [
-        "no term of its training was on its classes, so its features are judged and not its answers"
-    ]
+    (note,) = found["notes"]
+    assert "classifier" in note
+    assert "features" in note
 
 
 def test_images_of_other_classes_are_refused_but_for_their_features(dense, digit_folders, capsys):
@@ -216,7 +216,7 @@ def test_what_is_no_network_is_named(words, said, capsys):
 
 
 def test_without_images_nothing_can_be_judged(dense, capsys):
-    assert "name some with --data-dir or --dataset" in refused(capsys, str(dense))
+    assert "--data-dir or --dataset" in refused(capsys, str(dense))
 
 
 # --- fine-tuning

@@ -1,6 +1,7 @@
-"""`isometry check`: what a run would do, before it does anything."""
+"""`isometry check`: what a run would do and need, without training."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
+from isometry.models.taps import BlockShape
 from isometry.models.weights import WeightSource
 from isometry.prune.cost import use_of
 from isometry.prune.gates import gated_convs
@@ -31,82 +33,82 @@ from isometry.training.student import stage_networks
 
 
 def check(config: RunConfig, console: Console) -> None:
-    """Prints what the run would tap, align, cost and load; trains and writes nothing.
+    """Prints the models, taps, losses, costs and memory of a run; trains and writes nothing.
 
     Raises:
-        UserError: what would go wrong, as the run itself would say it.
+        UserError: an error that the run would meet, with its message.
     """
     world = join_world(config.device)
     run = assemble_shared(config, world)
     if run.schedule.grows:
-        # What it grows to is what it needs.
+        # The full size needs the most.
         run = enter_stage(run, run.schedule.stages[-1])
     needed = memory(run, world)
-    _say(console, "Data", run.sources.description)
+    _show(console, "Data", run.sources.description)
     console.print(_models_table(run))
-    _say(console, "Weights of the student", weights_words(run.student_weights))
+    _show(console, "Weights of the student", weights_text(run.student_weights))
     if run.teacher_weights is not None:
-        _say(console, "Weights of the teacher", weights_words(run.teacher_weights))
-    _say(console, "Labels", labels_words(run))
+        _show(console, "Weights of the teacher", weights_text(run.teacher_weights))
+    _show(console, "Labels", labels_text(run))
     if run.objective.pairs:
         console.print(_taps_table(run))
     if run.schedule.grows:
         rows = plan_rows(run)
         console.print(_plan_table(rows))
-        _say(console, "Growth", growth_words(rows))
+        _show(console, "Growth", growth_text(rows))
     if gated_convs(run.student):
-        _say(console, "Pruning", pruning_words(run))
-    _say(console, "Terms", terms_words(run))
-    _say(console, "Memory of a step", memory_words(needed))
+        _show(console, "Pruning", pruning_text(run))
+    _show(console, "Loss", loss_text(run))
+    _show(console, "Memory of a step", memory_text(needed))
     if traffic := traffic_words(run.config, run.objective):
-        _say(console, "Several processes", traffic)
+        _show(console, "Several processes", traffic)
     for warning in warnings(run):
-        _say(console, "Mind", warning)
-    refuse_folder(run.config)
-    console.print("[green]Nothing stands in the way of this run.[/]")
+        _show(console, "Warning", warning)
+    _refuse_folder(run)
+    console.print("[green]This run can start.[/]")
 
 
 def figures(model: nn.Module, img_size: int | None, counted: int = 0) -> dict[str, Any]:
-    """Parameters and MACs of a model at its input size; ``counted`` are the MACs, where they are known already."""
+    """Parameters and MACs of a model at its input size; ``counted`` are the MACs if they are known already."""
     size = image_spec(model, img_size).input_size
     return {"params": parameter_count(model), "macs": counted or macs(model, size), "input": size}
 
 
-def weights_words(source: WeightSource) -> str:
-    """Where a model's weights come from, with their hash."""
-    return f"{source.words} (SHA-256 {source.sha256})" if source.sha256 else source.words
+def weights_text(source: WeightSource) -> str:
+    """The source of a model's weights, with their hash."""
+    return f"{source.description} (SHA-256 {source.sha256})" if source.sha256 else source.description
 
 
-def labels_words(run: Run) -> str:
-    """Whether the label spaces of data, student and teacher agree."""
+def labels_text(run: Run) -> str:
+    """The classes of data, student and teacher, and whether they agree."""
     if not run.sources.labelled:
-        return f"the images have none; the student gets {run.config.num_classes} classes"
+        return f"none; the student gets {run.config.num_classes} classes"
     data = f"{run.config.num_classes} classes in data and student"
     if run.teacher is None:
         return data
     if run.teacher.num_classes != run.config.num_classes:
-        return f"{data}, {run.teacher.num_classes} in the teacher: its logits are not used, its tokens are"
+        return f"{data}, {run.teacher.num_classes} in the teacher: its tokens are used, its logits are not"
     names = label_names(run.teacher)
     if names and run.sources.class_names:
         same = names == run.sources.class_names
-        return f"{data}, as many in the teacher, {'with the same names' if same else 'with OTHER names'}"
-    return f"{data}, as many in the teacher (its weights carry no names: their order is taken on trust)"
+        return f"{data}, as many in the teacher, with {'the same' if same else 'DIFFERENT'} names"
+    return f"{data}, as many in the teacher (its weights have no class names, so their order is not checked)"
 
 
-def terms_words(run: Run) -> str:
+def loss_text(run: Run) -> str:
     """The loss as a formula, and how it is reduced."""
     formula = " + ".join(f"{term.weight:g} {term.name}" for term in run.objective.terms)
-    over = "mean over entries and blocks" if run.config.reduction == "mean" else "sums, as in the paper"
-    asked = (
-        ""
-        if run.objective.needs_teacher or run.teacher is None
-        else "; no term needs the teacher: it is not run"
-    )
-    return f"loss = {formula} ({over}{asked})"
+    reduction = "mean over entries and blocks" if run.config.reduction == "mean" else "sums, as in the paper"
+    idle = run.teacher is not None and not run.objective.needs_teacher
+    return f"loss = {formula} ({reduction}{'; no term needs the teacher: it is not run' if idle else ''})"
 
 
 def memory(run: Run, world: World) -> StepMemory:
-    """What a step would hold on this run's device; refuses an optimizer or a schedule as the run would."""
+    """Memory of a training step on this run's device.
+
+    Raises:
+        UserError: the optimizer or the schedule can't be built.
+    """
     config = run.config
     run.objective.to(world.device)
     steps_an_epoch = max(
@@ -125,7 +127,7 @@ def memory(run: Run, world: World) -> StepMemory:
 
 
 def optimizer_moments(config: RunConfig) -> float:
-    """Numbers that the optimizer keeps a parameter, counted after a step on a layer (AdamW: 2, SGD: 0 or 1).
+    """Values that the optimizer keeps for each parameter (AdamW: 2, SGD: 0 or 1), counted after a step on a layer.
 
     Raises:
         UserError: the optimizer is unknown, or its step fails.
@@ -144,32 +146,34 @@ def optimizer_moments(config: RunConfig) -> float:
 
 
 def plan_rows(run: Run) -> list[dict[str, Any]]:
-    """The stages of growth: ``model``, ``by``, ``epochs``, ``share`` of them, ``params``, ``macs``, and ``cost``: the
-    multiply-accumulates of training on one image, 3 forward passes of the student and 1 of a teacher that is run."""
-    asked = 0 if run.objective.teacher is None else run.teacher_macs
+    """The stages of growth: ``model``, ``by``, ``epochs``, ``share`` of all epochs, ``params``, ``macs`` and ``cost``.
+
+    The cost is in MACs per training image: 3 forward passes of the student, and 1 of a teacher that is run.
+    """
+    teacher_cost = 0 if run.objective.teacher is None else run.teacher_macs
     networks = stage_networks(run.config, run.schedule, run.spec.input_size)
     return [
         {
             **network,
             "epochs": f"{stage.first_epoch + 1}-{stage.first_epoch + stage.epochs}",
             "share": stage.epochs / run.config.epochs,
-            "cost": 3 * network["macs"] + asked,
+            "cost": 3 * network["macs"] + teacher_cost,
         }
         for stage, network in zip(run.schedule.stages, networks, strict=True)
     ]
 
 
-def growth_words(rows: list[dict[str, Any]]) -> str:
-    """The ideal speed-up of a plan: full-size cost over the stages' mean cost."""
+def growth_text(rows: list[dict[str, Any]]) -> str:
+    """The ideal speed-up of a schedule: full-size cost over the mean cost of the stages."""
     mean = sum(row["share"] * row["cost"] for row in rows)
     return (
-        f"{rows[-1]['cost'] / mean:.2f} times faster than full size throughout, if time went with "
-        "multiply-accumulates; the run measures what it really is"
+        f"{rows[-1]['cost'] / mean:.2f} times faster than full size throughout, if time is proportional to MACs; "
+        "the run measures its real speed-up"
     )
 
 
-def pruning_words(run: Run) -> str:
-    """How many gates there are, and what an image would cost that keeps the asked share of every layer."""
+def pruning_text(run: Run) -> str:
+    """The number of gates, and the MACs of an image that keeps ``keep_rate`` of every layer's channels."""
     network, keep_rate, size = run.student.eval(), run.config.prune.keep_rate, run.spec.input_size
     assert keep_rate is not None
     convs = gated_convs(network).values()
@@ -178,12 +182,11 @@ def pruning_words(run: Run) -> str:
     spent = int(use_of(network, torch.tensor([kept]), size).macs)
     return (
         f"{sum(gates):,} gates on {len(gates)} convolutions; an image that keeps {100 * keep_rate:g} % of each takes "
-        f"{formats.macs(spent)} MACs of {formats.macs(macs(network, size))}, gates included; isometry bench measures "
-        "the time"
+        f"{formats.macs(spent)} MACs of {formats.macs(macs(network, size))}, gates included"
     )
 
 
-def memory_words(found: StepMemory) -> str:
+def memory_text(found: StepMemory) -> str:
     """``1.9 GiB: activations 1.7 GiB, teacher 179 MiB, ...``."""
     parts = {
         "activations": found.activations,
@@ -198,7 +201,7 @@ def memory_words(found: StepMemory) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """What works, but perhaps not as meant."""
+    """Settings that work, but are perhaps not intended."""
     found = list(run.notes)
     if not run.config.out:
         found.append("no --out is given, and a run needs a folder")
@@ -206,90 +209,80 @@ def warnings(run: Run) -> list[str]:
     if steps < 10:
         found.append(f"an epoch has only {max(1, steps)} steps at -b {run.config.batch_size}")
     if run.sources.val is None:
-        found.append("no validation part: the last epoch counts as the best")
+        found.append("no validation split: the last epoch counts as the best")
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
         found.append("the teacher is smaller than the student")
     return found
 
 
-def refuse_folder(config: RunConfig) -> None:
-    """Raises UserError where the run would refuse its folder; makes none."""
-    if not config.out:
+def _refuse_folder(run: Run) -> None:
+    """Raises the UserError of a run that can't use its folder; creates none."""
+    if not run.config.out:
         return
-    folder = RunFolder(config)
-    there = nearest(folder.path)
-    if not there.is_dir():
-        raise UserError(f"--out {folder.path}: can't be written ({there} is not a folder)")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"--out {folder.path}: can't be written ({there} is read-only for you)")
-    holds = sorted(path.name for path in folder.path.iterdir()) if there == folder.path else []
-    if config.resume and not folder.config.is_file():
-        raise UserError(f"--resume: there is no run in {folder.path}")
-    if holds and not config.resume:
-        raise UserError(
-            f"--out {folder.path}: is not empty (it holds {holds[0]}); choose another folder, "
-            "or add --resume to go on with the run in it"
-        )
+    folder = RunFolder(run.config)
+    existing = nearest(folder.path)
+    if not existing.is_dir():
+        raise UserError(f"--out {folder.path}: can't be written ({existing} is not a folder)")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"--out {folder.path}: can't be written (no permission to write to {existing})")
+    if existing == folder.path:
+        folder.refuse_other_contents()
+    elif run.config.resume:
+        raise UserError(f"--resume: there is no run in {folder.path} (no such folder)")
 
 
 def _models_table(run: Run) -> Table:
-    table = Table("", "model", "input", "parameters", "MACs", box=None, pad_edge=False, header_style="dim")
-    sides = [("student", run.config.model, figures(run.student, run.config.img_size))]
+    models = [("student", run.config.model, figures(run.student, run.config.img_size))]
     if run.teacher is not None:
-        sides.append(("teacher", run.config.teacher, figures(run.teacher, None, run.teacher_macs)))
-    for side, name, found in sides:
-        table.add_row(
-            f"[bold]{side}[/]",
-            escape(name),
-            "×".join(map(str, found["input"])),
-            formats.params(found["params"]),
-            formats.macs(found["macs"]),
-        )
-    return table
+        models.append(("teacher", run.config.teacher, figures(run.teacher, None, run.teacher_macs)))
+    return _table(
+        ("", "model", "input", "parameters", "MACs"),
+        [
+            (side, name, _sides(found["input"]), formats.params(found["params"]), formats.macs(found["macs"]))
+            for side, name, found in models
+        ],
+    )
 
 
 def _plan_table(rows: list[dict[str, Any]]) -> Table:
-    heads = ("stage", "network", "made by", "epochs", "share", "parameters", "MACs")
-    table = Table(*heads, box=None, header_style="dim")
-    for number, row in enumerate(rows, start=1):
-        table.add_row(
-            str(number),
-            row["model"],
-            row["by"] or "new",
-            row["epochs"],
-            f"{100 * row['share']:.0f} %",
-            formats.params(row["params"]),
-            formats.macs(row["macs"]),
-        )
-    return table
+    return _table(
+        ("stage", "network", "made by", "epochs", "share", "parameters", "MACs"),
+        [
+            (
+                str(number),
+                row["model"],
+                row["by"] or "new",
+                row["epochs"],
+                f"{100 * row['share']:.0f} %",
+                formats.params(row["params"]),
+                formats.macs(row["macs"]),
+            )
+            for number, row in enumerate(rows, start=1)
+        ],
+    )
 
 
 def _taps_table(run: Run) -> Table:
-    table = Table(
-        "student block",
-        "grid",
-        "width",
-        "teacher block",
-        "grid",
-        "width",
-        "aligned",
-        box=None,
-        header_style="dim",
+    return _table(
+        ("student block", "grid", "width", "teacher block", "grid", "width", "aligned"),
+        [(*_shape(pair.student), *_shape(pair.teacher), pair.alignment) for pair in run.objective.pairs],
     )
-    for pair in run.objective.pairs:
-        student, teacher = pair.student, pair.teacher
-        table.add_row(
-            str(student.block),
-            f"{student.grid[0]}×{student.grid[1]}",
-            str(student.width),
-            str(teacher.block),
-            f"{teacher.grid[0]}×{teacher.grid[1]}",
-            str(teacher.width),
-            pair.alignment,
-        )
+
+
+def _shape(block: BlockShape) -> tuple[str, str, str]:
+    return str(block.block), _sides(block.grid), str(block.width)
+
+
+def _sides(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*heads, box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 
-def _say(console: Console, head: str, words: str) -> None:
-    # What a person named may hold square brackets, which are no markup.
-    console.print(f"[bold]{head}[/]  {escape(words)}", highlight=False, soft_wrap=True)
+def _show(console: Console, head: str, text: str) -> None:
+    console.print(f"[bold]{head}[/]  {escape(text)}", highlight=False, soft_wrap=True)

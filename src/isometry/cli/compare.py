@@ -23,6 +23,7 @@ from isometry.report.columns import model_columns
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.maps import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
+from isometry.report.records.run_folders import read_summary
 from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
 from isometry.training.progress import tell
 from isometry.training.run import execute
@@ -151,10 +152,8 @@ def write(
             for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
                 writer.writerow([row["name"], seed, *cells, *(run.get(key, "") for key in others)])
     tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
-    (out / "comparison.md").write_text("\n".join(tables), encoding="utf-8")
-    (out / "comparison.json").write_text(
-        json.dumps({"rows": rows, "models": models}, indent=1), encoding="utf-8"
-    )
+    write_atomically(out / "comparison.md", "\n".join(tables))
+    write_atomically(out / "comparison.json", json.dumps({"rows": rows, "models": models}, indent=1))
     comparison_picture(out / "comparison.png", rows, title="Top-1 by variant", baseline=baseline)
 
 
@@ -256,12 +255,11 @@ def _need_teacher(losses: Collection[str]) -> bool:
 
 def _result(run: RunConfig, console: Console, label: str, companions: Sequence[Row] = ()) -> Row:
     folder = Path(run.out)
-    summary = folder / "summary.json"
-    if not summary.is_file():
+    if not (folder / "summary.json").is_file():
         outcome = execute(replace(run, resume=(folder / "config.yaml").is_file()), console, label, companions)
         if outcome is None:
             raise UserError("isometry compare runs in one process; use torchrun with distill")
-    row = next(row for row in json.loads(summary.read_text(encoding="utf-8")) if row["role"] == "student")
+    row = read_summary(folder).get("student", {})
     if "top1" not in row:
         raise UserError(f"{folder}: has no accuracy to compare; the data needs labels and a validation split")
     return row

@@ -1,22 +1,25 @@
-"""`isometry evaluate`: a finished network judged by labelled images, by its features, and on other folders."""
+"""`isometry evaluate`: a finished network's accuracy, probes of its features, and transfer to other datasets."""
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from isometry.config import RunConfig
+from isometry.cli.output import say
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, environment_text
-from isometry.evaluation.inference import features_of, predict, reading
+from isometry.evaluation.inference import Pairs, features_of, labelled_batches, predict
 from isometry.evaluation.pictures import evaluation_svg
 from isometry.evaluation.probes import probe
 from isometry.evaluation.saved_network import (
@@ -32,39 +35,42 @@ from isometry.files import write_atomically
 from isometry.models.spec import label_names, pretrained_cfg
 from isometry.training.finetune import transfer
 
-PARTS = {"test": "test", "val": "validation"}
+SPLITS = {"test": "test", "val": "validation"}
+
+Reader = Callable[[Part], AbstractContextManager[Pairs]]
+"""Reads the labelled images of a split for the network."""
 
 
 @dataclass
 class EvaluateConfig(ImagesConfig):
-    """What is found out. Without a trained head it is --probe, else the head's answers."""
+    """Evaluation: by the classifier if it was trained, otherwise by probes of the features."""
 
     probe: bool = False
-    """Fit k-NN and a linear classifier on the features of the training part, and judge those (too)."""
+    """Evaluate features too, by k-NN and a linear classifier fitted to the training split."""
     transfer: list[str] = field(default_factory=list)
-    """Folders of labelled images to fine-tune on, each a run of its own in OUT/transfer."""
+    """Folders of labelled images to fine-tune on, each in a run in OUT/transfer."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Options changed in those runs, e.g. `--overrides epochs=100 lr=1e-4`; 30 epochs at 3e-4 if not."""
+    """Options of these runs, e.g. `--overrides epochs=100 lr=1e-4`; 30 epochs at 3e-4 if not given."""
     out: str = ""
-    """Folder that evaluation.json and .svg are written to; the run's own if not given."""
+    """Folder for evaluation.json and .svg; that of the run if not given."""
 
 
 def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
-    """Judges a network, prints tables, writes ``evaluation.json`` and, of a head, ``evaluation.svg``.
+    """Evaluates a network, prints tables, writes ``evaluation.json`` and, for a classifier, ``evaluation.svg``.
 
     Args:
         name: the folder of a run or of a saved network, or a name of timm.
-        options: which images, and what is found out.
-        console: where a person reads.
+        options: the images, and what to evaluate on them.
+        console: for the output.
 
     Returns:
-        What ``evaluation.json`` holds: ``model``, ``data``, ``part``, ``command``, ``date``, ``conditions``, ``notes``;
-        ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, and ``features``, a row each with
-        ``name``, ``numbers``, ``knn`` and ``linear``) and ``transfer`` (:func:`isometry.training.finetune.transfer`),
-        as far as they were asked for and can be found out.
+        The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``command``, ``date``, ``conditions``,
+        ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the number of images,
+        and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``) and ``transfer``
+        (:func:`isometry.training.finetune.transfer`), each if it was evaluated.
 
     Raises:
-        UserError: no such network, no labelled images to judge by, images of other classes than the head's; or as
+        UserError: no such network, no labelled images, images of other classes than the classifier's; or as
             :func:`isometry.training.finetune.transfer`.
     """
     saved = open_named(name, command="evaluate")
@@ -79,9 +85,9 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         "conditions": environment(device),
         "notes": list(saved.notes),
     }
-    judged = not options.transfer or options.probe or _names_images(options)
-    if judged:
-        result |= _judge(saved, options, device, result["notes"])
+    names_images = options.data_dir is not None or bool(options.dataset)
+    if not options.transfer or options.probe or names_images:
+        result |= _evaluate(saved, options, device, result["notes"])
     place.mkdir(parents=True, exist_ok=True)
     if options.transfer:
         saved.network.to("cpu")
@@ -91,54 +97,53 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     return result
 
 
-def _names_images(options: ImagesConfig) -> bool:
-    return options.data_dir is not None or bool(options.dataset)
-
-
-def _judge(saved: SavedNetwork, options: EvaluateConfig, device: torch.device, notes: list[str]) -> Row:
-    """The parts of the result that the named images say."""
+def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device, notes: list[str]) -> Row:
+    """The part of the result that depends on the named images."""
     config = images_named(saved, options, command="evaluate")
     sources = find_sources(config)
     if not sources.labelled:
         raise UserError(
-            f"evaluate {saved.name}: {sources.description.partition(':')[0]} has no labels to judge by; "
+            f"evaluate {saved.name}: {sources.description.partition(':')[0]} has no labels; "
             "name images in one folder per class with --data-dir"
         )
-    part, part_name = (sources.test, "test") if sources.test is not None else (sources.val, "val")
+    part, split = (sources.test, "test") if sources.test is not None else (sources.val, "val")
     if part is None:
         raise UserError(
-            f"evaluate {saved.name}: the data has no test or validation part; name some with --data-dir"
+            f"evaluate {saved.name}: the data has no test or validation split; name images with --data-dir"
         )
-    found: Row = {"data": sources.description, "part": part_name}
+    found: Row = {"data": sources.description, "part": split}
     unreadable: set[str] = set()
-    if why := _no_head(saved, sources):
+    read: Reader = partial(
+        labelled_batches, saved.network, sources=sources, config=config, device=device, unreadable=unreadable
+    )
+    if why := _no_classifier(saved, sources):
         if not options.probe and saved.network.num_classes and head_was_trained(saved):
             raise UserError(
-                f"evaluate {saved.name}: {why}; name images of its own with --data-dir, or add --probe to judge "
-                "its features alone"
+                f"evaluate {saved.name}: {why}; name images of its classes with --data-dir, or evaluate its features "
+                "with --probe"
             )
-        notes.append(f"{why}, so its features are judged and not its answers")
+        notes.append(f"{why}, so its features are evaluated instead of its predictions")
     else:
-        with reading(saved.network, part, sources, config, device, unreadable) as pairs:
+        with read(part) as pairs:
             found["scores"] = scores(predict(saved.network, pairs), _class_names(saved, sources))
     if why or options.probe:
-        found["probes"] = _probe(saved, sources, part, config, device, unreadable)
+        found["probes"] = _probe(saved, read, sources.train, part)
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
-        notes.append(f"{len(unreadable)} unreadable: others were taken twice in place of {few}")
+        notes.append(f"{len(unreadable)} unreadable: other images were used twice in place of {few}")
     return found
 
 
-def _no_head(saved: SavedNetwork, sources: Sources) -> str:
-    """Why the network's answers can't be judged by these labels; empty where they can."""
+def _no_classifier(saved: SavedNetwork, sources: Sources) -> str:
+    """Why the network's predictions can't be compared with these labels; empty if they can."""
     classes = int(saved.network.num_classes)  # type: ignore[arg-type]
     if not classes:
         return "the network has no classes"
     if not head_was_trained(saved):
-        return "no term of its training was on its classes"
+        return "no loss trained its classifier"
     if sources.num_classes not in (None, classes):
         return f"the network has {classes} classes and the data {sources.num_classes}"
-    # As many classes in another order would make nonsense of every figure.
+    # As many classes in another order would make every figure wrong.
     theirs, ours = label_names(saved.network) or [], sources.class_names or []
     if len(theirs) == len(ours):
         for index, (their, our) in enumerate(zip(theirs, ours, strict=True)):
@@ -152,49 +157,37 @@ def _class_names(saved: SavedNetwork, sources: Sources) -> list[str]:
     return sources.class_names or label_names(saved.network) or numbers
 
 
-def _probe(
-    saved: SavedNetwork,
-    sources: Sources,
-    part: Part,
-    config: RunConfig,
-    device: torch.device,
-    unreadable: set[str],
-) -> dict[str, Any]:
-    network = saved.network
-    with reading(network, sources.train, sources, config, device, unreadable) as pairs:
-        train, train_labels = features_of(network, pairs)
-    with reading(network, part, sources, config, device, unreadable) as pairs:
-        test, test_labels = features_of(network, pairs)
+def _probe(saved: SavedNetwork, read: Reader, train_part: Part, part: Part) -> Row:
+    with read(train_part) as pairs:
+        train, train_labels = features_of(saved.network, pairs)
+    with read(part) as pairs:
+        test, test_labels = features_of(saved.network, pairs)
     rows = [
         {
             "name": name,
             "numbers": train[name].shape[1],
             **probe(train[name], train_labels, test[name], test_labels),
         }
-        for name in train.keys() & test.keys()
+        for name in train
+        if name in test
     ]
-    # In the order of the first pass: a set has none.
-    return {"train": len(train_labels), "features": sorted(rows, key=lambda row: [*train].index(row["name"]))}
+    return {"train": len(train_labels), "features": rows}
 
 
 def _finish(result: Row, place: Path, console: Console) -> None:
-    def say(words: str, style: str = "") -> None:
-        console.print(words, style=style, highlight=False, markup=False, soft_wrap=True)
-
     on = f" on {result['data']}" if "data" in result else ""
-    say(f"{result['model']}{on}")
+    say(console, f"{result['model']}{on}")
     for table in tables(result):
         console.print(table)
     if "part" in result:
-        say(
-            f"Judged on the {PARTS[result['part']]} part; intervals say what other images would, not other runs."
-        )
-    say(environment_text(result["conditions"]))
+        split = SPLITS[result["part"]]
+        say(console, f"On the {split} split; intervals are over images, not over training runs.")
+    say(console, environment_text(result["conditions"]))
     for note in result["notes"]:
-        say(note, "yellow")
+        say(console, note, "yellow")
     write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    say(f"Figures  {place / 'evaluation.json'}")
+    say(console, f"Figures  {place / 'evaluation.json'}")
     if "scores" in result:
         title = f"{result['model']}{on.partition(':')[0]}"
         write_atomically(place / "evaluation.svg", evaluation_svg(result["scores"], title))
-        say(f"Picture  {place / 'evaluation.svg'}")
+        say(console, f"Picture  {place / 'evaluation.svg'}")

@@ -1,7 +1,6 @@
-"""`isometry export`: a finished network in another form, checked, measured, and judged by images beside what it was."""
+"""`isometry export`: a finished network as ONNX or as a timm folder, checked, timed and evaluated."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,38 +15,39 @@ from isometry.export.timm_folder import export_folder
 
 @dataclass
 class ExportConfig(ImagesConfig):
-    """What is written, and how it is measured."""
+    """Export format and measurement."""
 
     to: Literal["onnx", "timm"] | None = None
-    """`onnx`: one file for ONNX Runtime. `timm`: a folder for local-dir: and for a hub, with a model card."""
+    """`onnx`: a file for ONNX Runtime. `timm`: a folder with a model card, for local-dir: or a hub."""
     quantize: Literal["int8"] | None = None
-    """ONNX in 8-bit integers: calibrated on training images where convolutions hold the weights."""
+    """Quantize to 8-bit integers; convolutional networks are calibrated on training images."""
     masked: bool = False
-    """Of a network with gates: export the form that computes every channel, which runs anywhere."""
+    """For a network with gates: export the variant that computes every channel, which runs anywhere."""
     license: str = ""
-    """Licence of the weights for the model card, as hubs call it, e.g. apache-2.0; unknown if not given."""
+    """License of the weights for the model card, by its identifier on hubs, e.g. apache-2.0; unknown if not given."""
     threads: int | None = None
-    """Threads that compute while times are taken; as many as torch likes if not given."""
+    """Threads during timing; torch's default if not given."""
     seconds: float = 1.0
-    """About how long each form is timed at each batch size."""
+    """Approximate duration of timing each variant at each batch size."""
     out: str = ""
     """File or folder to write; student.onnx or timm/ in the run's folder if not given."""
 
 
 def export(name: str, options: ExportConfig, console: Console) -> Row:
-    """Exports the network in a folder, prints what was measured and writes it beside the export as JSON.
+    """Exports the network in a folder, prints the measurements and writes them beside the export as JSON.
 
     Args:
         name: the folder of a run, or of a saved network (a run's ``student``).
-        options: to what, and how.
-        console: where a person reads.
+        options: format and measurement.
+        console: for the output.
 
     Returns:
-        What the JSON holds: see :func:`isometry.export.onnx.export_onnx`, :func:`isometry.export.timm_folder.export_folder`.
+        The content of the JSON file: see :func:`isometry.export.onnx.export_onnx` and
+        :func:`isometry.export.timm_folder.export_folder`.
 
     Raises:
-        UserError: options that don't fit each other or the network, no network there, no images to check it by, a
-            missing library, or an export that does not compute what the network does. Nothing is written then.
+        UserError: options that contradict each other or the network, no network, no images, a missing library, or an
+            export whose outputs differ from the network's. Nothing is written then.
     """
     _check(options)
     job = Export(
@@ -66,22 +66,15 @@ def export(name: str, options: ExportConfig, console: Console) -> Row:
 def _check(options: ExportConfig) -> None:
     if options.to is None:
         raise UserError("--to: not given; --to onnx for a file, or --to timm for a folder with a model card")
-    belong: dict[str, tuple[str, object]] = {
+    required: dict[str, tuple[str, object]] = {
         "--quantize": ("onnx", options.quantize),
         "--masked": ("onnx", options.masked),
         "--license": ("timm", options.license),
     }
-    for flag, (form, value) in belong.items():
-        if value and form != options.to:
-            raise UserError(f"{flag}: goes with --to {form} alone; leave it out")
-    rules: dict[str, tuple[object, Callable[[], bool], str]] = {
-        "--threads": (options.threads, lambda: options.threads is None or options.threads >= 1, "at least 1"),
-        "--seconds": (
-            options.seconds,
-            lambda: math.isfinite(options.seconds) and options.seconds > 0,
-            "above 0",
-        ),
-    }
-    for flag, (given, holds, rule) in rules.items():
-        if not holds():
-            raise UserError(f"{flag} {given}: must be {rule}")
+    for flag, (to, value) in required.items():
+        if value and to != options.to:
+            raise UserError(f"{flag}: only for --to {to}; leave it out")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: must be at least 1")
+    if not 0 < options.seconds < math.inf:
+        raise UserError(f"--seconds {options.seconds}: must be above 0")

@@ -14,6 +14,7 @@ from docstring_parser import parse_from_object
 from rich.console import Console
 
 from isometry.config import ALIASES
+from isometry.grow.operators import Operator, available
 
 WIDTH = 100
 INDENT = 28
@@ -81,7 +82,8 @@ class Option(NamedTuple):
     @property
     def choices(self) -> list[str]:
         """The values to choose from, for one or several of a fixed set; empty for other types."""
-        return _literals(self.hint)
+        operators = [name for name, found in available(Operator).items() if found.option in self.spelled]
+        return operators or _literals(self.hint)
 
 
 def _literals(hint: Any) -> list[str]:

@@ -1,6 +1,5 @@
-"""`isometry list`: the recipes, losses, operators and models that there are, each with a line."""
+"""`isometry list`: recipes, losses, operators and models, one on a line."""
 
-import importlib
 import inspect
 import re
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 
 import timm
@@ -18,41 +18,38 @@ from timm.models import is_model_pretrained
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
 from isometry.errors import UserError
 from isometry.grow.architectures import find_architecture
-from isometry.grow.operators import DepthOperator, WidthOperator
+from isometry.grow.operators import Operator
 from isometry.grow.operators import available as operators
 from isometry.losses import Loss, available
+from isometry.prune import gates, l1
 from isometry.prune.sites import check_prunable
 from isometry.recipes import shipped_recipes
 from isometry.report.formats import MISSING, params
 
 WIDTH = 110
-"""Characters that a recipe's line may have."""
+"""Most characters of a recipe's summary."""
 SIZED = 40
-"""Models that are built to be measured, which takes a fifth of a second each; of more, only names are shown."""
+"""Most models whose sizes are shown; each is built to count them, which takes a fifth of a second."""
 GIVEN = ("generator", "student_width", "teacher_width")
-"""Arguments of a loss that no option sets."""
+"""Arguments of a loss that are not options."""
 
 Row = tuple[str, ...]
 
 
 @dataclass
 class ListConfig:
-    """A pattern is what a shell knows: 'deit*'. Sizes of models are shown where it fits few."""
+    """PATTERN is a shell pattern: 'deit*'. Sizes of models are shown if it matches few."""
 
 
 def listing(named: Sequence[str]) -> Iterator[str]:
     """The lines that ``isometry list KIND [PATTERN]`` prints.
 
     Args:
-        named: one of :data:`KINDS`; and which of its names, as a shell would have it: ``deit*``.
+        named: one of :data:`KINDS`, and perhaps a shell pattern for its names: ``deit*``.
 
     Raises:
         UserError: no such kind, or no such name.
     """
-    if len(named) not in (1, 2):
-        raise UserError(
-            f"list: takes one of {', '.join(KINDS)}, and a pattern in quotes, e.g. isometry list models 'deit*'"
-        )
     kind, pattern = (*named, "*")[:2]
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, n=1)
@@ -67,29 +64,25 @@ def listing(named: Sequence[str]) -> Iterator[str]:
     yield from rows(chosen)
 
 
-def first_line(told: str | None) -> str:
-    """The first line of a docstring, its names in single quotes of code, without the period."""
-    return (told or "").strip().partition("\n")[0].replace("``", "`").rstrip(".")
+def first_line(docstring: str | None) -> str:
+    """The first line of a docstring in Markdown, without the period."""
+    return (docstring or "").strip().partition("\n")[0].replace("``", "`").rstrip(".")
 
 
 def loss_options(kind: type[Loss]) -> list[str]:
-    """What can be set of a loss beside its weight: ``temperature`` as ``--losses.soft.temperature``."""
+    """The options of a loss beside its weight: ``temperature`` for ``--losses.soft.temperature``."""
     arguments = inspect.signature(kind).parameters.values()
     named = [each.name for each in arguments if each.kind is each.POSITIONAL_OR_KEYWORD]
     return [name for name in named if name not in GIVEN]
 
 
 def opening(recipe: Path) -> str:
-    """The first sentence of a recipe's first comment."""
+    """The first sentence of the comment at a recipe's beginning."""
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    comment = []
-    for line in lines:
-        if not line.strip("# ") or not line.startswith("#"):
-            break
-        comment.append(line.strip("# "))
+    comment = takewhile(lambda line: line.startswith("#") and line.strip("# "), lines)
+    text = " ".join(line.strip("# ") for line in comment)
     # A period before a small letter or a number belongs to an abbreviation: eq. 9.
-    sentence = re.split(r"\.(?= [A-Z]|$)", " ".join(comment))[0]
-    return textwrap.shorten(sentence, WIDTH, placeholder=" …")
+    return textwrap.shorten(re.split(r"\.(?= [A-Z]|$)", text)[0], WIDTH, placeholder=" …")
 
 
 def _table(rows: list[Row]) -> Iterator[str]:
@@ -104,40 +97,43 @@ def _recipes(names: list[str]) -> Iterator[str]:
 
 
 def _losses(names: list[str]) -> Iterator[str]:
-    yield from _table([("name", "options", "what it compares"), *map(_loss_row, names)])
-
-
-def _loss_row(name: str) -> Row:
-    kind = available()[name]
-    return name, " ".join(loss_options(kind)) or MISSING, first_line(sys.modules[kind.__module__].__doc__)
+    losses = available()
+    rows = [
+        (
+            name,
+            " ".join(loss_options(losses[name])) or MISSING,
+            first_line(sys.modules[losses[name].__module__].__doc__),
+        )
+        for name in names
+    ]
+    yield from _table([("name", "options", "what it compares"), *rows])
 
 
 def _operators(names: list[str]) -> Iterator[str]:
     rows = _operator_rows()
-    yield from _table([("name", "option", "same answers", "what it does"), *(rows[name] for name in names)])
+    yield from _table(
+        [("name", "option", "function-preserving", "what it does"), *(rows[name] for name in names)]
+    )
 
 
 def _operator_rows() -> dict[str, Row]:
-    rows: dict[str, Row] = {}
-    for operator in (*operators(DepthOperator).values(), *operators(WidthOperator).values()):
-        rows[operator.name] = _operator_row(operator.name, operator.option, operator.preserves, operator)
-    for method, module, preserves in (
-        ("gates", "isometry.prune.gates", True),
-        ("l1", "isometry.prune.l1", False),
-    ):
-        rows[method] = _operator_row(method, "--prune.method", preserves, importlib.import_module(module))
-    return rows
-
-
-def _operator_row(name: str, option: str, preserves: bool, told: object) -> Row:
-    return name, option, "yes" if preserves else "no", first_line(inspect.getdoc(told))
+    """Growth operators and pruning methods; "exact" ones preserve the network's function."""
+    known: list[tuple[str, str, bool, object]] = [
+        (operator.name, operator.option, operator.preserves, operator)
+        for operator in sorted(operators(Operator).values(), key=lambda operator: operator.option)
+    ]
+    known += [("gates", "--prune.method", True, gates), ("l1", "--prune.method", False, l1)]
+    return {
+        name: (name, option, "yes" if exact else "no", first_line(inspect.getdoc(described)))
+        for name, option, exact, described in known
+    }
 
 
 def _models(names: list[str]) -> Iterator[str]:
     weights = {name: "yes" if is_model_pretrained(name) else "no" for name in names}
     if len(names) > SIZED:
         yield from _table([("name", "weights"), *weights.items()])
-        yield f"{len(names):,} models; sizes are shown of up to {SIZED}, e.g. isometry list models 'deit*'"
+        yield f"{len(names):,} models; sizes are shown for up to {SIZED}, e.g. isometry list models 'deit*'"
         return
     head = ("name", "parameters", "weights", "grows", "prunes")
     yield from _table([head, *(_model_row(name, weights[name]) for name in names)])
@@ -165,4 +161,4 @@ KINDS: dict[str, tuple[Callable[[], list[str]], Callable[[list[str]], Iterator[s
     "operators": (lambda: list(_operator_rows()), _operators),
     "models": (timm.list_models, _models),
 }
-"""By name: the names that there are, and the lines of some of them."""
+"""By name: all names, and the lines of some of them."""

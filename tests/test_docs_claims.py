@@ -1,6 +1,7 @@
 """What README.md, CONTRIBUTING.md and docs/ claim: figures, tables, the source tree, versions, links."""
 
 import json
+import pkgutil
 import re
 import tomllib
 from itertools import combinations
@@ -236,6 +237,18 @@ def test_paths_of_the_repository_on_pages_exist():
 def is_written_by(page: Path, path: str) -> bool:
     """Whether a page tells the reader to write this file."""
     return bool(re.search(rf'(?:`{re.escape(path)}`:\n\n```|title="{re.escape(path)}")', read(page)))
+
+
+def test_names_of_the_api_page_exist():
+    """mkdocstrings leaves out members that do not exist, without a warning."""
+    listed = re.findall(
+        r"^::: (\S+)$(?:\n +options:\n +members: \[(.*)\])?", read(DOCS / "api.md"), re.MULTILINE
+    )
+    assert len(listed) > 20
+    for name, members in listed:
+        owner = pkgutil.resolve_name(name)
+        for member in filter(None, members.split(", ")):
+            assert hasattr(owner, member), f"{name}.{member}"
 
 
 # --- CONTRIBUTING ------------------------------------------------------------------------------------------------

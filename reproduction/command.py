@@ -1,4 +1,4 @@
-"""`python -m reproduction tables`: trains what is not there yet, several runs at a time, and writes the page."""
+"""`python -m reproduction tables`: trains the missing runs, several in parallel, and writes the page."""
 
 import json
 import time
@@ -23,36 +23,35 @@ from reproduction.pool import Pool, Task
 from reproduction.published import published
 from reproduction.results import Results, gather
 
-PAPERS_OWN = "manifold-s24-tiny"
-"""The paper's own method, which the other rows differ from in one thing each."""
+PAPER_METHOD = "manifold-s24-tiny"
+"""The paper's method; each other row differs from it in one respect."""
 PAGE, RESULTS, PLAN = "reproduction.md", "reproduction.json", "plan.yaml"
 
 
 @dataclass
 class ReproduceConfig:
-    """What is reproduced."""
+    """Options of ``python -m reproduction tables``."""
 
     out: str = "runs/tables"
-    """Folder of all runs and of the page; what is finished there is not run again."""
+    """Folder for the runs and the page; finished runs in it are not repeated."""
     tables: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 7])
-    """Tables of the paper; its Figure 4 comes with Table 2."""
+    """Tables of the paper, 2 to 7; Table 2 includes Figure 4."""
     seeds: int = 5
-    """Seeds a row, the same for every row."""
+    """Number of seeds; every row uses the same ones."""
     processes: int = 2
-    """Runs at a time, each with one thread: as many as there are cores that are free."""
+    """Number of parallel runs of one thread each: the number of free cores."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Options changed in every run, for trying things out; the page says so. E.g. `--overrides epochs=1`."""
+    """Options for every run, for tests; the page is marked as a test run. E.g. `--overrides epochs=1`."""
 
 
-def reproduce(what: Sequence[str], config: ReproduceConfig, console: Console) -> Results:
-    """Runs what is not finished, then writes ``reproduction.json``, the page and the picture from what is.
+def reproduce(config: ReproduceConfig, console: Console) -> Results:
+    """Trains the runs that are missing, then writes ``reproduction.json``, the page and its picture.
 
     Raises:
-        UserError: something other than ``tables`` was asked for, an option is off, the folder holds runs of another
-            plan, or a run failed.
-        Interrupted: asked to stop; what is finished is kept, and the runs on the way have saved.
+        UserError: an option is out of range, the folder has runs with other settings, or a run failed.
+        Interrupted: by Ctrl-C or SIGTERM; finished runs are kept, and unfinished ones have saved a checkpoint.
     """
-    _check(what, config)
+    _check(config)
     out, known = Path(config.out), experiments()
     names = wanted_runs(config.tables)
     _claim(out, config)
@@ -67,7 +66,7 @@ def reproduce(what: Sequence[str], config: ReproduceConfig, console: Console) ->
         ]
         for name in names
     }
-    # Seed by seed, so that what is stopped early has some seeds of every row.
+    # Seed by seed: after an interruption every row has the same number of seeds, or one less.
     runs = [students[name][seed] for seed in range(config.seeds) for name in names]
     _run(list(teachers.values()), runs, config.processes, console)
     settings = {
@@ -76,18 +75,16 @@ def reproduce(what: Sequence[str], config: ReproduceConfig, console: Console) ->
         "seeds": list(range(config.seeds)),
         "overrides": config.overrides,
         "processes": config.processes,
-        "student": _student(known.plan(PAPERS_OWN, 0, out, config.overrides)),
+        "student": _student(known.plan(PAPER_METHOD, 0, out, config.overrides)),
     }
     results = gather(teachers, students, settings)
     write(out, results)
-    _say_where(console, out)
+    _list_files(console, out)
     return results
 
 
 def wanted_runs(tables: Sequence[int]) -> list[str]:
-    """Names of the runs that the tables need, each once, in their order; Figure 4 and the sums as printed come with
-    Table 2.
-    """
+    """Names of the runs in the tables, without duplicates, in order; Table 2 adds Figure 4 and the sums as printed."""
     paper = published()
     names = [run for number in sorted(set(tables)) for run in paper.tables[number].runs]
     names += (*paper.figure.runs, AS_PRINTED) if 2 in tables else ()
@@ -95,12 +92,12 @@ def wanted_runs(tables: Sequence[int]) -> list[str]:
 
 
 def write(out: Path, results: Results) -> None:
-    """``reproduction.json``, and from it ``reproduction.md`` and the picture.
+    """Writes ``reproduction.json``, and from it ``reproduction.md`` and the picture.
 
     Raises:
-        UserError: one cannot be written.
+        UserError: a file can't be written.
     """
-    # One line for each list of figures would be thousands of lines.
+    # Without indentation: otherwise every number would have a line of its own.
     write_atomically(out / RESULTS, json.dumps(results, ensure_ascii=False) + "\n")
     if has_figure(results):
         draw(out / PICTURE, published().figure, results["runs"])
@@ -108,7 +105,7 @@ def write(out: Path, results: Results) -> None:
 
 
 def command_line(config: ReproduceConfig) -> str:
-    """The command that made the results; without the folder and the number of processes, which change none."""
+    """The command that makes the results, without options that do not affect them (``out``, ``processes``)."""
     words = ["python -m reproduction tables"]
     if sorted(set(config.tables)) != sorted(published().tables):
         words += ["--tables", *map(str, sorted(set(config.tables)))]
@@ -119,21 +116,17 @@ def command_line(config: ReproduceConfig) -> str:
 
 
 def _student(run: RunConfig) -> dict[str, Any]:
-    """What the page says of the students' training."""
+    """Settings of the students for the page."""
     kept = {key: getattr(run, key) for key in ("img_size", "batch_size", "losses")}
     return kept | {"patch_size": run.model_kwargs["patch_size"]}
 
 
-def _check(what: Sequence[str], config: ReproduceConfig) -> None:
-    if list(what) != ["tables"]:
-        raise UserError(
-            f"reproduce {' '.join(what)}: there is only reproduce tables, e.g. python -m reproduction tables --seeds 5"
-        )
+def _check(config: ReproduceConfig) -> None:
     known = sorted(published().tables)
     unknown = [number for number in config.tables if number not in known]
     if unknown or not config.tables:
         raise UserError(
-            f"--tables {' '.join(map(str, config.tables))}: give some of {' '.join(map(str, known))}"
+            f"--tables {' '.join(map(str, config.tables))}: choose from {' '.join(map(str, known))}"
         )
     for option, value in (("seeds", config.seeds), ("processes", config.processes)):
         if value < 1:
@@ -143,27 +136,32 @@ def _check(what: Sequence[str], config: ReproduceConfig) -> None:
 
 
 def _claim(out: Path, config: ReproduceConfig) -> None:
-    """Finished runs are kept, so a folder belongs to one plan; tables and seeds may be added to it."""
+    """Records the settings of all runs in the folder, and refuses a folder with others.
+
+    Tables and seeds may be added later.
+    """
     known = experiments()
     teachers = known.teacher_plans(Path(), known.runs, config.overrides)
     students = {name: known.plan(name, 0, Path(), config.overrides) for name in known.runs}
     plan = yaml.safe_dump({name: _chosen(run) for name, run in (teachers | students).items()})
     path = out / PLAN
     if path.is_file() and path.read_text(encoding="utf-8") != plan:
-        raise UserError(f"--out {out}: holds runs of another plan (see {PLAN} there); choose another folder")
+        raise UserError(
+            f"--out {out}: has runs with other settings (see {PLAN} there); choose another folder"
+        )
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, plan)
 
 
 def _chosen(run: RunConfig) -> dict[str, Any]:
-    """The options that are not at their defaults: one that comes new, at its default, makes no other plan."""
+    """Options that differ from their defaults, so that a new option does not invalidate older folders."""
     usual = asdict(RunConfig())
     return {key: value for key, value in asdict(run).items() if value != usual[key]}
 
 
 def _run(teachers: Sequence[Task], students: Sequence[Task], processes: int, console: Console) -> None:
-    """Teachers first; only what is not finished."""
+    """Trains the unfinished teachers, then the unfinished students."""
     phases = [[task for task in tasks if not task.finished] for tasks in (teachers, students)]
     missing = sum(map(len, phases))
     total = len(teachers) + len(students)
@@ -178,18 +176,18 @@ def _run(teachers: Sequence[Task], students: Sequence[Task], processes: int, con
     except (KeyboardInterrupt, Interrupted) as stop:
         number = stop.signal_number if isinstance(stop, Interrupted) else 2
         raise Interrupted(
-            "stopped; what is finished is kept, and runs on the way have saved: give the same command again to go on",
+            "stopped; finished runs are kept and unfinished ones saved: give the same command again to continue",
             number,
             saved=True,
         ) from stop
 
 
 class _Progress:
-    """A line a finished run with the time left; on a terminal a bar under them."""
+    """A line for each finished run, with the estimated time left; on a terminal also a progress bar."""
 
     def __init__(self, console: Console, tasks: Sequence[Task]) -> None:
         self._console, self._runs, self._ended = console, len(tasks), 0
-        self._ahead, self._behind = sum(map(_steps, tasks)), 0.0
+        self._steps_left, self._steps_done = sum(map(_steps, tasks)), 0.0
         self._started = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
         self._bar = Progress(
@@ -205,19 +203,19 @@ class _Progress:
         self._bar.stop()
 
     def ended(self, task: Task) -> None:
-        """A run has ended."""
+        """Reports the end of a run."""
         self._ended += 1
-        self._ahead, self._behind = self._ahead - _steps(task), self._behind + _steps(task)
+        self._steps_left, self._steps_done = self._steps_left - _steps(task), self._steps_done + _steps(task)
         spent = time.monotonic() - self._started
-        # Whole seconds: what is left of a sum of fractions may be a hair from 0.
-        left = f"about {formats.duration(max(0, round(spent / self._behind * self._ahead)))} left"
+        # Rounded, as a sum of fractions need not end at exactly 0.
+        left = f"about {formats.duration(max(0, round(spent / self._steps_done * self._steps_left)))} left"
         self._bar.update(self._task, completed=self._ended, description=left)
         line = f"{self._ended}/{self._runs} · {task.label} · {_top1(task)} · {left}"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _steps(task: Task) -> float:
-    """In proportion to the steps of a run, which is about how long it takes."""
+    """The number of steps of a run, up to a constant factor; its duration is about proportional to it."""
     return task.config.epochs / task.config.batch_size
 
 
@@ -226,7 +224,7 @@ def _top1(task: Task) -> str:
     return formats.percent(next(row.get("top1") for row in rows if row["role"] == "student"))
 
 
-def _say_where(console: Console, out: Path) -> None:
+def _list_files(console: Console, out: Path) -> None:
     for name, file in (("Page", PAGE), ("Picture", PICTURE), ("Results", RESULTS)):
         if (out / file).is_file():
             console.print(f"{name:<9} {out / file}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The picture beside the paper's Figure 4: accuracy on validation while the student trains."""
+"""The counterpart of the paper's Figure 4: validation accuracy during training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ from reproduction.published import PublishedFigure
 
 COLOURS = (LIGHT.series[7], LIGHT.series[1], LIGHT.series[0])
 STYLES = ("-", "--", "-")
-"""So that the curves differ without colours too."""
+"""The middle curve is dashed, so that the curves can be told apart without colour."""
 
 
 def draw(path: Path, figure: PublishedFigure, runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Each curve's mean over seeds as a line, all its seeds as thin ones; PNG.
+    """Draws each curve's mean over seeds as a thick line and its seeds as thin lines, as PNG.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file can't be written.
     """
     with plain_style(figure.title):
         sheet = new_figure((648, 331))

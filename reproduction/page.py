@@ -1,4 +1,4 @@
-"""The page of `python -m reproduction tables`: a pure function of its results JSON and of the paper's figures."""
+"""The Markdown page of `python -m reproduction tables`: a pure function of its results and the paper's figures."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ from reproduction.results import Results
 from reproduction.verdicts import CLOSE, DIFFERENT, HOLDS, REVERSED, UNDECIDED, Runs, Verdict, judge
 
 PICTURE = "reproduction_figure4.png"
-"""Beside the page."""
+"""File in the folder of the page."""
 AS_PRINTED = "as-printed"
-"""The run whose terms are the paper's sums as they are; of none of its tables."""
-BESIDE_IT = (
+"""The run whose terms are the paper's sums without scaling; it is in none of the paper's tables."""
+WITH_AS_PRINTED = (
     Ordering("manifold-s24-tiny", AS_PRINTED, formats.MISSING),
     Ordering("hard-s24-tiny", AS_PRINTED, formats.MISSING),
 )
@@ -28,7 +28,7 @@ VERDICTS = (HOLDS, REVERSED, UNDECIDED, DIFFERENT, CLOSE)
 
 
 def page(results: Results) -> str:
-    """The page in Markdown; the same results give the same bytes."""
+    """The page as Markdown text."""
     paper, runs = published(), results["runs"]
     tables = {number: paper.tables[number] for number in results["tables"]}
     verdicts = {f"Table {number}": table_verdicts(table, runs) for number, table in tables.items()}
@@ -36,7 +36,7 @@ def page(results: Results) -> str:
         verdicts[f"Figure {paper.figure.number}"] = [judge(o, None, runs) for o in paper.figure.orderings]
     every = [verdict for found in verdicts.values() for verdict in found]
     measured, epochs = results["measured"], len(next(iter(runs.values()))["curves"][0])
-    words = {
+    context = {
         **results,
         "paper": paper,
         "overrides": " ".join(f"{key}={value}" for key, value in results["overrides"].items()),
@@ -48,8 +48,8 @@ def page(results: Results) -> str:
         "cpu_minutes": _minutes(measured["cpu_seconds"]),
         "wall_minutes": _minutes(measured["seconds"] / results["processes"]),
         "cpu_wall_minutes": _minutes(measured["cpu_seconds"] / results["processes"]),
-        "places": [_place(place) for place in measured["places"]],
-        "short": _short(every),
+        "machines": [_machine(place) for place in measured["places"]],
+        "summary": _summary(every),
         "counts": _counts(verdicts),
         "networks": _network_rows(results["networks"]),
         "epochs": epochs,
@@ -62,22 +62,22 @@ def page(results: Results) -> str:
         "figure": _figure(verdicts) if has_figure(results) else None,
         "picture": PICTURE,
         "params": _range([network["params"] for network in results["networks"].values()]),
-        "blind": _blind(every),
+        "small_gains": _small_gains(every),
         "total": len(every),
         "by_chance": formats.number((1 - CONFIDENCE) * len(every)),
         "full": [experiments().runs[name].full_command(name) for name in runs],
         "orderings": _orderings,
     }
-    return _template().render(words)
+    return _template().render(context)
 
 
 def has_figure(results: Results) -> bool:
-    """Whether the runs of Figure 4 are among the results."""
+    """Whether the results include the runs of Figure 4."""
     return set(published().figure.runs) <= set(results["runs"])
 
 
 def table_verdicts(table: PublishedTable, runs: Runs) -> list[Verdict]:
-    """What the runs say of each ordering that the table stands for."""
+    """The verdict on each ordering that the table claims."""
     return [judge(ordering, table.gain(ordering), runs) for ordering in table.orderings]
 
 
@@ -92,7 +92,7 @@ def _template() -> jinja2.Template:
 
 def _table(table: PublishedTable, runs: Runs, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     rows = [
-        [*row.cells, f"{row.top1:.2f}", _mean(runs[row.run]["top1"]), _each(runs[row.run]["top1"])]
+        [*row.cells, f"{row.top1:.2f}", _mean(runs[row.run]["top1"]), _seeds(runs[row.run]["top1"])]
         for row in table.rows
     ]
     return {
@@ -115,13 +115,13 @@ def _figure(verdicts: dict[str, list[Verdict]]) -> dict[str, Any]:
 
 
 def _as_printed(runs: Runs) -> dict[str, Any]:
-    names = (AS_PRINTED, *(ordering.ahead for ordering in BESIDE_IT))
-    rows = [[name, _mean(runs[name]["top1"]), _each(runs[name]["top1"])] for name in names]
-    return {"rows": rows, "orderings": [judge(ordering, None, runs) for ordering in BESIDE_IT]}
+    names = (AS_PRINTED, *(ordering.ahead for ordering in WITH_AS_PRINTED))
+    rows = [[name, _mean(runs[name]["top1"]), _seeds(runs[name]["top1"])] for name in names]
+    return {"rows": rows, "orderings": [judge(ordering, None, runs) for ordering in WITH_AS_PRINTED]}
 
 
 def _orderings(verdicts: Iterable[Verdict]) -> str:
-    """The verdicts as a table in Markdown."""
+    """Verdicts as a Markdown table."""
     lines = [
         "| the paper's ordering | source | paper's gain | gain here | verdict | paper's gain detectable? |",
         "|---|---|---:|---:|---|---|",
@@ -130,16 +130,16 @@ def _orderings(verdicts: Iterable[Verdict]) -> str:
         ordering = verdict.ordering
         sign = "≈" if ordering.close else ">"
         measure = "" if ordering.measure == "top1" else f"{ordering.measure}: "
-        told = {True: "yes", False: "no", None: formats.MISSING}[verdict.could_tell]
+        detectable = {True: "yes", False: "no", None: formats.MISSING}[verdict.detectable]
         gain = formats.signed(verdict.gain, 2) + formats.margin(verdict.low, verdict.high, 2)
         cells = [f"{measure}{ordering.ahead} {sign} {ordering.behind}", ordering.source]
-        cells += [formats.signed(verdict.paper, 2), gain, f"**{verdict.verdict}**", told]
+        cells += [formats.signed(verdict.paper, 2), gain, f"**{verdict.verdict}**", detectable]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _short(verdicts: Sequence[Verdict]) -> list[str]:
-    """What came out, in sentences."""
+def _summary(verdicts: Sequence[Verdict]) -> list[str]:
+    """The main results, in sentences."""
     ordered = [verdict for verdict in verdicts if not verdict.ordering.close]
     found = Counter(verdict.verdict for verdict in ordered)
     against = Counter(verdict.verdict for verdict in ordered if verdict.ordering.behind.startswith("hard"))
@@ -169,32 +169,33 @@ def _counts(verdicts: dict[str, list[Verdict]]) -> dict[str, Any]:
 
 def _network_rows(networks: dict[str, Any]) -> list[list[str]]:
     rows = []
-    for told in published().networks:
-        here = networks.get(told["run"])
+    for paper in published().networks:
+        here = networks.get(paper["run"])
         if here is None:
             continue
-        shape = ", ".join(told[key] for key in ("width", "heads", "layers"))
+        shape = ", ".join(paper[key] for key in ("width", "heads", "layers"))
         options = here["options"]
         ours = [str(options[key]) for key in ("embed_dim", "num_heads", "depth") if key in options]
         name = ", ".join(ours) if len(ours) == 3 else "a small RegNetY"
         top1 = formats.percent(here.get("top1"))
-        spent = f"{formats.params(here['params'])}, {formats.macs(here['macs'])}"
-        rows.append([told["name"], shape, f"{told['params']}, {told['macs']}", name, spent, top1])
+        cost = f"{formats.params(here['params'])}, {formats.macs(here['macs'])}"
+        rows.append([paper["name"], shape, f"{paper['params']}, {paper['macs']}", name, cost, top1])
     return rows
 
 
-def _blind(verdicts: Sequence[Verdict]) -> str:
+def _small_gains(verdicts: Sequence[Verdict]) -> str:
+    """How many of the paper's gains are too small to be detected here, in sentences."""
     printed = [
-        verdict for verdict in verdicts if verdict.could_tell is not None and not verdict.ordering.close
+        verdict for verdict in verdicts if verdict.detectable is not None and not verdict.ordering.close
     ]
-    blind = [verdict for verdict in printed if not verdict.could_tell]
+    undetectable = [verdict for verdict in printed if not verdict.detectable]
     if not printed:
         return "One seed has no interval, so no gain can be distinguished from chance."
     halves = [(v.high - v.low) / 2 for v in printed if v.low is not None and v.high is not None]
     gains = [abs(verdict.paper) for verdict in printed if verdict.paper is not None]
     return (
         f"The paper's gains are {min(gains):.2f} to {max(gains):.2f} points, one training each; intervals here are "
-        f"± {min(halves):.2f} to ± {max(halves):.2f}. In {len(blind)} of {len(printed)} orderings a gain of the "
+        f"± {min(halves):.2f} to ± {max(halves):.2f}. In {len(undetectable)} of {len(printed)} orderings a gain of the "
         "paper's size could not be detected, and *not decided* means only that."
     )
 
@@ -204,7 +205,7 @@ def _mean(top1: Sequence[float]) -> str:
     return f"{mean:.1f}{formats.margin(low, high)}"
 
 
-def _each(top1: Sequence[float]) -> str:
+def _seeds(top1: Sequence[float]) -> str:
     return " ".join(f"{value:.1f}" for value in top1)
 
 
@@ -216,6 +217,6 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f}"
 
 
-def _place(place: dict[str, Any]) -> str:
+def _machine(place: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {place[name]}" for name in ("python", "torch", "timm"))
     return f"{place['processor']}, {place['cores']} cores, {place['device']}; {versions}"

@@ -1,9 +1,8 @@
-"""Runs side by side, in long-lived processes with one thread each: how a few cores train small networks fastest."""
+"""Parallel runs in long-lived processes of one thread each: the fastest way to train small networks on a few cores."""
 
 import json
 import multiprocessing
 import os
-import platform
 import signal
 import time
 from collections import deque
@@ -22,31 +21,31 @@ from rich.console import Console
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.evaluation.environment import environment
+from isometry.evaluation.environment import environment, processor
 from isometry.files import write_atomically
 from isometry.training.checkpoint.run_folder import config_path
 from isometry.training.run import execute
 from isometry.training.signals import Interrupted
 
 MEASURED = "measured.json"
-"""In a run's folder, once the run is finished: when, where and for how long it ran."""
+"""File in the folder of a finished run: when, where and for how long it ran."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run, and what a person calls it."""
+    """A run and its name in progress lines."""
 
     label: str
     config: RunConfig
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The run's folder."""
         return Path(self.config.out)
 
     @property
     def finished(self) -> bool:
-        """Whether it need not be run again."""
+        """Whether the run has ended successfully, now or earlier."""
         return (self.folder / MEASURED).is_file()
 
 
@@ -57,13 +56,13 @@ class _Worker:
 
 
 class Pool:
-    """``with Pool(2) as pool``: processes that import everything once and run one config after the other.
+    """``with Pool(2) as pool``: processes that import the package once and train one config after another.
 
-    A run ends with the bits that it has alone with one thread (``OMP_NUM_THREADS=1``). When the block is left early,
-    by Ctrl-C say, runs on the way save where they stand.
+    The results of a run are bit-identical to those of the same run alone with one thread (``OMP_NUM_THREADS=1``). If
+    the block is left by an exception, such as KeyboardInterrupt, unfinished runs save a checkpoint and stop.
 
     Args:
-        processes: runs at a time.
+        processes: number of parallel runs.
     """
 
     def __init__(self, processes: int) -> None:
@@ -73,7 +72,7 @@ class Pool:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
-            # Theirs alone keeps the pipe open, so that its end is theirs.
+            # Only the child may hold this end open: otherwise its death would not close the pipe.
             theirs.close()
             self._workers.append(_Worker(process, ours))
 
@@ -91,22 +90,22 @@ class Pool:
             worker.process.join()
 
     def each(self, tasks: Sequence[Task]) -> Iterator[Task]:
-        """Runs all tasks, and gives each back when it has ended.
+        """Runs all tasks and yields each as it ends.
 
         Raises:
-            UserError: a run failed, or its process was killed; runs that ended before are finished.
+            UserError: a run failed, or its process was killed.
         """
         waiting, idle = deque(tasks), list(self._workers)
         busy: dict[Any, tuple[_Worker, Task]] = {}
         while waiting or busy:
             while waiting and idle:
                 worker, task = idle.pop(), waiting.popleft()
-                with _deaths(task):
+                with _reports_killed_process(task):
                     worker.connection.send(task.config)
                 busy[worker.connection] = worker, task
             for connection in wait(list(busy)):
                 worker, task = busy.pop(connection)
-                with _deaths(task):
+                with _reports_killed_process(task):
                     failure = worker.connection.recv()
                 if failure:
                     raise UserError(f"{task.label}: {failure}")
@@ -115,21 +114,20 @@ class Pool:
 
 
 @contextmanager
-def _deaths(task: Task) -> Iterator[None]:
-    """A process that is not there any more, in words."""
+def _reports_killed_process(task: Task) -> Iterator[None]:
+    """Raises a UserError for a closed pipe."""
     try:
         yield
     except (EOFError, ConnectionError) as error:
         raise UserError(
-            f"{task.label}: its process was killed, most often because memory ran out; what is finished is kept: "
+            f"{task.label}: its process was killed, most often because memory ran out; finished runs are kept: "
             "give the same command again, perhaps with --processes 1"
         ) from error
 
 
 def _serve(connection: Connection) -> None:
-    """Runs each config that comes, and answers with what went wrong; until nobody is there any more."""
-    # Ctrl-C goes to all processes of a terminal; who started this one tells it what to do. A run that is in its loop
-    # has a handler of its own.
+    """Trains each config received and replies with its error message, until the pipe is closed."""
+    # A terminal sends Ctrl-C to all processes, but this one is stopped by its parent, through SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     while True:
@@ -140,18 +138,18 @@ def _serve(connection: Connection) -> None:
 
 
 def _run(config: RunConfig) -> str:
-    """What went wrong, in words; empty if nothing did."""
-    load, started, spent = os.getloadavg()[0], time.monotonic(), time.process_time()
+    """Trains a config; returns the error message, empty if it succeeded."""
+    load, started, cpu_started = os.getloadavg()[0], time.monotonic(), time.process_time()
     try:
         execute(replace(config, resume=config_path(config.out).is_file()), Console(quiet=True))
     except (Interrupted, KeyboardInterrupt):
-        return "was asked to stop; it is saved: give the same command again to go on"
+        return "stopped and saved; give the same command again to continue"
     except UserError as error:
         return str(error)
     measured = {
         "finished": datetime.now(UTC).date().isoformat(),
         "seconds": time.monotonic() - started,
-        "cpu_seconds": time.process_time() - spent,
+        "cpu_seconds": time.process_time() - cpu_started,
         "load": load,
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -159,11 +157,3 @@ def _run(config: RunConfig) -> str:
     }
     write_atomically(Path(config.out) / MEASURED, json.dumps(measured, indent=1))
     return ""
-
-
-def processor() -> str:
-    """The CPU's own name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""What finished runs leave -> one JSON: all that the page is made of."""
+"""Collects the results of finished runs into one JSON file, the input of the page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,27 +11,27 @@ from reproduction.published import published
 
 Results = dict[str, Any]
 
-PLACE = ("processor", "cores", "device", "threads", "python", "torch", "timm")
-"""What was the same for all runs, unless they were made at several places."""
+ENVIRONMENT = ("processor", "cores", "device", "threads", "python", "torch", "timm")
+"""Keys of ``measured.json`` that describe the machine and the software; the page lists each combination once."""
 
 
 def gather(
     teachers: Mapping[str, Task], students: Mapping[str, Sequence[Task]], settings: Mapping[str, Any]
 ) -> Results:
-    """The results of finished runs.
+    """Results of finished runs.
 
     Args:
         teachers: by key.
-        students: by the run's name, one task a seed.
-        settings: ``command``, ``tables``, ``seeds``, ``overrides``, ``processes``, ``student``: as the page says them.
+        students: by run name, one task per seed.
+        settings: ``command``, ``tables``, ``seeds``, ``overrides``, ``processes``, ``student``; copied to the results.
 
     Returns:
-        ``paper``, the settings, ``measured`` (when, where, how long), ``networks`` by key (params, MACs, and the
-        teachers' top-1 on test), and ``runs`` by name: ``top1`` on test and ``curves`` on validation, percent, an entry
-        a seed.
+        ``paper``, the settings, ``measured`` (when, where, how long), ``networks`` by key (params, MACs, and test
+        top-1 of the teachers), and ``runs`` by name: test ``top1`` and validation ``curves`` in percent, and
+        ``seconds``, each with one entry per seed.
 
     Raises:
-        UserError: a run has no accuracy, or its files are not to be read.
+        UserError: a run has no test accuracy, or one of its files can't be read.
     """
     everything = [*teachers.values(), *(task for tasks in students.values() for task in tasks)]
     return {
@@ -52,7 +52,7 @@ def gather(
 
 def _measured(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     dates = sorted(note["finished"] for note in notes)
-    places = {json.dumps({key: note[key] for key in PLACE}) for note in notes}
+    places = {json.dumps({key: note[key] for key in ENVIRONMENT}) for note in notes}
     return {
         "first": dates[0],
         "last": dates[-1],
@@ -65,23 +65,21 @@ def _measured(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _students(students: Mapping[str, Sequence[Task]]) -> dict[str, Any]:
-    """Those that have a name of their own in the paper: its own method's, which any table has."""
+    """The students of the paper's Table 1, read from runs that every table contains."""
     named = {"tiny": "manifold-s24-tiny", "small": "manifold-s24-small"}
-    return {key: _network(students[run][0], judged=False) for key, run in named.items() if run in students}
+    return {key: _network(students[run][0], accuracy=False) for key, run in named.items() if run in students}
 
 
-def _network(task: Task, judged: bool = True) -> dict[str, Any]:
+def _network(task: Task, accuracy: bool = True) -> dict[str, Any]:
     figures = _figures(task)
-    keys = ("params", "macs", "top1") if judged else ("params", "macs")
+    keys = ("params", "macs", "top1") if accuracy else ("params", "macs")
     return {key: figures[key] for key in keys} | {"options": task.config.model_kwargs}
 
 
 def _figures(task: Task) -> dict[str, Any]:
     row = next(row for row in _read(task.folder / "summary.json") if row["role"] == "student")
     if row.get("top1_part") != "test":
-        raise UserError(
-            f"{task.folder}: has no accuracy on a test part; choose another --out and run it anew"
-        )
+        raise UserError(f"{task.folder}: has no test accuracy; choose another --out and train again")
     return dict(row)
 
 
@@ -95,5 +93,5 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: can't be read; take its folder away and give the same command again"
+            f"{path}: can't be read; delete its folder and give the same command again"
         ) from error

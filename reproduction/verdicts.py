@@ -1,4 +1,4 @@
-"""What the runs say of an ordering that the paper claims: the gain, paired by seed, with its 95 % interval."""
+"""Tests the orderings claimed by the paper: the gain, paired by seed, with its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from isometry.report.records.intervals import interval, paired_gains
 from reproduction.published import Measure, Ordering
 
 Runs = Mapping[str, Mapping[str, Any]]
-"""By name: ``top1``, percent on test, one a seed; ``curves``, percent on validation by epoch, one curve a seed."""
+"""By name: ``top1`` on test and ``curves`` on validation by epoch, in percent, one entry per seed."""
 
 HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "not decided"
 DIFFERENT, CLOSE = "differ", "no difference shown"
@@ -18,12 +18,15 @@ DIFFERENT, CLOSE = "differ", "no difference shown"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The ordering, the paper's gain (points; None where it printed none) and ours.
+    """The result for one ordering.
 
     Attributes:
+        ordering: the claim.
+        paper: the paper's gain in points; None where it prints none.
+        gain: our mean gain, in the unit of the measure.
         low, high: 95 % interval of the mean gain; None with one seed.
-        verdict: holds, if the interval is above 0; reversed, if it is below; else not decided. Of two that are said to
-            be close: differ, if the interval does not contain 0; else no difference shown.
+        verdict: holds, if the interval is above 0; reversed, if it is below; otherwise not decided. For a pair that
+            the paper calls close: differ, if the interval does not contain 0; otherwise no difference shown.
     """
 
     ordering: Ordering
@@ -34,39 +37,39 @@ class Verdict:
     verdict: str
 
     @property
-    def could_tell(self) -> bool | None:
-        """Whether a gain of the paper's size would have put the interval clear of 0; None where there is none."""
+    def detectable(self) -> bool | None:
+        """Whether an interval of this width around the paper's gain excludes 0; None without a gain or interval."""
         if self.paper is None or self.low is None or self.high is None:
             return None
         return abs(self.paper) > (self.high - self.low) / 2
 
 
 def judge(ordering: Ordering, paper: float | None, runs: Runs) -> Verdict:
-    """The verdict over the seeds of both runs, entry i of both from the same seed."""
+    """The verdict over all seeds; entry i of both runs is from the same seed."""
     ahead, behind = (values(runs[name], ordering.measure) for name in (ordering.ahead, ordering.behind))
     gain, low, high = interval(paired_gains(ahead, behind))
     return Verdict(ordering, paper, gain, low, high, _verdict(low, high, ordering.close))
 
 
 def values(run: Mapping[str, Any], measure: Measure) -> list[float]:
-    """One figure a seed, more is better: top-1 on test; or the level or the steadiness of the curve."""
+    """One value per seed, higher is better: test top-1, or the level or steadiness of the validation curve."""
     if measure == "top1":
         return list(run["top1"])
-    return [level(curve) if measure == "level" else -mean_fall(curve) for curve in run["curves"]]
+    return [level(curve) if measure == "level" else -mean_drop(curve) for curve in run["curves"]]
 
 
 def level(curve: Sequence[float]) -> float:
-    """Mean of a curve over its epochs, percent."""
+    """Mean of a curve over its epochs, in percent."""
     return fmean(curve)
 
 
-def mean_fall(curve: Sequence[float]) -> float:
-    """Mean over neighbouring epochs of max(0, before − after), points: 0 for a curve that never falls.
+def mean_drop(curve: Sequence[float]) -> float:
+    """Mean of max(0, before − after) over consecutive epochs, in points: 0 for a curve that never falls.
 
-    A rise, however steep, does not count, so a fast learner is not called restless.
+    Rises count as 0, so a steep curve is not less steady than a flat one.
     """
-    falls = [max(0.0, before - after) for before, after in pairwise(curve)]
-    return fmean(falls) if falls else 0.0
+    drops = [max(0.0, before - after) for before, after in pairwise(curve)]
+    return fmean(drops) if drops else 0.0
 
 
 def _verdict(low: float | None, high: float | None, close: bool) -> str:

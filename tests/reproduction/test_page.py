@@ -1,4 +1,4 @@
-"""The page: every figure from the results, with its caveats; the same bytes for the same results."""
+"""The page: figures from the results, caveats; deterministic."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from reproduction.page import PICTURE, page
 from reproduction.published import published
 
 ROOT = Path(__file__).parents[2]
-CHECKED_IN = ROOT / "benchmarks" / "results" / RESULTS
+KEPT = ROOT / "benchmarks" / "results" / RESULTS
 
 PLACE = {
     "processor": "A processor",
@@ -27,7 +27,7 @@ PLACE = {
 
 
 def made_up(tables: list[int] | None = None, seeds: int = 5) -> dict:
-    """Results of runs that never were: top-1 around 90, curves of four epochs."""
+    """Random results: top-1 around 90, curves of four epochs."""
     random = np.random.default_rng(0)
     names = wanted_runs(tables or list(published().tables))
     runs = {
@@ -63,7 +63,7 @@ def section(text: str, title: str) -> str:
     return text.partition(f"## {title}")[2].partition("\n## ")[0]
 
 
-def test_every_figure_of_the_paper_and_of_the_runs_is_on_it():
+def test_the_page_has_every_figure_of_the_paper_and_of_the_runs():
     results = made_up()
     text = page(results)
     for number, table in published().tables.items():
@@ -76,7 +76,7 @@ def test_every_figure_of_the_paper_and_of_the_runs_is_on_it():
         assert part.count("**") == 2 * len(table.orderings)
 
 
-def test_the_same_results_make_the_same_page_and_others_another():
+def test_the_page_depends_on_the_results_only():
     results = made_up()
     assert page(copy.deepcopy(results)) == page(results)
     other = copy.deepcopy(results)
@@ -84,7 +84,7 @@ def test_the_same_results_make_the_same_page_and_others_another():
     assert page(other) != page(results)
 
 
-def test_a_gain_that_is_made_clear_holds_and_one_that_is_turned_is_reversed():
+def test_clear_gains_hold_and_clear_losses_are_reversed():
     results = made_up()
     for row in published().tables[4].rows:
         results["runs"][row.run]["top1"] = [80.0, 81.0, 82.0, 83.0, 84.2]
@@ -109,7 +109,7 @@ def test_the_counts_are_those_of_the_tables():
     )
 
 
-def test_when_where_and_how_it_was_made_is_said():
+def test_the_page_says_when_where_and_how_it_was_made():
     text = page(made_up())
     for words in (
         "python -m reproduction tables --seeds 5",
@@ -118,7 +118,7 @@ def test_when_where_and_how_it_was_made_is_said():
     ):
         assert words in text
     assert "torch 2.11" in text
-    # Runs; minutes in sum and of CPU time; both with two runs at a time; load.
+    # Runs; minutes in sum and of CPU time; both divided by two parallel runs; load.
     assert re.search(r"\b7\b.*\b10\b.*\b8\b.*\b5\b.*\b4\b.*\b1\.5\b", text.partition("\n## ")[0], re.DOTALL)
 
 
@@ -138,22 +138,21 @@ def test_one_seed_makes_a_page_without_intervals():
     assert "nan" not in text.lower()
 
 
-def test_tables_that_were_not_asked_for_are_not_there():
+def test_the_page_has_the_chosen_tables_only():
     text = page(made_up([3, 6]))
     assert re.findall(r"^## (Table \d|Figure \d)", text, re.MULTILINE) == ["Table 3", "Table 6"]
     assert "without-rs" in text
     assert "embedding-s24-small" not in text
 
 
-def test_the_commands_at_full_size_are_there_once_for_each_run():
+def test_the_page_has_the_full_size_command_of_each_run_once():
     results = made_up()
     block = section(page(results), "The same at full size").split("```")[1]
     lines = block.strip().splitlines()[1:]
     assert lines == [experiments().runs[name].full_command(name) for name in results["runs"]]
 
 
-def test_tables_of_the_page_are_whole():
-    """Each row of a table has as many cells as the line under its header."""
+def test_rows_of_tables_have_as_many_cells_as_the_header():
     width = 0
     for line in page(made_up()).splitlines():
         if re.fullmatch(r"\|[-:|]+\|", line):
@@ -164,7 +163,7 @@ def test_tables_of_the_page_are_whole():
             assert line.count("|") == width, line
 
 
-def test_the_files_are_written_side_by_side(tmp_path):
+def test_page_picture_and_results_are_written_to_one_folder(tmp_path):
     write(tmp_path, made_up())
     assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / PAGE).read_text(encoding="utf-8")
@@ -179,19 +178,19 @@ def test_without_table_2_there_is_no_picture(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def checked_in() -> dict:
-    """The results that are kept in the repository."""
-    return json.loads(CHECKED_IN.read_text(encoding="utf-8"))
+def kept() -> dict:
+    """The results in the repository."""
+    return json.loads(KEPT.read_text(encoding="utf-8"))
 
 
-def test_the_page_in_the_docs_is_made_of_the_results_that_are_kept(checked_in):
-    assert (ROOT / "docs" / PAGE).read_text(encoding="utf-8") == page(checked_in)
+def test_the_page_in_the_docs_is_that_of_the_kept_results(kept):
+    assert (ROOT / "docs" / PAGE).read_text(encoding="utf-8") == page(kept)
     assert (ROOT / "docs" / PICTURE).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_results_that_are_kept_are_whole(checked_in):
-    assert checked_in["tables"] == sorted(published().tables)
-    assert checked_in["overrides"] == {}
-    assert len(checked_in["seeds"]) >= 5
-    assert set(checked_in["runs"]) == set(experiments().runs)
-    assert all(len(run["top1"]) == len(checked_in["seeds"]) for run in checked_in["runs"].values())
+def test_the_kept_results_are_complete(kept):
+    assert kept["tables"] == sorted(published().tables)
+    assert kept["overrides"] == {}
+    assert len(kept["seeds"]) >= 5
+    assert set(kept["runs"]) == set(experiments().runs)
+    assert all(len(run["top1"]) == len(kept["seeds"]) for run in kept["runs"].values())

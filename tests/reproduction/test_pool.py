@@ -1,4 +1,4 @@
-"""Runs in the pool: the bits of a run alone, and what is kept when one fails, is killed or is stopped."""
+"""Runs in the pool: bit-identical to a single run; what is kept when one fails, is killed or is stopped."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from isometry.errors import UserError
 
 WORDS = [*TINY_STUDENT, "--seed", "3", "--lr", "1e-3"]
 SECONDS = 60
-"""More than a run here takes by far."""
+"""Far more than a run takes here."""
 
 
 def task(folder: Path, epochs: int, **changed: object) -> Task:
@@ -33,7 +33,7 @@ def pool() -> Iterator[Pool]:
 
 
 def results_of(folder: Path) -> dict:
-    """What a run leaves that must be the same for the same run."""
+    """The files that must be identical for the same run."""
     return {
         name: value for name, value in contents(folder).items() if name.startswith(("student", "metrics"))
     }
@@ -41,7 +41,7 @@ def results_of(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict:
-    """The run of 40 epochs as the command line makes it."""
+    """The run of 40 epochs from the command line."""
     folder = tmp_path_factory.mktemp("alone")
     words = [*WORDS, "--epochs", "40", "--losses.ce", "1", "--out", str(folder / "run")]
     ended = run("train", *words, said=folder / "said")
@@ -49,7 +49,7 @@ def alone(tmp_path_factory) -> dict:
     return results_of(folder / "run")
 
 
-def test_a_run_ends_with_the_bits_that_it_has_alone_also_after_another(pool, alone, tmp_path):
+def test_a_run_is_bit_identical_to_a_single_run_also_after_another(pool, alone, tmp_path):
     tasks = [task(tmp_path / "first", 1, seed=4), task(tmp_path / "run", 40)]
     assert not any(each.finished for each in tasks)
     assert [ended.label for ended in pool.each(tasks)] == ["first", "run"]
@@ -60,15 +60,15 @@ def test_a_run_ends_with_the_bits_that_it_has_alone_also_after_another(pool, alo
     assert measured["cpu_seconds"] > 0
 
 
-def test_a_run_that_fails_says_why_and_the_pool_goes_on(pool, tmp_path):
+def test_a_failed_run_is_reported_and_the_pool_continues(pool, tmp_path):
     with pytest.raises(UserError, match=r"^bad: --lr"):
         list(pool.each([task(tmp_path / "bad", 1, lr=-1.0)]))
     assert not (tmp_path / "bad" / MEASURED).exists()
     assert [ended.label for ended in pool.each([task(tmp_path / "good", 1)])] == ["good"]
 
 
-def when_begun(folder: Path, action: object) -> threading.Thread:
-    """Does ``action`` once the run in ``folder`` has ended an epoch."""
+def after_an_epoch(folder: Path, action: object) -> threading.Thread:
+    """Calls ``action`` once the run in ``folder`` has finished an epoch."""
 
     def wait() -> None:
         until = time.monotonic() + SECONDS
@@ -83,7 +83,7 @@ def when_begun(folder: Path, action: object) -> threading.Thread:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C means what it means at a terminal: what runs tests side by side has its processes ignore it."""
+    """Ctrl-C raises KeyboardInterrupt, as at a terminal; test runners may have their processes ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -91,9 +91,9 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_saves_the_run_on_the_way_and_another_pool_goes_on_with_it(alone, tmp_path):
+def test_a_run_stopped_by_ctrl_c_or_killed_is_continued_by_another_pool(alone, tmp_path):
     mine = task(tmp_path / "run", 40)
-    thread = when_begun(tmp_path / "run", lambda: os.kill(os.getpid(), signal.SIGINT))
+    thread = after_an_epoch(tmp_path / "run", lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt), Pool(1) as pool:
         list(pool.each([mine]))
     thread.join()
@@ -101,7 +101,6 @@ def test_ctrl_c_saves_the_run_on_the_way_and_another_pool_goes_on_with_it(alone,
     stopped = len((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     assert 0 < stopped < 40
     with Pool(1) as pool:
-        # Whoever was killed leaves its run to be gone on with, too.
         (worker,) = pool._workers
         thread = threading.Thread(target=worker.process.kill)
         thread.start()

@@ -1,9 +1,9 @@
-"""The paper's figures as they are kept: against a second transcription, and against themselves."""
+"""The transcribed figures of the paper: against a second transcription, and for consistency."""
 
 import pytest
 from reproduction.published import published
 
-SPOKEN = {
+QUOTED = {
     "manifold-s24-tiny": 75.06,
     "manifold-s24-small": 81.48,
     "manifold-xxs24-tiny": 74.46,
@@ -13,7 +13,7 @@ SPOKEN = {
     "hard-regnety-tiny": 74.48,
     "hard-regnety-small": 81.16,
 }
-"""Figures of Table 2 that other files of this repository quote too."""
+"""Figures of Table 2 that other files of this repository quote."""
 
 COLUMNS = {
     2: [74.48, 81.16, 73.86, 80.11, 74.39, 81.27, 74.46, 80.25, 75.06, 81.48],
@@ -28,16 +28,16 @@ COLUMNS = {
 TABLES = published().tables
 
 
-def test_every_table_from_2_to_7_is_there_with_its_column():
+def test_tables_2_to_7_have_the_printed_column():
     assert {number: [row.top1 for row in table.rows] for number, table in TABLES.items()} == COLUMNS
 
 
-def test_the_figures_that_are_quoted_elsewhere_are_these():
+def test_figures_quoted_elsewhere_are_in_table_2():
     rows = {row.run: row.top1 for row in TABLES[2].rows}
-    assert {run: rows[run] for run in SPOKEN} == SPOKEN
+    assert {run: rows[run] for run in QUOTED} == QUOTED
 
 
-def test_a_run_has_one_figure_in_all_tables():
+def test_a_run_has_the_same_figure_in_all_tables():
     found: dict[str, set[float]] = {}
     for table in TABLES.values():
         for row in table.rows:
@@ -45,20 +45,20 @@ def test_a_run_has_one_figure_in_all_tables():
     assert {run: figures for run, figures in found.items() if len(figures) > 1} == {}
 
 
-def test_teachers_have_their_own_accuracy_in_every_row():
-    told = {(row.cells[0], row.cells[1]) for row in TABLES[2].rows}
-    assert told == {("RegNetY-16GF", "82.9"), ("CaiT-XXS24", "77.6"), ("CaiT-S24", "82.7")}
+def test_a_teacher_has_the_same_accuracy_in_every_row():
+    teachers = {(row.cells[0], row.cells[1]) for row in TABLES[2].rows}
+    assert teachers == {("RegNetY-16GF", "82.9"), ("CaiT-XXS24", "77.6"), ("CaiT-S24", "82.7")}
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_rows_have_a_cell_a_column_and_runs_of_their_own(number):
+def test_rows_have_a_cell_per_column_and_distinct_runs(number):
     table = TABLES[number]
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
     assert len(set(table.runs)) == len(table.rows)
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_an_ordering_is_that_of_the_printed_figures(number):
+def test_orderings_are_those_of_the_printed_figures(number):
     table = TABLES[number]
     for ordering in table.orderings:
         assert {ordering.ahead, ordering.behind} <= set(table.runs)
@@ -73,7 +73,7 @@ def test_the_gains_in_the_papers_text_follow_from_its_table():
     assert gains["manifold-s24-small", "hard-regnety-small"] == pytest.approx(0.32)
 
 
-def test_every_other_row_of_an_ablation_is_behind_the_papers_own():
+def test_every_other_row_of_an_ablation_is_behind_the_papers_method():
     for number in (3, 4, 5, 6):
         table = TABLES[number]
         behind = {ordering.behind for ordering in table.orderings}

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import timm
 import torch
@@ -21,6 +22,14 @@ def machine(device: torch.device) -> str:
     """Operating system, architecture, and the GPU if the device is one."""
     host = f"{platform.system()} {platform.release()}, {platform.machine()}"
     return f"{host}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else host
+
+
+def processor() -> str:
+    """Model name of the CPU; its architecture where the system does not provide a name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def environment(device: torch.device) -> dict[str, str]:

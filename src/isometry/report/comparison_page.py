@@ -1,21 +1,11 @@
 """The page of several runs, in groups that differ only in their seed."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from isometry.report import formats
 from isometry.report.drawing.charts import Chart
-from isometry.report.drawing.cost import (
-    COSTS,
-    LATENCY,
-    Cost,
-    Point,
-    bench_points,
-    cost_charts,
-    group_points,
-    model_points,
-)
+from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, group_points, model_points
 from isometry.report.drawing.panels import Panel, Series, metric_of, rank, title_of, values_by_epoch
 from isometry.report.headline import THE_PART
 from isometry.report.records.data import Row
@@ -139,18 +129,12 @@ def _marks(groups: Sequence[Group]) -> list[tuple[float, str]]:
 
 
 def _costs(groups: Sequence[Group], part: str | None) -> list[Chart]:
-    points = [
-        (cost, [*group_points(groups, cost.key), *_teacher_point(groups, cost, part)]) for cost in COSTS
-    ]
+    teacher = _teacher(groups)
+    # Last, so that the groups keep the colours of their curves.
+    last = [teacher] if teacher and teacher.get("top1_part") == part else []
+    points = [(cost, [*group_points(groups, cost.key), *model_points(last, cost.key)]) for cost in COSTS]
     benched = [{**group.shown.bench, "name": group.name} for group in groups if group.shown.bench]
     return cost_charts([*points, (LATENCY, bench_points(benched))], part)
-
-
-def _teacher_point(groups: Sequence[Group], cost: Cost, part: str | None) -> list[Point]:
-    # Last, so that the groups keep the colours of their curves.
-    teacher = _teacher(groups)
-    same_part = teacher is not None and teacher.get("top1_part") == part
-    return model_points([teacher], cost.key) if teacher is not None and same_part else []
 
 
 def _teacher(groups: Sequence[Group]) -> Row | None:
@@ -192,12 +176,10 @@ def group_panels(groups: Sequence[Group]) -> list[Panel]:
     drawn = [(metric, key) for key in keys if (metric := metric_of(key))]
     found = []
     for metric, key in sorted(drawn, key=lambda pair: rank(pair[0])):
-        lines = tuple(mean_series(group, key, index) for index, group in enumerate(groups))
-        lines = tuple(line for line in lines if line.last)
-        if lines:
-            suffix = "" if metric == key else TITLE_SUFFIXES.get(key.rpartition("/")[0], "")
-            found.append(Panel(metric, title_of(metric) + suffix, lines))
-    return found
+        lines = [mean_series(group, key, index) for index, group in enumerate(groups)]
+        suffix = "" if metric == key else TITLE_SUFFIXES.get(key.rpartition("/")[0], "")
+        found.append(Panel(metric, title_of(metric) + suffix, tuple(line for line in lines if line.last)))
+    return [panel for panel in found if panel.series]
 
 
 def mean_series(group: Group, key: str, colour: int = 0) -> Series:
@@ -207,8 +189,6 @@ def mean_series(group: Group, key: str, colour: int = 0) -> Series:
     epochs = tuple(sorted(set.intersection(*map(set, found))))
     intervals = [interval([values[epoch] for values in found]) for epoch in epochs]
     means = tuple(mean for mean, _, _ in intervals)
-    if len(found) == 1:
-        return Series(group.name, epochs, means, colour=colour)
-    low = tuple(math.nan if low is None else low for _, low, _ in intervals)
-    high = tuple(math.nan if high is None else high for _, _, high in intervals)
+    ends = [(low, high) for _, low, high in intervals if low is not None and high is not None]
+    low, high = (tuple(end[side] for end in ends) for side in (0, 1))
     return Series(group.name, epochs, means, low, high, colour)

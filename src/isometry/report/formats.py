@@ -13,6 +13,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _three_digits(value: float) -> str:
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:g}" if abs(rounded) < 1000 else f"{rounded:,.0f}"
+
+
 def _scaled(value: float) -> tuple[float, str]:
     # Rounded first, so that 999,960 becomes 1 M and not 1000 k.
     rounded = float(f"{value:.3g}")
@@ -48,10 +53,7 @@ def rate(value: float | None) -> str:
     """Images a second, to two or three digits: 6.24 -> "6.2", 1238 -> "1,240"."""
     if not is_number(value):
         return MISSING
-    if abs(value) < 10:
-        return f"{value:.2g}"
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:g}" if rounded < 100 else f"{rounded:,.0f}"
+    return f"{value:.2g}" if abs(value) < 10 else _three_digits(value)
 
 
 def duration(seconds: float | None) -> str:
@@ -74,10 +76,7 @@ def duration(seconds: float | None) -> str:
 
 def milliseconds(seconds: float | None) -> str:
     """A time in milliseconds, to three digits and without the unit: 0.0123 -> "12.3", 12.34 -> "12,300"."""
-    if not is_number(seconds):
-        return MISSING
-    rounded = float(f"{1000 * seconds:.3g}")
-    return f"{rounded:g}" if rounded < 1000 else f"{rounded:,.0f}"
+    return _three_digits(1000 * seconds) if is_number(seconds) else MISSING
 
 
 def number(value: float | None) -> str:

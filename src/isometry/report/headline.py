@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
 
 from isometry.report import formats
 from isometry.report.records.data import RelationMaps, Row
@@ -18,14 +17,6 @@ COSTS = (
     ("macs", "multiply–accumulates", formats.macs),
     ("images_per_s", "images a second", formats.rate),
 )
-
-
-class KeyFigure(NamedTuple):
-    """One figure at the top of the page."""
-
-    label: str
-    value: str
-    detail: str
 
 
 def headline(
@@ -69,8 +60,9 @@ def change(before: float, after: float) -> str:
     return f" ({formats.signed(100 * (after / before - 1), 0)} %)"
 
 
-def key_figures(models: Sequence[Row]) -> list[KeyFigure]:
-    """The student's accuracy, parameters, MACs and speed, each with its teacher's, where measured."""
+def key_figures(models: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """(label, value, detail) of the student's accuracy, parameters, MACs and speed, each with its teacher's, where
+    measured."""
     student, teacher = by_role(models, "student"), by_role(models, "teacher") or {}
     if student is None:
         return []
@@ -78,12 +70,12 @@ def key_figures(models: Sequence[Row]) -> list[KeyFigure]:
     if formats.is_number(student.get("top1")):
         detail = f"teacher {formats.percent(teacher['top1'])}" if _comparable(student, teacher) else ""
         label = f"top-1 accuracy{_on_the_part(student)}"
-        figures.append(KeyFigure(label, formats.percent(student["top1"]), detail))
+        figures.append((label, formats.percent(student["top1"]), detail))
     for key, label, write in COSTS:
         if formats.is_number(student.get(key)):
             share = _share(student, teacher, key)
             detail = f"{share} the teacher's {write(teacher[key])}" if share else ""
-            figures.append(KeyFigure(label, write(student[key]), detail))
+            figures.append((label, write(student[key]), detail))
     return figures
 
 

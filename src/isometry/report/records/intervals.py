@@ -42,8 +42,7 @@ def paired_gains(values: Sequence[float], baseline: Sequence[float]) -> list[flo
     Raises:
         ValueError: the two differ in length, so they cannot be paired.
     """
-    _check_pairs(values, baseline)
-    return [value - base for value, base in zip(values, baseline, strict=True)]
+    return [value - base for value, base in _pairs(values, baseline)]
 
 
 def comparison_row(
@@ -57,12 +56,8 @@ def comparison_row(
         baseline: the same seeds of the baseline; None for the baseline itself, whose row has no gains.
     """
     mean, low, high = interval(values)
-    row: dict[str, Any] = {"name": name, "values": list(values), "mean": mean, "low": low, "high": high}
-    if baseline is None:
-        return row | {"gains": None, "gain_mean": None, "gain_low": None, "gain_high": None}
-    gains = paired_gains(values, baseline)
-    gain_mean, gain_low, gain_high = interval(gains)
-    return row | {"gains": gains, "gain_mean": gain_mean, "gain_low": gain_low, "gain_high": gain_high}
+    row = {"name": name, "values": list(values), "mean": mean, "low": low, "high": high}
+    return row | _paired("gain", None if baseline is None else paired_gains(values, baseline))
 
 
 def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None = None) -> dict[str, Any]:
@@ -76,13 +71,9 @@ def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None 
     Raises:
         ValueError: the two differ in length, so they cannot be paired.
     """
-    row: dict[str, Any] = {"seconds": list(seconds), "seconds_mean": fmean(seconds)}
-    if baseline is None:
-        return row | {"speed_ups": None, "speed_up_mean": None, "speed_up_low": None, "speed_up_high": None}
-    _check_pairs(seconds, baseline)
-    speed_ups = [base / spent for spent, base in zip(seconds, baseline, strict=True)]
-    mean, low, high = interval(speed_ups)
-    return row | {"speed_ups": speed_ups, "speed_up_mean": mean, "speed_up_low": low, "speed_up_high": high}
+    row = {"seconds": list(seconds), "seconds_mean": fmean(seconds)}
+    pairs = None if baseline is None else _pairs(seconds, baseline)
+    return row | _paired("speed_up", None if pairs is None else [base / spent for spent, base in pairs])
 
 
 def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -96,9 +87,16 @@ def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {**rows[0], **means, "model": name}
 
 
-def _check_pairs(values: Sequence[float], baseline: Sequence[float]) -> None:
-    if len(values) != len(baseline):
-        raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)} of the baseline")
+def _paired(name: str, values: list[float] | None) -> dict[str, Any]:
+    """Keys of a figure over the baseline: its value for each seed, their mean and interval; None for the baseline."""
+    mean, low, high = (None, None, None) if values is None else interval(values)
+    return {f"{name}s": values, f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _pairs(first: Sequence[float], second: Sequence[float]) -> list[tuple[float, float]]:
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
+    return list(zip(first, second, strict=True))
 
 
 def _deviation(values: Sequence[float]) -> float:

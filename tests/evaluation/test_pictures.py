@@ -37,13 +37,13 @@ def test_it_says_in_words_what_it_shows():
     assert root.attrib["role"] == "img"
     assert f"{said['top1']['value']:.1f} % of 300 images right" in words
     assert f"calibration error {said['calibration']['ece']:.1f} %" in words
-    assert re.search(r"<\d> & co taken for <\d> & co \(\d+ times\)", words)
+    assert re.search(r"<\d> & co predicted as <\d> & co \(\d+ times\)", words)
 
 
 def test_its_colours_follow_the_reader():
     svg = evaluation_svg(found(3), "title")
     assert "prefers-color-scheme: dark" in svg
-    assert {"var(--ink)", "var(--muted)", "var(--series-1)", "var(--paper)"} <= set(
+    assert {"var(--text)", "var(--muted)", "var(--series-1)", "var(--background)"} <= set(
         re.findall(r"var\(--[a-z0-9-]+\)", svg)
     )
 

@@ -40,7 +40,7 @@ def evaluation_svg(found: Row, title: str) -> str:
         lefts = beside, beside + SIDE + BETWEEN
         places = [(left / width, 1 - (ABOVE + SIDE) / height, SIDE / width, SIDE / height) for left in lefts]
         confusions, reliability = (_bare(figure.add_axes(place)) for place in places)
-        figure.text(20 / width, 1 - 24 / height, title, fontsize=14, color=LIGHT.ink, va="center")
+        figure.text(20 / width, 1 - 24 / height, title, fontsize=14, color=LIGHT.text, va="center")
         _draw_confusions(confusions, np.asarray(found["confusion"]), names)
         _draw_reliability(reliability, found["calibration"])
         return svg_file(figure, description(found))
@@ -71,7 +71,7 @@ def _bare(axes: Axes) -> Axes:
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, color=LIGHT.ink, loc="left", fontsize=FONT_SIZE + 1)
+    axes.set_title(title, color=LIGHT.text, loc="left", fontsize=FONT_SIZE + 1)
     axes.set_xlabel(x, color=LIGHT.muted)
     axes.set_ylabel(y, color=LIGHT.muted)
 
@@ -98,7 +98,7 @@ def _draw_reliability(axes: Axes, calibration: Row) -> None:
     # Slightly narrower than a bin, to separate neighbours.
     widths = [96 * (row["high"] - row["low"]) for row in filled]
     accuracies = [row["accuracy"] for row in filled]
-    axes.grid(axis="y", color=LIGHT.rule, lw=0.7)
+    axes.grid(axis="y", color=LIGHT.line, lw=0.7)
     axes.set_axisbelow(True)
     axes.bar(lefts, accuracies, width=widths, align="edge", color=LIGHT.series[0])
     axes.plot([0, 100], [0, 100], color=LIGHT.muted, lw=1.2, dashes=(4, 3))

@@ -67,7 +67,7 @@ def test_no_colour_is_left_that_does_not_follow_the_reader(tmp_path):
     drawn = svg.partition("</style>")[2]
     assert re.findall(r"(?:fill|stroke): (#\w+)", drawn) == []
     for palette in (LIGHT, DARK):
-        assert all(colour in svg for colour in (palette.paper, palette.ink, *palette.series))
+        assert all(colour in svg for colour in (palette.background, palette.text, *palette.series))
 
 
 @pytest.mark.parametrize("networks", [NETWORKS[4:5], NETWORKS[3:4], NETWORKS[:1], NETWORKS * 3])

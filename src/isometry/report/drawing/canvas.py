@@ -32,7 +32,7 @@ PNG_DPI = 180
 
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
 
-VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.variables.items() if name != "card"}
+VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.variables.items() if name != "surface"}
 """White is left alone: rings on maps are white on every page."""
 
 
@@ -64,9 +64,9 @@ def add_axes(figure: Figure, left: float, right: float, top: float, bottom: floa
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
     axes = figure.add_axes(box)
     for name, side in axes.spines.items():
-        side.set(visible=name == "bottom", color=LIGHT.rule)
+        side.set(visible=name == "bottom", color=LIGHT.line)
     if grid:
-        axes.grid(axis=grid, color=LIGHT.rule, lw=0.7)  # type: ignore[arg-type]
+        axes.grid(axis=grid, color=LIGHT.line, lw=0.7)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, labelsize=FONT_SIZE, labelcolor=LIGHT.muted, pad=5)
     return axes
@@ -115,7 +115,7 @@ def svg_file(figure: Figure, description: str) -> str:
     return (
         f'{before}<svg role="img" aria-label="{text}"{attributes}><title>{text}</title><style>{palette_css()} '
         "text { font-family: ui-sans-serif, system-ui, sans-serif; }</style>"
-        f'<rect width="100%" height="100%" style="fill: var(--paper)"/>{rest}'
+        f'<rect width="100%" height="100%" style="fill: var(--background)"/>{rest}'
     )
 
 
@@ -130,7 +130,7 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
     elif path.suffix.lower() == ".png":
         buffer = io.BytesIO()
         metadata = {"Software": None, "Description": description}
-        figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT.paper, metadata=metadata)
+        figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT.background, metadata=metadata)
         content = buffer.getvalue()
     else:
         raise UserError(f"cannot draw to {path}: give a name that ends in .png or .svg")

@@ -8,13 +8,13 @@ from matplotlib.colors import LinearSegmentedColormap
 class Palette(NamedTuple):
     """CSS colours."""
 
-    paper: str
-    card: str
-    ink: str
+    background: str
+    surface: str
+    text: str
     muted: str
-    rule: str
-    note: str
-    shade: str
+    line: str
+    notice: str
+    shadow: str
     series: tuple[str, ...]
 
     @property

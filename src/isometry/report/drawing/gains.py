@@ -40,17 +40,17 @@ def comparison_picture(path: Path, rows: Sequence[Row], title: str, baseline: st
 def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
     height = TOP + BOTTOM + ROW_HEIGHT * len(rows)
     figure = canvas.new_figure((WIDTH, height))
-    figure.text(22 / WIDTH, 1 - 23 / height, title, fontsize=14, color=LIGHT.ink, va="center")
+    figure.text(22 / WIDTH, 1 - 23 / height, title, fontsize=14, color=LIGHT.text, va="center")
     figure.text(22 / WIDTH, 1 - 44 / height, KEY, fontsize=9.5, color=LIGHT.muted, va="center")
     values = _axes(figure, VALUES, len(rows), "top-1 accuracy, %")
     gains = _axes(figure, GAINS, len(rows), f"gain over {_shortened(baseline)}, points")
-    gains.axvline(0, color=LIGHT.ink, lw=1, zorder=1)
+    gains.axvline(0, color=LIGHT.text, lw=1, zorder=1)
     for index, row in enumerate(rows):
         is_baseline = row["name"] == baseline
-        colour = LIGHT.ink if is_baseline else _colour(row)
+        colour = LIGHT.text if is_baseline else _colour(row)
         weight = "bold" if is_baseline else "normal"
         name, place = _shortened(row["name"]), ("figure points", "data")
-        canvas.write(values, name, (22, index), place, colour=LIGHT.ink, va="center", fontweight=weight)
+        canvas.write(values, name, (22, index), place, colour=LIGHT.text, va="center", fontweight=weight)
         _draw(values, index, row["values"], (row["mean"], row["low"], row["high"]), colour, formats.percent)
         if row.get("gains"):
             spread = (row["gain_mean"], row["gain_low"], row["gain_high"])
@@ -72,7 +72,7 @@ def _axes(figure: Figure, sides: tuple[int, int], rows: int, label: str) -> Axes
     axes.spines["bottom"].set_visible(False)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks([])
-    axes.set_xlabel(label, color=LIGHT.ink, labelpad=6)
+    axes.set_xlabel(label, color=LIGHT.text, labelpad=6)
     canvas.number_ticks(axes.xaxis, 7)
     return axes
 
@@ -89,14 +89,16 @@ def _draw(
     finite = [value for value in values if formats.is_number(value)]
     if formats.is_number(low) and formats.is_number(high):
         axes.plot([low, high], [index, index], color=colour, lw=7, alpha=0.25, solid_capstyle="butt")
-    axes.plot(finite, [index] * len(finite), "o", color=colour, ms=5, alpha=0.75, mec=LIGHT.paper, mew=0.6)
+    axes.plot(
+        finite, [index] * len(finite), "o", color=colour, ms=5, alpha=0.75, mec=LIGHT.background, mew=0.6
+    )
     if formats.is_number(mean):
         axes.plot([mean, mean], [index - 0.27, index + 0.27], color=colour, lw=2.2)
     _write_beside(axes, index, text(mean).removesuffix(" %") + formats.margin(low, high))
 
 
 def _write_beside(axes: Axes, index: int, text: str) -> None:
-    canvas.write(axes, text, (1, index), ("axes fraction", "data"), (8, 0), LIGHT.ink, va="center")
+    canvas.write(axes, text, (1, index), ("axes fraction", "data"), (8, 0), LIGHT.text, va="center")
 
 
 def _shortened(name: str) -> str:

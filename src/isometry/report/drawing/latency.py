@@ -30,7 +30,7 @@ LABEL_HEIGHT = 19
 LONGEST_LABEL = 34
 """Characters; the beginning of a longer name is left out, since folders differ at the end."""
 EDGE = ("axes fraction", "data")
-BLANK = {"fc": LIGHT.paper, "ec": "none", "pad": 2}
+BLANK = {"fc": LIGHT.background, "ec": "none", "pad": 2}
 MARKS = {"eager": ("o", "eager"), "compiled": ("^", "torch.compile"), "onnx": ("s", "ONNX Runtime")}
 
 
@@ -131,7 +131,7 @@ def _draw_accuracies(
         return [floor + (value - low) / (high - low) * (ceiling - floor) for value in values]
 
     axes.set_yticks(height(ticks), [f"{tick:g}" for tick in ticks])
-    axes.axhline(floor, color=LIGHT.rule, lw=0.8)
+    axes.axhline(floor, color=LIGHT.line, lw=0.8)
     canvas.write(axes, title, (0, 1), "axes fraction", (-40, 6), va="bottom")
     return height(tops)
 
@@ -149,8 +149,8 @@ def _draw(axes: Axes, network: Network, level: float, label_height: float, colou
     for row in network.measurements:
         first, (mark, _) = row.first, MARKS[row.runtime]
         axes.plot([first["ms_low"], first["ms_high"]], [level, level], color=colour, lw=5, alpha=0.35)
-        axes.plot(first["ms"], level, mark, color=colour, mec=LIGHT.paper, ms=9, zorder=3, clip_on=False)
-    canvas.write(axes, network.label, (1, label_height), EDGE, (30, 0), LIGHT.ink, va="center")
+        axes.plot(first["ms"], level, mark, color=colour, mec=LIGHT.background, ms=9, zorder=3, clip_on=False)
+    canvas.write(axes, network.label, (1, label_height), EDGE, (30, 0), LIGHT.text, va="center")
 
 
 def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[float]:
@@ -171,7 +171,7 @@ def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[fl
 
 def _draw_header(figure: Figure, networks: Sequence[Network]) -> None:
     middle = 1 - 20 / (figure.get_size_inches()[1] * 72)
-    figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.ink, fontsize=15, va="center")
+    figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.text, fontsize=15, va="center")
     used = {row.runtime for network in networks for row in network.measurements}
     marks = [
         Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=name)

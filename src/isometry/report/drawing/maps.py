@@ -26,12 +26,12 @@ def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, 
     width, height = 12 + (SIDE + 10) * len(maps), SIDE + 100
     with canvas.plain_style(title):
         figure = canvas.new_figure((width, height))
-        figure.text(12 / width, 1 - 20 / height, title, fontsize=13, color=LIGHT.ink, va="center")
+        figure.text(12 / width, 1 - 20 / height, title, fontsize=13, color=LIGHT.text, va="center")
         for place, (name, values) in enumerate(maps.items()):
             box = ((12 + place * (SIDE + 10)) / width, 42 / height, SIDE / width, SIDE / height)
             axes = figure.add_axes(box)
             axes.imshow(values, cmap=COLOUR_MAP, vmin=low, vmax=1, interpolation="nearest")
             axes.set_axis_off()
-            axes.set_title(name, fontsize=11.5, loc="left", color=LIGHT.ink)
+            axes.set_title(name, fontsize=11.5, loc="left", color=LIGHT.text)
             axes.text(0, -0.03, captions.get(name, ""), transform=axes.transAxes, va="top", color=LIGHT.muted)
         canvas.save_figure(path, figure, f"{title}: {', '.join(maps)}")

@@ -1,29 +1,26 @@
-"""What a whole training step costs: ``python benchmarks/step.py [--device cuda]``.
+"""Time of a training step: ``python benchmarks/step.py [--device cuda]``.
 
-DeiT-Tiny under CaiT-S24 at 224 pixels, random weights and images. The package's own step, as ``isometry distill`` takes
-it with the options named, against a plain loop written from the equations: eager, the outputs of all blocks kept, the
-teacher in float32, three relation maps (arXiv:2107.01378v1, eq. 10 to 12) formed and compared. On a GPU both sides
-train under autocast, and peak memory stands beside the speed. The sides take turns step by step in one process, and a
-ratio is that of medians. Writes results/step.json next to this file (step_cuda.json on a GPU).
+DeiT-Tiny distilled from CaiT-S24 at 224 pixels, with random weights and images. Compared are the training step of
+``isometry distill`` with the given options and a plain loop written from the equations: eager, keeping the outputs of
+all blocks, with the teacher in float32, and with explicit maps for three relation terms (arXiv:2107.01378v1, eq. 10 to
+12). On a GPU all sides use autocast, and peak memory is measured too. The sides alternate step by step in one process;
+a ratio is that of medians. Writes results/step.json (step_cuda.json on a GPU).
 """
 
 import argparse
 import gc
-import json
-import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import timm
 import torch
 import torch.nn.functional as F
-from relations import processor
+from common import caption, measured_on, rounded, save
 from rich.console import Console
 from rich.table import Table
 from timm.optim import create_optimizer_v2
@@ -37,32 +34,24 @@ from isometry.training.loop import Trainer
 from isometry.training.parallelize import prepare
 from isometry.training.phase_timer import PHASES, PhaseTimer
 
-HERE = Path(__file__).parent
 STUDENT, TEACHER, SIDE, CLASSES = "deit_tiny_patch16_224", "cait_s24_224", 224, 10
-ENDS = [
-    (0, 0),
-    (1, 1),
-    (2, 2),
-    (3, 3),
-    (8, 20),
-    (9, 21),
-    (10, 22),
-    (11, 23),
-]  # the first four and the last four
+BLOCKS = [(0, 0), (1, 1), (2, 2), (3, 3), (8, 20), (9, 21), (10, 22), (11, 23)]
+"""Pairs of a student's and a teacher's block: the first four and the last four of each."""
+
 RANDOM_PATCHES = 192
 LR = 5e-4
 Phases = dict[str, float]
 
 
 class Side(Protocol):
-    """One way to train."""
+    """An implementation of the training step."""
 
     def step(self) -> Phases:
-        """One step, with seconds by phase."""
+        """Trains one step; returns seconds by phase."""
 
 
 class Plain:
-    """The loop as the equations say it, with timm's models and optimizer."""
+    """A plain training loop from the equations, with timm's models and optimizer."""
 
     def __init__(self, images_BCHW: Tensor) -> None:
         device = images_BCHW.device
@@ -87,7 +76,7 @@ class Plain:
                     teacher_logits.float().softmax(-1),
                     reduction="batchmean",
                 )
-                relations = [relation_terms(student_blocks[s], teacher_blocks[t]) for s, t in ENDS]
+                relations = [relation_terms(student_blocks[s], teacher_blocks[t]) for s, t in BLOCKS]
                 loss = soft + torch.stack(relations).mean()
         with self.watch("backward"):
             loss.backward()
@@ -98,7 +87,7 @@ class Plain:
 
 
 def relation_terms(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """0.1 · between images at each position + 4 · within each image + 0.2 · among random patches; means over maps."""
+    """0.1 · (between images at each position) + 4 · (within each image) + 0.2 · (among random patches), as means."""
     a_BNC, b_BNC = (F.normalize(x.flatten(2).mT.float(), dim=-1) for x in (student_BCHW, teacher_BCHW))
     inter = map_distance(a_BNC.transpose(0, 1), b_BNC.transpose(0, 1))
     intra = map_distance(a_BNC, b_BNC)
@@ -113,7 +102,7 @@ def map_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Ours:
-    """The package's step: the loop's own, with everything around it but the loading of images."""
+    """The training step of the package, without loading images."""
 
     def __init__(self, images_BCHW: Tensor, options: dict[str, Any]) -> None:
         world = World(0, 1, images_BCHW.device)
@@ -138,11 +127,11 @@ class Ours:
 
     def step(self) -> Phases:
         self.trainer.train_step([self.batch])
-        return self.trainer.objective.watch.read()
+        return self.trainer.objective.timer.read()
 
 
 def sides_on(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
-    """The sides by name, the plain one first; what is built takes images uint8 (B, C, H, W)."""
+    """Constructors of the sides by name, the plain loop first; each takes images uint8 (B, C, H, W)."""
     half: dict[str, Any] = {"teacher_dtype": "bfloat16"}
     sets: dict[str, dict[str, Any]] = {
         "--amp": {"amp": True},
@@ -156,7 +145,7 @@ def sides_on(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
 
 
 def timed(side: Side, device: torch.device) -> Phases:
-    """One step's seconds, by phase and in all."""
+    """Seconds of one step, by phase and in total (``step``)."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -166,7 +155,7 @@ def timed(side: Side, device: torch.device) -> Phases:
 
 
 def peak_memory(build: Callable[[Tensor], Side], images_BCHW: Tensor) -> float:
-    """MiB that a side takes on the GPU, at the peak of three steps: weights, optimizer's state and all the rest."""
+    """Peak GPU memory of three steps in MiB, with weights and optimizer state."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     side = build(images_BCHW)
@@ -180,14 +169,15 @@ def peak_memory(build: Callable[[Tensor], Side], images_BCHW: Tensor) -> float:
 
 
 def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
-    """A row a side: images a second, how many times the plain loop's, median seconds by phase, on a GPU peak memory."""
+    """A row per side: images/s, speed-up over the plain loop, median seconds by phase, peak memory on a GPU."""
     device = images_BCHW.device
     builders = sides_on(device)
     peaks = {
         name: peak_memory(build, images_BCHW) for name, build in builders.items() if device.type == "cuda"
     }
     sides = {name: build(images_BCHW) for name, build in builders.items()}
-    for side in sides.values():  # first steps allocate and compile
+    # Warm-up: the first steps allocate and compile.
+    for side in sides.values():
         side.step()
         side.step()
     taken: dict[str, list[Phases]] = defaultdict(list)
@@ -211,24 +201,22 @@ def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def report(rows: list[dict[str, Any]], setting: dict[str, Any], file: str) -> None:
-    """The table on the terminal, and the file."""
-    caption = ", ".join(f"{key} {value}" for key, value in setting.items())
-    table = Table(title=f"A step of {STUDENT} under {TEACHER} at {SIDE} pixels", caption=caption)
-    rounded = json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.3g}"))
-    names = [name for name in rounded[0] if name != "seconds"]
+def report(rows: list[dict[str, Any]], setting: dict[str, Any], name: str) -> None:
+    """Prints the rows as a table and saves them."""
+    title = f"A training step of {STUDENT} with {TEACHER} at {SIDE} pixels"
+    table, rows = Table(title=title, caption=caption(setting)), rounded(rows)
+    names = [name for name in rows[0] if name != "seconds"]
     for heading in (*names, *(f"{phase}, s" for phase in PHASES)):
         table.add_column(heading, justify="left" if heading == "side" else "right")
-    for row in rounded:
+    for row in rows:
         shown = [row[name] for name in names] + [row["seconds"].get(phase, "–") for phase in PHASES]
         table.add_row(*map(str, shown))
     Console().print(table)
-    text = json.dumps({**setting, "sides": rounded}, indent=2, ensure_ascii=False)
-    (HERE / "results" / file).write_text(text + "\n")
+    save(name, {**setting, "sides": rows})
 
 
 def run(device: str, batch: int | None, rounds: int, threads: int) -> None:
-    """Measures and reports on a device."""
+    """Measures on a device and reports."""
     on_gpu = device == "cuda"
     batch = batch or (128 if on_gpu else 16)
     torch.set_num_threads(threads)
@@ -236,29 +224,25 @@ def run(device: str, batch: int | None, rounds: int, threads: int) -> None:
     images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
     rows = measure(images, rounds)
     setting = {
-        "device": torch.cuda.get_device_name() if on_gpu else processor(),
-        "threads": threads,
+        **measured_on(torch.device(device)),
         "batch": batch,
         "rounds": rounds,
         "target, times plain": 1.5 if on_gpu else 1.7,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
     }
-    report(rows, setting, "step_cuda.json" if on_gpu else "step.json")
+    report(rows, setting, "step_cuda" if on_gpu else "step")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    parser.add_argument("--device", choices=there, help="one of the devices; by default all that there are")
-    parser.add_argument("--batch", type=int, help="images a step; 16 on a CPU, 128 on a GPU")
-    parser.add_argument("--rounds", type=int, default=9, help="steps of each side")
-    parser.add_argument("--threads", type=int, default=2)
+    available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--device", choices=available, help="device; all available ones by default")
+    parser.add_argument("--batch", type=int, help="batch size; 16 on a CPU, 128 on a GPU by default")
+    parser.add_argument("--rounds", type=int, default=9, help="measured steps of each side")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
     given = parser.parse_args()
-    for device in [given.device] if given.device else there:
+    for device in [given.device] if given.device else available:
         run(device, given.batch, given.rounds, given.threads)
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from helpers.cifar10_files import write_cifar10
+from helpers.runs import plan_of
 from isometry.cli.arguments import parse
 from isometry.cli.compare import CompareConfig
 from isometry.cli.main import main
@@ -21,8 +22,6 @@ from isometry.models.build import check_name
 from isometry.models.cost import macs
 from isometry.models.spec import ModelSpec
 from isometry.recipes import read_recipe, recipe_path
-from isometry.training import results
-from isometry.training.student import plan_stages, stage_cost
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALL = sorted(RECIPES.rglob("*.yaml"))
@@ -126,13 +125,6 @@ def images(tmp_path_factory):
 def cifar10(tmp_path, monkeypatch):
     """A folder of CIFAR-10's form with 20 images to train and 4 to test."""
     return write_cifar10(tmp_path / "cifar10", monkeypatch).root
-
-
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    """Images a second are measured for a second, and no test here looks at them."""
-    monkeypatch.setattr("isometry.training.results.images_per_second", lambda *_, **__: 1.0)
-    monkeypatch.setattr("isometry.training.results.SECONDS_TIMED", 0.01)
 
 
 def opening(path: Path) -> str:
@@ -245,8 +237,8 @@ def test_cifar_networks_train_as_he_trained_them(path):
 @pytest.mark.parametrize("path", GROWN, ids=name)
 def test_the_cost_is_that_of_the_stages(path):
     config = replace(parse(RunConfig, ["--config", str(path)]), num_classes=1000)
-    stages = plan_stages(config).stages
-    costs = [stage_cost(config, stage, (3, 224, 224))["macs"] for stage in stages]
+    plan = plan_of(config)
+    stages, costs = plan.schedule.stages, [row["macs"] for row in plan.costs((3, 224, 224))]
     an_image = 3 * sum(c * stage.epochs for c, stage in zip(costs, stages, strict=True)) / config.epochs
     said = re.search(
         r"([\d.]+) GMACs an image .*?([\de+.]+) MACs for.*?([\d.]+) times", opening(path), re.DOTALL
@@ -297,6 +289,7 @@ def test_the_settings_are_those_of_the_paper(path):
         assert "ce" not in config.losses
 
 
+@pytest.mark.usefixtures("quick_results")
 @pytest.mark.parametrize("path", RUNS, ids=name)
 def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
     assert main([*shrink(path, images, cifar10), "--out", str(tmp_path / "run")]) == 0, (
@@ -306,10 +299,9 @@ def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_results")
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)
-def test_a_comparison_runs(path, tmp_path, capsys, monkeypatch):
-    # Measuring takes half a second a network, and nothing here looks at it.
-    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
+def test_a_comparison_runs(path, tmp_path, capsys):
     config = parse(CompareConfig, ["--config", str(path)])
     # An epoch for each stage, where variants grow.
     epochs = 3 if any("grow" in variant for variant in config.variants.values()) else 1

@@ -77,7 +77,7 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_resuming_ends_as_if_nothin
     (line,) = ended.err.splitlines()
     assert line == (
         "isometry: a data loading process was killed by a signal (Killed), most often because memory ran out; "
-        "what was saved is kept: go on with --resume, perhaps with fewer --workers"
+        "the last save is kept: go on with --resume, perhaps with fewer --workers"
     )
     assert "Traceback" not in ended.out
     saved = (folder / "last" / "checkpoint.json").stat().st_mtime
@@ -96,7 +96,7 @@ def test_sigterm_when_training_is_done_leaves_at_once_though_workers_outlive_it(
     started = run(*words, "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=told_to_leave)
     assert started.code == 128 + signal.SIGTERM, started.err
     (line,) = started.err.splitlines()
-    assert "what was saved before is kept, go on with --resume" in line
+    assert "the last save is kept, go on with --resume" in line
 
 
 def test_before_the_first_save_there_is_nothing_to_resume(words: list[str], tmp_path: Path):

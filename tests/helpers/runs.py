@@ -22,11 +22,13 @@ from isometry.cli.arguments import parse
 from isometry.cli.main import main
 from isometry.config import RunConfig
 from isometry.distributed import World
+from isometry.models.spec import student_spec
 from isometry.training import results
 from isometry.training.assemble import assemble
 from isometry.training.checkpoint.index import read_index, seal
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.loop import Trainer
+from isometry.training.student import StudentPlan, plan_student
 
 TEACHER_KWARGS = (
     "patch_size=4",
@@ -117,6 +119,10 @@ PRELOADED = ["isometry.cli.main", "helpers.runs", "sklearn.datasets"]
 time.
 """
 
+UNMEASURED: dict[str, Any] = {"images_per_second": lambda *_, **__: 1.0, "SECONDS_TIMED": 0.01}
+UNDRAWN: dict[str, Any] = {"render_report": lambda *_: ""}
+"""Of :mod:`isometry.training.results`: the end of a run without what takes most of its time."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -196,11 +202,8 @@ def _run(words: list[str], said: str, prepare: Callable[[], None] | None, report
     torch.set_num_threads(1)
     # Loading processes start as they do from the command line, not as this process was started.
     multiprocessing.set_start_method("fork", force=True)
-    # Measuring takes a second, and no test here looks at it.
-    results.images_per_second = lambda *_, **__: 1.0
-    results.SECONDS_TIMED = 0.01
-    if not report:
-        results.render_report = lambda *_: ""
+    for name, value in (UNMEASURED if report else UNMEASURED | UNDRAWN).items():
+        setattr(results, name, value)
     if prepare is not None:
         prepare()
     code = main(words)
@@ -265,6 +268,12 @@ def signalled_at_step(step: int, number: signal.Signals) -> Callable[[], None]:
 def config_of(*words: str) -> RunConfig:
     """The RunConfig of a command line."""
     return parse(RunConfig, list(words))
+
+
+def plan_of(config: RunConfig) -> StudentPlan:
+    """The plan of a config's student."""
+    spec = student_spec(config, config.prune)
+    return plan_student(spec, config.prune, config.grow, config.epochs, config.seed)
 
 
 def trainer_of(*words: str, folder: RunFolder | None = None, device: str = "cpu") -> Trainer:

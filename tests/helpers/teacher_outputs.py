@@ -8,8 +8,8 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.models.taps import Grid
-from isometry.models.teacher import TeacherOutput
-from isometry.training.teacher_cache import Place, TeacherCache
+from isometry.models.teacher import BatchPosition, TeacherOutput
+from isometry.training.teacher_cache import TeacherCache
 
 ALONE = World(0, 1, torch.device("cpu"))
 IDENTITY = {
@@ -21,10 +21,10 @@ IDENTITY = {
 GRIDS = {1: (2, 3), 5: (1, 2)}
 WIDTH = 8
 PLENTY = 2**30
-FIRST = Place(0, 0)
+FIRST = BatchPosition(0, 0)
 
 
-def images(place: Place, count: int = 6) -> Tensor:
+def images(place: BatchPosition, count: int = 6) -> Tensor:
     """The images (B, 1, 8, 8) at a place."""
     generator = torch.Generator().manual_seed(1000 * place.epoch + place.seen)
     return torch.randn(count, 1, 8, 8, generator=generator)
@@ -59,12 +59,12 @@ def cache_in(folder: Path, limit: int = PLENTY, world: World = ALONE, **changes:
 
 
 def ask(
-    cache: TeacherCache, teacher: Teacher, place: Place = FIRST, grids: dict[int, Grid] | None = None
+    cache: TeacherCache, teacher: Teacher, place: BatchPosition = FIRST, grids: dict[int, Grid] | None = None
 ) -> TeacherOutput:
     """What a cache says at a place, with the teacher behind it."""
     grids = GRIDS if grids is None else grids
     input_BCHW = images(place)
-    return cache.taught(place, input_BCHW, grids, lambda: teacher(input_BCHW, grids))
+    return cache.output(place, input_BCHW, grids, lambda: teacher(input_BCHW, grids))
 
 
 def check_same(found: TeacherOutput, wanted: TeacherOutput) -> None:

@@ -155,7 +155,7 @@ def test_what_can_not_be_taken_apart_is_refused_in_a_line(tmp_path: Path) -> Non
     reach = (reach_past_a_block, reach_past_a_block)
     for ended in run_two(*words, folder=tmp_path, port=free_port(), prepare=reach):
         assert ended.code == 2
-        assert "--teacher-shard: vit_tiny_patch16_224 can't be taken apart (" in ended.err
+        assert "--teacher-shard: vit_tiny_patch16_224 can't be sharded (" in ended.err
 
 
 # --- evaluation
@@ -187,7 +187,7 @@ def evaluate_unevenly(rank: int, rendezvous: str, count: int, out: str) -> None:
     task = objective(pieces)
     batches = share(rank, 2, count, batch=2)
     found = objective_loss(task, batches, Normalise(), world, torch.no_grad)
-    found |= accuracy(pieces, batches, Normalise(), world, torch.no_grad, task.teacher_view)
+    found |= accuracy(pieces, batches, Normalise(), world, torch.no_grad, task.teacher.adapter)
     Path(f"{out}/{rank}.json").write_text(json.dumps([len(batches), found]))
     world.close()
 

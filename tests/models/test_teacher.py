@@ -45,7 +45,7 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_a_bfloat16_teacher_says_nearly_the_same_in_its_own_type(kind):
     whole, narrow = objective(teacher_of(kind)), objective(teacher_of(kind).bfloat16())
-    wanted, found = whole.ask_teacher(images()), narrow.ask_teacher(images())
+    wanted, found = whole.teacher_output(images()), narrow.teacher_output(images())
     assert wanted.logits.dtype == found.logits.dtype == torch.float32
     torch.testing.assert_close(found.logits, wanted.logits, rtol=0.1, atol=0.1 * float(wanted.logits.std()))
     assert not torch.equal(found.logits, wanted.logits)
@@ -69,14 +69,14 @@ def test_the_step_is_finite_and_near_and_the_student_stays_float32():
 
 def test_a_narrow_teacher_computes_in_its_type_whatever_autocast_says():
     task = objective(teacher_of("cait").half())
-    plain = task.ask_teacher(images())
+    plain = task.teacher_output(images())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = task.ask_teacher(images())
+        mixed = task.teacher_output(images())
     assert torch.equal(plain.logits, mixed.logits)
     assert all(tokens.dtype == torch.float16 for tokens in mixed.tokens.values())
     whole = objective(teacher_of("cait"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not torch.equal(whole.ask_teacher(images()).logits, plain.logits)
+        assert not torch.equal(whole.teacher_output(images()).logits, plain.logits)
 
 
 def run_of(*words: str) -> Run:
@@ -98,7 +98,7 @@ def test_accuracy_and_speed_of_a_narrow_teacher():
     run = run_of("--teacher-dtype", "bfloat16")
     loaders = make_loaders(run.sources, run.config, run.spec, seed=0)
     preprocess = Preprocess(run.config, run.spec, 10, "cpu")
-    found = accuracy(run.teacher, loaders.val, preprocess, ALONE, torch.no_grad, run.objective.teacher_view)
+    found = accuracy(run.teacher, loaders.val, preprocess, ALONE, torch.no_grad, run.objective.teacher.adapter)
     assert 0 <= found["top1"] <= 100
     assert images_per_second(run.teacher, (1, 8, 8), batch_size=2, seconds=0) > 0
 

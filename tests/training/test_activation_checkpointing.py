@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from helpers.allocator import peak_of
 from helpers.runs import TERMS, TINY_STUDENT, config_of
 from helpers.small_transformers import CAIT, cait, vit
-from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.prune.sites import add_gates
@@ -37,7 +36,7 @@ def objective(student: str, losses: str, recomputes: bool) -> Objective:
     network, teacher = STUDENTS[student](), cait() if losses == "tokens" else None
     task = Objective(network, LOSSES[losses], teacher, img_size=SIDE)
     if recomputes:
-        checkpoint_blocks(task, RunConfig(model=student))
+        checkpoint_blocks(task, student, compiles=False)
     return task.train()
 
 
@@ -125,9 +124,9 @@ def test_the_option_reaches_the_student():
     assert run.student.grad_checkpointing
 
 
-def refused(network: nn.Module, **config: object) -> str:
+def refused(network: nn.Module, compiles: bool = False) -> str:
     with pytest.raises(UserError) as error:
-        checkpoint_blocks(Objective(network, {"ce": 1}), RunConfig(model="net", **config))
+        checkpoint_blocks(Objective(network, {"ce": 1}), "net", compiles=compiles)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -136,7 +135,7 @@ def test_what_can_not_be_computed_again_is_refused():
     assert "timm does not offer it for net" in refused(nn.Linear(3, 2))
     assert "timm does not offer it for net" in refused(timm.create_model("inception_v4", num_classes=2))
     resnet = timm.create_model("resnet10t", num_classes=10)
-    assert "norms that keep statistics" in refused(resnet, compile=True)
+    assert "norms that keep statistics" in refused(resnet, compiles=True)
     assert "gates" in refused(add_gates(resnet, "resnet10t"))
 
 

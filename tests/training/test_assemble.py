@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.runs import plan_of
 from isometry.config import PruneConfig, RunConfig
 from isometry.data import find_sources
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models.build import save_model
 from isometry.models.spec import label_names
-from isometry.training.assemble import LIMITS, assemble, build_student
+from isometry.training.assemble import assemble
+from isometry.training.option_checks import LIMITS
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -65,7 +67,7 @@ def test_a_warm_up_longer_than_the_run_is_shortened_aloud():
 
 def test_the_seed_decides_the_student():
     def weights(config):
-        return build_student(config)[0].state_dict()
+        return plan_of(config).build()[0].state_dict()
 
     one, again, other = weights(CONFIG), weights(CONFIG), weights(replace(CONFIG, seed=7))
     assert all(torch.equal(one[key], again[key]) for key in one)

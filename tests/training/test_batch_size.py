@@ -48,8 +48,8 @@ def test_a_run_that_goes_on_keeps_its_global_batch(processes: int, share: int, t
     config, (note,) = share_batch(again, world(processes))
     assert (config.batch_size, config.global_batch_size) == (share, 128)
     assert config.validation_batch_size == 64
-    assert f"begun with 2 processes, goes on with {processes} process" in note
-    assert f"each takes {share} images a batch instead of 64" in note
+    assert f"begun with 2 processes, resumed with {processes} process" in note
+    assert f"the batch size of each is {share} instead of 64" in note
 
 
 def test_on_as_many_processes_there_is_nothing_to_say(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_remainder_is_said(tmp_path: Path) -> None:
     begun(tmp_path)
     config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(3))
     assert (config.batch_size, config.global_batch_size) == (42, 128)
-    assert "2 images a batch fewer than before" in note
+    assert "2 images of a batch are left out" in note
 
 
 def test_another_batch_of_the_same_whole_may_be_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from helpers.runs import DIGITS, STUDENT_KWARGS, TEACHER_KWARGS, config_of
 from isometry.distributed import World
 from isometry.training.assemble import Run, assemble
-from isometry.training.communication import micro_batch_words, traffic_words
+from isometry.training.communication import accumulation_note, communication_note
 
 WORDS = [*DIGITS, "--student", "vit_tiny_patch16_224", "--student-kwargs", *STUDENT_KWARGS]
 WORDS += ["--teacher", "cait_xxs24_224", "--teacher-kwargs", *TEACHER_KWARGS, "--teacher-weights", "none"]
@@ -19,37 +19,36 @@ def test_terms_that_relate_images_see_the_micro_batch_and_others_are_not_named()
     run = assembled(
         "--losses.soft", "1", "--losses.whole", "1", "--losses.random", "1", "--grad-accum-steps", "4"
     )
-    said = micro_batch_words(run.config, run.objective)
-    assert "--grad-accum-steps 4: terms of labels see the whole step" in said
-    assert "whole and random relate the images of one batch" in said
-    assert "soft" not in said
-    assert said in run.notes
+    (note,) = accumulation_note(4, run.terms)
+    assert note.startswith("--grad-accum-steps 4: ")
+    assert "whole and random relate the images of one batch" in note
+    assert "soft" not in note
+    assert note in run.notes
 
 
 def test_without_such_terms_or_accumulation_there_is_nothing_to_say() -> None:
     labels = assembled("--losses.soft", "1", "--losses.intra", "1", "--grad-accum-steps", "4")
-    assert micro_batch_words(labels.config, labels.objective) == ""
+    assert accumulation_note(4, labels.terms) == []
     alone = assembled("--losses.whole", "1")
-    assert micro_batch_words(alone.config, alone.objective) == ""
-    assert not [note for note in alone.notes if "each process" in note]
+    assert accumulation_note(1, alone.terms) == []
+    assert not [note for note in alone.notes if "every process" in note]
 
 
 def test_traffic_is_said_beside_that_of_gathering() -> None:
     """Two pairs of blocks of 16 and 32 channels; 4 tokens an image, 150 images a process."""
     run = assembled("--losses.whole", "1", processes=2)
     matrices, tokens = 2 * 8 * 48 * 49 // 2, 2 * 150 * 4 * 48 * 4
-    said = (
-        f"each process sends the others, a step: whole {matrices / 2**10:.3g} KiB (whatever the batch is); gathering "
-        f"the tokens of 150 images would send {tokens / 2**10:.3g} KiB"
-    )
-    assert said in run.notes
+    (note,) = communication_note(150, run.objective)
+    assert f"whole {matrices / 2**10:.3g} KiB" in note
+    assert f"the tokens of 150 images would send {tokens / 2**10:.3g} KiB" in note
+    assert note in run.notes
     smaller = assembled("--losses.whole", "1", "--batch-size", "15", processes=2)
-    assert f"whole {matrices / 2**10:.3g} KiB" in traffic_words(smaller.config, smaller.objective)
+    assert f"whole {matrices / 2**10:.3g} KiB" in communication_note(15, smaller.objective)[0]
 
 
 def test_terms_that_stay_at_home_send_nothing() -> None:
     for words in (["--relations", "local", "--losses.whole", "1"], ["--losses.intra", "1"]):
         run = assembled(*words, processes=2)
-        assert traffic_words(run.config, run.objective) == ""
+        assert communication_note(150, run.objective) == []
     one = assembled("--losses.whole.relations", "local", "--losses.inter", "1", processes=2)
-    assert "a step: inter " in traffic_words(one.config, one.objective)
+    assert "sends the others inter " in communication_note(150, one.objective)[0]

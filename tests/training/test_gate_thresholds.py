@@ -64,7 +64,7 @@ def kept_at_the_end(keeper: GateThresholds, at: int) -> list[Tensor]:
 
 def see(keeper: GateThresholds, rows: slice) -> None:
     saliencies, entropies = epoch()
-    keeper.see([{"saliencies": [layer[rows] for layer in saliencies], "cross_entropy": entropies[rows]}])
+    keeper.add([{"saliencies": [layer[rows] for layer in saliencies], "cross_entropy": entropies[rows]}])
 
 
 @pytest.mark.parametrize(("at", "rate"), [(3, "0.6"), (1, "0.8")])
@@ -93,7 +93,7 @@ def test_saliencies_that_are_all_alike_stay_open():
     keeper = GateThresholds(run(0.3, 1), ALONE)
     for value in (1.0, 0.7, 1 / 3):
         layers = [torch.full((IMAGES, gates), value) for gates in LAYERS.values()]
-        keeper.see([{"saliencies": layers, "cross_entropy": torch.ones(IMAGES)}])
+        keeper.add([{"saliencies": layers, "cross_entropy": torch.ones(IMAGES)}])
         kept_at_the_end(keeper, 0)
         for conv, layer in zip(gated_convs(keeper.run.student).values(), layers, strict=True):
             assert conv.gate.kept(layer).all()
@@ -128,7 +128,7 @@ def test_two_processes_set_the_thresholds_of_one(tmp_path: Path) -> None:
 def test_a_student_without_gates_is_left_alone():
     bare = SimpleNamespace(student=nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)))
     keeper = GateThresholds(bare, ALONE)
-    keeper.see([{"loss": torch.ones(()), "output": torch.ones(3, 2)}])
+    keeper.add([{"loss": torch.ones(()), "output": torch.ones(3, 2)}])
     keeper.statistics.settle()
     assert (keeper.layers, keeper.statistics.state_dict()) == ({}, {})
 
@@ -197,7 +197,7 @@ def test_statistics_see_each_training_image_once_an_epoch(more: str, words: list
         trainer.evaluate()
         trainer.train_epoch()
         trainer.evaluate()
-        statistics = trainer.gates.statistics
+        statistics = trainer.thresholds.statistics
         statistics.settle()
         assert float(statistics.state_dict()["sums"][-1]) / SCALE == 900
         assert sorted(images) == list(range(900))
@@ -248,7 +248,7 @@ def test_every_row_of_metrics_says_the_keep_rate(
     asked = ["--epochs", str(epochs), "--keep-rate", str(last), "--prune.settle", str(settle)]
     trainer = trainer_of(*words, *asked)
     batch = next(trainer.loaders.train.epoch(0))
-    monkeypatch.setattr(trainer.feed, "groups", lambda epoch, seen: iter([[batch]]))
+    monkeypatch.setattr(trainer.batches, "groups", lambda epoch, seen: iter([[batch]]))
     monkeypatch.setattr(trainer, "evaluate", dict)
     rates = []
     for _ in range(epochs):

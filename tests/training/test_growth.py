@@ -129,7 +129,8 @@ def test_weight_decay_may_follow_the_depth(
 
 def test_a_stage_changes_the_config_of_rate_and_decay_only_when_asked() -> None:
     run = trainer_of(*WORDS, *DEEPER).run
-    assert all(at_stage(run.config, run.schedule, stage) == run.config for stage in run.schedule.stages)
+    config, schedule = run.config, run.schedule
+    assert all(at_stage(config, config.grow, schedule, stage) == config for stage in schedule.stages)
 
 
 def test_without_growth_nothing_changes(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_the_loop_trains_what_has_grown() -> None:
     small = trainer.objective.student
     grow(trainer)
     student = trainer.objective.student
-    assert student is trainer.run.student is trainer.saves.objective.student
+    assert student is trainer.run.student is trainer.checkpoints.objective.student
     assert student is not small
     assert (len(student.blocks), student.embed_dim) == (3, 16)
     held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
@@ -439,7 +440,7 @@ def test_the_first_four_and_last_four_blocks_learn_at_every_stage(
         for name in kept:
             assert torch.equal(after[name.replace(f".{old}.", f".{ENDS.index(block)}.", 1)], before[name])
     trainer.train_step([next(iter(trainer.loaders.train.epoch(0)))])
-    assert all(math.isfinite(total) for total in trainer.tally.sums)
+    assert all(math.isfinite(total) for total in trainer.meter.sums)
 
 
 # --- mixed precision and compilation
@@ -464,14 +465,14 @@ def test_mixed_precision_goes_on_after_growth() -> None:
 def test_what_has_grown_is_compiled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*WORDS, *IDENTITY, *WIDER, "--losses.ce", "1"]
     plain, compiled = trainer_of(*words), trainer_of(*words, "--compile", "--compile-backend", backend)
-    losses = [each_step(plain, lambda trainer: list(trainer.tally.sums), monkeypatch)]
+    losses = [each_step(plain, lambda trainer: list(trainer.meter.sums), monkeypatch)]
     graphs = []
 
     def looking(trainer: Trainer) -> list[float]:
         module = unwrap_model(trainer.objective.trainable_module).tapped
         assert module._orig_mod.model is trainer.objective.student is trainer.run.student
         graphs.append(counters["stats"]["unique_graphs"])
-        return list(trainer.tally.sums)
+        return list(trainer.meter.sums)
 
     counters.clear()
     losses.append(each_step(compiled, looking, monkeypatch))

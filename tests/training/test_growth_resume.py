@@ -285,7 +285,6 @@ def test_the_same_schedule_in_other_words_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Equal segments are those epochs, whether they are named or not."""
-    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
     out = tmp_path / "run"
     with begun(out, *GROWING) as trainer:
         trainer.train_epoch()

@@ -140,7 +140,7 @@ def test_what_is_not_installed_is_said_under_either_name(tmp_path, monkeypatch, 
 
 def test_a_run_logs_nowhere_unless_asked(tmp_path):
     with open_loggers(config_of("--out", str(tmp_path)), 0) as log:
-        assert log.places == []
+        assert log.loggers == []
         log({"step": 1})
         log.end({}, {}, 1)
     assert list(tmp_path.iterdir()) == []

@@ -83,26 +83,26 @@ def test_a_reading_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(Tensor, name, waiting)
-    tally = LossMeter(["loss", "soft"], ALONE)
+    meter = LossMeter(["loss", "soft"], ALONE)
     for step in range(50):
-        tally.add(step, torch.tensor([1.0, 2.0 + step]), [step])
+        meter.add(step, torch.tensor([1.0, 2.0 + step]), [step])
     assert len(waits) == 0
-    assert tally.read(True) == ({"loss": 1.0, "soft": 51.0}, True)
+    assert meter.read(True) == ({"loss": 1.0, "soft": 51.0}, True)
     assert len(waits) == 1
-    assert tally.sums == [50.0, sum(2.0 + step for step in range(50))]
-    assert tally.read() == ({}, False)
+    assert meter.sums == [50.0, sum(2.0 + step for step in range(50))]
+    assert meter.read() == ({}, False)
     assert len(waits) == 1
 
 
 def test_a_reading_names_the_first_bad_step_and_keeps_what_came_before() -> None:
-    tally = LossMeter(["loss", "soft", "whole"], ALONE)
-    tally.add(7, torch.tensor([1.0, 1.0, 1.0]), [1])
-    tally.add(8, torch.tensor([math.inf, 1.0, math.inf]), [2, 3])
-    tally.add(9, torch.tensor([math.nan] * 3), [4])
+    meter = LossMeter(["loss", "soft", "whole"], ALONE)
+    meter.add(7, torch.tensor([1.0, 1.0, 1.0]), [1])
+    meter.add(8, torch.tensor([math.inf, 1.0, math.inf]), [2, 3])
+    meter.add(9, torch.tensor([math.nan] * 3), [4])
     with pytest.raises(NotFiniteError) as caught:
-        tally.read()
+        meter.read()
     assert (caught.value.step, caught.value.terms, caught.value.images) == (8, ["loss", "whole"], [[2, 3]])
-    assert tally.sums == [1.0, 1.0, 1.0]
+    assert meter.sums == [1.0, 1.0, 1.0]
 
 
 # --- one step
@@ -121,7 +121,7 @@ def test_micro_batches_are_one_batch() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(halves).items())
     whole.train_step([first])
     halves.train_step(parts)
-    assert halves.tally.sums == pytest.approx(whole.tally.sums, rel=1e-6)
+    assert halves.meter.sums == pytest.approx(whole.meter.sums, rel=1e-6)
     after = weights(whole)
     moved = max(float((after[name] - before[name]).abs().max()) for name in after)
     apart = max(float((tensor - after[name]).abs().max()) for name, tensor in weights(halves).items())
@@ -143,8 +143,8 @@ def test_an_epochs_losses_are_means_over_its_images_however_they_are_grouped() -
 
 def test_the_last_group_of_micro_batches_may_be_smaller() -> None:
     trainer = trainer_of(*TINY_STUDENT, "--epochs", "1", "--grad-accum-steps", "4")
-    assert trainer.steps_an_epoch == 2
-    assert [len(group) for group in trainer.feed.groups(0, 0)] == [4, 2]
+    assert trainer.steps_per_epoch == 2
+    assert [len(group) for group in trainer.batches.groups(0, 0)] == [4, 2]
 
 
 def test_gradients_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_mixed_precision_runs_on_a_cpu(words: list[str]) -> None:
         trainer.objective.train()
         trainer.train_step([next(batches(trainer))])
     assert seen == [torch.bfloat16]
-    assert mixed.tally.sums == pytest.approx(plain.tally.sums, rel=0.05)
+    assert mixed.meter.sums == pytest.approx(plain.meter.sums, rel=0.05)
     assert all(
         tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights(mixed).values()
     )
@@ -186,7 +186,7 @@ def test_a_compiled_run_is_the_same_run(backend: str, words: list[str]) -> None:
         trainer.objective.train()
         for batch in batches(trainer):
             trainer.train_step([batch])
-    assert compiled.tally.sums == pytest.approx(plain.tally.sums, rel=1e-3)
+    assert compiled.meter.sums == pytest.approx(plain.meter.sums, rel=1e-3)
     kept = compiled.objective.get_checkpoint_state()["state_dict"]
     assert kept.keys() == weights(plain).keys()
 
@@ -208,8 +208,8 @@ def test_the_moving_average_follows_the_student(words: list[str]) -> None:
 def test_images_that_could_not_be_read_are_kept_once(words: list[str]) -> None:
     trainer = trainer_of(*words)
     spoiled = replace(next(batches(trainer)), unreadable=["a.png"])
-    assert len(list(trainer.feed.noting_unreadable([spoiled, spoiled]))) == 2
-    assert trainer.feed.unreadable == ["a.png"]
+    assert len(list(trainer.batches.note_unreadable([spoiled, spoiled]))) == 2
+    assert trainer.batches.unreadable == ["a.png"]
 
 
 # --- whole runs

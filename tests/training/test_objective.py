@@ -16,6 +16,7 @@ from isometry.errors import UserError
 from isometry.losses import Loss, WholeBatch
 from isometry.losses.base import parse_terms
 from isometry.models.taps import TappedModel, tokens_on_grid
+from isometry.models.teacher import BatchPosition
 from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 from isometry.training.objective import Objective
@@ -66,19 +67,26 @@ def test_the_teacher_stays_in_eval_mode_and_leaves_no_graph(batch):
     large = teacher(drop_path_rate=0.5)
     objective = Objective(student(), {"soft": 1, "whole": 1}, large).train()
     assert not any(module.training for module in large.modules())
-    taught = objective.ask_teacher(batch[0])
-    assert not taught.logits.requires_grad
-    assert not any(tokens.requires_grad for tokens in taught.tokens.values())
+    output = objective.teacher_output(batch[0])
+    assert not output.logits.requires_grad
+    assert not any(tokens.requires_grad for tokens in output.tokens.values())
 
 
-def test_what_the_teacher_said_before_gives_the_same_loss(batch):
+def test_another_source_of_teacher_outputs_gets_the_batch_and_its_position(batch):
     objective = Objective(student(), {"soft": 1, "whole": 1}, teacher()).train()
-    taught = objective.ask_teacher(batch[0])
+    position, seen = BatchPosition(2, 50), []
+
+    def source(input, position=None):
+        seen.append((input, position))
+        return objective.teacher(input)
+
     torch.manual_seed(0)
-    asked = objective(*batch)
+    loss = objective(*batch)["loss"]
+    objective.teacher_source = source
     torch.manual_seed(0)
-    told = objective(*batch, taught)
-    assert torch.equal(asked["loss"], told["loss"])
+    assert torch.equal(objective(*batch, position)["loss"], loss)
+    objective(*batch)
+    assert [(input is batch[0], given) for input, given in seen] == [(True, position), (True, None)]
 
 
 def test_the_teacher_is_in_no_parameters_no_state_and_no_moving_average():
@@ -126,7 +134,7 @@ def test_blocks_are_averaged_or_summed(batch, reduction, combine):
     small, large = student().eval(), teacher().eval()
     objective = Objective(small, {"whole": 1}, large, reduction=reduction, taps=([0, 2], [1, 3])).eval()
     _, ours = TappedModel(small, [0, 2])(batch[0])
-    _, theirs = TappedModel(large, [1, 3])(objective.teacher_view(batch[0]))
+    _, theirs = TappedModel(large, [1, 3])(objective.teacher.adapter(batch[0]))
     each = torch.stack(
         [
             WholeBatch(reduction)(tokens_on_grid(a, (4, 4)), tokens_on_grid(b, (4, 4)))
@@ -143,7 +151,7 @@ def test_the_teacher_gets_its_own_normalisation_and_resolution(batch):
     large.pretrained_cfg.update(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     objective = Objective(small, {"soft": 1}, large)
     plain = torch.full((2, 3, 64, 64), 0.7)
-    seen = objective.teacher_view((plain - 0.5) / 0.5)
+    seen = objective.teacher.adapter((plain - 0.5) / 0.5)
     assert seen.shape == (2, 3, 32, 32)
     for channel, (mean, std) in enumerate(zip((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), strict=True)):
         torch.testing.assert_close(seen[:, channel], torch.full((2, 32, 32), (0.7 - mean) / std))
@@ -153,7 +161,7 @@ def test_a_teacher_that_takes_any_size_gets_the_one_it_was_trained_on():
     """On images half as large it would answer too, and be right by chance alone."""
     convolutional = timm.create_model("cifar_resnet20", num_classes=5)
     objective = Objective(student(img_size=64), {"soft": 1}, convolutional, img_size=64)
-    assert objective.teacher_view(torch.zeros(2, 3, 64, 64)).shape == (2, 3, 32, 32)
+    assert objective.teacher.adapter(torch.zeros(2, 3, 64, 64)).shape == (2, 3, 32, 32)
 
 
 def test_a_grey_student_may_have_a_teacher_on_rgb():
@@ -174,7 +182,7 @@ def test_with_a_distillation_head_the_teachers_label_goes_to_it(batch):
     objective = Objective(small, {"ce": 0.5, "hard": 0.5}, large).train()
     (logits, distilled), _, _ = objective.trainable_module(batch[0])
     with torch.no_grad():
-        decision = large(objective.teacher_view(batch[0])).argmax(1)
+        decision = large(objective.teacher.adapter(batch[0])).argmax(1)
     result = objective(*batch)
     torch.testing.assert_close(result["ce"], nn.functional.cross_entropy(logits, batch[1]))
     torch.testing.assert_close(result["hard"], nn.functional.cross_entropy(distilled, decision))
@@ -195,7 +203,7 @@ def test_the_moving_average_is_of_the_student_alone_and_follows_it():
 
 def test_it_moves_with_its_teacher():
     objective = Objective(student(), {"soft": 1}, teacher()).double()
-    assert next(objective.teacher.parameters()).dtype == torch.float64
+    assert next(objective.teacher.model.parameters()).dtype == torch.float64
     result = objective(torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1]))
     assert result["output"].dtype == torch.float64
 
@@ -369,7 +377,7 @@ def test_no_graph_is_kept_after_a_step_and_the_objective_can_be_copied(batch):
     objective = pruning()
     result = objective(*batch)
     result["loss"].backward()
-    assert all(conv.glance is None for conv in gated_convs(objective.student).values())
+    assert all(conv.gate_output is None for conv in gated_convs(objective.student).values())
     other = copy.deepcopy(objective)
     ours, theirs = (list(gated_convs(each.student).values()) for each in (objective, other))
     assert all(a is b for a, b in zip(other.trainable_module.gated, theirs, strict=True))

@@ -74,4 +74,4 @@ def test_the_patch14_teacher_at_its_own_resolution_is_pooled_to_the_students_gri
     teacher = timm.create_model(teacher_name, **teacher_kwargs)
     objective = Objective(student, {"whole": 1}, teacher)
     assert {pair.alignment for pair in objective.pairs} == {"teacher pooled to 4×4"}
-    assert objective.teacher_view(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 70, 70)
+    assert objective.teacher.adapter(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 70, 70)

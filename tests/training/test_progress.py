@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from isometry.training import progress
-from isometry.training.progress import Lines, Live, Silent, reporter, score_text, terms_text
+from isometry.training.progress import Lines, Live, reporter, score_text, terms_text
 
 ROW = {"epoch": 1, "step": 10, "lr": 1e-3, "train/loss": 1.25, "train/whole": 0.002, "val/top1": 87.5}
 
@@ -43,7 +43,7 @@ def text(console: Console) -> str:
 def test_a_terminal_gets_a_bar_a_file_lines_and_other_processes_nothing() -> None:
     assert isinstance(reporter(paper(terminal=True), "run", 10, 1, 0), Live)
     assert isinstance(reporter(paper(), "run", 10, 1, 0), Lines)
-    assert isinstance(reporter(None, "run", 10, 1, 0), Silent)
+    assert isinstance(reporter(None, "run", 10, 1, 0), Lines)
 
 
 def test_the_bar_names_the_terms_the_epoch_and_the_score() -> None:

@@ -34,11 +34,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dense_run(tmp_path_factory.mktemp("dense"))
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Measuring takes a second, and no test here looks at it.
-    monkeypatch.setattr(results, "images_per_second", lambda *_, **__: 1.0)
-    monkeypatch.setattr(results, "SECONDS_TIMED", 0.01)
+pytestmark = pytest.mark.usefixtures("quick_results")
 
 
 def prune(out: Path, *words: str) -> list[dict[str, Any]]:
@@ -285,7 +281,7 @@ def test_one_image_a_step(dense: Path) -> None:
     batches = trainer.loaders.train.epoch(0)
     for _ in range(5):
         trainer.train_step([next(batches)])
-    trainer.settle()
+    trainer.synchronize()
     trainer.end_epoch()
     masked = trainer.objective.student.eval()
     assert skipping(masked)(torch.zeros(1, 1, 16, 16)).isfinite().all()

@@ -3,9 +3,9 @@
 import pytest
 from timm.models.vision_transformer import Block
 
+from helpers.runs import plan_of
 from isometry.config import GrowConfig, RunConfig
 from isometry.models.cost import macs, parameter_count
-from isometry.training.student import build_student, plan_stages, stage_networks
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "depth": 4}
 SIZE = (3, 16, 16)
@@ -28,9 +28,9 @@ def test_stages_cost_what_their_networks_cost(block):
         epochs=4,
         grow=GrowConfig(depth="2,4", width="12,24"),
     )
-    schedule = plan_stages(config)
-    students = [build_student(config, stage)[0] for stage in schedule.stages]
-    rows = stage_networks(config, schedule, SIZE)
+    plan = plan_of(config)
+    students = [plan.build(stage)[0] for stage in plan.schedule.stages]
+    rows = plan.costs(SIZE)
     assert [(row["model"], row["by"]) for row in rows] == [
         ("depth 2, width 12", ""),
         ("depth 4, width 24", "insert + duplicate"),

@@ -22,14 +22,12 @@ from isometry.models.weights import WeightSource
 from isometry.prune.cost import use_of
 from isometry.prune.gates import gated_convs
 from isometry.report import formats
-from isometry.training.assemble import Run, enter_stage
-from isometry.training.batch_size import assemble_shared
+from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
-from isometry.training.communication import traffic_words
+from isometry.training.communication import communication_note
 from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.step_memory import StepMemory, step_memory
-from isometry.training.student import stage_networks
 
 
 def check(config: RunConfig, console: Console) -> None:
@@ -39,7 +37,7 @@ def check(config: RunConfig, console: Console) -> None:
         UserError: an error that the run would meet, with its message.
     """
     world = join_world(config.device)
-    run = assemble_shared(config, world)
+    run = assemble(config, world)
     if run.schedule.grows:
         # The full size needs the most.
         run = enter_stage(run, run.schedule.stages[-1])
@@ -60,8 +58,8 @@ def check(config: RunConfig, console: Console) -> None:
         _show(console, "Pruning", pruning_text(run))
     _show(console, "Loss", loss_text(run))
     _show(console, "Memory of a step", memory_text(needed))
-    if traffic := traffic_words(run.config, run.objective):
-        _show(console, "Several processes", traffic)
+    for note in communication_note(run.config.batch_size, run.objective):
+        _show(console, "Several processes", note)
     for warning in warnings(run):
         _show(console, "Warning", warning)
     _refuse_folder(run)
@@ -151,7 +149,7 @@ def plan_rows(run: Run) -> list[dict[str, Any]]:
     The cost is in MACs per training image: 3 forward passes of the student, and 1 of a teacher that is run.
     """
     teacher_cost = 0 if run.objective.teacher is None else run.teacher_macs
-    networks = stage_networks(run.config, run.schedule, run.spec.input_size)
+    networks = run.plan.costs(run.spec.input_size)
     return [
         {
             **network,

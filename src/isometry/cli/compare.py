@@ -25,7 +25,7 @@ from isometry.report.drawing.maps import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
 from isometry.report.records.run_folders import read_summary
 from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
-from isometry.training.progress import tell
+from isometry.training.progress import print_notes
 from isometry.training.run import execute
 
 Row = dict[str, Any]
@@ -233,7 +233,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
             raise UserError(
                 f"--out {out}: holds another comparison (see plan.yaml there); choose another folder"
             )
-    tell(console, dict.fromkeys(notes))
+    print_notes(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         plan = {**recipes, **{name: asdict(run) for name, run in plans.items()}}

@@ -40,7 +40,7 @@ def accuracy(
     model.eval()
     if is_sharded(model):
         assert adapter is not None
-        batches = in_step(batches, world, partial(model, adapter(_blank(adapter, world))))
+        batches = in_step(batches, world, partial(model, adapter(adapter.blank(world.device))))
     totals: Tensor | None = None
     classes = 0
     for batch in batches:
@@ -64,8 +64,3 @@ def accuracy(
     known_classes = getattr(model, "num_classes", classes)
     result = {"loss": loss / images_seen, "top1": 100 * top1 / images_seen}
     return result if known_classes < 6 else {**result, "top5": 100 * top5 / images_seen}
-
-
-def _blank(adapter: InputAdapter, world: World) -> Tensor:
-    """A student's image of zeros, for the forward passes in which a sharded teacher's process has no images left."""
-    return torch.zeros(1, 1, *adapter.size, device=world.device)

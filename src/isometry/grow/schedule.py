@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from isometry.config import GrowConfig, RunConfig
+from isometry.config import GrowConfig
 from isometry.errors import UserError
 from isometry.grow.architectures import Numbers, Size, find_architecture, format_size
 from isometry.grow.operators import find_operators
@@ -68,45 +68,47 @@ class Schedule:
         )
 
 
-def one_stage(config: RunConfig) -> Schedule:
+def one_stage(grow: GrowConfig, epochs: int) -> Schedule:
     """The schedule of a run that does not grow.
 
     Raises:
         UserError: the options name epochs and no sizes, or an unknown operator.
     """
-    find_operators(config.grow)
-    if config.grow.at is not None:
+    find_operators(grow)
+    if grow.at is not None:
         raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
-    return Schedule([Stage(0, 0, config.epochs)])
+    return Schedule([Stage(0, 0, epochs)])
 
 
-def make_schedule(config: RunConfig, target: nn.Module) -> Schedule:
+def make_schedule(grow: GrowConfig, epochs: int, target: nn.Module, name: str) -> Schedule:
     """The stages that the options name, of a run that grows.
 
     Args:
-        config: the run.
+        grow: the options.
+        epochs: of the run.
         target: the full-size model (torch's meta device will do).
+        name: of the model, for error messages.
 
     Raises:
         UserError: the sizes shrink, don't end at full size, don't fit in the epochs, or are none of the architecture's;
             or an operator is unknown.
     """
-    find_operators(config.grow)
-    architecture = find_architecture(target, config.model)
+    find_operators(grow)
+    architecture = find_architecture(target, name)
     full = architecture.size(target)
-    depths = _sizes(config.grow.depth, "--grow.depth", full.depth)
-    widths = _sizes(config.grow.width, "--grow.width", full.width)
+    depths = _sizes(grow.depth, "--grow.depth", full.depth)
+    widths = _sizes(grow.width, "--grow.width", full.width)
     count = max(len(depths), len(widths))
-    depths = depths * count if config.grow.depth is None else depths
-    widths = widths * count if config.grow.width is None else widths
+    depths = depths * count if grow.depth is None else depths
+    widths = widths * count if grow.width is None else widths
     if len(depths) != len(widths):
         raise UserError(
             f"--grow.depth names {len(depths)} stages and --grow.width {len(widths)}; give as many of each"
         )
     sizes = [Size(*both) for both in zip(depths, widths, strict=True)]
     _check_growth(sizes)
-    firsts = _first_epochs(config, count)
-    ends = [*firsts[1:], config.epochs]
+    firsts = _first_epochs(grow, epochs, count)
+    ends = [*firsts[1:], epochs]
     return Schedule(
         [
             Stage(number, first, end - first, size, architecture.arguments(target, size), _label(size, sizes))
@@ -187,13 +189,13 @@ def _check_growth(sizes: list[Size]) -> None:
             )
 
 
-def _first_epochs(config: RunConfig, count: int) -> list[int]:
+def _first_epochs(grow: GrowConfig, epochs: int, count: int) -> list[int]:
     """First epochs of the stages: those of ``--grow.at``, or of equal segments."""
-    given = config.grow.at
+    given = grow.at
     if given is None:
-        if count > config.epochs:
-            raise UserError(f"--grow: {count} stages don't fit in {config.epochs} epochs; raise --epochs")
-        return [round(number * config.epochs / count) for number in range(count)]
+        if count > epochs:
+            raise UserError(f"--grow: {count} stages don't fit in {epochs} epochs; raise --epochs")
+        return [round(number * epochs / count) for number in range(count)]
     entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
     try:
         firsts = list(map(_whole, entries))
@@ -203,8 +205,8 @@ def _first_epochs(config: RunConfig, count: int) -> list[int]:
         raise UserError(f"--grow.at names {len(firsts)} epochs for {count} stages; give as many")
     if firsts[0] != 0 or sorted(set(firsts)) != firsts:
         raise UserError(f"--grow.at {','.join(map(str, firsts))}: must begin with 0 and ascend")
-    if firsts[-1] >= config.epochs:
+    if firsts[-1] >= epochs:
         raise UserError(
-            f"--grow.at: stage {count} would begin at epoch {firsts[-1]}, and there are {config.epochs}"
+            f"--grow.at: stage {count} would begin at epoch {firsts[-1]}, and there are {epochs}"
         )
     return firsts

@@ -1,7 +1,8 @@
-"""What a loss is: a module that names its inputs; and how it is found: by the name of its file."""
+"""Base class of losses, the inputs they may name, and how a loss is found by the name of its file."""
 
 import inspect
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,30 +16,53 @@ from isometry.errors import UserError
 Reduction = Literal["mean", "paper"]
 Relations = Literal["global", "local"]
 
-LOGIT_INPUTS = ("student_logits", "student_distilled_logits", "teacher_logits", "labels", "cross_entropy")
-TOKEN_INPUTS = ("student_tokens", "teacher_tokens")
-GATE_INPUTS = ("saliencies", "pooled_features")
+Scope = Literal["batch", "block", "layer"]
+"""How often an input comes in a step: once, once for each pair of tapped blocks, or once for each gated layer."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An argument that losses may name; :class:`isometry.training.objective.Objective` computes it."""
+
+    scope: Scope = "batch"
+    needs_teacher: bool = False
+    needs_labels: bool = False
+
+
+INPUTS = {
+    "student_logits": Input(),
+    "student_distilled_logits": Input(),
+    "teacher_logits": Input(needs_teacher=True),
+    "labels": Input(needs_labels=True),
+    "cross_entropy": Input(needs_labels=True),
+    # Tapped on the common grid of both networks.
+    "student_tokens": Input("block", needs_teacher=True),
+    "teacher_tokens": Input("block", needs_teacher=True),
+    "saliencies": Input("layer"),
+    "pooled_features": Input("layer"),
+}
+"""All inputs by name; :class:`Loss` describes them."""
 
 
 class Loss(nn.Module):
     """One term of the objective. A subclass sits alone in its file, whose name is the term's in a recipe.
 
-    ``inputs`` names what ``forward`` takes, in order; nothing that no term names is computed:
+    ``inputs`` names the arguments of ``forward``, in order; inputs that no term names are not computed:
 
-    ==========================  ====================================================================
-    ``student_tokens``          patch tokens (B, N, Cs) of one tapped block of the student
-    ``teacher_tokens``          patch tokens (B, N, Ct) of its partner in the teacher, on the same grid
-    ``student_logits``          (B, K), those of the class token where the student has a distillation head
-    ``student_distilled_logits``  (B, K), those of the distillation head, or ``student_logits`` without one
-    ``teacher_logits``          (B, K)
-    ``labels``                  (B,) class indices or (B, K) probabilities
-    ``cross_entropy``           (B,) of the student's logits to the labels, nats, without gradient
-    ``saliencies``              (B, G) of one gated layer of the student
-    ``pooled_features``         (B, C), the input of the same layer, averaged over pixels
-    ==========================  ====================================================================
+    =============================  =================================================================================
+    ``student_tokens``             patch tokens (B, N, Cs) of one tapped block of the student
+    ``teacher_tokens``             patch tokens (B, N, Ct) of its partner in the teacher, on the same grid
+    ``student_logits``             (B, K), those of the class token if the student has a distillation head
+    ``student_distilled_logits``   (B, K), those of the distillation head, or ``student_logits`` without one
+    ``teacher_logits``             (B, K)
+    ``labels``                     (B,) class indices or (B, K) probabilities
+    ``cross_entropy``              (B,) of the student's logits to the labels, nats, without gradient
+    ``saliencies``                 (B, G) of one gated layer of the student
+    ``pooled_features``            (B, C), the input of the same layer, averaged over pixels
+    =============================  =================================================================================
 
-    A loss on tokens is built once a block and called once a block; the objective averages (``reduction="mean"``)
-    or sums (``"paper"``) over blocks. A loss on gates is built once, called once a gated layer, and summed.
+    A loss on tokens is built and called once for each pair of blocks; the objective averages (``reduction="mean"``)
+    or sums (``"paper"``) over blocks. A loss on gates is built once, called for each gated layer, and summed.
     ``forward`` returns a scalar. The constructor gets the recipe's options for the term and, if it names them,
     ``reduction``, ``relations``, ``generator``, ``student_width`` and ``teacher_width``.
     """
@@ -48,14 +72,10 @@ class Loss(nn.Module):
     """Whether the value of a batch is more than the mean over its images."""
 
     @classmethod
-    def takes_tokens(cls) -> bool:
-        """Whether the loss is built and called once a block."""
-        return any(name in TOKEN_INPUTS for name in cls.inputs)
-
-    @classmethod
-    def takes_gates(cls) -> bool:
-        """Whether the loss is called once a gated layer."""
-        return any(name in GATE_INPUTS for name in cls.inputs)
+    def scope(cls) -> Scope:
+        """How often the loss is called in a step: as often as its inputs come, other than those of the batch."""
+        scopes = {INPUTS[name].scope for name in cls.inputs}
+        return next((scope for scope in ("block", "layer") if scope in scopes), "batch")
 
 
 class BatchLoss(Loss):
@@ -152,6 +172,16 @@ class Term:
     name: str
     weight: float
     options: dict[str, Any]
+
+    @property
+    def loss(self) -> type[Loss]:
+        """The class of that name."""
+        return find_loss(self.name)
+
+
+def inputs_of(terms: Iterable[Term]) -> set[str]:
+    """Names of all inputs that the terms need."""
+    return {name for term in terms for name in term.loss.inputs}
 
 
 def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:

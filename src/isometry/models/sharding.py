@@ -1,7 +1,7 @@
-"""A teacher too large for one device: its weights lie in pieces on all processes, and are whole a block at a time.
+"""A teacher too large for one device: its weights are sharded over the processes, and gathered a block at a time.
 
-Fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277) by torch's ``fully_shard``. Whatever asks a sharded
-network talks to the other processes, so all of them must ask equally often; how many images each asks about is its own.
+Fully sharded data parallelism (Zhao et al. 2023, arXiv:2304.11277) by torch's ``fully_shard``. Every forward pass of a
+sharded network communicates, so all processes must make equally many; the number of images of each is free.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,35 +21,35 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class GatheredTeacher:
-    """What a report needs of a sharded teacher: its ``figures``, and the ``features`` (B, C, H, W) of all blocks."""
+    """A sharded teacher's data for the report: its ``figures``, and the ``features`` (B, C, H, W) of all blocks."""
 
     figures: dict[str, Any]
     features: list[Tensor]
 
 
 def shard(network: nn.Module, world: World) -> None:
-    """Spreads a frozen network's parameters over the processes, in place; buffers stay whole in each.
+    """Shards a frozen network's parameters over the processes, in place; buffers stay whole in each.
 
-    Each process keeps 1/N of every parameter on its device. Beside that the device holds, while the network computes,
-    one whole block (:func:`isometry.models.taps.repeated_blocks`; on a GPU also the one that is fetched meanwhile), and what
-    is in no block: embedding, head, layers between stages. The network has to be on the CPU, and the same in every
+    Each process keeps 1/N of every parameter on its device. While the network computes, the device also holds one
+    whole block (:func:`isometry.models.taps.repeated_blocks`; on a GPU also the next one, which is prefetched), and
+    what is in no block: embedding, head, layers between stages. The network must be on the CPU, and the same in every
     process.
     """
     mesh = init_device_mesh(world.device.type, (world.size,))
     for part in (*repeated_blocks(network), network):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-    for entrance in ENTRANCES:
-        if hasattr(network, entrance):
-            register_fsdp_forward_method(network, entrance)
+    for method in ENTRANCES:
+        if hasattr(network, method):
+            register_fsdp_forward_method(network, method)
 
 
 def is_sharded(network: nn.Module | None) -> bool:
-    """Whether :func:`shard` was here."""
+    """Whether a network is sharded."""
     return isinstance(network, FSDPModule)
 
 
 def bytes_held(network: nn.Module) -> int:
-    """Bytes of a network's parameters that this process's device holds at most, while the network computes."""
+    """Most bytes of a network's parameters on this process's device while the network computes."""
     parameters = list(network.parameters())
     if not is_sharded(network):
         return sum(map(_bytes, parameters))
@@ -64,14 +64,14 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def in_step(items: Iterable[Item], world: World, stand_in: Callable[[], object]) -> Iterator[Item]:
-    """The items, in turns with the other processes, which may have more: in a turn without one, ``stand_in()``."""
+def in_step(items: Iterable[Item], world: World, fallback: Callable[[], object]) -> Iterator[Item]:
+    """The items, in step with the other processes; ``fallback`` is called for each item that this one has fewer."""
     waiting = iter(items)
     while True:
         item = next(waiting, None)
         if not world.any(item is not None):
             return
         if item is None:
-            stand_in()
+            fallback()
         else:
             yield item

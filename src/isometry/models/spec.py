@@ -11,7 +11,7 @@ from timm.models import (
 from torch import nn
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
-from isometry.config import RunConfig
+from isometry.config import ModelConfig, PruneConfig
 from isometry.data import ImageSpec
 
 
@@ -71,11 +71,11 @@ def architecture(model: nn.Module) -> str:
     return str(pretrained_cfg(model)["architecture"])
 
 
-def student_spec(config: RunConfig) -> ModelSpec:
+def student_spec(config: ModelConfig, prune: PruneConfig) -> ModelSpec:
     """The spec of the model that trains, at full size."""
     from_folder = config.model.startswith(("local-dir:", "hf-hub:"))
-    # What is to be pruned was trained before.
-    trained = config.pretrained or from_folder or (config.prune.wanted and not config.prune.from_scratch)
+    # A network to be pruned is a trained one.
+    trained = config.pretrained or from_folder or (prune.wanted and not prune.from_scratch)
     weights = config.initial_checkpoint or ("pretrained" if trained else "none")
     return ModelSpec(
         config.model,

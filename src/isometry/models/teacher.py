@@ -1,37 +1,55 @@
-"""The teacher as training asks it: frozen, on its own view of the images, apart from all that trains."""
+"""The frozen teacher: images adapted to its input, tapped blocks, and one interface to its outputs."""
 
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.data.image_spec import ImageSpec
 from isometry.errors import UserError
-from isometry.models.cait_attention import mix_heads_in_place
-from isometry.models.taps import BlockPair, TappedModel, tokens_on_grid
+from isometry.models.cait_attention import use_faster_talking_heads
+from isometry.models.spec import image_spec
+from isometry.models.taps import BlockPair, Grid, TappedModel, tokens_on_grid
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher says about B images.
+    """Outputs of a teacher for B images.
 
-    ``logits`` (B, K), at least float32; ``tokens``: of each tapped block, by its number, (B, N, C) on the grid common
-    with the student's, in the type that they were computed in.
+    ``logits`` (B, K), at least float32; ``tokens`` (B, N, C) of each tapped block, by its number, on the grid common
+    with the student's, in the dtype that they were computed in.
     """
 
     logits: Tensor
     tokens: dict[int, Tensor]
 
 
+class BatchPosition(NamedTuple):
+    """Position of a training batch: the epoch, from 0, and the images before it in the epoch, over all processes."""
+
+    epoch: int
+    seen: int
+
+
+class TeacherSource(Protocol):
+    """Anything that returns teacher outputs: a :class:`Teacher`, or a cache of its outputs."""
+
+    def __call__(self, input_BCHW: Tensor, position: BatchPosition | None = None) -> TeacherOutput:
+        """Outputs for images that are normalised for the student.
+
+        Args:
+            input_BCHW: the images.
+            position: of a training batch; None for other images.
+        """
+
+
 class InputAdapter(nn.Module):
-    """The student's input as the teacher wants it: its own normalisation, resolution and channels.
+    """The student's input as the teacher expects it: its normalisation, resolution, channels and dtype.
 
     Args:
-        student, teacher: the images that each wants. A student on grey images may have a teacher on RGB.
-
-    ``dtype`` is what the images are cast to in the end; as they come if None.
+        student, teacher: the images that each expects. A student on grey images may have a teacher on RGB.
+        dtype: of the result; that of the input if None.
 
     Raises:
         UserError: channels that can't be made from the student's.
@@ -42,9 +60,9 @@ class InputAdapter(nn.Module):
     teacher_mean: Tensor
     teacher_std: Tensor
 
-    def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
+    def __init__(self, student: ImageSpec, teacher: ImageSpec, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.dtype: torch.dtype | None = None
+        self.dtype = dtype
         self.channels, height, width = teacher.input_size
         self.size = height, width
         if student.input_size[0] not in (1, self.channels):
@@ -60,7 +78,7 @@ class InputAdapter(nn.Module):
         self.same_scale = (student.mean, student.std) == (teacher.mean, teacher.std)
 
     def forward(self, input_BCHW: Tensor) -> Tensor:
-        """Images (B, C, H, W) normalised for the student -> the same images as the teacher wants them."""
+        """Images (B, C, H, W) normalised for the student -> the same images as the teacher expects them."""
         if not self.same_scale:
             plain = input_BCHW * self.student_std + self.student_mean
             input_BCHW = (plain - self.teacher_mean) / self.teacher_std
@@ -70,42 +88,58 @@ class InputAdapter(nn.Module):
             )
         return input_BCHW.expand(-1, self.channels, -1, -1).to(self.dtype or input_BCHW.dtype)
 
+    def blank(self, device: torch.device) -> Tensor:
+        """A student image of zeros, for a process that runs a sharded teacher only because the others do."""
+        return torch.zeros(1, 1, *self.size, device=device)
 
-class Teacher(nn.Module):
-    """A frozen timm model with its taps, and the student's images as it wants them.
 
-    A model whose weights are narrower than float32 computes in their type, whatever autocast says.
+class Teacher:
+    """A frozen timm model with its taps. It is no module, so that a module that holds it does not train or save it.
+
+    A model whose weights are narrower than float32 computes in their dtype, whatever autocast says.
 
     Args:
         model: a timm model; may be sharded (:mod:`isometry.models.sharding`).
-        view: turns the student's input into the model's.
+        student: the images that the student expects.
         pairs: whose teacher blocks are tapped.
+
+    Attributes:
+        model: as timm built it.
+        dtype: of its weights, as given.
+        grids: rows and columns of the tokens of each tapped block.
     """
 
-    def __init__(self, model: nn.Module, view: InputAdapter, pairs: list[BlockPair]) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module, student: ImageSpec, pairs: list[BlockPair]) -> None:
         model.eval().requires_grad_(False)
-        mix_heads_in_place(model)
-        dtype = next(model.parameters()).dtype
-        self.view = view
-        self.view.dtype = dtype if dtype.itemsize < torch.float32.itemsize else None
-        self.pairs = pairs
-        self.tapped: nn.Module = TappedModel(model, [pair.teacher.block for pair in pairs]).eval()
+        use_faster_talking_heads(model)
+        self.model = model
+        self.dtype = next(model.parameters()).dtype
+        self.grids: dict[int, Grid] = {pair.teacher.block: pair.grid for pair in pairs}
+        self.adapter = InputAdapter(student, image_spec(model), self.dtype if self.narrow else None)
+        self.tapped: nn.Module = TappedModel(model, list(self.grids)).eval()
 
     @property
-    def model(self) -> nn.Module:
-        """The model as timm built it."""
-        return cast(nn.Module, unwrap_model(self.tapped).model)
+    def narrow(self) -> bool:
+        """Whether the weights are narrower than float32."""
+        return self.dtype.itemsize < torch.float32.itemsize
 
     @torch.no_grad()
-    def forward(self, input_BCHW: Tensor) -> TeacherOutput:
-        """Images (B, C, H, W), normalised for the student -> what the teacher says about them."""
-        narrow = self.view.dtype is not None
-        with torch.autocast(input_BCHW.device.type, enabled=False) if narrow else nullcontext():
-            logits, features = self.tapped(self.view(input_BCHW))
+    def __call__(self, input_BCHW: Tensor, position: BatchPosition | None = None) -> TeacherOutput:
+        """Outputs for images (B, C, H, W) that are normalised for the student."""
+        with torch.autocast(input_BCHW.device.type, enabled=False) if self.narrow else nullcontext():
+            logits, features = self.tapped(self.adapter(input_BCHW))
         tokens = {
-            # In one piece, so that what was stored and read again gives the same bits.
-            pair.teacher.block: tokens_on_grid(feature, pair.grid).contiguous()
-            for pair, feature in zip(self.pairs, features, strict=True)
+            # Contiguous, so that tokens read from a cache give the same bits.
+            block: tokens_on_grid(feature, grid).contiguous()
+            for (block, grid), feature in zip(self.grids.items(), features, strict=True)
         }
         return TeacherOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens)
+
+    def apply(self, function: Any) -> None:
+        """Applies what moves or casts the tensors of a module, as ``nn.Module.to`` does."""
+        self.tapped._apply(function)
+        self.adapter._apply(function)
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the model with its taps; options as those of ``torch.compile``."""
+        self.tapped = cast(nn.Module, torch.compile(self.tapped, **options))

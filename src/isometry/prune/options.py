@@ -1,9 +1,9 @@
-"""What a run's options ask of pruning: `--prune.*` -> checks, and the network as it enters training."""
+"""`--prune.*` options -> checks, and the network as it enters training."""
 
 from timm.models import is_model, is_model_pretrained
 from torch import nn
 
-from isometry.config import PruneConfig, RunConfig
+from isometry.config import ModelConfig, PruneConfig
 from isometry.errors import UserError
 from isometry.prune.l1 import l1_cut
 from isometry.prune.sites import add_gates
@@ -14,14 +14,18 @@ def has_gates(prune: PruneConfig) -> bool:
     return prune.wanted and prune.method == "gates"
 
 
-def check_pruning(config: RunConfig) -> None:
-    """Refuses options that can't be, before anything is built.
+def check_pruning(prune: PruneConfig, model: ModelConfig, grows: bool) -> None:
+    """Checks the options before anything is built.
+
+    Args:
+        prune: the options.
+        model: the network to prune.
+        grows: whether the run grows.
 
     Raises:
-        UserError: a keep rate outside (0, 1], no whole group, options without what they are for, growth at the same
-            time, or a network that was never trained.
+        UserError: a value out of range, options without ``--keep-rate``, growth in the same run, or a network that
+            was never trained.
     """
-    prune = config.prune
     if prune.keep_rate is None:
         if prune != PruneConfig():
             named = next(name for name, value in vars(PruneConfig()).items() if getattr(prune, name) != value)
@@ -36,36 +40,35 @@ def check_pruning(config: RunConfig) -> None:
         raise UserError(f"--prune.group {prune.group}: must be at least 1")
     if prune.method == "l1" and (prune.compact or prune.group != 1):
         raise UserError(
-            "--prune.method l1: cuts single filters, for good; leave out --compact and --prune.group"
+            "--prune.method l1: cuts single filters permanently; leave out --compact and --prune.group"
         )
-    if config.grow.depth is not None or config.grow.width is not None:
+    if grows:
         raise UserError(
             "--grow, --keep-rate: a network can't grow and be pruned in one run; grow it first, then prune its student/"
         )
-    if not prune.from_scratch and never_trained(config):
+    if not prune.from_scratch and never_trained(model):
         raise UserError(
-            f"--model {config.model}: was never trained (timm has no weights of it); give a trained folder, "
+            f"--model {model.model}: was never trained (timm has no weights of it); give a trained folder, "
             "--initial-checkpoint FILE, or --from-scratch"
         )
 
 
-def never_trained(config: RunConfig) -> bool:
-    """Whether nobody has weights of the model: neither a file nor timm."""
-    name = config.model
+def never_trained(model: ModelConfig) -> bool:
+    """Whether there are no weights of the model: neither a file nor timm's."""
+    name = model.model
     return (
-        not config.initial_checkpoint and ":" not in name and is_model(name) and not is_model_pretrained(name)
+        not model.initial_checkpoint and ":" not in name and is_model(name) and not is_model_pretrained(name)
     )
 
 
-def pruned(network: nn.Module, config: RunConfig) -> nn.Module:
-    """The network as it enters training: with gates, or without the filters of small norm; else as it is.
+def pruned(network: nn.Module, name: str, prune: PruneConfig) -> nn.Module:
+    """The network as it enters training: with gates, with filters cut, or as it is, as the options ask.
 
     Raises:
         UserError: it has no convolution that can be pruned.
     """
-    prune = config.prune
     if prune.keep_rate is None:
         return network
     if prune.method == "l1":
-        return l1_cut(network, config.model, prune.keep_rate)
-    return add_gates(network, config.model, prune.group)
+        return l1_cut(network, name, prune.keep_rate)
+    return add_gates(network, name, prune.group)

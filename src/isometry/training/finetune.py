@@ -1,4 +1,4 @@
-"""How a network does on other images once it is fine-tuned on them: a run of the engine for each folder."""
+"""Transfer: fine-tunes a network on other images, in one run for each folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ FINE_TUNING: dict[str, Any] = {
     "smoothing": 0.1,
     "scale": [0.4, 1.0],
 }
-"""What differs from training anew: short and gentle, with crops that keep most of the image."""
+"""Options that differ from training: short, with a small rate and crops that keep most of the image."""
 
 
 def transfer(
@@ -36,27 +36,28 @@ def transfer(
     device: str,
     console: Console,
 ) -> list[Row]:
-    """Fine-tunes the network on each folder, into ``out/NAME``; a run that was stopped there goes on.
+    """Fine-tunes the network on each folder, into ``out/NAME``; interrupted runs resume.
 
     Args:
-        saved: where the network is.
+        saved: the network.
         folders: of labelled images, in any form that ``--data-dir`` takes.
-        out: the folder that the runs' folders are made in.
+        out: the parent of the runs' folders.
         overrides: of :data:`FINE_TUNING` and all other options of a run.
         device: as ``--device``.
-        console: where a person watches.
+        console: for progress and notes.
 
     Returns:
-        A row a folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (trained and judged on), ``part``
-        ("test", or "val", which also chose the best epoch), ``epochs``, and top-1 with its 95 % interval, ``value``,
-        ``low`` and ``high`` (percent).
+        A row for each folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (numbers of training and
+        evaluation images), ``part`` ("test", or "val", which also chose the best epoch), ``epochs``, and top-1 with its
+        95 % interval: ``value``, ``low`` and ``high`` (percent).
 
     Raises:
-        UserError: as :func:`isometry.training.run.execute`; a pruned network; two folders of one name; images without labels.
+        UserError: as :func:`isometry.training.run.execute`; a pruned network; two folders with the same name; images
+            without labels.
     """
     if gated_convs(saved.network):
         raise UserError(
-            f"--transfer: {saved.name} has gates, which can't be fine-tuned; name the network as it was before"
+            f"--transfer: {saved.name} has gates, which can't be fine-tuned; give the network from before pruning"
         )
     runs = plan(saved, folders, out, overrides, device)
     return [_fine_tune(run, console) for run in runs]
@@ -65,7 +66,7 @@ def transfer(
 def plan(
     saved: SavedNetwork, folders: list[str], out: Path, overrides: dict[str, Any], device: str
 ) -> list[RunConfig]:
-    """The run on each folder; errors as in :func:`transfer`, before any of them starts."""
+    """The config of the run on each folder; errors as in :func:`transfer`, before any run starts."""
     model: dict[str, Any] = (
         {"model": saved.name, "pretrained": True}
         if saved.folder is None
@@ -85,12 +86,12 @@ def plan(
 
 
 def _fine_tune(run: RunConfig, console: Console) -> Row:
-    begun = (Path(run.out) / "config.yaml").is_file()
-    outcome = execute(replace(run, resume=begun), console, f"transfer to {Path(run.out).name}")
-    if outcome is None:
+    resume = (Path(run.out) / "config.yaml").is_file()
+    result = execute(replace(run, resume=resume), console, f"transfer to {Path(run.out).name}")
+    if result is None:
         raise UserError("isometry evaluate runs in one process")
     sources = find_sources(run)
-    top1, part = outcome.student["top1"], outcome.student["top1_part"]
+    top1, part = result.student["top1"], result.student["top1_part"]
     judged = sources.test if part == "test" else sources.val
     assert judged is not None
     low, high = wilson(round(top1 / 100 * len(judged)), len(judged))

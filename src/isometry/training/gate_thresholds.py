@@ -1,4 +1,4 @@
-"""Gates in the loop: what an epoch says about them, and what follows for the next one."""
+"""Gates in the loop: statistics of an epoch, and the thresholds that follow from them."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from isometry.prune.gates import gated_convs
 from isometry.training.assemble import Run
 
 EASY = 0.5
-"""Images are easy whose cross-entropy is under this share of the mean of the epoch before."""
+"""Images are easy if their cross-entropy is below this fraction of the previous epoch's mean."""
 
 
 class GateThresholds:
-    """Watches the gates of a run's student over an epoch, and sets their thresholds at its end.
+    """Collects statistics of the student's gates over an epoch, and sets their thresholds at its end.
 
-    Does nothing for a student without gates. ``layers`` is how many gates each layer has, by its name.
+    Does nothing for a student without gates. ``layers`` has the number of gates of each layer, by its name.
     """
 
     def __init__(self, run: Run, world: World) -> None:
@@ -23,16 +23,16 @@ class GateThresholds:
         self.layers = {name: conv.gate.excite.out_features for name, conv in gated_convs(run.student).items()}
         self.statistics = GateStatistics(self.layers, world)
 
-    def see(self, results: list[dict[str, Any]]) -> None:
-        """Takes an objective's results on a step's training images, once; waits for nothing."""
+    def add(self, results: list[dict[str, Any]]) -> None:
+        """Adds an objective's results for a step's training images, without waiting for the device."""
         for result in results if self.layers else []:
             self.statistics.add(result["saliencies"], result["cross_entropy"])
 
     def set_thresholds(self, epoch: int) -> float:
-        """Thresholds and the limit of easy images, from the statistics of the epoch (from 0) that ends.
+        """Sets the thresholds and the limit of easy images, from the statistics of the epoch (from 0) that ends.
 
         Returns:
-            The keep rate that the thresholds ask for.
+            The keep rate of the thresholds.
         """
         config, objective = self.run.config, self.run.objective
         assert config.prune.keep_rate is not None

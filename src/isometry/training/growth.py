@@ -1,4 +1,4 @@
-"""Growth in the loop: a new network and a new optimizer that carry on from the old ones."""
+"""Growth in the loop: a larger network and its optimizer, with the state of the old ones."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,34 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isometry.config import RunConfig
+from isometry.config import OptimConfig
 from isometry.distributed import World
 from isometry.grow.schedule import Stage
 from isometry.grow.weight_transfer import Degree, Degrees, Tensors, TrainingState
 from isometry.training.assemble import Run, enter_stage
 from isometry.training.objective import Objective
 from isometry.training.optim import at_stage, build_optimizer
-from isometry.training.student import surgeries
 
 
 def build_stage_optimizer(run: Run, world: World) -> torch.optim.Optimizer:
-    """The optimizer of the run's present stage; moves what it trains to the world's device."""
+    """The optimizer of the run's present stage; moves the objective to the world's device."""
     run.objective.to(world.device)
-    return build_optimizer(at_stage(run.config, run.schedule, run.stage), run.objective)
+    return build_optimizer(at_stage(run.config, run.config.grow, run.schedule, run.stage), run.objective)
 
 
 def grow(
     run: Run, stage: Stage, optimizer: torch.optim.Optimizer, world: World
 ) -> tuple[Run, torch.optim.Optimizer, Tensors | None]:
-    """The run at its next stage, with an optimizer for it, and the moving average grown alike, if there is one.
+    """The run at its next stage, its optimizer, and the grown moving average, if there is one.
 
     Args:
-        run: as it was trained.
+        run: at its present stage.
         stage: the next one.
-        optimizer: with the moments of what was trained.
-        world: where to put the new network.
+        optimizer: of the present stage.
+        world: its device is that of the new network.
     """
-    surgery = surgeries(run.config, run.schedule)[stage.number - 1]
+    surgery = run.plan.surgeries()[stage.number - 1]
     old, new = run.objective, enter_stage(run, stage)
     carries = run.config.grow.optimizer == "carry"
     degrees = state_degrees(run.config) if carries else {}
@@ -65,9 +64,9 @@ def grow(
 
 
 def _block_places(run: Run, new: Run) -> dict[int, int]:
-    """Where each pair of blocks is now, known by its teacher's block, which stays."""
+    """New place of each pair of blocks, which keeps its teacher block."""
     now = {pair.teacher.block: place for place, pair in enumerate(new.objective.pairs)}
-    # Losses without blocks have one place, the first.
+    # Losses without blocks have one place.
     before = [pair.teacher.block for pair in run.objective.pairs]
     return {place: now[block] for place, block in enumerate(before) if block in now} or {0: 0}
 
@@ -79,7 +78,7 @@ SMALL, LARGE = (5, 4), (150, 140)
 
 
 def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, State]:
-    """The state of each of the module's parameters that has one."""
+    """The optimizer's state of the module's parameters, by name."""
     state = optimizer.state_dict()["state"]
     return {name: state[place] for name, place in _places(optimizer, module).items() if place in state}
 
@@ -89,13 +88,13 @@ def take_over_state(
     moments: Iterable[tuple[nn.Module, Mapping[str, State]]],
     former: torch.optim.Optimizer,
 ) -> None:
-    """Gives a new optimizer the state of modules' parameters, and what the former one keeps for all (its steps).
+    """Gives a new optimizer the state of modules' parameters, and the former one's global state (its steps).
 
-    A parameter without state gets one with its first step.
+    The first step adds the state of other parameters.
     """
     whole, earlier = optimizer.state_dict(), former.state_dict()
     whole |= {key: value for key, value in earlier.items() if key not in ("state", "param_groups")}
-    # Some begin with a state of their own, which what is new keeps.
+    # Some optimizers have state before their first step, which new parameters keep.
     whole["state"] |= {
         places[name]: state
         for module, states in moments
@@ -105,7 +104,7 @@ def take_over_state(
     if isinstance(optimizer, torch.optim.SGD) and any(
         "momentum_buffer" in state for state in whole["state"].values()
     ):
-        # Its fused form takes momentum for all parameters or for none; 0 is what its first step begins with.
+        # Its fused form needs momentum for all parameters or for none; its first step starts from 0.
         for place, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
             whole["state"].setdefault(place, {"momentum_buffer": torch.zeros_like(parameter)})
     for group, before in zip(whole["param_groups"], earlier["param_groups"], strict=True):
@@ -113,11 +112,11 @@ def take_over_state(
     optimizer.load_state_dict(whole)
 
 
-def state_degrees(config: RunConfig) -> Degrees:
-    """How the optimizer's tensors scale with gradients and with weights, seen on a small layer after some steps.
+def state_degrees(config: OptimConfig) -> Degrees:
+    """How the optimizer's tensors scale with gradients and weights, measured on a small layer after some steps.
 
-    Names would not tell: ``exp_avg`` averages gradients in one optimizer and normalised gradients in another.
-    Nothing is said of an optimizer that keeps other things of large matrices than of small ones (Adafactor).
+    Names don't determine it: ``exp_avg`` averages gradients in one optimizer and normalised gradients in another.
+    Empty for an optimizer that keeps other tensors for large matrices than for small ones (Adafactor).
     """
     plain = replace(config, weight_decay=0.0, lr=1e-9)
     if list(_sizes(plain, LARGE, steps=1)) != list(_sizes(plain, SMALL, steps=1)):
@@ -133,23 +132,23 @@ def state_degrees(config: RunConfig) -> Degrees:
 
 
 def _sizes(
-    config: RunConfig,
+    config: OptimConfig,
     shape: tuple[int, int],
     gradients: float = 1.0,
     weights: float = 1.0,
     steps: int = STEPS,
 ) -> dict[frozenset[str], dict[str, float]]:
-    """The sizes of what an optimizer keeps of a layer's weight and of its bias."""
+    """The sums of absolute values in an optimizer's state of a layer's weight and bias."""
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(*shape)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(weights * torch.randn(parameter.shape, generator=generator))
     optimizer = build_optimizer(config, Objective(layer, {"ce": 1.0}))
-    # Many: averages that begin with 1 must have forgotten it.
+    # Many, so that averages that start with 1 have decayed.
     for _ in range(steps):
         for parameter in layer.parameters():
-            # Small ones: some optimizers clip.
+            # Small, because some optimizers clip.
             parameter.grad = 0.05 * gradients * torch.randn(parameter.shape, generator=generator)
         optimizer.step()
     return {
@@ -168,7 +167,7 @@ def _exponent(doubled: float, size: float) -> int:
 
 
 def _places(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, int]:
-    """Where ``state_dict`` has each parameter."""
+    """The index of each parameter in ``state_dict``."""
     order = {
         id(parameter): place
         for place, parameter in enumerate(

@@ -1,8 +1,8 @@
-"""The losses of an epoch: kept on the device, read once a logging interval, stopped at when not finite."""
+"""Losses of an epoch: kept on the device, read once per logging interval; an error if not finite."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.files import write_atomically
-from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import LoopState
 
 
 class NotFiniteError(Exception):
-    """A loss is not finite: at which ``step``, in which ``terms``, in which ``processes``.
+    """A loss is not finite: at ``step``, in ``terms``, in ``processes``.
 
-    ``images`` are the step's training images, a list a process.
+    ``images`` are the step's training images, a list for each process.
     """
 
     def __init__(self, step: int, terms: list[str], processes: list[int], images: list[list[int]]) -> None:
@@ -27,9 +26,9 @@ class NotFiniteError(Exception):
 
 
 class LossMeter:
-    """Adds up the terms ``names`` over an epoch's images: their means over the processes, so the same in each.
+    """Sums of the terms ``names`` over an epoch's images, averaged over the processes.
 
-    ``sums`` holds what was read so far, each step's terms times the images of all processes in it.
+    ``sums`` has the steps that were read so far: each step's terms times its images over all processes.
     """
 
     def __init__(self, names: Sequence[str], world: World) -> None:
@@ -38,16 +37,25 @@ class LossMeter:
         self._unread: list[tuple[int, Tensor, list[int]]] = []
 
     def add(self, step: int, values_T: Tensor, images: list[int]) -> None:
-        """Takes the terms (T,) of a step on some images; waits for nothing."""
+        """Adds the terms (T,) of a step on some images, without waiting for the device."""
         self._unread.append((step, values_T, images))
 
-    def read(self, flag: bool = False) -> tuple[dict[str, float], bool]:
-        """The terms of the latest step, and whether ``flag`` is up in any process.
+    def mean(self, results: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """The terms (T,) of an objective's results, averaged over batches of a step."""
+        rows = [torch.stack([result[name].detach().float() for name in self.names]) for result in results]
+        return torch.stack(rows).div(len(rows)).sum(0)
 
-        One synchronisation, the flag included; none when nothing was added since the last reading.
+    def means(self, images: int) -> dict[str, float]:
+        """The terms averaged over so many images, for a row of metrics."""
+        return {f"train/{name}": total / images for name, total in zip(self.names, self.sums, strict=True)}
+
+    def read(self, flag: bool = False) -> tuple[dict[str, float], bool]:
+        """The terms of the latest step, and whether ``flag`` is set in any process.
+
+        One synchronization, the flag included; none if nothing was added since the last reading.
 
         Raises:
-            NotFiniteError: in every process alike. What came before that step is in the sums.
+            NotFiniteError: in every process. The steps before are in the sums.
         """
         if not self._unread:
             return {}, False
@@ -58,36 +66,49 @@ class LossMeter:
         for (step, own_T, images), (*row, _) in zip(unread, rows, strict=True):
             bad = [name for name, value in zip(self.names, row, strict=True) if not math.isfinite(value)]
             if bad:
-                guilty = self.world.gather([int(not own_T.isfinite().all())])
-                processes = [number for number, (is_bad,) in enumerate(guilty) if is_bad]
+                bad_processes = self.world.gather([int(not own_T.isfinite().all())])
+                processes = [number for number, (is_bad,) in enumerate(bad_processes) if is_bad]
                 raise NotFiniteError(step, bad, processes, self.world.gather(images))
             weight = len(images) * self.world.size
             self.sums = [total + weight * value for total, value in zip(self.sums, row, strict=True)]
         return dict(zip(self.names, rows[-1], strict=False)), rows[-1][-1] > 0
 
 
-CALMER = "try a smaller --lr or --clip-grad 1 in a new --out"
+ADVICE = "try a smaller --lr or --clip-grad 1 in a new --out"
 
 
 def all_finite(module: nn.Module) -> bool:
-    """Whether all weights and statistics of a module are; waits for the device."""
+    """Whether all parameters and buffers of a module are finite; waits for the device."""
     tensors = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
     return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
+def check_weights(module: nn.Module, step: int) -> None:
+    """Raises UserError if a parameter or buffer is not finite after ``step`` steps with finite losses."""
+    if not all_finite(module):
+        raise UserError(
+            f"step {step}: the weights are not finite, though the losses were; the previous save is kept; {ADVICE}"
+        )
+
+
 def record_path(out: str | Path) -> Path:
-    """Where the batch of a loss that is not finite is written down."""
+    """The file with the batch of a loss that is not finite."""
     return Path(out) / "not_finite.json"
 
 
-def record(error: NotFiniteError, folder: RunFolder | None, state: LoopState) -> None:
-    """Writes down the batch of a loss that is not finite: the step, the terms, and each process's training images.
+def not_finite(
+    error: NotFiniteError, state: LoopState, out: str | Path, writes: bool, kept: str
+) -> UserError:
+    """The error for the user. The step, the terms and the images of each process are written to a file.
 
-    Nothing without a folder, in processes that write none.
+    Args:
+        error: of the meter.
+        state: of the loop.
+        out: the run's folder.
+        writes: whether this process writes the file.
+        kept: what is saved, as text.
     """
-    if folder is None:
-        return
-    told = {
+    content = {
         "step": error.step,
         "epoch": state.epoch + 1,
         "images_of_the_epoch_before": state.seen,
@@ -95,16 +116,13 @@ def record(error: NotFiniteError, folder: RunFolder | None, state: LoopState) ->
         "processes": error.processes,
         "images": error.images,
     }
-    write_atomically(record_path(folder.path), json.dumps(told, indent=1))
-
-
-def explain(error: NotFiniteError, out: str | Path, state: LoopState, kept: str) -> UserError:
-    """One line for the person: what is not finite, on which images, what is kept, and what to do."""
-    blamed = ", ".join(f"losses.{name}" for name in error.terms if name != "loss") or "the sum of losses"
+    if writes:
+        write_atomically(record_path(out), json.dumps(content, indent=1))
+    terms = ", ".join(f"losses.{name}" for name in error.terms if name != "loss") or "the sum of losses"
     several = len(error.images) > 1
     where = f" in process {', '.join(map(str, error.processes))}" if several else ""
     images = [image for process in error.processes for image in error.images[process]]
     return UserError(
-        f"step {error.step} (epoch {state.epoch + 1}): {blamed} is not finite{where}, on the training images {images}; "
-        f"{kept}, the batch in {record_path(out)}; --resume repeats it, {CALMER}"
+        f"step {error.step} (epoch {state.epoch + 1}): {terms} is not finite{where}, on the training images {images}; "
+        f"{kept}, the batch in {record_path(out)}; --resume repeats it, {ADVICE}"
     )

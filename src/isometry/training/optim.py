@@ -1,4 +1,4 @@
-"""timm's optimizers and schedules, from a config."""
+"""timm's optimizers and learning rate schedules."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,36 +9,36 @@ from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 
-from isometry.config import RunConfig
+from isometry.config import GrowConfig, OptimConfig
 from isometry.errors import UserError
 from isometry.grow.schedule import Schedule, Stage
 from isometry.training.objective import Objective
 
 
-def at_stage(config: RunConfig, schedule: Schedule, stage: Stage) -> RunConfig:
-    """The config as optimizer and schedule see it at a stage of growth.
+def at_stage(config: OptimConfig, grow: GrowConfig, schedule: Schedule, stage: Stage) -> OptimConfig:
+    """The options of optimizer and learning rate schedule at a stage of growth.
 
-    ``--grow.lr restart`` gives the stage a schedule of its own, ``--grow.weight-decay depth`` its share of the decay.
+    ``--grow.lr restart`` gives the stage its own schedule, ``--grow.weight-decay depth`` a fraction of the decay.
     """
     full = schedule.stages[-1].size
-    if config.grow.weight_decay == "depth" and stage.size is not None and full is not None:
+    if grow.weight_decay == "depth" and stage.size is not None and full is not None:
         share = sum(stage.size.depth) / sum(full.depth)
         config = replace(config, weight_decay=config.weight_decay * share)
-    if config.grow.lr == "restart":
+    if grow.lr == "restart":
         config = replace(
             config, epochs=stage.epochs, warmup_epochs=min(config.warmup_epochs, stage.epochs // 2)
         )
     return config
 
 
-def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over all that trains, in its fused form, else foreach, else plain.
+def build_optimizer(config: OptimConfig, objective: Objective) -> torch.optim.Optimizer:
+    """timm's optimizer over all trainable parameters, in its fused form, else foreach, else plain.
 
-    Weight decay spares biases, norms, and what the student itself exempts (timm's ``no_weight_decay``:
-    position embeddings and class tokens, as in DeiT, arXiv:2012.12877).
+    Weight decay is not applied to biases, norms, and timm's ``no_weight_decay`` of the student (position embeddings and
+    class tokens, as in DeiT, arXiv:2012.12877).
 
     Raises:
-        UserError: timm has no such optimizer, or it refuses a value.
+        UserError: timm has no such optimizer, or it rejects a value.
     """
     options: dict[str, Any] = {
         "lr": config.lr,
@@ -59,7 +59,7 @@ def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Opti
                 objective.trainable_module, opt=config.opt, param_group_fn=groups, **options, **speed
             )
         except (TypeError, RuntimeError) as error:
-            # This optimizer has no such form, or not on this device.
+            # This optimizer has no such form on this device.
             refusal = error
         except (ValueError, AssertionError) as error:
             raise UserError(f"--opt {config.opt}: {' '.join(str(error).split())}") from error
@@ -75,17 +75,17 @@ def build_optimizer(config: RunConfig, objective: Objective) -> torch.optim.Opti
 
 
 def _exempt(objective: Objective) -> list[str]:
-    """Names of the trainable parameters that the student wants without weight decay."""
+    """Names of the trainable parameters without weight decay."""
     student = objective.student
-    wanted: set[str] = getattr(student, "no_weight_decay", set)()
-    spared = {id(parameter) for name, parameter in student.named_parameters() if name in wanted}
+    names: set[str] = getattr(student, "no_weight_decay", set)()
+    exempt = {id(parameter) for name, parameter in student.named_parameters() if name in names}
     return [
-        name for name, parameter in objective.trainable_module.named_parameters() if id(parameter) in spared
+        name for name, parameter in objective.trainable_module.named_parameters() if id(parameter) in exempt
     ]
 
 
-def build_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> Scheduler:
-    """timm's schedule of that name, in steps: ``step_update(k)`` sets step k's rate, whatever came before.
+def build_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer, steps_an_epoch: int) -> Scheduler:
+    """timm's learning rate schedule, in steps: ``step_update(k)`` sets the rate of step k.
 
     Raises:
         UserError: timm has no such schedule, or it needs a metric.
@@ -116,7 +116,7 @@ def take_step(
     scaler: torch.amp.GradScaler,
     clip_grad: float | None,
 ) -> None:
-    """One step on the gradients that there are, of at most the norm ``clip_grad``; takes them away."""
+    """One step on the accumulated gradients, clipped to the norm ``clip_grad``, which are then cleared."""
     if clip_grad is not None:
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(objective.get_clip_parameters(), clip_grad)

@@ -1,4 +1,4 @@
-"""Where the time of training goes: seconds by phase, without waiting for a device while it works."""
+"""Seconds of training by phase, measured without waiting for the device."""
 
 import time
 from collections import defaultdict, deque
@@ -10,18 +10,17 @@ from typing import Any, Protocol
 import torch
 
 PHASES = ("data", "teacher", "student", "terms", "backward", "optimizer")
-"""The phases of a training step, in the order in which they are shown."""
+"""The phases of a training step, in the order of tables."""
 
 
 class PhaseTimer:
-    """``with watch("teacher"): ...`` adds to the phase's seconds; :meth:`read` gives them all and starts anew.
+    """``with timer("teacher"): ...`` adds to the phase's seconds; :meth:`read` returns them and starts anew.
 
-    A phase inside another counts for itself alone, so that no second is counted twice. On a GPU, whose work is only
-    queued when a block is left, the time is that between events in its queue. Waiting for data is then what the
-    device waits for: nothing, as long as it still has work to do.
+    Time in a nested phase does not count for the outer one. On a GPU, the time is that between events in its queue, so
+    waiting for data counts only while the device has nothing to do.
 
     Args:
-        device: where the timed work is done; by default the host.
+        device: that does the timed work; by default the host.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -38,28 +37,28 @@ class PhaseTimer:
     def __call__(self, phase: str) -> Iterator[None]:
         """Times the block, as work on the device."""
         outer = self._phase
-        self._turn_to(phase)
+        self._switch_to(phase)
         try:
             yield
         finally:
-            self._turn_to(outer)
+            self._switch_to(outer)
 
     def read(self) -> dict[str, float]:
-        """Seconds by phase since the last reading, of the phases that there were; waits for the device."""
-        self._turn_to(self._phase)
+        """Seconds by phase since the last reading; waits for the device."""
+        self._switch_to(self._phase)
         while self._spans:
             self._spans[0][-1].synchronize()
             self._add(*self._spans.popleft())
         read, self._seconds = dict(self._seconds), defaultdict(float)
         return read
 
-    def _turn_to(self, phase: str | None) -> None:
+    def _switch_to(self, phase: str | None) -> None:
         now = self._event()
         now.record()
         if self._phase is not None:
             self._spans.append((self._phase, self._began, now))
         self._phase, self._began = phase, now
-        # Added up as soon as the device is past them: a long epoch must not hoard events.
+        # Finished spans are summed at once, so that events do not pile up over a long epoch.
         while self._spans and self._spans[0][-1].query():
             self._add(*self._spans.popleft())
 
@@ -68,7 +67,7 @@ class PhaseTimer:
 
 
 class _Event(Protocol):
-    """What is used of ``torch.cuda.Event``; ``elapsed_time`` is in milliseconds."""
+    """The methods of ``torch.cuda.Event`` that are used; ``elapsed_time`` is in milliseconds."""
 
     def record(self) -> None: ...
     def query(self) -> bool: ...
@@ -77,7 +76,7 @@ class _Event(Protocol):
 
 
 class _HostEvent:
-    """The same of this process, whose work is done when it is left."""
+    """The same for the host, whose work is done when a phase ends."""
 
     def record(self) -> None:
         self.seconds = time.perf_counter()

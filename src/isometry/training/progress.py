@@ -1,9 +1,8 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import rich.live
 from rich.console import Console, Group
@@ -17,38 +16,28 @@ from rich.progress import (
 )
 from rich.text import Text
 
-SECONDS_BETWEEN_LINES = 10.0
-SECONDS_OF_SILENCE = 60.0
+SECONDS_BETWEEN_EPOCHS = 10.0
+"""Shortest time between the lines of two epochs."""
+
+SECONDS_IN_EPOCH = 60.0
+"""Time between lines in a long epoch."""
 
 
-def tell(console: Console, notes: Iterable[str]) -> None:
-    """What a person must know before believing a figure, a line each."""
+def print_notes(console: Console, notes: Iterable[str]) -> None:
+    """Prints notes on a run, one a line."""
     for note in notes:
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-class Reporter(Protocol):
-    """What the loop tells; a context manager around the loop."""
-
-    def __enter__(self) -> "Reporter": ...
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-    def step(self, done: int, epoch: int) -> None:
-        """``done`` steps of all are done."""
-
-    def losses(self, values: Mapping[str, float]) -> None:
-        """The terms as last read."""
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch has ended with this row of metrics."""
-
-    def stage(self, words: str) -> None:
-        """A stage of growth has begun."""
+def add_notes(notes: list[str], new: list[str], console: Console | None) -> None:
+    """Adds new notes to those of a run, and prints them."""
+    notes.extend(new)
+    if console is not None:
+        print_notes(console, new)
 
 
 class Live:
-    """A bar with time left, and under it the loss terms by name: two lines, so that both fit a narrow terminal."""
+    """A bar with the time left, and the loss terms on a second line, so that both fit a narrow terminal."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._label, self._epochs = label, epochs
@@ -74,26 +63,33 @@ class Live:
         self._view.stop()
 
     def step(self, done: int, epoch: int) -> None:
+        """``done`` steps of all are done."""
         self._progress.update(
             self._task, completed=done, description=f"{self._label} · epoch {epoch + 1}/{self._epochs}"
         )
 
     def losses(self, values: Mapping[str, float]) -> None:
+        """The terms as last read."""
         self._terms = terms_text(values)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch has ended with this row of metrics."""
         self._score = score_text(row)
 
-    def stage(self, words: str) -> None:
-        self._stage = words
+    def stage(self, label: str) -> None:
+        """A stage of growth has begun."""
+        self._stage = label
 
     def _lines(self) -> Group:
-        words = " · ".join(text for text in (self._stage, self._terms, self._score) if text)
-        return Group(self._progress.get_renderable(), Text(f"  {words}", style="dim"))
+        text = " · ".join(part for part in (self._stage, self._terms, self._score) if part)
+        return Group(self._progress.get_renderable(), Text(f"  {text}", style="dim"))
 
 
 class Lines:
-    """A line after an epoch, at most every ten seconds, and after the last; one a minute in a long epoch."""
+    """A line after an epoch, at most every ten seconds, and after the last; one a minute in a long epoch.
+
+    Methods are those of :class:`Live`.
+    """
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._console, self._label, self._epochs = console, label, epochs
@@ -111,57 +107,38 @@ class Lines:
         self._done, self._epoch = done, epoch + 1
 
     def losses(self, values: Mapping[str, float]) -> None:
-        if self._silent_for() >= SECONDS_OF_SILENCE:
+        if self._since_last() >= SECONDS_IN_EPOCH:
             self._print(self._epoch, terms_text(values))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        if self._silent_for() >= SECONDS_BETWEEN_LINES or self._done >= self._steps:
+        if self._since_last() >= SECONDS_BETWEEN_EPOCHS or self._done >= self._steps:
             terms = {
                 key.removeprefix("train/"): value for key, value in row.items() if key.startswith("train/")
             }
             self._print(row["epoch"], terms_text(terms), score_text(row))
 
-    def stage(self, words: str) -> None:
-        self._stage = words
+    def stage(self, label: str) -> None:
+        self._stage = label
 
-    def _silent_for(self) -> float:
+    def _since_last(self) -> float:
         return time.monotonic() - self._shown
 
     def _print(self, epoch: int, *rest: str) -> None:
         self._shown = time.monotonic()
-        a_step = (self._shown - self._start) / max(1, self._done - self._first)
-        left = f"{a_step * (self._steps - self._done):.0f} s left"
-        words = [self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest]
-        told = " · ".join(word for word in words if word)
-        self._console.print(told, highlight=False, markup=False, soft_wrap=True)
+        per_step = (self._shown - self._start) / max(1, self._done - self._first)
+        left = f"{per_step * (self._steps - self._done):.0f} s left"
+        parts = [self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest]
+        line = " · ".join(part for part in parts if part)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-class Silent:
-    """For processes that are not the main one."""
-
-    def __enter__(self) -> "Silent":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def step(self, done: int, epoch: int) -> None:
-        """Says nothing."""
-
-    def losses(self, values: Mapping[str, float]) -> None:
-        """Says nothing."""
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Says nothing."""
-
-    def stage(self, words: str) -> None:
-        """Says nothing."""
+Reporter = Live | Lines
 
 
 def reporter(console: Console | None, label: str, steps: int, epochs: int, done: int) -> Reporter:
-    """A live bar on a terminal, lines off one, silence without a console."""
+    """A live bar on a terminal, lines elsewhere; without a console, nothing is printed."""
     if console is None:
-        return Silent()
+        return Lines(Console(quiet=True), label, steps, epochs, done)
     return (Live if console.is_terminal else Lines)(console, label, steps, epochs, done)
 
 
@@ -171,7 +148,7 @@ def terms_text(values: Mapping[str, float]) -> str:
 
 
 def score_text(row: Mapping[str, Any]) -> str:
-    """The validation figures of a row, if it has some."""
+    """The validation metrics of a row, if it has some."""
     shown = []
     for key, name in (("val/top1", "val top-1"), ("val_ema/top1", "EMA")):
         if key in row:

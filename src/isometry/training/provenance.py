@@ -1,4 +1,4 @@
-"""What a run was made of and made on: data, weights, versions, machine, and the exact command."""
+"""Provenance of a run: data, weights, versions, machine, command."""
 
 import shlex
 import sys
@@ -10,15 +10,15 @@ from isometry.training.loop import Trainer
 
 
 def provenance(trainer: Trainer) -> list[tuple[str, str]]:
-    """(name, value), as the report lists them; the command is one that a shell takes as it stands."""
+    """(name, value) pairs for the report; the command is quoted for a shell."""
     run, world = trainer.run, trainer.world
     facts = [("Data", run.sources.description)]
     if run.teacher_weights is not None:
         digest = f", SHA-256 {run.teacher_weights.sha256}" if run.teacher_weights.sha256 else ""
-        facts.append(("Teacher's weights", run.teacher_weights.words + digest))
+        facts.append(("Teacher's weights", run.teacher_weights.description + digest))
     return [
         *facts,
-        ("Student's weights before", run.student_weights.words),
+        ("Student's weights before", run.student_weights.description),
         ("Terms", ", ".join(f"{term.weight:g} × {term.name}" for term in run.objective.terms)),
         ("Epoch shown", f"{trainer.state.best_epoch} of {trainer.config.epochs}"),
         ("Seed", str(trainer.config.seed)),

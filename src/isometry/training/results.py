@@ -1,8 +1,8 @@
-"""What a finished run leaves: the student as a timm folder, its figures, and the report."""
+"""Results of a finished run: the student as a timm folder, its figures, and the report."""
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isometry.data import make_loaders
+from isometry.data import Loaders, make_loaders
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.representations import block_features, compare_representations, compared_images
@@ -25,45 +25,52 @@ from isometry.models.spec import architecture, image_spec
 from isometry.prune.saving import save_network
 from isometry.prune.unused_channels import compact
 from isometry.recipes import config_to_yaml
-from isometry.report import PruningData, ReportData, write_record, write_report
+from isometry.report.columns import measured_figures
 from isometry.report.log_panels import logged_figures, logged_pictures
+from isometry.report.page import render_report, write_page
+from isometry.report.records.data import PruningData, ReportData
+from isometry.report.records.record import write_record
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import load_aloud
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
 from isometry.training.provenance import provenance
-from isometry.training.student import build_student, stage_networks
 
 Row = dict[str, Any]
 
 BATCH_SIZES = (1, 8, 64)
-"""That the forms of a pruned network are timed at."""
+"""Batch sizes that the variants of a pruned network are timed at."""
 SECONDS_TIMED = 0.5
-"""About how long, each form at each batch size."""
+"""Time for each variant at each batch size."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run's results are, and its table."""
+    """Paths and tables of a finished run.
+
+    Attributes:
+        folder, report: of the run.
+        rows: the models, with their figures.
+        stages: of growth, with their times; none in a run that did not grow.
+        times: seconds by phase, a row for each epoch.
+    """
 
     folder: Path
     report: Path
     rows: list[Row]
     stages: list[Row] = field(default_factory=list)
-    """Those of growth, with their times; none in a run that did not grow."""
     times: list[Row] = field(default_factory=list)
-    """Seconds by phase, a row an epoch."""
 
     @property
     def student(self) -> Row:
-        """The row of the model that was trained."""
+        """The row of the trained model."""
         return next(row for row in self.rows if row["role"] == "student")
 
 
 def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) -> RunResult:
-    """Exports the best student, measures it and the teacher, writes ``summary.json`` and the report with its record.
+    """Saves the best student, measures it and the teacher, and writes ``summary.json`` and the report with its record.
 
-    ``companions`` are rows of other runs that the report's table shows beside this one's.
+    ``companions`` are rows of other runs for the report's table.
     """
     run = trainer.run
     best = load_aloud(folder.best, run, trainer.console)
@@ -73,18 +80,10 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
         run.student.set_grad_checkpointing(False)  # type: ignore[operator]
     if run.config.prune.compact:
         _compact(trainer)
-    spec = run.spec
-    data_config = {
-        "input_size": spec.input_size,
-        "mean": spec.mean,
-        "std": spec.std,
-        "interpolation": spec.interpolation,
-        "crop_pct": trainer.config.crop_pct or spec.crop_pct,
-    }
-    save = save_network if run.config.prune.wanted else save_model
-    save(run.student, folder.path / "student", run.sources.class_names, data_config)
-    forms, pruning = _measure_forms(trainer, folder.path / "student")
-    rows = measure(trainer, forms)
+    _save_student(trainer, folder.path / "student")
+    with _whole_splits(trainer) as loaders:
+        variants, pruning = _measure_variants(trainer, folder.path / "student", loaders)
+        rows = measure(trainer, loaders, variants)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
     stages = stage_rows(trainer) if run.schedule.grows else []
     if stages:
@@ -92,54 +91,78 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     report = folder.path / "report.html"
     data = report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning)
     write_record(folder.path, data)
-    write_report(report, data)
+    write_page(report, render_report(data))
     with open_loggers(trainer.config, trainer.state.step) as log:
-        if log.places:
+        if log.loggers:
             log.end(logged_figures(data), logged_pictures(data), trainer.state.step)
     return RunResult(folder.path, report, rows, stages, folder.times.rows())
 
 
-def measure(trainer: Trainer, forms: Sequence[Row] = ()) -> list[Row]:
-    """Rows of the table: teacher (if it was loaded), the network before pruning (if it was trained), and student.
+def measure(trainer: Trainer, loaders: Loaders, variants: Sequence[Row] = ()) -> list[Row]:
+    """Rows of the table: teacher, the network before pruning (if it was trained), and student.
 
-    Accuracy is on the test part, where there is one. ``forms`` are those of a pruned student, measured already.
+    Accuracy is on the test split, if there is one. ``variants`` are those of a pruned student, already measured.
     """
     run = trainer.run
     rows = []
     if run.teacher is not None:
         teacher = run.teacher.to(trainer.world.device).eval()
-        rows.append(
-            {
-                "model": f"teacher {architecture(teacher)}",
-                "role": "teacher",
-                **(run.gathered_teacher.figures if run.gathered_teacher else figures_of(trainer, teacher)),
-            }
-        )
-    if forms and not run.config.prune.from_scratch:
-        rows.append({"model": "as it was", "role": "start", **_figures_of(forms[0])})
+        gathered = run.gathered_teacher
+        figures = gathered.figures if gathered else figures_of(trainer, teacher, loaders)
+        rows.append({"model": f"teacher {architecture(teacher)}", "role": "teacher", **figures})
+    if variants and not run.config.prune.from_scratch:
+        rows.append({"model": "as it was", "role": "start", **_figures_of_variant(variants[0])})
     name = architecture(run.student)
     rows.append(
         {
             "model": f"student {name}" if run.teacher is not None else name,
             "role": "student",
-            **(_figures_of(forms[-1]) if forms else figures_of(trainer, run.student)),
+            **(
+                _figures_of_variant(variants[-1]) | measured_figures(run.student)
+                if variants
+                else figures_of(trainer, run.student, loaders)
+            ),
             "seconds": trainer.state.seconds,
         }
     )
     return rows
 
 
-def _compact(trainer: Trainer) -> None:
-    """Cuts the channels that no training image uses, augmentation aside, and notes what that came to."""
+@contextmanager
+def _whole_splits(trainer: Trainer) -> Iterator[Loaders]:
+    """Loaders of all images: this process measures alone, the others have ended by now."""
     run = trainer.run
-    # All of them, where an epoch leaves out what is no whole batch, and a process what is the others'.
+    if trainer.world.size == 1:
+        yield trainer.loaders
+        return
+    with closing(make_loaders(run.sources, run.config, run.spec, seed=run.config.seed)) as loaders:
+        yield loaders
+
+
+def _save_student(trainer: Trainer, folder: Path) -> None:
+    run, spec = trainer.run, trainer.run.spec
+    data_config = {
+        "input_size": spec.input_size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "interpolation": spec.interpolation,
+        "crop_pct": run.config.crop_pct or spec.crop_pct,
+    }
+    save = save_network if run.config.prune.wanted else save_model
+    save(run.student, folder, run.sources.class_names, data_config)
+
+
+def _compact(trainer: Trainer) -> None:
+    """Removes the channels that no training image uses, without augmentation, with a note on the result."""
+    run = trainer.run
+    # All training images: an epoch leaves out an incomplete batch, and the images of other processes.
     everything = replace(run.sources, val=run.sources.train)
-    loaders = make_loaders(everything, trainer.config, run.spec, seed=trainer.config.seed)
+    loaders = make_loaders(everything, run.config, run.spec, seed=run.config.seed)
 
     class Calibration:
         def __iter__(self) -> Iterator[Tensor]:
             assert loaders.val is not None
-            for batch in trainer.feed.noting_unreadable(loaders.val):
+            for batch in trainer.batches.note_unreadable(loaders.val):
                 yield trainer.preprocess.normalise(batch)[0]
 
     run.student, found = compact(run.student, Calibration())
@@ -150,73 +173,72 @@ def _compact(trainer: Trainer) -> None:
     )
 
 
-def figures_of(trainer: Trainer, model: nn.Module) -> Row:
-    """A model's part of its row in the table; of a sharded teacher by all processes together, else by this one."""
+def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
+    """Figures of the student or the teacher; of a sharded teacher by all processes together, else by this one.
+
+    Args:
+        trainer: of the run.
+        model: the network.
+        loaders: of this process's images: its share if the model is sharded, else all.
+    """
     run = trainer.run
-    is_teacher = model is run.teacher
-    view = trainer.objective.teacher_view if is_teacher else None
+    is_teacher, sharded = model is run.teacher, is_sharded(model)
+    teacher = trainer.objective.teacher if is_teacher else None
     size = image_spec(model).input_size if is_teacher else run.spec.input_size
-    sharded, seed = is_sharded(model), trainer.config.seed
-    # Where they are not needed the other processes have left by now, and this one reads every image.
-    world = trainer.world if sharded else replace(trainer.world, rank=0, size=1)
-    loaders = make_loaders(
-        run.sources, trainer.config, run.spec, seed=seed, rank=world.rank, world_size=world.size
-    )
-    part, name = loaders.judged
+    part, name = loaders.evaluation
     figures: Row = {
         "params": parameter_count(model),
         "macs": run.teacher_macs if is_teacher else macs(model, size),
-        # So many passes, not so many seconds, where all must make equally many.
+        # Processes that share a model must make equally many passes, so their number is fixed, not their time.
         "images_per_s": images_per_second(model, size, seconds=0 if sharded else SECONDS_TIMED),
+        **measured_figures(model),
     }
-    comparable = model.num_classes == trainer.config.num_classes and (view is not None or not is_teacher)
+    comparable = model.num_classes == run.config.num_classes and (teacher is not None or not is_teacher)
     if part is not None and run.sources.labelled and comparable:
-        batches = trainer.feed.noting_unreadable(part)
-        # What is narrower than float32 computes in its own type.
-        autocast = nullcontext if view is not None and view.dtype is not None else trainer.autocast
-        found = accuracy(model, batches, trainer.preprocess, world, autocast, view)
+        found = accuracy(
+            model,
+            trainer.batches.note_unreadable(part),
+            trainer.preprocess,
+            trainer.world if sharded else replace(trainer.world, rank=0, size=1),
+            # A narrow teacher computes in its own dtype.
+            nullcontext if teacher is not None and teacher.narrow else trainer.autocast,
+            None if teacher is None else teacher.adapter,
+        )
         figures |= {"top1": found["top1"], "top1_part": name}
-    loaders.close()
     return figures
 
 
-def _figures_of(form: Row) -> Row:
-    kept = {key: form[key] for key in ("params", "macs", "top1", "top1_part") if key in form}
-    return kept | {"images_per_s": form["speeds"][-1]["images_per_s"]}
+def _figures_of_variant(variant: Row) -> Row:
+    kept = {key: variant[key] for key in ("params", "macs", "top1", "top1_part") if key in variant}
+    return kept | {"images_per_s": variant["speeds"][-1]["images_per_s"]}
 
 
-def _measure_forms(trainer: Trainer, student: Path) -> tuple[list[Row], PruningData | None]:
-    """The forms of a pruned student side by side, dense first, and what the report shows of them; or nothing."""
-    run, device = trainer.run, trainer.world.device
+def _measure_variants(
+    trainer: Trainer, student: Path, loaders: Loaders
+) -> tuple[list[Row], PruningData | None]:
+    """Rows of the variants of a pruned student, dense first, and the report's data on them; none of other students."""
+    run, (part, name) = trainer.run, loaders.evaluation
     before = before_pruning(run.student, student, run.config) if run.config.prune.wanted else None
-    if before is None:
+    if before is None or part is None:
         return [], None
-    loaders = make_loaders(run.sources, trainer.config, run.spec, seed=trainer.config.seed)
-    part, name = loaders.judged
-    if part is None:
-        loaders.close()
-        return [], None
-    batches = partial(trainer.feed.noting_unreadable, part)
-    material = EvaluationImages(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
-    forms = variants_of(run.student, before.network.to(device))
+    batches = partial(trainer.batches.note_unreadable, part)
+    images = EvaluationImages(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
+    variants = variants_of(run.student, before.network.to(trainer.world.device))
     untrained = [DENSE] if before.note else []
-    rows = measure_variants(forms, material, BATCH_SIZES, SECONDS_TIMED, untrained)
-    pruning = pruning_report(run.student, material, rows)
-    loaders.close()
-    return rows, pruning
+    rows = measure_variants(variants, images, BATCH_SIZES, SECONDS_TIMED, untrained)
+    return rows, pruning_report(run.student, images, rows)
 
 
 def report_data(
     trainer: Trainer, folder: RunFolder, rows: list[Row], stages: list[Row], pruning: PruningData | None
 ) -> ReportData:
-    """Everything that the report shows."""
+    """All data of the report."""
     run, config = trainer.run, trainer.config
     where = config.dataset or Path(config.data_dir or "").name
-    taught = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
-    geometry = _geometry(trainer) if run.objective.pairs else {}
+    models = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
     notes = [*run.notes, *skipped_images(trainer)]
     return ReportData(
-        title=f"{taught} on {where}",
+        title=f"{models} on {where}",
         subtitle=run.sources.description,
         facts=provenance(trainer),
         epochs=folder.metrics.rows(),
@@ -227,17 +249,17 @@ def report_data(
         stages=stages,
         pruning=pruning,
         times=folder.times.rows(),
-        **geometry,
+        **_representations(trainer),
     )
 
 
 def stage_rows(trainer: Trainer) -> list[Row]:
-    """What each stage of growth was, and took; at full size from the measured epochs of the last one."""
+    """A row for each stage of growth; ``full_seconds`` from the time of an epoch at full size."""
     run, state = trainer.run, trainer.state
     begun = [0.0, *(growth["seconds"] for growth in state.growths)]
     ended = [*begun[1:], state.seconds]
     full_epoch = (ended[-1] - begun[-1]) / run.schedule.stages[-1].epochs
-    networks = stage_networks(run.config, run.schedule, run.spec.input_size)
+    networks = run.plan.costs(run.spec.input_size)
     score, key = ("top-1", "val/top1") if run.sources.labelled else ("loss", "val/loss")
     growths: list[Row] = [{"before": {}, "after": {}}, *state.growths]
     return [
@@ -259,8 +281,8 @@ def stage_rows(trainer: Trainer) -> list[Row]:
 
 
 def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
-    """A sentence that counts and names the unreadable images, if there were any."""
-    names = sorted(set(trainer.feed.unreadable))
+    """A note that counts and names the unreadable images, if there were any."""
+    names = sorted(set(trainer.batches.unreadable))
     if not names:
         return []
     more = ", ..." if len(names) > most else ""
@@ -268,11 +290,11 @@ def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
     return [f"{len(names)} unreadable {images} skipped: {', '.join(names[:most])}{more}"]
 
 
-def _geometry(trainer: Trainer) -> dict[str, Any]:
-    objective = trainer.objective
-    assert objective.teacher is not None
-    assert objective.teacher_view is not None
-    seen, images = trainer.run.gathered_teacher, compared_images(trainer.loaders, trainer.preprocess)
-    teacher = seen.features if seen else block_features(objective.teacher, objective.teacher_view(images))
-    untrained, _ = build_student(trainer.config)
-    return compare_representations(objective.pairs, untrained, trainer.run.student, teacher, images)
+def _representations(trainer: Trainer) -> dict[str, Any]:
+    run, teacher = trainer.run, trainer.objective.teacher
+    if teacher is None or not run.objective.pairs:
+        return {}
+    gathered, images = run.gathered_teacher, compared_images(trainer.loaders, trainer.preprocess)
+    features = gathered.features if gathered else block_features(teacher.model, teacher.adapter(images))
+    untrained, _ = run.plan.build()
+    return compare_representations(run.objective.pairs, untrained, run.student, features, images)

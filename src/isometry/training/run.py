@@ -1,11 +1,10 @@
-"""A config in, a finished run out: the one path that `train`, `distill` and `compare` share."""
+"""Runs a config to its end: for `train`, `distill`, `prune` and `compare`."""
 
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -15,11 +14,11 @@ from isometry.distributed import join_world, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
 from isometry.files import disk_errors
 from isometry.models.sharding import GatheredTeacher, is_sharded
-from isometry.training.batch_size import assemble_shared
+from isometry.training.assemble import assemble
 from isometry.training.checkpoint.files import has_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.loop import Trainer
-from isometry.training.progress import tell
+from isometry.training.progress import print_notes
 from isometry.training.results import Row, RunResult, figures_of, finish, skipped_images
 
 
@@ -30,53 +29,51 @@ def execute(
 
     Args:
         config: the run.
-        console: where a person watches.
+        console: for progress and notes.
         label: the run's name on the progress bar; its folder's name if empty.
         companions: rows of other runs for the report's table.
 
     Raises:
         UserError: bad input, a loss that is not finite, or a loading process that was killed.
-        Interrupted: asked to stop; saved.
+        Interrupted: stopped by a signal.
     """
     world = join_world(config.device)
-    way_on = partial(_way_on, config)
-    with closing(world), worker_deaths(way_on), lost_processes(world, way_on):
+    advice = partial(_advice, config.out)
+    with closing(world), worker_deaths(advice), lost_processes(world, advice):
         if not world.main:
-            trainer = Trainer(assemble_shared(config, world), None, world, None, label)
+            trainer = Trainer(assemble(config, world), None, world, None, label)
             trainer.fit()
             gather_teacher(trainer)
             return None
         with RunFolder(config) as folder:
-            run = assemble_shared(config, world)
+            run = assemble(config, world)
             run.notes += folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
-            tell(console, run.notes)
+            print_notes(console, run.notes)
             trainer.fit()
             gather_teacher(trainer)
             with disk_errors(folder.path, "make room and go on with --resume"):
-                outcome = finish(trainer, folder, companions)
+                result = finish(trainer, folder, companions)
             trainer.loaders.close()
-            tell(console, skipped_images(trainer))
-            return outcome
+            print_notes(console, skipped_images(trainer))
+            return result
 
 
-def _way_on(config: RunConfig) -> str:
-    if has_checkpoint(last_checkpoint(config.out)):
-        return "what was saved is kept: go on with --resume"
+def _advice(out: str) -> str:
+    if has_checkpoint(last_checkpoint(out)):
+        return "the last save is kept: go on with --resume"
     return "nothing was saved yet: start again"
 
 
 def gather_teacher(trainer: Trainer) -> None:
-    """Fills ``trainer.run.gathered_teacher`` where the teacher is sharded; all processes must come here."""
-    run, world, view = trainer.run, trainer.world, trainer.objective.teacher_view
+    """Fills ``trainer.run.gathered_teacher`` if the teacher is sharded; all processes must call it."""
+    run, world, teacher = trainer.run, trainer.world, trainer.objective.teacher
     if run.teacher is None or not is_sharded(run.teacher):
         return
-    figures, features = figures_of(trainer, run.teacher), list[Tensor]()
-    if trainer.objective.pairs and view is not None:
-        if world.main:
-            images = compared_images(trainer.loaders, trainer.preprocess)
-        else:
-            # Any image: this process only lends its pieces.
-            images = torch.zeros(1, 1, *view.size, device=world.device)
-        features = block_features(run.teacher, view(images))
+    figures, features = figures_of(trainer, run.teacher, trainer.loaders), list[Tensor]()
+    if trainer.objective.pairs and teacher is not None:
+        # The other processes only provide their shards.
+        images = compared_images(trainer.loaders, trainer.preprocess) if world.main else None
+        images = teacher.adapter.blank(world.device) if images is None else images
+        features = block_features(run.teacher, teacher.adapter(images))
     run.gathered_teacher = GatheredTeacher(figures, features)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish that the loop reads between steps."""
+"""SIGTERM and Ctrl-C as a stop request that the loop checks between steps."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop, by the signal ``signal_number``; ``saved``: it has saved where it stood."""
+    """The run was stopped by the signal ``signal_number``; ``saved``: after a save."""
 
     def __init__(self, message: str, signal_number: int, saved: bool = False) -> None:
         super().__init__(message)
@@ -16,19 +16,19 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 
     @property
     def exit_code(self) -> int:
-        """128 + signal, as a shell has it; 0 for a scheduler's SIGTERM that cost nothing."""
+        """128 + signal, as in a shell; 0 for SIGTERM after a save, so that schedulers see no failure."""
         return 0 if self.saved and self.signal_number == signal.SIGTERM else 128 + self.signal_number
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Outside the loop nothing needs saving: there SIGTERM raises Interrupted at once."""
+    """SIGTERM raises Interrupted at once, outside the loop, where nothing needs saving."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped; what was saved before is kept, go on with --resume", number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("stopped; the last save is kept, go on with --resume", number)
 
     try:
-        old = signal.signal(signal.SIGTERM, leave)
+        old = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:
         # Only the main thread may set handlers.
         yield
@@ -40,20 +40,24 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 class StopRequest:
-    """``with StopRequest() as wish``: ``wish.signal_number`` is None until SIGTERM or Ctrl-C comes.
+    """``with StopRequest() as stop``: ``stop.signal_number`` is None until SIGTERM or Ctrl-C.
 
-    A second Ctrl-C does not wait for the step. Outside the main thread, which alone may set handlers, it
-    stays None.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, which alone may set handlers, it stays None.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._old: dict[int, Any] = {}
 
+    @property
+    def received(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal_number is not None
+
     def __enter__(self) -> "StopRequest":
         try:
             self._old = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+                number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)
             }
         except ValueError:
             self._old = {}
@@ -65,7 +69,7 @@ class StopRequest:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number

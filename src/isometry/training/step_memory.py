@@ -1,4 +1,4 @@
-"""What one training step holds in memory, and what one pass of inference does."""
+"""Memory of a training step."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from isometry.training.objective import Objective
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes that one training step holds at its peak, by what they are for."""
+    """Bytes that one training step needs at its peak, by purpose."""
 
     weights: int
     gradients: int
@@ -25,7 +25,7 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return (
             self.weights
             + self.gradients
@@ -47,21 +47,21 @@ def step_memory(
     probe: int = 2,
     recomputes: bool = False,
 ) -> StepMemory:
-    """Memory of a training step, from what autograd really keeps for ``probe`` images and for twice as many.
+    """Memory of a training step, from the tensors that autograd saves for ``probe`` images and for twice as many.
 
-    Gradients count in full, though they come as activations go; workspaces of single operations don't:
-    within a third of the allocator's peak at 16 images and more (tests/test_profile.py measures it).
+    Gradients count in full, though they grow as activations are freed; workspaces of single operations don't count.
+    The result is within a third of the allocator's peak at 16 images and more.
 
     Args:
         objective: student, teacher and terms.
         input_size: (C, H, W) of an image.
-        batch_size: images a step.
-        moments: numbers that the optimizer keeps a parameter (AdamW: 2).
+        batch_size: images of a step.
+        moments: numbers that the optimizer keeps per parameter (AdamW: 2).
         moving_average: whether an EMA is kept.
-        amp_dtype: mixed precision's type, or None without it.
-        probe: images to try.
-        recomputes: whether the student's blocks are computed again in the backward pass: then the largest of them is
-            whole there beside what all of them keep.
+        amp_dtype: of mixed precision, or None without it.
+        probe: number of images to try.
+        recomputes: whether the student's blocks are recomputed in the backward pass; then the largest block counts in
+            full, beside the inputs of all.
     """
     student, teacher = objective.student, objective.teacher
     device = next(student.parameters()).device
@@ -83,8 +83,8 @@ def step_memory(
         gradients=weights,
         optimizer=round(moments * weights),
         moving_average=weights if moving_average else 0,
-        teacher=bytes_held(teacher) if teacher is not None else 0,
-        # Matrices of channels are as large for any batch.
+        teacher=bytes_held(teacher.model) if teacher is not None else 0,
+        # Channel-sized matrices don't depend on the batch size.
         activations=few + (more - few) * (batch_size - probe) // probe,
     )
 
@@ -96,12 +96,12 @@ def _kept_at_most(objective: Objective, images: Tensor, recomputes: bool) -> int
         objective.student.set_grad_checkpointing(False)  # type: ignore[operator]
         block = _kept_bytes(objective, images)[2]
         objective.student.set_grad_checkpointing(True)  # type: ignore[operator]
-    # The terms have let go of theirs when the last block, as the first one, is computed again.
+    # Tensors of the terms are freed before the first block, the last one, is recomputed.
     return network + max(terms, block)
 
 
 def _kept_bytes(objective: Objective, images: Tensor) -> tuple[int, int, int]:
-    """Bytes beside parameters that autograd keeps of a step: of the student, the terms, the largest block."""
+    """Bytes besides parameters that autograd saves of a step: of the student, the terms, the largest block."""
     kept: dict[int, int] = {}
     within: list[nn.Module] = []
     kept_in: defaultdict[nn.Module | None, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""How well a model does on a part of the data."""
+"""Validation metrics of an epoch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ import torch
 
 from isometry.data import Batch, Preprocess
 from isometry.distributed import World
-from isometry.evaluation.accuracy import _blank, accuracy
+from isometry.evaluation.accuracy import accuracy
 from isometry.models.sharding import in_step, is_sharded
 from isometry.training.objective import Objective
 
@@ -21,9 +21,9 @@ def validate(
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
-    """An epoch's figures: ``val/...`` of the student and ``val_ema/...`` of its moving average, if there is one.
+    """Metrics of an epoch: ``val/...`` of the student and ``val_ema/...`` of its moving average, if there is one.
 
-    Without labels: the objective's own loss.
+    Without labels: the objective's loss.
     """
     if not labelled:
         figures = objective_loss(objective, batches(), preprocess, world, autocast)
@@ -39,7 +39,7 @@ def validate(
 
 
 def score_of(row: Mapping[str, float]) -> float:
-    """Larger is better: top-1 (of the moving average, if any), else minus the loss, else the latest epoch."""
+    """Score of an epoch, larger is better: top-1 (of the EMA, if any), else minus the loss, else the epoch."""
     for key in ("val_ema/top1", "val/top1"):
         if key in row:
             return row[key]
@@ -54,13 +54,14 @@ def objective_loss(
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
-    """The objective's own loss on data without labels, averaged over images; ``loss`` alone."""
+    """``loss`` of the objective on data without labels, averaged over images."""
     was_training = objective.training
     objective.eval()
-    if is_sharded(objective.teacher):
-        assert objective.teacher_view is not None
-        blank = _blank(objective.teacher_view, world)
-        batches = in_step(batches, world, partial(objective.ask_teacher, blank))
+    teacher = objective.teacher
+    if teacher is not None and is_sharded(teacher.model):
+        batches = in_step(
+            batches, world, partial(objective.teacher_output, teacher.adapter.blank(world.device))
+        )
     total, images_seen = 0.0, 0
     for batch in batches:
         images, labels = preprocess.normalise(batch)

@@ -293,7 +293,7 @@ def test_two_processes_stop_together_at_an_image_that_breaks_one(
     for each in ended:
         assert each.code == 2, each.err
         assert "step 8 (epoch 2): " in each.err
-        assert "the save before is kept" in each.err
+        assert "the previous save is kept" in each.err
         assert len(each.err.splitlines()) == 1
     assert saved(out)[0]["step"] == 8
     again = [*by_two, "--out", str(out), "--resume"]

@@ -26,15 +26,15 @@ from helpers.teacher_outputs import (
 )
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.models.teacher import TeacherOutput
-from isometry.training.teacher_cache import Place, TeacherCache
+from isometry.models.teacher import BatchPosition, TeacherOutput
+from isometry.training.teacher_cache import TeacherCache
 from isometry.training.teacher_cache import cache as cache_module
 
-PLACES = [Place(epoch, 6 * batch) for epoch in range(2) for batch in range(3)]
+PLACES = [BatchPosition(epoch, 6 * batch) for epoch in range(2) for batch in range(3)]
 
 
 def told(
-    cache: TeacherCache, places: list[Place] = PLACES, classes: int = 10
+    cache: TeacherCache, places: list[BatchPosition] = PLACES, classes: int = 10
 ) -> tuple[list[TeacherOutput], int]:
     """A cache's answers at some places, and how often the teacher was asked for them."""
     teacher = Teacher(classes)
@@ -49,10 +49,10 @@ def test_a_later_run_reads_what_the_first_was_told(tmp_path: Path, dtype: torch.
     first, teacher = cache_in(tmp_path / "cache"), Teacher(dtype=dtype)
     uncached = [teacher(images(place), GRIDS) for place in PLACES]
     written = [ask(first, teacher, place) for place in PLACES]
-    assert (first.read, first.asked) == (0, 6)
+    assert (first.hits, first.misses) == (0, 6)
     later, nobody = cache_in(tmp_path / "cache"), Teacher(dtype=dtype)
     read = [ask(later, nobody, place) for place in reversed(PLACES)][::-1]
-    assert (later.read, later.asked, nobody.asked) == (6, 0, 0)
+    assert (later.hits, later.misses, nobody.asked) == (6, 0, 0)
     for before, then, now in zip(uncached, written, read, strict=True):
         check_same(then, before)
         check_same(now, before)
@@ -80,17 +80,17 @@ def test_terms_without_tokens_store_logits_alone(tmp_path: Path):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     assert ask(cache, teacher, grids={}).tokens == {}
     check_same(ask(cache, teacher, grids={}), teacher(images(FIRST), {}))
-    assert cache.read == 1
+    assert cache.hits == 1
 
 
 def test_blocks_that_an_entry_lacks_are_asked_for_and_added(tmp_path: Path):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for number, grids in enumerate(({}, {1: (2, 3)}, {5: (1, 2)}, {1: (3, 2)}), start=1):
         check_same(ask(cache, teacher, grids=grids), teacher(images(FIRST), grids))
-        assert cache.asked == number, "another block, and the same block on another grid, are not there"
+        assert cache.misses == number, "another block, and the same block on another grid, are not there"
     for grids in ({}, {1: (2, 3)}, {5: (1, 2)}, {1: (3, 2)}, GRIDS):
         check_same(ask(cache, teacher, grids=grids), teacher(images(FIRST), grids))
-    assert (cache.asked, cache.read) == (4, 5)
+    assert (cache.misses, cache.hits) == (4, 5)
     assert len(entries(tmp_path / "cache")) == 1
     assert cache.notes == []
 
@@ -125,7 +125,7 @@ def test_a_sharded_teacher_is_asked_by_all_or_by_none(tmp_path: Path):
 def one_lacks_it(rank: int, rendezvous: str, folder: str) -> None:
     world = as_rank(rank, rendezvous)
 
-    def asked(place: Place) -> int:
+    def asked(place: BatchPosition) -> int:
         cache = TeacherCache.open(Path(folder), IDENTITY, limit_bytes=2**30, world=world, together=True)
         return told(cache, [place])[1]
 
@@ -190,7 +190,7 @@ def test_another_run_that_claimed_the_folder_since_is_noticed(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "damaged"), ("[]", "none of a cache"), ("\udcff", "damaged")]
+    ("text", "words"), [("{", "damaged"), ("[]", "damaged"), ("\udcff", "damaged")]
 )
 def test_an_identity_that_is_none_is_refused(tmp_path: Path, text: str, words: str):
     (tmp_path / "identity.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -272,7 +272,7 @@ def test_an_entry_put_in_anothers_place_is_about_other_images(tmp_path: Path):
     assert asked == 1
     check_same(found[1], wanted[1])
     (note,) = cache.notes
-    assert "is about other images" in note
+    assert "is of other images" in note
     assert told(cache_in(tmp_path / "cache"))[1] == 0
 
 
@@ -304,7 +304,7 @@ def test_no_more_is_written_than_the_limit(tmp_path: Path):
 def test_a_later_run_counts_the_entries_of_every_epoch(tmp_path: Path):
     told(cache_in(tmp_path / "cache"))
     limit = taken(tmp_path / "cache")
-    assert told(cache_in(tmp_path / "cache", limit), [Place(2, 0)])[1] == 1
+    assert told(cache_in(tmp_path / "cache", limit), [BatchPosition(2, 0)])[1] == 1
     assert taken(tmp_path / "cache") == limit
 
 
@@ -313,7 +313,7 @@ def test_an_entry_does_not_grow_past_the_limit(tmp_path: Path):
     ask(cache, teacher, grids={})
     ask(cache, teacher, grids=GRIDS)
     ask(cache, teacher, grids={})
-    assert (cache.asked, cache.read) == (2, 1)
+    assert (cache.misses, cache.hits) == (2, 1)
     assert taken(tmp_path / "cache") <= 1000
 
 
@@ -372,11 +372,11 @@ def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path: Path):
     assert "can't be written (" in note
     assert len(note.splitlines()) == 1
     assert len(entries(tmp_path / "cache")) == 3, "nothing half written stays"
-    ask(cache, teacher, Place(3, 0), {})
+    ask(cache, teacher, BatchPosition(3, 0), {})
     assert len(entries(tmp_path / "cache")) == 3, "no more is tried"
-    read = cache.read
+    read = cache.hits
     ask(cache, teacher, PLACES[0], {})
-    assert cache.read == read + 1, "what is there is read all the same"
+    assert cache.hits == read + 1, "what is there is read all the same"
 
 
 def test_a_disk_that_is_full_from_the_start_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -387,8 +387,8 @@ def test_a_disk_that_is_full_from_the_start_is_no_trouble(tmp_path: Path, monkey
     cache = cache_in(tmp_path / "cache")
     assert told(cache)[1] == 6
     assert cache.notes == [
-        f"teacher cache {tmp_path / 'cache'}: can't be written (No space left on device); "
-        "the teacher is asked for what it lacks"
+        f"teacher cache {tmp_path / 'cache'}: can't be written (no space left on device); "
+        "missing outputs are computed by the teacher"
     ]
 
 

@@ -10,7 +10,8 @@ import torch
 from helpers.teacher_outputs import GRIDS, IDENTITY, PLENTY, Teacher, cache_in, entries
 from isometry.distributed import World
 from isometry.files import format_bytes
-from isometry.training.teacher_cache import Estimate, Place, TeacherCache, estimate
+from isometry.models.teacher import BatchPosition
+from isometry.training.teacher_cache import Estimate, TeacherCache, estimate
 from isometry.training.teacher_cache.cache import LEFT_FREE
 
 BATCH = 150
@@ -29,8 +30,8 @@ def test_the_estimate_is_what_is_written(tmp_path: Path, classes: int, dtype: to
     for epoch in range(2):
         for batch in range(3):
             images = torch.randn(BATCH, 1, 8, 8)
-            cache.taught(
-                Place(epoch, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS)
+            cache.output(
+                BatchPosition(epoch, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS)
             )
     size = size_of(classes, 2, dtype)
     assert size.entries == len(entries(tmp_path / "cache"))
@@ -74,7 +75,7 @@ def test_what_bounds_it_is_named(tmp_path: Path, free: Usage):
     limited = forecast(tmp_path / "cache", size, 768 * 2**20)
     assert limited.endswith(
         "the first 12 of 300 epochs fit the limit of 768 MiB (--teacher-cache-size), "
-        "and after that the teacher is asked"
+        "and after that the teacher runs"
     )
     assert "the first 6 of 300 epochs fit" in forecast(tmp_path / "cache", size, 768 * 2**20, processes=2)
     assert "the first 10 of 64 batches of an epoch fit the limit" in forecast(
@@ -92,10 +93,10 @@ def test_what_is_there_needs_no_room(tmp_path: Path, free: Usage):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for batch in range(3):
         images = torch.randn(BATCH, 1, 8, 8)
-        cache.taught(Place(0, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS))
+        cache.output(BatchPosition(0, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS))
     free.free = LEFT_FREE + 500
     said = forecast(tmp_path / "cache", size_of(10, 1), PLENTY)
     assert "fits" in said
     written = sum(path.stat().st_size for path in entries(tmp_path / "cache"))
-    assert said.endswith(f"; {format_bytes(written)} are there already")
+    assert said.endswith(f"; {format_bytes(written)} exist already")
     assert "the first 1 of 2 epochs" in forecast(tmp_path / "cache", size_of(10, 2), PLENTY)

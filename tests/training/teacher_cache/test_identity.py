@@ -20,10 +20,11 @@ from isometry.data.splits import MapPart, StreamPart
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models.sharding import is_sharded
+from isometry.models.teacher import BatchPosition
 from isometry.seeding import seed_global_generators
 from isometry.training.assemble import Run, assemble
-from isometry.training.teacher_cache import Place, TeacherCache, estimate, identity_of
-from isometry.training.teacher_cache.identity import INDIFFERENT, hash_images, hash_weights
+from isometry.training.teacher_cache import TeacherCache, estimate, identity_of
+from isometry.training.teacher_cache.identity import IRRELEVANT, hash_images, hash_weights
 
 TEACHER = [
     *("--teacher", "cait_xxs24_224", "--teacher-kwargs", *TEACHER_KWARGS, "img_size=8", "in_chans=1"),
@@ -183,7 +184,7 @@ def test_a_sharded_teacher_is_the_same_teacher(tmp_path: Path):
 
 def test_every_option_that_does_not_matter_is_one():
     known = {field.name for part in (DataConfig, TeacherConfig) for field in dataclasses.fields(part)}
-    assert known >= INDIFFERENT
+    assert known >= IRRELEVANT
 
 
 def test_a_real_teacher_on_real_batches(tmp_path: Path):
@@ -197,16 +198,16 @@ def test_a_real_teacher_on_real_batches(tmp_path: Path):
         grids = {pair.teacher.block: pair.grid for pair in run.objective.pairs}
         identity = identity_of(run, ALONE)
         cache = TeacherCache.open(tmp_path / "cache", identity, limit_bytes=2**30, world=ALONE)
-        probe = run.objective.ask_teacher(torch.zeros(1, 1, 8, 8))
+        probe = run.objective.teacher_output(torch.zeros(1, 1, 8, 8))
         size = estimate(probe, grids, batch_size=150, batches=len(train), epochs=2)
         told = size.entry * size.entries
         for epoch in range(2):
             for number, batch in enumerate(train.epoch(epoch)):
                 seed_global_generators(100 * epoch + number)
                 input, _ = preprocess(batch)
-                place, ask = Place(epoch, 150 * number), partial(run.objective.ask_teacher, input)
-                answers.append(cache.taught(place, input, grids, ask))
-        asked.append(cache.asked)
+                place, ask = BatchPosition(epoch, 150 * number), partial(run.objective.teacher_output, input)
+                answers.append(cache.output(place, input, grids, ask))
+        asked.append(cache.misses)
         assert cache.notes == []
     assert asked == [12, 0]
     for first, second in zip(answers[:12], answers[12:], strict=True):

@@ -26,16 +26,16 @@ def words(tiny_teacher: Path) -> list[str]:
 
 
 def forget_the_teacher() -> None:
-    """Whoever asks the teacher about images is refused; a single one, without pixels, is asked for its size."""
+    """The teacher fails on images; a single one of zeros, for the estimate of sizes, is let through."""
     from isometry.models.teacher import Teacher
 
-    forward = Teacher.forward
+    compute = Teacher.__call__
 
-    def refusing(self: Teacher, input: Any) -> Any:
-        assert not input.any(), "the teacher was asked"
-        return forward(self, input)
+    def refuse(self: Teacher, input: Any, position: Any = None) -> Any:
+        assert not input.any(), "the teacher was run"
+        return compute(self, input, position)
 
-    Teacher.forward = refusing
+    Teacher.__call__ = refuse
 
 
 def test_all_runs_with_a_cache_end_as_the_one_without(words: list[str], tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_all_runs_with_a_cache_end_as_the_one_without(words: list[str], tmp_path
     assert [(each.code, each.err) for each in (without, first, second)] == [(0, "")] * 3, second.err
     assert f"teacher cache {tmp_path}/cache: logits " in first.out
     assert first.out.count("teacher cache") == 1
-    assert "are there already" not in first.out
-    assert "are there already" in second.out
+    assert "exist already" not in first.out
+    assert "exist already" in second.out
     wanted = contents(tmp_path / "without")
     check_equal(contents(tmp_path / "first"), wanted)
     check_equal(contents(tmp_path / "second"), wanted)
@@ -125,4 +125,4 @@ def test_a_run_that_asks_no_teacher_has_nothing_to_keep(words: list[str], tmp_pa
     train = ["train", *TINY_STUDENT, "--epochs", "1", "--teacher-cache", str(tmp_path / "cache")]
     ended = run(*train, "--out", str(tmp_path / "run"), said=tmp_path / "a")
     assert ended.code == 2
-    assert "--teacher-cache: no term of this run asks a teacher; leave it out" in ended.err
+    assert "--teacher-cache: no term of this run needs a teacher; leave it out" in ended.err

@@ -1,1 +1,1 @@
-"""The run folder and its checkpoints."""
+"""The run's folder and its checkpoints."""

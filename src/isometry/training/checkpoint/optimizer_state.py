@@ -1,4 +1,4 @@
-"""An optimizer's state as tensors for safetensors and the rest for JSON, and back."""
+"""Conversion of an optimizer's state to tensors for safetensors and other values for JSON, and back."""
 
 import json
 from typing import Any
@@ -11,11 +11,10 @@ from isometry.training.checkpoint.files import Tensors
 
 
 def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors by ``state/index/name`` or ``param_groups/index/name``, and the rest
-    for JSON.
+    """The optimizer's tensors by ``state/index/name`` or ``param_groups/index/name``, and its other values.
 
     Raises:
-        UserError: it keeps something that is neither a tensor nor fit for JSON.
+        UserError: a value is neither a tensor nor representable in JSON.
     """
     whole = optimizer.state_dict()
     tensors: Tensors = {}
@@ -35,14 +34,14 @@ def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, di
         json.dumps(rest)
     except TypeError as error:
         raise UserError(
-            f"--opt: {type(optimizer).__name__} keeps a state that needs a pickle to save ({error}); "
-            "take another, e.g. adamw"
+            f"--opt: {type(optimizer).__name__} has a state that only pickle can save ({error}); "
+            "choose another, e.g. adamw"
         ) from error
     return tensors, rest
 
 
 def join_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Tensors, rest: dict[str, Any]) -> None:
-    """Loads what :func:`split_optimizer_state` took apart."""
+    """Loads the output of :func:`split_optimizer_state`."""
     whole: dict[str, dict[int, dict[str, Any]]] = {
         section: {int(index): dict(entries) for index, entries in numbered.items()}
         for section, numbered in rest.items()

@@ -1,4 +1,4 @@
-"""A run's folder: claimed by one process at a time, with the resolved config and the metrics in it."""
+"""A run's folder, locked by one process at a time: the resolved config and the metrics."""
 
 import csv
 import fcntl
@@ -14,7 +14,7 @@ from typing import Any
 from isometry.config import RunConfig
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
-from isometry.files import disk_errors, write_atomically
+from isometry.files import disk_errors, new_path, parse_json, write_atomically
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint
 
@@ -34,8 +34,8 @@ def config_path(out: str | Path) -> Path:
 class RunFolder:
     """``with RunFolder(config) as folder``: the run's folder, locked against other runs inside the block.
 
-    A new run that fails before its first save leaves the folder as it was found, so that the mended command
-    can be given as it is.
+    A new run that fails before its first save leaves the folder as it was, so that the corrected command needs no
+    other folder.
 
     Raises:
         UserError: another process is using the folder, it holds another run, or it can't be written.
@@ -123,8 +123,8 @@ class RunFolder:
 
     def refuse_other_contents(self) -> None:
         """Raises UserError if the folder, which exists, holds anything but the run that ``resume`` continues."""
-        # What a run leaves that was killed before it began.
-        traces = {self._lock_file.name, f"{self.config.name}.new"}
+        # Left by a run that was killed before it began.
+        traces = {self._lock_file.name, new_path(self.config).name}
         holds = sorted({path.name for path in self.path.iterdir()} - traces)
         if self.config.is_file():
             if not self._resume:
@@ -143,19 +143,19 @@ class RunFolder:
             for file in (self.config, *self.metrics.files, *self.times.files):
                 file.unlink(missing_ok=True)
         if not self.config.is_file():
-            self.config.with_name(f"{self.config.name}.new").unlink(missing_ok=True)
+            new_path(self.config).unlink(missing_ok=True)
             self._lock_file.unlink(missing_ok=True)
             if self._made:
-                # Someone may have put something in since.
+                # Not if another program has added files since.
                 with suppress(OSError):
                     self.path.rmdir()
         self._lock.close()
 
 
 class Metrics:
-    """``NAME.csv`` and ``NAME.jsonl``: a row an epoch.
+    """``NAME.csv`` and ``NAME.jsonl``, with a row per epoch.
 
-    ``metrics`` are the same bytes for the same run; ``times``, which are never the same, stand apart.
+    ``metrics`` are the same bytes for the same run; ``times``, which always differ, have files of their own.
     """
 
     def __init__(self, folder: Path, name: str = "metrics") -> None:
@@ -192,17 +192,17 @@ class Metrics:
         """All rows so far."""
         if not self.jsonl.exists():
             return []
-        return [json.loads(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
+        return [parse_json(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of both files, for :meth:`rewind`."""
+        """Sizes of both files in bytes, for :meth:`rewind`."""
         return {path.name: path.stat().st_size if path.exists() else 0 for path in self.files}
 
     def rewind(self, sizes: dict[str, int]) -> None:
-        """Cuts both files back to where they were when a checkpoint was saved; to nothing without sizes.
+        """Truncates both files to their sizes when a checkpoint was saved; to nothing without sizes.
 
         Raises:
-            UserError: a file is shorter than it was then.
+            UserError: a file is shorter than that.
         """
         now = self.sizes()
         for path in self.files:
@@ -213,7 +213,7 @@ class Metrics:
                 os.truncate(path, size)
 
     def keep(self, rows: int) -> None:
-        """Cuts both files to their first rows, of those that there are."""
+        """Truncates both files to at most their first ``rows`` rows."""
         for path, header in ((self.csv, 1), (self.jsonl, 0)):
             if path.exists():
                 lines = path.read_bytes().splitlines(keepends=True)

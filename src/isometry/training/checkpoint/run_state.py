@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, NonNegativeInt, with_config
+from pydantic import NonNegativeInt
 from rich.console import Console
 from typing_extensions import TypedDict
 
 from isometry.data.splits import StreamPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.files import validate
+from isometry.files import closed, validate
 from isometry.grow.schedule import Stage
 from isometry.prune.gate_statistics import GateStatistics
 from isometry.training.assemble import Run
@@ -29,10 +29,10 @@ from isometry.training.checkpoint.files import (
 )
 from isometry.training.checkpoint.optimizer_state import join_optimizer_state, split_optimizer_state
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
-from isometry.training.progress import tell
+from isometry.training.progress import add_notes
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 @dataclass
 class LoopState:
     """Position of the training loop; all that a checkpoint needs besides tensors.
@@ -82,9 +82,7 @@ def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
     """
     found = load_checkpoint(folder)
     if found.note:
-        run.notes.append(found.note)
-        if console is not None:
-            tell(console, [found.note])
+        add_notes(run.notes, [found.note], console)
     return found
 
 

@@ -1,7 +1,7 @@
-"""One file of the teacher's cache: what a teacher said about one batch, whole or not at all.
+"""One file of a teacher cache: the teacher's outputs for one batch.
 
 A safetensors file of ``logits`` and of ``tokens.BLOCK.ROWSxCOLUMNS``; its metadata has a checksum of each tensor, over
-its name, type, shape and bytes, and ``seen``, a fingerprint of the images. Nothing is ever unpickled.
+its name, dtype, shape and bytes, and ``seen``, a fingerprint of the images. Nothing is unpickled.
 Shapes: B images, K classes, k = ``KEPT`` classes, N tokens of C channels.
 """
 
@@ -22,16 +22,16 @@ Entry = dict[str, Tensor]
 """The tensors of a file by name."""
 
 KEPT = 100
-"""Logits of an image that an entry has: all where there are no more classes, else the largest."""
+"""Logits stored of an image: the largest, or all if there are no more classes."""
 
 SAMPLED = 2**16
-"""Numbers that a fingerprint looks at."""
+"""Numbers that a fingerprint is computed from."""
 
 LOGITS = frozenset({"logits", "classes", "rest", "num_classes"})
-"""The tensors that logits are made of; the last three where some were left out."""
+"""The tensors that logits are stored as; the last three only if some logits are left out."""
 
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError, AttributeError)
-"""What reading a damaged file raises."""
+"""Exceptions of reading a damaged file."""
 
 
 def token_name(block: int, grid: Grid) -> str:
@@ -39,24 +39,24 @@ def token_name(block: int, grid: Grid) -> str:
     return f"tokens.{block}.{grid[0]}x{grid[1]}"
 
 
-def pack(taught: TeacherOutput, grids: dict[int, Grid]) -> Entry:
-    """What is stored of an answer; the same tensors where nothing is left out.
+def pack(output: TeacherOutput, grids: dict[int, Grid]) -> Entry:
+    """The tensors to store of an output; the same objects if nothing is left out.
 
     Args:
-        taught: logits (B, K), and tokens (B, N, C) by block.
+        output: logits (B, K), and tokens (B, N, C) by block.
         grids: the blocks to store, with the rows and columns of their tokens.
     """
-    tokens = {token_name(block, grid): taught.tokens[block] for block, grid in grids.items()}
-    return _pack_logits(taught.logits) | tokens
+    tokens = {token_name(block, grid): output.tokens[block] for block, grid in grids.items()}
+    return _pack_logits(output.logits) | tokens
 
 
 def unpack(entry: Entry, grids: dict[int, Grid]) -> TeacherOutput:
-    """The answer in an entry.
+    """The output in an entry.
 
-    Up to k classes it is the very one that was packed, bit by bit and in its type. Of more, the k largest logits are
-    the teacher's, in float32, and the others of an image are all equal, with the log-sum-exp that they had: at
-    temperature 1 the k probabilities, the sum of the others and the decision are exact, and the others' differences
-    are lost. At higher temperatures the others get more than their share, at lower ones less.
+    Up to k classes it is the one that was packed, bit for bit and in its dtype. Of more, the k largest logits are
+    the teacher's, in float32, and the others of an image are equal, with their original log-sum-exp: at temperature 1
+    the k probabilities, the sum of the others and the argmax are exact, and the differences between the others are
+    lost. At higher temperatures the others' probability is too large, at lower ones too small.
     """
     tokens = {block: entry[token_name(block, grid)] for block, grid in grids.items()}
     return TeacherOutput(_unpack_logits(entry), tokens)
@@ -86,34 +86,34 @@ def _unpack_logits(entry: Entry) -> Tensor:
 
 
 def fingerprint(input_BCHW: Tensor) -> str:
-    """A checksum of images, over all of their numbers where those are few, else over evenly spread ones.
+    """A checksum of images, over all numbers if there are few, else over evenly spaced ones.
 
-    Images that are augmented, mixed or erased otherwise have another, but for a change smaller than the spacing.
+    Images with other augmentation, mixing or erasing have another one, unless the change is smaller than the spacing.
     """
-    # Odd, so that no row of an even number of pixels is looked at in some columns only.
+    # Odd, so that all columns of an image with an even width are sampled.
     spacing = input_BCHW.numel() // SAMPLED | 1
     sample = input_BCHW.detach().reshape(-1)[::spacing].cpu()
     return checksum("images", sample, zlib.crc32(str(tuple(input_BCHW.shape)).encode()))
 
 
 def checksum(name: str, tensor: Tensor, start: int = 0) -> str:
-    """CRC-32 of a tensor on the CPU with its name, type and shape: it finds what disks do, not what people forge."""
+    """CRC-32 of a tensor on the CPU with its name, dtype and shape: against damage, not against forgery."""
     head = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
     return f"{zlib.crc32(raw(tensor), zlib.crc32(head.encode(), start)):08x}"
 
 
 def raw(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor on the CPU; no copy of one that lies in one piece."""
+    """The bytes of a tensor on the CPU; not copied if it is contiguous."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
-    """Writes an entry; a reader sees the whole of it, or what was there before.
+    """Writes an entry atomically.
 
-    Not flushed to the disk: an entry that a power cut damages is found by its checksums and asked for again.
+    It is not flushed to the disk: one that a power failure damages is found by its checksums and computed again.
 
     Args:
-        path: where to; its folder is made.
+        path: of the file; its folder is created.
         entry: tensors on any device.
         seen: the fingerprint of the images.
         key: of the cache; part of the checksums, so that a file of another cache counts as damaged.
@@ -124,7 +124,7 @@ def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
     facts = {"seen": seen} | {name: checksum(name, tensor, key) for name, tensor in stored.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: other runs may be filling the same cache.
+    # A unique name, because other runs may fill the same cache.
     fresh = path.with_name(f"{path.name}.{uuid4().hex}.new")
     try:
         save_file(stored, fresh, metadata=facts)
@@ -134,7 +134,7 @@ def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
 
 
 def read_entry(path: Path, names: frozenset[str] | None, key: int, device: torch.device) -> tuple[str, Entry]:
-    """The fingerprint and the tensors of an entry, those of ``names`` that it has (None: all), each one checked.
+    """The fingerprint and the tensors of an entry, those of ``names`` that it has (None: all), all verified.
 
     Raises:
         FileNotFoundError: there is no such entry.
@@ -143,12 +143,12 @@ def read_entry(path: Path, names: frozenset[str] | None, key: int, device: torch
     with safe_open(path, framework="pt") as file:
         facts, held = file.metadata() or {}, set(file.keys())
         if set(facts) != held | {"seen"} or "logits" not in held:
-            raise ValueError("its names don't match")
+            raise ValueError("its tensors don't match its metadata")
         entry = {}
         for name in sorted(held if names is None else held & names):
             tensor = file.get_tensor(name)
             if checksum(name, tensor, key) != facts[name]:
                 raise ValueError(f"the checksum of {name} doesn't match")
-            # Off the file's own pages, which are aligned otherwise: sums may be rounded in another order there.
+            # Copied out of the mapped file, whose alignment differs: sums may be rounded in another order there.
             entry[name] = tensor.to(device, copy=True)
     return facts["seen"], entry

@@ -1,4 +1,4 @@
-"""How much a teacher's answers take on disk, before any is written."""
+"""Expected size of a teacher cache, before anything is written."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from isometry.training.teacher_cache.entry import LOGITS, pack
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of an entry's logits, tokens and header; batches an epoch and process; epochs of the whole run."""
+    """Bytes of an entry's logits, tokens and header; batches of an epoch and process; epochs of the run."""
 
     logits: int
     tokens: int
@@ -28,15 +28,15 @@ class Estimate:
 
     @property
     def entries(self) -> int:
-        """Files of a process in the whole run."""
+        """Files of a process in the run."""
         return self.batches * self.epochs
 
-    def words(self, room: dict[str, int], processes: int) -> str:
-        """What the whole run takes, and how much of it fits.
+    def describe(self, room: dict[str, int], processes: int) -> str:
+        """The size of the run's entries, and how much of it fits.
 
         Args:
-            room: bytes that a process may fill, by what sets the bound, in words.
-            processes: how many fill as much.
+            room: bytes that a process may fill, by a description of the limit.
+            processes: that fill as much each.
         """
         files = self.entries * processes
         takes = f"logits {format_bytes(files * (self.logits + self.header))}"
@@ -53,20 +53,20 @@ class Estimate:
             if whole
             else f"the first {fitting} of {self.batches} batches of an epoch fit"
         )
-        return f"{takes}; {first} {bound}, and after that the teacher is asked"
+        return f"{takes}; {first} {bound}, and after that the teacher runs"
 
 
 def estimate(
     probe: TeacherOutput, grids: dict[int, Grid], *, batch_size: int, batches: int, epochs: int
 ) -> Estimate:
-    """What a run stores, from what the teacher says about an image or two.
+    """The size of a run's entries, from the outputs for an image or two.
 
     Args:
-        probe: the teacher's answer to any images, in the run's precision.
+        probe: teacher outputs for any images, in the run's precision.
         grids: rows and columns of each block's tokens.
-        batch_size: images a batch and process.
-        batches: batches an epoch and process.
-        epochs: of the whole run.
+        batch_size: images of a batch and process.
+        batches: of an epoch and process.
+        epochs: of the run.
     """
     entry = {name: tensor.detach().cpu() for name, tensor in pack(probe, grids).items()}
     sizes = {name: tensor.nbytes for name, tensor in entry.items()}

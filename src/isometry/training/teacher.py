@@ -1,0 +1,96 @@
+"""The teacher of a run: built, cast, sharded and checked."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from isometry.config import TeacherConfig
+from isometry.data import Sources
+from isometry.distributed import World
+from isometry.errors import UserError, first_line
+from isometry.losses.base import Term, inputs_of
+from isometry.models.build import build_model
+from isometry.models.sharding import shard
+from isometry.models.spec import ModelSpec, image_spec, label_names
+from isometry.models.weights import WeightSource
+from isometry.seeding import derive_seed, seed_global_generators
+
+
+def build_teacher(
+    config: TeacherConfig, classes: int | None, seed: int, notes: list[str]
+) -> tuple[nn.Module | None, WeightSource | None]:
+    """The teacher that the options name, and where its weights come from; None without one.
+
+    Args:
+        config: the options.
+        classes: of a random teacher, if the options don't say.
+        seed: of the run.
+        notes: for the user; added to.
+
+    Raises:
+        UserError: it can't be built.
+    """
+    if not config.teacher:
+        return None, None
+    spec = ModelSpec(config.teacher, config.teacher_kwargs, config.teacher_weights)
+    if config.teacher_weights == "none":
+        notes.append("DRY RUN: --teacher-weights none, the teacher is random and teaches nothing")
+        if "num_classes" not in config.teacher_kwargs:
+            spec = replace(spec, num_classes=classes)
+    seed_global_generators(derive_seed(seed, "teacher"))
+    return build_model(spec, flag="--teacher")
+
+
+def set_dtype(teacher: nn.Module, config: TeacherConfig, world: World) -> None:
+    """Casts the teacher to ``--teacher-dtype``; from here on the dtype is that of its weights.
+
+    Raises:
+        UserError: float16 without a GPU.
+    """
+    dtype = getattr(torch, config.teacher_dtype)
+    if dtype == torch.float16 and world.device.type != "cuda":
+        raise UserError("--teacher-dtype float16: needs a GPU; use bfloat16")
+    teacher.to(dtype)
+
+
+def shard_teacher(teacher: nn.Module, config: TeacherConfig, world: World, notes: list[str]) -> None:
+    """Shards the teacher over the processes if the options say so.
+
+    Raises:
+        UserError: its architecture can't be sharded.
+    """
+    if not config.teacher_shard:
+        return
+    if world.size == 1:
+        # No error, because a run may resume with another number of processes.
+        notes.append("--teacher-shard: there is one process, which keeps the teacher whole")
+        return
+    try:
+        shard(teacher.eval().requires_grad_(False), world)
+        size, dtype = image_spec(teacher).input_size, next(teacher.parameters()).dtype
+        with torch.no_grad():
+            teacher(torch.zeros(1, *size, dtype=dtype, device=world.device))
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        # E.g. a forward that reads the weights of a block without calling it.
+        raise UserError(
+            f"--teacher-shard: {config.teacher} can't be sharded ({first_line(error)}); leave it out, or "
+            "make the teacher smaller with --teacher-dtype bfloat16"
+        ) from error
+
+
+def check_label_names(name: str, teacher: nn.Module, sources: Sources, terms: list[Term]) -> None:
+    """Checks that classes with names are the same, and in the same order, as those of the data, if logits are used.
+
+    Raises:
+        UserError: they are not.
+    """
+    names, ours = label_names(teacher) or [], sources.class_names
+    if "teacher_logits" not in inputs_of(terms) or not ours or len(names) != len(ours):
+        return
+    for index, (theirs, own) in enumerate(zip(names, ours, strict=True)):
+        if theirs != own:
+            raise UserError(
+                f"--teacher {name}: its class {index} is {theirs!r} and the data's is {own!r}; "
+                "use a teacher of these classes, a --class-map, or only terms on tokens"
+            )

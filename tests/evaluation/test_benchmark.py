@@ -19,7 +19,7 @@ from isometry.evaluation import timing
 from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.memory import weight_bytes
-from isometry.evaluation.runtimes import RUNTIMES, Ready
+from isometry.evaluation.runtimes import RUNTIMES, Session
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.timing import whole_batches
 from isometry.evaluation.variants import EvaluationImages, measure_variants, time_variants, variants_of
@@ -245,7 +245,7 @@ BAD = [
     ("runs/nowhere", "bench runs/nowhere: no such folder"),
     ("gated nowhere", "bench nowhere: timm has no such model"),
     ("empty", "there is no config.json in empty"),
-    ("start", "bench start: has no config.yaml that says which images it was trained on"),
+    ("start", "bench start: has no config.yaml"),
     ("start --data-dir nowhere", "--data-dir nowhere does not exist"),
     ("start --dataset digitz", "--dataset digitz is unknown"),
     ("three --dataset digits", "bench three: the network has 3 classes and the data 10"),
@@ -293,7 +293,9 @@ def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
     def turns(contenders, wanted):
         seen.append([contender.batches for contender in contenders.values()])
         return {
-            name: [seconds[getattr(name, "form", name)] * len(each.batches[0]) * scale for scale in (1, 9, 1)]
+            name: [
+                seconds[getattr(name, "variant", name)] * len(each.batches[0]) * scale for scale in (1, 9, 1)
+            ]
             for name, each in contenders.items()
         }
 
@@ -449,7 +451,7 @@ def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, t
     (form,) = found["forms"]
     assert found["data"] == "random images"
     assert "top1" not in form
-    assert "test_vit: random weights, so no accuracy" in out
+    assert "test_vit: random weights, so accuracy is not measured" in out
     assert seen[0][0][0].shape == (1, 3, 160, 160)
     assert "no accuracy" in found["picture"]
 
@@ -463,7 +465,7 @@ def test_a_name_of_timm_on_named_images_of_other_classes_is_timed_on_them(monkey
     assert code == 0
     found = saved(tmp_path)
     assert "digits" in found["data"]
-    assert found["notes"] == ["known: has 7 classes and the data 10, so no accuracy"]
+    assert found["notes"] == ["known: has 7 classes and the data 10, so accuracy is not measured"]
     assert "top1" not in found["forms"][0]
 
 
@@ -500,14 +502,14 @@ def test_a_runtime_that_can_not_run_a_network_is_noted_and_left_out(places, monk
 
 def test_a_runtime_that_answers_otherwise_is_noted(places, monkeypatch, capsys, tmp_path):
     def other(network, batches, scratch):
-        return Ready(lambda images: -network(images), lambda images: None)
+        return Session(lambda images: -network(images), lambda images: None)
 
     monkeypatch.setitem(RUNTIMES, "compiled", other)
     words = [*QUICK[:-2], "--runtimes", "compiled", "--out", str(tmp_path), "--dataset", "digits"]
     code, out, _ = benched(capsys, str(places.folder / "start"), *words)
     assert code == 0
     (note,) = saved(tmp_path)["notes"]
-    assert note == "dense, compiled: another class than eager for 4 of 4 images"
+    assert note == "dense, compiled: predicts another class than eager for 4 of 4 images"
     assert note in out
     # Unknown memory is a dash.
     assert next(line for line in out.splitlines() if "compiled │" in line).rstrip("│ ").endswith("–")
@@ -520,7 +522,7 @@ def test_a_network_that_can_not_run_at_all_is_one_line(places, monkeypatch, caps
     monkeypatch.setitem(RUNTIMES, "eager", fails)
     code, _, err = benched(capsys, str(places.folder / "start"), *QUICK, "--dataset", "digits")
     assert code == 2
-    assert f"bench {places.folder / 'start'}: can't be run (RuntimeError: no kernel)" in err
+    assert f"bench {places.folder / 'start'}: can't run (RuntimeError: no kernel)" in err
     assert len(err.splitlines()) == 1
 
 

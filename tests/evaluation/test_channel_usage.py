@@ -108,7 +108,7 @@ def test_looking_leaves_the_network_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pruning_data(network, batches(normalised(pictures(4)), torch.zeros(4).long()), SPEC)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert all(conv.glance is None for conv in gated_convs(network).values())
+    assert all(conv.gate_output is None for conv in gated_convs(network).values())
 
 
 def test_one_image_is_easy_and_hard():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers.pruned_runs import small_network
 from isometry.config import RunConfig
 from isometry.data import find_sources
-from isometry.evaluation.inference import HEAD, POOLED, features_of, predict, reading
+from isometry.evaluation.inference import HEAD, POOLED, features_of, labelled_batches, predict
 from isometry.models.spec import image_spec
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -125,10 +125,10 @@ def test_an_architecture_without_intermediate_features_has_those_before_its_head
 
 def test_a_part_is_read_whole_in_order_and_without_augmentation():
     config = RunConfig(dataset="digits", img_size=16, workers=0, batch_size=128, crop_pct=1.0)
-    model, sources = small_network(), find_sources(config)
-    with reading(model, sources.train, sources, config, torch.device("cpu")) as pairs:
+    sources, spec = find_sources(config), image_spec(small_network(), 16)
+    with labelled_batches(sources.train, sources, spec, config, torch.device("cpu")) as pairs:
         images, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
-    assert images.shape == (900, *image_spec(model, 16).input_size)
+    assert images.shape == (900, *spec.input_size)
     assert labels.tolist() == [sources.train.load(number)[1] for number in range(900)]
-    with reading(model, sources.train, sources, config, torch.device("cpu")) as pairs:
+    with labelled_batches(sources.train, sources, spec, config, torch.device("cpu")) as pairs:
         assert torch.equal(next(pairs)[0], images[:128])

@@ -17,6 +17,7 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.saved_network import SavedNetwork, evaluation_images, sources_for
 from isometry.evaluation.variants import measure_variants
+from isometry.models.spec import image_spec
 from isometry.training.assemble import assemble
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ def test_a_network_without_classes_is_measured_without_accuracy():
     config = RunConfig(dataset="digits", img_size=16, workers=0, validation_batch_size=250)
     network = timm.create_model("cifar_resnet20", **{**SMALL, "num_classes": 0}).eval()
     sources = sources_for(SavedNetwork("a", network), config, command="bench")
-    with evaluation_images(network, sources, config, ALONE) as material:
+    with evaluation_images(network, sources, image_spec(network, 16), config, ALONE) as material:
         (row,) = measure_variants({"dense": network}, material, [1], 1e-6)
     assert "top1" not in row
     assert row["macs"] > 0

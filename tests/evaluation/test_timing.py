@@ -8,8 +8,8 @@ from isometry.evaluation.timing import (
     WARM_UP_ROUNDS,
     TimedNetwork,
     images_per_second,
-    taking_turns,
-    times_in_turns,
+    interleaved_model_times,
+    interleaved_times,
 )
 
 
@@ -34,7 +34,7 @@ def test_models_take_turns_on_the_same_batches():
     seen: list[tuple[str, int, bool]] = []
     models = {name: Noting(name, seen) for name in "abc"}
     models["b"].eval()
-    times = taking_turns(models, [torch.tensor([0]), torch.tensor([1])], seconds=1e-9)
+    times = interleaved_model_times(models, [torch.tensor([0]), torch.tensor([1])], seconds=1e-9)
     rounds = [seen[at : at + 3] for at in range(0, len(seen), 3)]
     assert len(rounds) == WARM_UP_ROUNDS + ROUNDS
     for number, turn in enumerate(rounds, start=-WARM_UP_ROUNDS):
@@ -50,7 +50,7 @@ def test_turns_go_on_for_as_long_as_is_asked(monkeypatch):
     """With a clock on which every pass takes a second."""
     ticks = iter(range(10_000))
     monkeypatch.setattr("isometry.evaluation.timing.time.perf_counter", lambda: next(ticks))
-    times = taking_turns({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
+    times = interleaved_model_times({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
     assert times == {name: [1] * 40 for name in "ab"}
 
 
@@ -64,7 +64,7 @@ def test_contenders_have_batches_of_their_own():
         "a": TimedNetwork(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
         "b": TimedNetwork(noting("b"), [torch.tensor([7])]),
     }
-    times = times_in_turns(contenders, seconds=1e-9)
+    times = interleaved_times(contenders, seconds=1e-9)
     assert set(seen["a"]) == {1, 2}
     assert set(seen["b"]) == {7}
     assert {name: len(taken) for name, taken in times.items()} == {"a": ROUNDS, "b": ROUNDS}

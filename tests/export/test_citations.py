@@ -12,8 +12,13 @@ GROWN = {"grow": GrowConfig(depth="6,12")}
 GATED = {"prune": PruneConfig(keep_rate=0.6)}
 
 
+def papers_of(**options):
+    config = RunConfig(**options)
+    return papers(config, config.grow, config.prune)
+
+
 def keys(**options):
-    return [re.match(r"@inproceedings\{(\w+),", paper)[1] for paper in papers(RunConfig(**options))]
+    return [re.match(r"@inproceedings\{(\w+),", paper)[1] for paper in papers_of(**options)]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ def test_cited_is_what_was_used(options, wanted):
 
 
 def test_every_entry_is_closed_and_has_what_bibtex_asks_for():
-    for paper in papers(RunConfig(**TAUGHT, **GROWN, **GATED)):
+    for paper in papers_of(**TAUGHT, **GROWN, **GATED):
         assert paper.count("{") == paper.count("}")
         for name in ("title", "author", "booktitle", "year"):
             assert re.search(rf"^  {name} += \{{.+", paper, re.MULTILINE)

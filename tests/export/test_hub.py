@@ -42,7 +42,12 @@ def push(*words):
 @pytest.mark.slow
 def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
     with hub_on_localhost() as hub:
-        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
         words = ["me/tiny", "--private", "--message", "First"]
         ended = run_command("push", str(folder), *words, environment=environment)
         assert (ended.code, ended.err) == (0, "")

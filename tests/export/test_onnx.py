@@ -121,9 +121,9 @@ def made_once(graphs, monkeypatch):
     folder, known = graphs
     build = onnx_export._build
 
-    def once(job, judged, images, scratch, **asked):
+    def once(job, data, images, scratch, **asked):
         if tuple(asked.items()) not in known:
-            known[tuple(asked.items())] = build(job, judged, images, folder, **asked)
+            known[tuple(asked.items())] = build(job, data, images, folder, **asked)
         return known[tuple(asked.items())]
 
     monkeypatch.setattr(onnx_export, "_build", once)
@@ -226,9 +226,9 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path, monkeypatch, capsys, 
     [
         ([], "--to: not given"),
         (["--to", "coreml"], "--to coreml: expected onnx or timm"),
-        (["--to", "timm", "--quantize", "int8"], "--quantize: goes with --to onnx alone"),
-        (["--to", "timm", "--masked"], "--masked: goes with --to onnx alone"),
-        (["--to", "onnx", "--license", "mit"], "--license: goes with --to timm alone"),
+        (["--to", "timm", "--quantize", "int8"], "--quantize: only for --to onnx"),
+        (["--to", "timm", "--masked"], "--masked: only for --to onnx"),
+        (["--to", "onnx", "--license", "mit"], "--license: only for --to timm"),
         (["--to", "onnx", "--masked"], "has no gates; leave it out"),
         (["--to", "onnx", "--threads", "0"], "--threads 0: must be at least 1"),
         (["--to", "onnx", "--seconds", "0"], "--seconds 0.0: must be above 0"),

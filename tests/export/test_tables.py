@@ -2,13 +2,13 @@
 
 import pytest
 
-from isometry.export.tables import interval_words, latency_words, notes_on, skipping_words
+from isometry.export.tables import interval_text, latency_text, notes_on, skipping_text
 
 
-def row(form, top1, *ms):
+def row(variant, top1, *ms):
     sizes = (1, 8)
     speeds = [{"batch_size": size, "ms": each} for size, each in zip(sizes, ms, strict=True)]
-    return {"form": form, "speeds": speeds} | ({} if top1 is None else {"top1": top1})
+    return {"form": variant, "speeds": speeds} | ({} if top1 is None else {"top1": top1})
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_without_labels_and_without_another_form_there_is_nothing_to_say():
 def test_figures_in_words():
     accuracy = {"top1": 96.97, "top1_low": 95.1, "top1_high": 98.2, "images": 1500, "part": "val"}
     assert (
-        interval_words(accuracy) == "97.0 % (95 % interval of Wilson 95.1 to 98.2 %, 1,500 validation images)"
+        interval_text(accuracy) == "97.0 % (95 % interval of Wilson 95.1 to 98.2 %, 1,500 validation images)"
     )
     speed = {"ms": 0.612, "ms_low": 0.59, "ms_high": 0.66, "rounds": 1812}
-    assert latency_words(speed) == "median 0.612 ms (quartiles 0.59 to 0.66, 1,812 passes)"
+    assert latency_text(speed) == "median 0.612 ms (quartiles 0.59 to 0.66, 1,812 passes)"
     gain = {"median": 1.354, "low": 1.32, "high": 1.43, "rounds": 42}
-    assert skipping_words(gain).startswith("Skipping is 1.35× as fast at batch 1")
+    assert skipping_text(gain).startswith("Skipping is 1.35× as fast at batch 1")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from isometry.config import RunConfig
+from isometry.config import OptimConfig, RunConfig
 from isometry.distributed import World, join_world
 from isometry.errors import UserError, first_line
 from isometry.files import format_bytes, nearest
@@ -124,7 +124,7 @@ def memory(run: Run, world: World) -> StepMemory:
     )
 
 
-def optimizer_moments(config: RunConfig) -> float:
+def optimizer_moments(config: OptimConfig) -> float:
     """Values that the optimizer keeps for each parameter (AdamW: 2, SGD: 0 or 1), counted after a step on a layer.
 
     Raises:

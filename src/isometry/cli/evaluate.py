@@ -32,7 +32,7 @@ from isometry.evaluation.saved_network import (
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
 from isometry.files import write_atomically
-from isometry.models.spec import label_names, pretrained_cfg
+from isometry.models.spec import image_spec, label_names, pretrained_cfg
 from isometry.training.finetune import transfer
 
 SPLITS = {"test": "test", "val": "validation"}
@@ -113,8 +113,9 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         )
     found: Row = {"data": sources.description, "part": split}
     unreadable: set[str] = set()
+    spec = image_spec(saved.network, config.img_size)
     read: Reader = partial(
-        labelled_batches, saved.network, sources=sources, config=config, device=device, unreadable=unreadable
+        labelled_batches, sources=sources, spec=spec, config=config, device=device, unreadable=unreadable
     )
     if why := _no_classifier(saved, sources):
         if not options.probe and saved.network.num_classes and head_was_trained(saved):

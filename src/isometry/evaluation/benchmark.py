@@ -16,8 +16,8 @@ from torch import Tensor
 
 from isometry.distributed import join_world
 from isometry.errors import UserError
-from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.benchmark_inputs import BenchmarkInput, benchmark_input
+from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Session, prepare
 from isometry.evaluation.saved_network import ImagesConfig
 from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, with_ratios

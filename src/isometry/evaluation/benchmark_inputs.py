@@ -90,7 +90,12 @@ def _images(
         sources, notes = _for_a_name(saved, find_sources(config))
     else:
         sources = sources_for(saved, config, command="bench")
-    return evaluation_images(saved.network, sources, config, World(0, 1, device)), sources.description, notes
+    spec = image_spec(saved.network, config.img_size)
+    return (
+        evaluation_images(saved.network, sources, spec, config, World(0, 1, device)),
+        sources.description,
+        notes,
+    )
 
 
 def _for_a_name(saved: SavedNetwork, sources: Sources) -> tuple[Sources, list[str]]:

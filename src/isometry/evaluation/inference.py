@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isometry.config import RunConfig
-from isometry.data import Batch, Preprocess, Sources, make_loaders
+from isometry.config import DataConfig
+from isometry.data import Batch, ImageSpec, Preprocess, Sources, make_loaders
 from isometry.data.splits import Part
 from isometry.evaluation.scores import Predictions
-from isometry.models.spec import image_spec
 from isometry.models.taps import pooled_features
 
 POOLED, HEAD = "last block, mean", "before the head"
@@ -24,19 +23,19 @@ Pairs = Iterable[tuple[Tensor, Tensor]]
 
 @contextmanager
 def labelled_batches(
-    network: nn.Module,
     part: Part,
     sources: Sources,
-    config: RunConfig,
+    spec: ImageSpec,
+    config: DataConfig,
     device: torch.device,
     unreadable: set[str] | None = None,
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """All images of ``part`` without augmentation, normalised for the network.
+    """All images of ``part`` without augmentation, as a network of this ``spec`` expects them.
 
     With ``skip_bad_images``, names of unreadable images that were replaced are added to ``unreadable``.
     """
-    spec = image_spec(network, config.img_size)
-    loaders = make_loaders(replace(sources, val=part), config, spec, seed=config.seed)
+    # The seed matters to training batches only.
+    loaders = make_loaders(replace(sources, val=part), config, spec, seed=0)
     preprocess = Preprocess(config, spec, sources.num_classes if sources.labelled else None, device)
     try:
         assert loaders.val is not None

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isometry.config import RunConfig
+from isometry.config import DataConfig
 from isometry.data import Batch, ImageSpec, Loaders, Preprocess, find_sources, make_loaders
 from isometry.functional import linear_cka, relation_map
 from isometry.models.spec import image_spec
@@ -51,7 +51,7 @@ def compare_representations(
 
 
 @torch.no_grad()
-def last_block_maps(folders: dict[str, Path], config: RunConfig) -> dict[str, np.ndarray]:
+def last_block_maps(folders: dict[str, Path], config: DataConfig) -> dict[str, np.ndarray]:
     """The relation map of each saved model's last block, all of the same validation images and on the same grid.
 
     Args:
@@ -82,8 +82,8 @@ def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
     return relation_map(tokens_BNC[:shown, ::stride].flatten(0, 1).float()).cpu().numpy()
 
 
-def _first_images(config: RunConfig, spec: ImageSpec) -> Tensor:
-    loaders = make_loaders(find_sources(config), config, spec, seed=config.seed)
+def _first_images(config: DataConfig, spec: ImageSpec) -> Tensor:
+    loaders = make_loaders(find_sources(config), config, spec, seed=0)
     return compared_images(loaders, Preprocess(config, spec, None, "cpu"))
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
-from isometry.config import RunConfig
-from isometry.data import Preprocess, Sources, find_sources, make_loaders, without_labels
+from isometry.config import DataConfig, RunConfig
+from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.variants import EvaluationImages
 from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
 from isometry.models.build import build_model
-from isometry.models.spec import ModelSpec, image_spec
+from isometry.models.spec import ModelSpec
 from isometry.prune.saving import load_network
 from isometry.recipes import read_saved
 
@@ -127,7 +127,7 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
     return replace(saved.config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
 
 
-def sources_for(saved: SavedNetwork, config: RunConfig, *, command: str) -> Sources:
+def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sources:
     """The images that ``config`` names; a test or validation split is required.
 
     Raises:
@@ -149,12 +149,11 @@ def sources_for(saved: SavedNetwork, config: RunConfig, *, command: str) -> Sour
 
 @contextmanager
 def evaluation_images(
-    network: nn.Module, sources: Sources, config: RunConfig, world: World
+    network: nn.Module, sources: Sources, spec: ImageSpec, config: DataConfig, world: World
 ) -> Iterator[EvaluationImages]:
     """The images of the evaluation split (test, else validation), for the network."""
-    spec = image_spec(network, config.img_size)
     classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
-    loaders = make_loaders(sources, config, spec, seed=config.seed)
+    loaders = make_loaders(sources, config, spec, seed=0)
     part, name = loaders.evaluation
     assert part is not None
     try:

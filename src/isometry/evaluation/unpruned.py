@@ -39,7 +39,9 @@ def before_pruning(network: nn.Module, student: Path, config: RunConfig | None) 
     if config.prune.from_scratch:
         return Unpruned(plain, _random("the network was pruned from scratch"))
     try:
-        trained, _ = build_model(replace(student_spec(config, config.prune), num_classes=None), flag="--model")
+        trained, _ = build_model(
+            replace(student_spec(config, config.prune), num_classes=None), flag="--model"
+        )
     except UserError as error:
         return Unpruned(plain, _random(str(error)))
     if trained.num_classes != network.num_classes:

@@ -3,23 +3,25 @@
 They contain no local paths, because cards are published.
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models import model_entrypoint
 
-from isometry.config import RunConfig
+from isometry.config import DataConfig, ModelConfig
 from isometry.distributed import join_world
-from isometry.errors import UserError, reason
+from isometry.errors import UserError
 from isometry.evaluation.environment import environment, limited_threads
 from isometry.evaluation.timing import interleaved_speeds
 from isometry.export.citations import papers
 from isometry.export.equivalence import evaluate_variants
 from isometry.export.job import BATCH_SIZES, Export, Row, export_images, input_of
+from isometry.files import read_json
 from isometry.losses.base import parse_terms
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
+from isometry.report.records.run_folders import read_summary
 
 
 def architecture_of(job: Export) -> Row:
@@ -34,7 +36,7 @@ def architecture_of(job: Export) -> Row:
     spec = image_spec(network)
     return {
         "model": job.architecture,
-        "arguments": json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_args", {}),
+        "arguments": read_json(folder / "config.json", dict[str, Any]).get("model_args", {}),
         # Architectures of this package are in timm's registry once their module is imported.
         "registered_by": None if module.startswith("timm.") else module,
         "classes": int(network.num_classes),  # type: ignore[arg-type]
@@ -98,7 +100,7 @@ def run_facts(job: Export) -> Row:
     config, run = job.saved.config, job.saved.run
     if config is None or run is None:
         return {"papers": []}
-    rows = {row["role"]: row for row in _summary(run / "summary.json")}
+    rows = read_summary(run) if (run / "summary.json").is_file() else {}
     training: Row = {
         "began_with": _initial_weights(config),
         "epochs": config.epochs,
@@ -110,7 +112,8 @@ def run_facts(job: Export) -> Row:
         training["growth"] = {"depth": config.grow.depth, "width": config.grow.width}
     if "seconds" in rows.get("student", {}):
         training["seconds"] = rows["student"]["seconds"]
-    facts: Row = {"trained_on": _data(config), "training": training, "papers": papers(config)}
+    methods = papers(config, config.grow, config.prune)
+    facts: Row = {"trained_on": _data(config), "training": training, "papers": methods}
     if config.teacher:
         row = rows.get("teacher", {"model": Path(config.teacher).name})
         kept = {key: row[key] for key in ("top1", "top1_part") if key in row}
@@ -118,19 +121,7 @@ def run_facts(job: Export) -> Row:
     return facts
 
 
-def _summary(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [row for row in rows if isinstance(row["model"], str) and isinstance(row["role"], str)]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(
-            f"{path}: is not a run's summary ({reason(error)}); remove it to export without"
-        ) from error
-
-
-def _initial_weights(config: RunConfig) -> str:
+def _initial_weights(config: ModelConfig) -> str:
     if config.initial_checkpoint:
         return Path(config.initial_checkpoint).name
     if config.model.startswith("hf-hub:"):
@@ -140,11 +131,11 @@ def _initial_weights(config: RunConfig) -> str:
     return f"timm's pretrained weights of {config.model}" if config.pretrained else "random weights"
 
 
-def _data(config: RunConfig) -> str:
+def _data(config: DataConfig) -> str:
     return config.dataset or Path(config.data_dir or "").name
 
 
-def _without_path(description: str, config: RunConfig) -> str:
+def _without_path(description: str, config: DataConfig) -> str:
     return (
         description.replace(config.data_dir, Path(config.data_dir).name) if config.data_dir else description
     )

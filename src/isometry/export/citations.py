@@ -1,6 +1,6 @@
 """BibTeX entries of the methods that a run used."""
 
-from isometry.config import RunConfig
+from isometry.config import GrowConfig, PruneConfig, TeacherConfig
 from isometry.losses.base import parse_terms
 
 RELATIONS = {"whole", "intra", "inter", "random"}
@@ -33,12 +33,12 @@ DYNAMIC_PRUNING = """@inproceedings{tang2021manidp,
 }"""
 
 
-def papers(config: RunConfig) -> list[str]:
+def papers(config: TeacherConfig, grow: GrowConfig, prune: PruneConfig) -> list[str]:
     """BibTeX of the methods that a run used: manifold distillation, growth, pruning by gates."""
     terms = {term.name for term in parse_terms(config.losses)}
     used = {
         MANIFOLD: bool(config.teacher) and bool(terms & RELATIONS),
-        EXPANSION: config.grow.wanted,
-        DYNAMIC_PRUNING: config.prune.wanted and config.prune.method == "gates",
+        EXPANSION: grow.wanted,
+        DYNAMIC_PRUNING: prune.wanted and prune.method == "gates",
     }
     return [paper for paper, is_used in used.items() if is_used]

@@ -1,9 +1,9 @@
 """`isometry push`: uploads an exported folder to a hub through huggingface_hub."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from isometry.errors import UserError, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
-from isometry.files import sha256_of
+from isometry.files import read_json, sha256_of
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """The only files that are uploaded, whatever else is in the folder."""
@@ -82,8 +82,8 @@ def _folder(name: str) -> Path:
             f"create one with isometry export {name} --to timm"
         )
     try:
-        expected = json.loads((folder / FIGURES).read_text(encoding="utf-8"))["weights"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        expected = read_json(folder / FIGURES, dict[str, Any])["weights"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"push {name}: {FIGURES} can't be read ({reason(error)}); export it again") from error
     if expected != sha256_of(folder / WEIGHTS):
         raise UserError(

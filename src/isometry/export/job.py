@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.config import RunConfig
+from isometry.config import DataConfig
 from isometry.data import ImageSpec, Sources, find_sources
 from isometry.distributed import World
 from isometry.errors import UserError
@@ -21,7 +21,7 @@ from isometry.evaluation.saved_network import (
     sources_for,
 )
 from isometry.evaluation.variants import EvaluationImages
-from isometry.models.spec import pretrained_cfg
+from isometry.models.spec import image_spec, pretrained_cfg
 
 Row = dict[str, Any]
 
@@ -84,11 +84,13 @@ class ExportImages:
     Attributes:
         config: the run's, on these images.
         sources: without labels where the network's answers are no classes that anyone trained.
+        spec: the images that the network expects.
         dataset: the evaluation split.
     """
 
-    config: RunConfig
+    config: DataConfig
     sources: Sources
+    spec: ImageSpec
     dataset: EvaluationImages
 
 
@@ -101,11 +103,12 @@ def export_images(job: Export, device: torch.device) -> Iterator[ExportImages]:
     """
     config = images_named(job.saved, job.images, command="export")
     sources = _sources(job.saved, config)
-    with evaluation_images(job.saved.network, sources, config, World(0, 1, device)) as dataset:
-        yield ExportImages(config, sources, dataset)
+    spec = image_spec(job.saved.network, config.img_size)
+    with evaluation_images(job.saved.network, sources, spec, config, World(0, 1, device)) as dataset:
+        yield ExportImages(config, sources, spec, dataset)
 
 
-def _sources(saved: SavedNetwork, config: RunConfig) -> Sources:
+def _sources(saved: SavedNetwork, config: DataConfig) -> Sources:
     if saved.network.num_classes and head_was_trained(saved):
         return sources_for(saved, config, command="export")
     sources = replace(find_sources(config), num_classes=None, class_names=None, labelled=False)

@@ -191,7 +191,7 @@ def _training_images(job: Export, data: ExportImages, count: int) -> Tensor:
     sources = replace(data.sources, val=part, test=None)
     batches, found = [], 0
     with evaluation_images(
-        job.saved.network, sources, data.config, World(0, 1, torch.device("cpu"))
+        job.saved.network, sources, data.spec, data.config, World(0, 1, torch.device("cpu"))
     ) as dataset:
         for batch in dataset.images():
             batches.append(batch)
@@ -218,7 +218,7 @@ def _measure(job: Export, runs: Mapping[str, Forward], data: ExportImages, image
     answers = evaluate_variants(variants, data.dataset, int(network.num_classes))  # type: ignore[arg-type]
     rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in variants]
     return {
-        "input": input_of(data.dataset.spec),
+        "input": input_of(data.spec),
         "data": data.sources.description,
         "tolerance": TOLERANCE,
         "checks": checks,
@@ -246,7 +246,7 @@ def _described(path: Path, job: Export, data: ExportImages) -> Any:
     import onnx
 
     model = onnx.load(path)
-    known = {"architecture": job.architecture, **input_of(data.dataset.spec)}
+    known = {"architecture": job.architecture, **input_of(data.spec)}
     names = label_names(job.saved.network) or data.sources.class_names
     if names:
         known["class_names"] = names

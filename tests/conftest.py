@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.runs import TINY_TEACHER, run
+from helpers.runs import TINY_TEACHER, UNDRAWN, UNMEASURED, run
+from isometry.training import results
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,10 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = run("train", *TINY_TEACHER, "--epochs", "1", "--out", str(folder / "run"), said=folder / "said")
     assert ended.code == 0, ended.err
     return folder / "run" / "student"
+
+
+@pytest.fixture
+def quick_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process end without measuring speeds and without drawing the report."""
+    for name, value in (UNMEASURED | UNDRAWN).items():
+        monkeypatch.setattr(results, name, value)

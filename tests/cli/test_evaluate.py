@@ -225,8 +225,8 @@ def test_without_images_nothing_can_be_judged(dense, capsys):
 QUICK = ["epochs=1", "workers=0", "batch_size=20", "warmup_epochs=0", "lr=0.01"]
 
 
-def test_fine_tuning_tabulates_each_folder(dense, digit_folders, capsys, monkeypatch):
-    monkeypatch.setattr("isometry.training.results.images_per_second", lambda *_, **__: 1.0)
+@pytest.mark.usefixtures("quick_results")
+def test_fine_tuning_tabulates_each_folder(dense, digit_folders, capsys):
     folders = [str(digit_folders / "all"), str(digit_folders / "two")]
     words = [
         str(dense),
@@ -256,8 +256,8 @@ def test_fine_tuning_tabulates_each_folder(dense, digit_folders, capsys, monkeyp
     assert "--lr was 0.01 and is 0.02 now" in refused(capsys, *other)
 
 
-def test_a_network_without_classes_gets_those_of_the_folder(tmp_path, digit_folders, monkeypatch):
-    monkeypatch.setattr("isometry.training.results.images_per_second", lambda *_, **__: 1.0)
+@pytest.mark.usefixtures("quick_results")
+def test_a_network_without_classes_gets_those_of_the_folder(tmp_path, digit_folders):
     data = {**DATA_CONFIG, "input_size": (1, 16, 16)}
     save_model(
         timm.create_model("cifar_resnet20", **{**SMALL, "num_classes": 0}), tmp_path / "student", None, data

@@ -228,6 +228,7 @@ def test_a_saved_one_is_the_same_model(tmp_path):
     assert image_spec(again).mean == (0.5,)
 
 
+@pytest.mark.usefixtures("quick_results")
 def test_it_trains_on_the_digits_and_any_process_opens_it(tmp_path, capsys):
     words = ["--model", "cifar_resnet20", "--dataset", "digits", "--img-size", "32", "--in-chans", "1"]
     words += ["--model-kwargs", "layers=[1,1,1]", "channels=[4,8,16]", "--epochs", "1", "--workers", "0"]

@@ -28,7 +28,6 @@ from helpers.runs import (
     trainer_of,
 )
 from isometry.cli.main import main
-from isometry.training import results
 from isometry.training.checkpoint.run_folder import RunFolder
 
 SLOW = pytest.mark.slow
@@ -281,9 +280,8 @@ def test_a_schedule_that_changed_is_refused_by_name_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_the_same_schedule_in_other_words_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("quick_results")
+def test_the_same_schedule_in_other_words_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Equal segments are those epochs, whether they are named or not."""
     out = tmp_path / "run"
     with begun(out, *GROWING) as trainer:

@@ -19,6 +19,7 @@ from isometry.prune.cutting import widths
 from isometry.prune.gates import Gate, gated_convs, take_gate_outputs
 from isometry.prune.saving import load_network
 from isometry.prune.skipping import skipping
+from isometry.report.page import render_report
 from isometry.training import gate_thresholds, results
 from isometry.training.checkpoint.files import load_checkpoint
 from isometry.training.loop import Trainer
@@ -160,6 +161,7 @@ def test_channels_that_no_image_uses_are_cut_on_all_training_images(
     words = ["--model", str(dense), "--keep-rate", "0.9", "--compact", "--batch-size", "350"]
     seen: list[Tensor] = []
     monkeypatch.setattr(results, "compact", _noting_images(seen, results.compact))
+    monkeypatch.setattr(results, "render_report", render_report)
     prune(tmp_path / "run", *words)
     check_valid(tmp_path / "run")
     shape = shape_in(tmp_path / "run")

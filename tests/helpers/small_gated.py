@@ -48,14 +48,14 @@ class Small:
             for conv in convs.values():
                 network(self.images())
                 # Saliencies of order 1, or they would grow from layer to layer.
-                size = float(conv.glance.pooled.square().mean().sqrt().clamp(min=0.1))
+                size = float(conv.gate_output.pooled.square().mean().sqrt().clamp(min=0.1))
                 squeeze, excite = conv.gate.squeeze, conv.gate.excite
                 squeeze.weight.normal_(0, squeeze.in_features**-0.5 / size, generator=generator)
                 squeeze.bias.normal_(0, 0.3, generator=generator)
                 excite.weight.normal_(0, excite.in_features**-0.5, generator=generator)
                 excite.bias.uniform_(-0.1, 1.6, generator=generator)
                 network(self.images())
-                conv.gate.threshold.copy_(layer_threshold(conv.glance.saliency.mean(0), 0.5))
+                conv.gate.threshold.copy_(layer_threshold(conv.gate_output.saliency.mean(0), 0.5))
         take_gate_outputs(list(convs.values()))
         return network
 

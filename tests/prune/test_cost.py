@@ -26,8 +26,8 @@ def open_channels(network: nn.Module, image: Tensor) -> dict[str, list[bool]]:
     network(image[None])
     found = {}
     convs = gated_convs(network)
-    for (name, conv), glance in zip(convs.items(), take_gate_outputs(list(convs.values())), strict=True):
-        saliency = glance.saliency[0].tolist()
+    for (name, conv), gate_output in zip(convs.items(), take_gate_outputs(list(convs.values())), strict=True):
+        saliency = gate_output.saliency[0].tolist()
         largest = saliency.index(max(saliency))
         on = [
             gate == largest or (value > 0 and value >= float(conv.gate.threshold))
@@ -147,7 +147,7 @@ def test_counting_leaves_the_network_as_it_was():
     before = copy.deepcopy(network.state_dict())
     channel_use(network, [small.images()], INPUT)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert all(conv.glance is None for conv in gated_convs(network).values())
+    assert all(conv.gate_output is None for conv in gated_convs(network).values())
 
 
 def test_no_images_cost_nothing():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.small_gated import REGNET, SIZES, SMALL, Small, random_masks
-from isometry.prune.cutting import cut, inner_convs, narrow, widths
+from isometry.prune.cutting import cut, cuttable_convs, set_widths, widths
 from isometry.prune.gates import GatedConv, gated_convs
 from isometry.prune.sites import add_gates
 
@@ -134,7 +134,7 @@ def test_weights_load_into_a_network_of_the_same_widths(name, group):
     small = SMALL[name]
     network = network_of(small, group)
     cut(network, random_masks(widths(network), group or 1))
-    again = narrow(network_of(Small(small.name, small.kwargs), group), widths(network))
+    again = set_widths(network_of(Small(small.name, small.kwargs), group), widths(network))
     again.load_state_dict(network.state_dict())
     assert torch.equal(again(small.images(2)), network(small.images(2)))
 
@@ -167,7 +167,7 @@ def test_random_numbers_stay_where_they_are():
 @pytest.mark.parametrize("group", [None, 1])
 @pytest.mark.parametrize("name", SMALL)
 def test_all_but_the_last_convolution_of_each_block_can_be_cut(name, group):
-    assert list(inner_convs(network_of(SMALL[name], group))) == list(SMALL[name].cuttable)
+    assert list(cuttable_convs(network_of(SMALL[name], group))) == list(SMALL[name].cuttable)
 
 
 @pytest.mark.parametrize("gates", [False, True])
@@ -192,7 +192,7 @@ def test_what_can_not_be_cut_is_left_whole(name, kwargs, left, gates):
     every = [f"{block}.conv{n}" for block, n in all_inner(network)]
     if gates:
         add_gates(network, name)
-    assert list(inner_convs(network)) == [name for name in every if name not in left]
+    assert list(cuttable_convs(network)) == [name for name in every if name not in left]
     cut(network, random_masks(widths(network)))
     assert_sizes_are_true(network)
     assert network(SMALL["basic"].images(2)).isfinite().all()
@@ -241,7 +241,7 @@ def test_masks_that_fit_nothing_cut_nothing(group, kept, told):
 )
 def test_widths_that_the_network_can_not_have(wanted):
     with pytest.raises(ValueError, match=next(iter(wanted))):
-        narrow(SMALL["basic"].plain(), wanted)
+        set_widths(SMALL["basic"].plain(), wanted)
 
 
 def test_the_small_networks_have_gates_that_differ_over_images():
@@ -251,6 +251,6 @@ def test_the_small_networks_have_gates_that_differ_over_images():
         network(small.images())
         some = 0
         for conv in gated_convs(network).values():
-            on = conv.gate.kept(conv.glance.saliency)
+            on = conv.gate.kept(conv.gate_output.saliency)
             some += int((on.any(0) & ~on.all(0)).sum())
         assert some > 10, name

@@ -65,12 +65,12 @@ def by_hand(conv: GatedConv, image_CHW: Tensor) -> tuple[Tensor, list[float], li
 def test_the_masked_forward_is_that_of_each_image_and_channel(threshold, group, stride):
     conv = gated(group, threshold, stride)
     output = conv(images())
-    (glance,) = take_gate_outputs([conv])
+    (gate_output,) = take_gate_outputs([conv])
     for at, image in enumerate(images()):
         expected, pooled, saliencies = by_hand(conv, image)
         torch.testing.assert_close(output[at].double(), expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(glance.pooled[at].tolist(), pooled, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(glance.saliency[at].tolist(), saliencies, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gate_output.pooled[at].tolist(), pooled, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gate_output.saliency[at].tolist(), saliencies, rtol=1e-4, atol=1e-5)
 
 
 def test_the_cases_above_open_some_gates_and_close_others():
@@ -81,10 +81,10 @@ def test_the_cases_above_open_some_gates_and_close_others():
 
 def test_a_gate_begins_as_1_for_every_image_and_its_threshold_as_0():
     gate = Gate(C, 3)
-    glance = gate(images())
-    assert torch.equal(glance.saliency, torch.ones(B, 3))
+    gate_output = gate(images())
+    assert torch.equal(gate_output.saliency, torch.ones(B, 3))
     assert torch.equal(gate.threshold, torch.zeros(()))
-    assert gate.kept(glance.saliency).all()
+    assert gate.kept(gate_output.saliency).all()
 
 
 def test_a_new_gate_learns_though_it_begins_constant():
@@ -149,8 +149,11 @@ def test_both_terms_and_their_gradients_stay_finite(conv, rough):
     sparsity.limit.fill_(2.0)
     with torch.autocast("cpu", torch.bfloat16, enabled=rough):
         output = conv(images())
-        (glance,) = take_gate_outputs([conv])
-        terms = sparsity(glance.saliency, torch.rand(B)), Similarity()(glance.saliency, glance.pooled)
+        (gate_output,) = take_gate_outputs([conv])
+        terms = (
+            sparsity(gate_output.saliency, torch.rand(B)),
+            Similarity()(gate_output.saliency, gate_output.pooled),
+        )
         (sum(terms) + output.float().square().mean()).backward()
     assert output.dtype == (torch.bfloat16 if rough else torch.float32)
     assert all(torch.isfinite(term) and term.dtype == torch.float32 for term in terms)
@@ -178,47 +181,50 @@ def test_autocast_does_not_round_saliencies():
 def test_it_moves_to_another_precision_as_a_whole(dtype):
     conv = gated().to(dtype)
     assert conv(images().to(dtype)).dtype == dtype
-    (glance,) = take_gate_outputs([conv])
-    assert glance.saliency.dtype == dtype
+    (gate_output,) = take_gate_outputs([conv])
+    assert gate_output.saliency.dtype == dtype
 
 
-# --- glances
+# --- gate_outputs
 
 
-def test_glances_are_taken_once_and_leave_no_graph_behind():
+def test_gate_outputs_are_taken_once_and_leave_no_graph_behind():
     conv = gated()
     output = conv(images())
-    (glance,) = take_gate_outputs([conv])
-    assert glance.saliency.requires_grad
-    assert conv.glance is None
-    remains = weakref.ref(glance.saliency)
-    del glance, output
+    (gate_output,) = take_gate_outputs([conv])
+    assert gate_output.saliency.requires_grad
+    assert conv.gate_output is None
+    remains = weakref.ref(gate_output.saliency)
+    del gate_output, output
     gc.collect()
     assert remains() is None
 
 
-def test_glances_come_in_the_order_of_the_layers():
+def test_gate_outputs_come_in_the_order_of_the_layers():
     network = nn.Sequential(
         gated(), nn.ReLU(), nn.Sequential(GatedConv(nn.Conv2d(D, 3, 1), nn.BatchNorm2d(3)))
     )
     network(images())
     convs = gated_convs(network)
     assert list(convs) == ["0", "2.0"]
-    assert [glance.saliency.shape for glance in take_gate_outputs(list(convs.values()))] == [(B, D), (B, 3)]
+    assert [gate_output.saliency.shape for gate_output in take_gate_outputs(list(convs.values()))] == [
+        (B, D),
+        (B, 3),
+    ]
 
 
-def test_a_copy_begins_without_the_glance_of_a_step():
+def test_a_copy_begins_without_the_gate_output_of_a_step():
     conv = gated()
     conv(images())
     copies = copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))
-    assert conv.glance is not None
+    assert conv.gate_output is not None
     for other in copies:
-        assert other.glance is None
+        assert other.gate_output is None
         assert torch.equal(other(images()), conv(images()))
         assert other.gate.threshold is not conv.gate.threshold
 
 
-def test_thresholds_are_saved_and_glances_are_not():
+def test_thresholds_are_saved_and_gate_outputs_are_not():
     conv, other = gated(threshold=0.7), gated(seed=5)
     conv(images())
     assert {name for name, _ in conv.named_buffers() if "norm" not in name} == {"gate.threshold"}
@@ -234,9 +240,9 @@ def test_compiled_it_says_and_sees_the_same(backend):
     (told,) = take_gate_outputs([conv])
     compiled = torch.compile(conv, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(images()), expected)
-    (glance,) = take_gate_outputs([conv])
-    assert isinstance(glance, GateOutput)
-    torch.testing.assert_close(glance, told)
-    (gradient,) = torch.autograd.grad(glance.saliency.sum(), conv.gate.excite.bias)
+    (gate_output,) = take_gate_outputs([conv])
+    assert isinstance(gate_output, GateOutput)
+    torch.testing.assert_close(gate_output, told)
+    (gradient,) = torch.autograd.grad(gate_output.saliency.sum(), conv.gate.excite.bias)
     (wanted,) = torch.autograd.grad(told.saliency.sum(), conv.gate.excite.bias)
     torch.testing.assert_close(gradient, wanted)

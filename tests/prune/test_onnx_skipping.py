@@ -34,8 +34,8 @@ def test_an_image_whose_gates_are_all_under_the_threshold_keeps_its_largest():
     single = OneImage(skipping(network))
     found = torch.stack([single(image) for image in images])
     torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
-    glance = next(iter(gated_convs(network).values())).glance
-    assert kept_gates(glance.saliency, torch.tensor(1e6)).sum(1).tolist() == [1, 1, 1]
+    gate_output = next(iter(gated_convs(network).values())).gate_output
+    assert kept_gates(gate_output.saliency, torch.tensor(1e6)).sum(1).tolist() == [1, 1, 1]
 
 
 @torch.no_grad()

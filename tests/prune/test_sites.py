@@ -233,7 +233,7 @@ def test_looking_for_places_changes_nothing():
         (
             "convnext_atto",
             1,
-            "has no convolutions on residual branches to prune; what can be pruned is ResNets",
+            "has no convolutions on residual branches to prune; what can be pruned: ResNets",
         ),
         ("mobilenetv2_050", 1, "--model mobilenetv2_050: has no convolutions on residual branches to prune"),
         ("mobilenetv3_small_050", 1, "has no convolutions on residual branches to prune"),

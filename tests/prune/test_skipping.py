@@ -40,8 +40,8 @@ def between(network: nn.Module, images: Tensor) -> None:
     with torch.no_grad():
         for conv in gated_convs(network).values():
             network(images)
-            (glance,) = take_gate_outputs([conv])
-            values = torch.cat([glance.saliency.flatten(), conv.gate.threshold[None]]).sort().values
+            (gate_output,) = take_gate_outputs([conv])
+            values = torch.cat([gate_output.saliency.flatten(), conv.gate.threshold[None]]).sort().values
             at = int(torch.searchsorted(values, conv.gate.threshold))
             near = values[max(at - 8, 0) : at + 9]
             widest = int(near.diff().argmax())
@@ -126,8 +126,8 @@ def test_computes_no_channel_that_is_off(monkeypatch: pytest.MonkeyPatch):
         expected = network(image)
         off = {}
         for name, conv in gated_convs(network).items():
-            (glance,) = take_gate_outputs([conv])
-            off[name] = ~conv.gate.kept(glance.saliency)[0]
+            (gate_output,) = take_gate_outputs([conv])
+            off[name] = ~conv.gate.kept(gate_output.saliency)[0]
         for name, conv in gated_convs(network).items():
             conv.conv.weight[off[name]] = torch.nan
             if name.endswith("conv2"):

@@ -12,7 +12,7 @@ from helpers.small_gated import SMALL
 from isometry.errors import UserError
 from isometry.prune.cutting import widths
 from isometry.prune.gates import GatedConv, gated_convs
-from isometry.prune.unused_channels import compact, never_kept
+from isometry.prune.unused_channels import compact, unused_channels
 from oracles import gates as oracle
 
 CASES = [(name, group) for name in SMALL for group in (1, 8)]
@@ -50,10 +50,10 @@ def kept_by_hand(network: nn.Module, images: Tensor) -> dict[str, list[bool]]:
 
 @pytest.mark.parametrize(("name", "group"), [("basic", 1), ("regnet", 8)])
 @torch.no_grad()
-def test_never_kept_is_what_is_found_an_image_at_a_time(name, group):
+def test_unused_channels_are_what_is_found_an_image_at_a_time(name, group):
     network, images = SMALL[name].gated(group), SMALL[name].images(3)
     expected = {key: [not on for on in channels] for key, channels in kept_by_hand(network, images).items()}
-    found = never_kept(network, images.split(2))
+    found = unused_channels(network, images.split(2))
     assert {key: mask.tolist() for key, mask in found.items()} == expected
     assert any(any(mask) for mask in expected.values())
     assert not all(all(mask) for mask in expected.values())
@@ -63,9 +63,9 @@ def test_never_kept_is_what_is_found_an_image_at_a_time(name, group):
 def test_batches_and_their_order_do_not_matter_and_more_images_keep_more(group):
     small = SMALL["bottleneck"]
     network, images = small.gated(group), small.images(8)
-    all_at_once = never_kept(network, [images])
-    each = never_kept(network, list(reversed(images.split(3))))
-    fewer = never_kept(network, [images[:2]])
+    all_at_once = unused_channels(network, [images])
+    each = unused_channels(network, list(reversed(images.split(3))))
+    fewer = unused_channels(network, [images[:2]])
     for name, mask in all_at_once.items():
         assert torch.equal(each[name], mask)
         assert not (mask & ~fewer[name]).any(), "off for all, and on for two of them"
@@ -101,10 +101,10 @@ def test_the_compact_network_has_the_same_logits(name, group):
 @torch.no_grad()
 def test_channels_of_layers_that_stay_whole_stay():
     network = SMALL["basic"].gated()
-    never = never_kept(network, [SMALL["basic"].images()])
+    unused = unused_channels(network, [SMALL["basic"].images()])
     smaller, said = compact(network, [SMALL["basic"].images()])
-    lasts = [name for name in never if name.endswith("conv2")]
-    assert any(never[name].any() for name in lasts)
+    lasts = [name for name in unused if name.endswith("conv2")]
+    assert any(unused[name].any() for name in lasts)
     assert not set(lasts) & set(said.cut)
     for name in lasts:
         assert smaller.get_submodule(name).conv.out_channels == network.get_submodule(name).conv.out_channels
@@ -141,7 +141,7 @@ def test_no_step_of_a_graph_is_held():
         network(small.images(2))
     smaller, _ = compact(network, [small.images()])
     held = [
-        module.glance
+        module.gate_output
         for each in (network, smaller)
         for module in each.modules()
         if isinstance(module, GatedConv)
@@ -201,10 +201,10 @@ def test_logits_that_are_no_numbers():
 def test_misuse_is_an_error_of_the_caller():
     small = SMALL["basic"]
     with pytest.raises(ValueError, match="eval mode"):
-        never_kept(small.gated().train(), [small.images()])
+        unused_channels(small.gated().train(), [small.images()])
     with pytest.raises(ValueError, match="gates"):
-        never_kept(small.plain(), [small.images()])
+        unused_channels(small.plain(), [small.images()])
     with pytest.raises(ValueError, match="no images"):
-        never_kept(small.gated(), [])
+        unused_channels(small.gated(), [])
     with pytest.raises(ValueError, match=r"images|batches"):
         compact(small.gated(), iter([small.images()]))

@@ -1,4 +1,4 @@
-"""What gates save of an image's multiply-accumulates, image by image, and which channels each image used.
+"""Multiply-accumulates and channels that each image uses of a gated network.
 
 Shape suffixes: B or N images, C channels in, D channels out, L layers.
 """
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from isometry.models.cost import macs
-from isometry.prune.cutting import inner_convs
+from isometry.prune.cutting import cuttable_convs
 from isometry.prune.gates import GatedConv, gated_convs, take_gate_outputs
 
 
 @dataclass(frozen=True)
 class ChannelUse:
-    """How much of a gated network each of N images used.
+    """Use of a gated network by each of N images.
 
     Attributes:
         layers: names of the gated convolutions.
-        kept: (N, L), channels on, int64.
-        channels: (L,), channels that there are.
-        macs: (N,), multiply-accumulates of an image where channels that are off are not computed, gates included.
+        kept: (N, L), channels that are on, int64.
+        channels: (L,), all channels.
+        macs: (N,), multiply-accumulates of an image without the channels that are off, gates included.
     """
 
     layers: list[str]
@@ -40,11 +40,11 @@ class ChannelUse:
 def channel_use(
     network: nn.Module, batches: Iterable[Tensor], input_size: tuple[int, int, int]
 ) -> ChannelUse:
-    """Counts what each image keeps, and what that costs.
+    """Counts the channels that each image keeps, and their multiply-accumulates.
 
-    A gated convolution costs k² · (channels on of its input) · (channels on of its output) · (pixels out); its input
-    counts as whole where it is a block's, or where something between two convolutions looks across channels. All else
-    counts as in the network without gates, and the gates' own linear layers are added.
+    A gated convolution costs k² · (input channels that are on) · (output channels that are on) · (output pixels); all
+    input channels count where the input is a block's, or where layers between two convolutions mix channels. All other
+    layers count as in the network without gates, and the gates' own linear layers are added.
 
     Args:
         network: with gates, in eval mode.
@@ -52,11 +52,11 @@ def channel_use(
         input_size: (C, H, W).
 
     Raises:
-        ValueError: the network trains, or has no gates.
+        ValueError: the network is in training mode, or has no gates.
     """
     convs = gated_convs(network)
     if network.training or not convs:
-        raise ValueError("channel use is counted in a network with gates, in eval mode")
+        raise ValueError("channel use needs a network with gates, in eval mode")
     found = []
     for batch in batches:
         network(batch)
@@ -66,17 +66,17 @@ def channel_use(
 
 
 def channels_on(network: nn.Module) -> Tensor:
-    """How many channels of each gated convolution each image of the forward pass just done has on: (B, L), int64."""
+    """Channels that are on for each image of the last forward pass, by gated convolution: (B, L), int64."""
     convs = list(gated_convs(network).values())
-    glances = zip(convs, take_gate_outputs(convs), strict=True)
+    outputs = zip(convs, take_gate_outputs(convs), strict=True)
     return torch.stack(
-        [conv.gate.kept(glance.saliency).sum(1) * conv.group for conv, glance in glances], dim=1
+        [conv.gate.kept(output.saliency).sum(1) * conv.group for conv, output in outputs], dim=1
     )
 
 
 @torch.no_grad()
 def use_of(network: nn.Module, kept_NL: Tensor, input_size: tuple[int, int, int]) -> ChannelUse:
-    """What images cost that have as many channels on, (N, L) of :func:`channels_on`; all on the CPU."""
+    """Use by images that have ``kept_NL`` channels on (see :func:`channels_on`); all on the CPU."""
     convs = gated_convs(network)
     channels_L = torch.tensor([conv.conv.out_channels for conv in convs.values()])
     return ChannelUse(list(convs), kept_NL, channels_L, _macs(network, convs, kept_NL, input_size))
@@ -88,7 +88,7 @@ def _macs(
     everything = macs(network, input_size)
     pixels = _pixels(network, convs, input_size)
     place = {id(conv): at for at, conv in enumerate(convs.values())}
-    feeds = {id(inner.reader): id(inner.conv) for inner in inner_convs(network).values()}
+    feeds = {id(found.reader): id(found.conv) for found in cuttable_convs(network).values()}
     whole, spent_N = 0, torch.zeros(len(kept_NL), dtype=torch.int64)
     for name, conv in convs.items():
         taps = conv.conv.kernel_size[0] * conv.conv.kernel_size[1] * pixels[name]
@@ -102,7 +102,7 @@ def _macs(
 def _pixels(
     network: nn.Module, convs: dict[str, GatedConv], input_size: tuple[int, int, int]
 ) -> dict[str, int]:
-    """Pixels of each gated convolution's output, for one image."""
+    """Output pixels of each gated convolution, for one image."""
     found: dict[str, int] = {}
 
     def note(name: str) -> torch.utils.hooks.RemovableHandle:

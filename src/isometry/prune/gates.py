@@ -1,4 +1,4 @@
-"""Gates on convolutions: which channels an image needs, from what the convolution is about to see.
+"""Gates on convolutions: the channels that an image needs, from the convolution's input.
 
 Shape suffixes: B images, C channels in, D channels out, G gates (D over the size of a group), H and W.
 """
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from isometry.functional.gates import kept_gates
 
 SQUEEZE = 4
-"""Width of a gate's input over that of its hidden layer."""
+"""Width of a gate's input over the width of its hidden layer."""
 
 
 class GateOutput(NamedTuple):
-    """What a gate saw and said in one forward pass: ``pooled`` (B, C) and ``saliency`` (B, G), of its dtype."""
+    """Pooled input ``pooled`` (B, C) and ``saliency`` (B, G) of a gate in one forward pass, in the gate's dtype."""
 
     pooled: Tensor
     saliency: Tensor
@@ -25,9 +25,9 @@ class GateOutput(NamedTuple):
 class Gate(nn.Module):
     """Saliency of a convolution's output channels for an image: pool → linear → ReLU → linear → ReLU.
 
-    π = ReLU(W₂ ReLU(W₁ mean_hw(x) + b₁) + b₂), computed in the dtype of the weights (float32) whatever autocast says.
-    It begins as π = 1 for every image (W₂ = 0, b₂ = 1), so that adding gates to a network does not change its
-    function. Channels whose π is under ``threshold``, a buffer that begins as 0, are off for that image (Tang et al.,
+    π = ReLU(W₂ ReLU(W₁ mean_hw(x) + b₁) + b₂), computed in the dtype of the weights (float32), without autocast.
+    Initially π = 1 for every image (W₂ = 0, b₂ = 1), so that adding gates to a network does not change its function.
+    Channels whose π is below ``threshold``, a buffer that is initially 0, are off for that image (Tang et al.,
     CVPR 2021).
 
     Args:
@@ -60,8 +60,8 @@ class Gate(nn.Module):
 class GatedConv(nn.Module):
     """A convolution and its norm with a gate on the output: ``π · kept · norm(conv(x))``, channel by channel.
 
-    Every channel is computed, and those that are off are multiplied by 0: the form that trains.
-    :mod:`isometry.prune.skipping` has the form that computes only what is kept.
+    This is the form for training: every channel is computed, and those that are off are multiplied by 0.
+    :mod:`isometry.prune.skipping` computes the kept channels only.
 
     Args:
         conv: the convolution, not grouped.
@@ -73,18 +73,17 @@ class GatedConv(nn.Module):
         super().__init__()
         self.conv, self.norm, self.group = conv, norm, group
         self.gate = Gate(conv.in_channels, conv.out_channels // group).to(conv.weight.device)
-        self.glance: GateOutput | None = None
+        self.gate_output: GateOutput | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A glance is part of a step's graph, which can't be copied; a copy begins without one.
-        return {**self.__dict__, "glance": None}
+        # Part of a step's graph, which can't be copied.
+        return {**self.__dict__, "gate_output": None}
 
     def forward(self, input_BCHW: Tensor) -> Tensor:
-        glance = self.gate(input_BCHW)
-        scale_BG = glance.saliency * self.gate.kept(glance.saliency)
+        self.gate_output = output = self.gate(input_BCHW)
+        scale_BG = output.saliency * self.gate.kept(output.saliency)
         scale_BD = scale_BG.repeat_interleave(self.group, dim=1) if self.group > 1 else scale_BG
         output_BDHW = self.norm(self.conv(input_BCHW))
-        self.glance = glance
         return output_BDHW * scale_BD[:, :, None, None].to(output_BDHW.dtype)
 
 
@@ -94,10 +93,10 @@ def gated_convs(network: nn.Module) -> dict[str, GatedConv]:
 
 
 def take_gate_outputs(convs: list[GatedConv]) -> list[GateOutput]:
-    """What each gate said in the forward pass just done; taken, so that no network holds on to a step's graph."""
-    glances = []
+    """The outputs of the last forward pass's gates; removed from the network, so that it does not keep the graph."""
+    outputs = []
     for conv in convs:
-        assert conv.glance is not None, "take_gate_outputs follows a forward pass"
-        glances.append(conv.glance)
-        conv.glance = None
-    return glances
+        assert conv.gate_output is not None, "take_gate_outputs follows a forward pass"
+        outputs.append(conv.gate_output)
+        conv.gate_output = None
+    return outputs

@@ -1,4 +1,4 @@
-"""The plain rival of gates: filters of small L1 norm cut out for good, the same ones for every image.
+"""Baseline of gates: filters of small L1 norm are cut before training, the same ones for every image.
 
 Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017.
 """
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from isometry.functional.gates import number_kept
-from isometry.prune.cutting import cut, inner_convs
+from isometry.prune.cutting import cut, cuttable_convs
 from isometry.prune.sites import check_prunable
 
 
 def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
-    """Cuts, in place, the filters of smallest L1 norm Σ|w| out of the inner convolutions of residual blocks.
+    """Cuts, in place, the filters of smallest L1 norm Σ|w| of :func:`isometry.prune.cutting.cuttable_convs`.
 
-    Each keeps the ⌈r·C⌉ largest of its C. Those that :func:`isometry.prune.cutting.inner_convs` leaves out stay whole,
-    the last convolution of each block among them, so that fewer MACs drop than 1 − r.
+    Each convolution keeps the ⌈r·C⌉ largest of its C filters. Others, such as the last one of each block, are not cut,
+    so the MACs drop by less than 1 − r.
 
     Args:
         network: a timm model without gates.
-        name: as the person named it.
+        name: from the user.
         keep_rate: r, in (0, 1].
 
     Returns:
@@ -31,9 +31,9 @@ def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
     """
     check_prunable(network, name, group=1)
     kept = {}
-    for layer, inner in inner_convs(network).items():
-        assert isinstance(inner.conv, nn.Conv2d)
-        kept[layer] = largest_filters(inner.conv.weight, keep_rate)
+    for layer, (conv, _, _) in cuttable_convs(network).items():
+        assert isinstance(conv, nn.Conv2d)
+        kept[layer] = largest_filters(conv.weight, keep_rate)
     return cut(network, kept)
 
 
@@ -41,7 +41,7 @@ def largest_filters(weight: Tensor, keep_rate: float) -> Tensor:
     """The ⌈r·C⌉ filters of largest L1 norm, of equal ones the first: bool (C,).
 
     Args:
-        weight: (C, ...), a filter a row.
+        weight: (C, ...), one filter per row.
         keep_rate: r, in (0, 1].
 
     Raises:

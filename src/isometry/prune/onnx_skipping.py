@@ -1,10 +1,10 @@
-"""A network that skips as an ONNX graph that computes, image by image, only the channels that its gates keep.
+"""The skipping form as an ONNX graph, which computes only the kept channels of each image.
 
-ONNX has no convolution that skips, but one whose weights are an input: the kept rows and columns of the filters are
-gathered for each image, and a smaller convolution is made of them. ONNX Runtime can't prepare such weights beforehand,
-as it does constant ones, so what is skipped has to earn that first, and whether it does is measured for each network.
-On one thread at batch 1, forms in turns: a ResNet-18 at 224 pixels with half of its channels on takes 13.0 ms instead
-of 18.4 masked, with a quarter 9.0 instead of 19.6; a ResNet-20 at 32 pixels is no faster (0.85 times, keep rate 0.5).
+ONNX convolutions take their weights as an input, so the kept rows and columns of the filters are gathered for each
+image. ONNX Runtime can't optimise such weights in advance as it does constant ones; the time saved has to make up for
+that, and is measured for each network. On one thread at batch 1, interleaved: a ResNet-18 at 224 pixels takes 13.0 ms
+instead of 18.4 masked with half of its channels, 9.0 instead of 19.6 with a quarter; a ResNet-20 at 32 pixels with half
+of its channels is no faster (0.85 times).
 
 Shape suffixes: C channels in, K channels kept, D channels out, G gates, H and W.
 """
@@ -25,24 +25,19 @@ from isometry.prune.skipping_conv import SkippingConv
 
 
 class GatheredConv(nn.Module):
-    """What :class:`isometry.prune.skipping_conv.SkippingConv` computes, in operations that ONNX has."""
+    """:class:`isometry.prune.skipping_conv.SkippingConv` in operations that ONNX has."""
 
     weight: Tensor
     members: Tensor
 
     def __init__(self, conv: SkippingConv) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.out_channels, self.stride = conv, conv.out_channels, conv.stride
         filters_DCkk = conv.weight.view(conv.out_channels, *conv.kernel_size, -1).permute(0, 3, 1, 2)
         self.register_buffer("weight", filters_DCkk.contiguous())
 
     def forward(self, image_1CHW: Tensor, columns_K: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The kept channels (1, K, H, W) of one image, and their numbers (K,), ascending.
-
-        Args:
-            image_1CHW: with ``columns_K``, those channels of the input alone.
-            columns_K: which channels of the input there are, all others being 0; None for all of them.
-        """
+        """As :meth:`isometry.prune.skipping_conv.SkippingConv.forward`, in any memory format."""
         conv = self.conv
         pooled_1C = image_1CHW.mean((2, 3))
         if columns_K is not None:
@@ -50,7 +45,7 @@ class GatheredConv(nn.Module):
         hidden = F.relu(F.linear(pooled_1C, conv.squeeze_weight, conv.squeeze_bias))
         saliency_1G = F.relu(F.linear(hidden, conv.excite_weight, conv.excite_bias))
         gates_K = kept_gates(saliency_1G, conv.threshold)[0].nonzero()[:, 0]
-        # What no graph can know: that the largest saliency is always kept.
+        # Facts for the exporter: the largest saliency is always kept.
         torch._check(gates_K.shape[0] >= 1)
         torch._check(gates_K.shape[0] <= saliency_1G.shape[1])
         scale_K = saliency_1G[0].index_select(0, gates_K).repeat_interleave(conv.group)
@@ -63,31 +58,27 @@ class GatheredConv(nn.Module):
         return output * scale_K[:, None, None], rows_K
 
 
-class GatheredBlock(nn.Module):
-    """A residual block of one image; see :class:`isometry.prune.skipping.SkippingBlock`."""
+class GatheredBlock(SkippingBlock):
+    """:class:`isometry.prune.skipping.SkippingBlock` for one image, in operations that ONNX has."""
 
     def __init__(self, block: SkippingBlock) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(GatheredConv(conv) for conv in block.convs)  # type: ignore[arg-type]
-        self.afters, self.shortcut, self.act = block.afters, block.shortcut, block.act
-        self.stays_compact, self.widths = block.stays_compact, block.widths
+        convs: list[Any] = [GatheredConv(conv) for conv in block.convs]  # type: ignore[arg-type]
+        super().__init__(convs, list(block.afters), block.shortcut, block.act)
 
     def forward(self, image_1CHW: Tensor) -> Tensor:
-        branch, columns_K = image_1CHW, None
-        for conv, after, stays_compact, width in zip(
-            self.convs, self.afters, self.stays_compact, self.widths, strict=True
-        ):
-            branch, columns_K = conv(branch, columns_K)
-            if not stays_compact:
-                branch, columns_K = _spread(branch, columns_K, width), None
-            branch = after(branch)
-        if columns_K is not None:
-            branch = _spread(branch, columns_K, self.widths[-1])
-        return self.act(branch if self.shortcut is None else branch + self.shortcut(image_1CHW))
+        output, channels_K = self.branch(image_1CHW)
+        if channels_K is not None:
+            output = self.spread(output, channels_K, self.widths[-1])
+        return self.act(output if self.shortcut is None else output + self.shortcut(image_1CHW))
+
+    def spread(self, values_1KHW: Tensor, channels_K: Tensor, channels: int) -> Tensor:
+        """All channels, 0 but for the given ones."""
+        full_CHW = values_1KHW.new_zeros(channels, *values_1KHW.shape[2:])
+        return full_CHW.index_copy(0, channels_K, values_1KHW[0])[None]
 
 
 class OneImage(nn.Module):
-    """A network that skips, for an image (C, H, W) -> what it answers (K,)."""
+    """A skipping network for one image: (C, H, W) -> its output (K,)."""
 
     def __init__(self, skipping: SkippingNetwork) -> None:
         super().__init__()
@@ -100,16 +91,16 @@ class OneImage(nn.Module):
 
 @torch.no_grad()
 def skipping_to_onnx(network: SkippingNetwork, image_CHW: Tensor, path: Path) -> None:
-    """Writes a network that skips to ``path``, for batches of any size, gone through image by image.
+    """Writes a skipping network to an ONNX file that takes batches of any size, image by image.
 
     Args:
-        network: of :func:`isometry.prune.skipping.skipping`, on the CPU; left alone.
+        network: of :func:`isometry.prune.skipping.skipping`, on the CPU; it is not changed.
         image_CHW: an example.
         path: of the ``.onnx`` file.
 
     Raises:
         UserError: the ``onnx`` extra is not installed.
-        Exception: whatever the exporter raises for a network that it can not take.
+        Exception: from the exporter, for a network that it can't convert.
     """
     library("onnxscript")
     onnx = library("onnx")
@@ -129,7 +120,7 @@ def skipping_to_onnx(network: SkippingNetwork, image_CHW: Tensor, path: Path) ->
 
 
 def _each_image(single: Any) -> Any:
-    """A model of one image -> a model of a batch, by ONNX's ``Scan``, which goes through its first axis."""
+    """A model of one image -> a model of a batch, by ONNX's ``Scan`` over its first axis."""
     helper = library("onnx.helper")
 
     def batched(inner: Any, name: str) -> Any:
@@ -151,12 +142,6 @@ def _each_image(single: Any) -> Any:
         ir_version=single.ir_version,
         functions=single.functions,
     )
-
-
-def _spread(values_1KHW: Tensor, channels_K: Tensor, channels: int) -> Tensor:
-    """The full width, with 0 for all channels but those given."""
-    full_CHW = values_1KHW.new_zeros(channels, *values_1KHW.shape[2:])
-    return full_CHW.index_copy(0, channels_K, values_1KHW[0])[None]
 
 
 def _gathered(module: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from isometry.errors import UserError
 from isometry.models.build import OWN_KEY, build_model, save_model
 from isometry.models.spec import ModelSpec
 from isometry.models.weights import read_weights
-from isometry.prune.cutting import narrow, widths
+from isometry.prune.cutting import set_widths, widths
 from isometry.prune.gates import gated_convs
 from isometry.prune.sites import add_gates
 from isometry.prune.skipping import skipping
@@ -93,4 +93,4 @@ def _give_shape(network: nn.Module, name: str, *, group: int | None, widths: dic
         add_gates(network, name, group)
     if not isinstance(widths, dict) or not all(isinstance(width, int) for width in widths.values()):
         raise ValueError("widths are no channels by name")
-    narrow(network, widths)
+    set_widths(network, widths)

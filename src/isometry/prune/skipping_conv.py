@@ -1,4 +1,4 @@
-"""A gated convolution that computes the kept channels of an image and no others.
+"""A gated convolution that computes only the kept channels of an image.
 
 Shape suffixes: B images, C channels in, K channels kept, D channels out, G gates, H and W.
 """
@@ -14,17 +14,17 @@ from isometry.prune.gates import GatedConv
 
 
 class SkippingConv(nn.Module):
-    """``π · kept · norm(conv(x))`` of one image at a time, on the kept channels alone; the norm is folded in.
+    """``π · kept · norm(conv(x))`` of one image at a time, on the kept channels; the norm is folded in.
 
-    Weights are kept as one row a filter, its input channels innermost. So a filter is chosen by copying one piece of
-    memory, and what was chosen already is a channels-last weight: both were what made skipping pay.
+    Weights have one row per filter, with the input channels innermost, so that a filter is one piece of memory and the
+    selected filters are a channels-last weight. Skipping saves time only with both.
 
     Args:
-        gated: what to compute; it is left alone, and nothing is shared with it.
+        gated: the convolution; its tensors are copied.
         name: its name in the network, for error messages.
 
     Raises:
-        UserError: a convolution that pads otherwise than with a fixed number of zeros, or is grouped.
+        UserError: a convolution that is grouped, or padded otherwise than with a fixed number of zeros.
     """
 
     weight: Tensor
@@ -46,7 +46,7 @@ class SkippingConv(nn.Module):
             or isinstance(conv.padding, str)
         ):
             raise UserError(
-                f"{name}: skipping knows plain convolutions, padded by a fixed number of zeros, and not {conv}"
+                f"{name}: skipping takes ungrouped convolutions padded with a fixed number of zeros, not {conv}"
             )
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size, self.group = conv.kernel_size, gated.group
@@ -57,7 +57,7 @@ class SkippingConv(nn.Module):
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
         positions = torch.arange(conv.kernel_size[0] * conv.kernel_size[1], device=weight.device)
-        # The first column of every position in the kernel, and the channels of a group from its first one on.
+        # First column of each position in the kernel; channels of a group, relative to its first.
         self.register_buffer("taps", positions[:, None] * conv.in_channels)
         self.register_buffer("members", torch.arange(gated.group, device=weight.device))
         self.register_buffer("weight", weight.detach().permute(0, 2, 3, 1).flatten(1).clone())
@@ -65,15 +65,15 @@ class SkippingConv(nn.Module):
         for part, linear in (("squeeze", gate.squeeze), ("excite", gate.excite)):
             self.register_buffer(f"{part}_weight", linear.weight.detach().clone())
             self.register_buffer(f"{part}_bias", linear.bias.detach().clone())
-        # A saliency of 0 is off whatever the threshold: one comparison then does for both rules of kept_gates.
+        # A saliency of 0 is always off: one comparison for both rules of kept_gates.
         self.threshold = max(float(gate.threshold), torch.finfo(torch.float32).tiny)
 
     def forward(self, image_1CHW: Tensor, columns_C: Tensor | None) -> tuple[Tensor, Tensor]:
         """The kept channels of one image.
 
         Args:
-            image_1CHW: channels last; with ``columns_C``, those channels of the input alone.
-            columns_C: which channels of the input there are, all others being 0; None for all of them.
+            image_1CHW: channels last; only the channels ``columns_C`` of the input if they are given.
+            columns_C: numbers of these channels, all others being 0.
 
         Returns:
             The output (1, K, H, W), channels last, and the numbers of its channels (K,), ascending, at least one.
@@ -83,7 +83,7 @@ class SkippingConv(nn.Module):
         if columns_C is not None:
             weight = weight.index_select(1, (self.taps + columns_C).flatten())
         bias_K = self.bias.index_select(0, rows_K)
-        # π is multiplied where there are fewer numbers: few, large filters, or many pixels.
+        # π multiplies the smaller tensor: the weights or the output.
         on_weights = weight.numel() < len(rows_K) * image_1CHW.shape[2] * image_1CHW.shape[3]
         if on_weights:
             return self._convolve(image_1CHW, weight.mul_(scale_K[:, None]), bias_K.mul_(scale_K)), rows_K
@@ -102,7 +102,7 @@ class SkippingConv(nn.Module):
         return channels_K, scale_K.repeat_interleave(self.group)
 
     def masked(self, images_BCHW: Tensor) -> Tensor:
-        """Every channel of a batch, (B, D, H, W), those that are off multiplied by 0."""
+        """All channels of a batch, (B, D, H, W), those that are off multiplied by 0."""
         saliency_BG = self._saliency(images_BCHW.mean((2, 3)))
         scale_BG = saliency_BG * kept_gates(saliency_BG, self.threshold)
         scale_BD = scale_BG.repeat_interleave(self.group, dim=1) if self.group > 1 else scale_BG
@@ -122,13 +122,13 @@ class SkippingConv(nn.Module):
         return F.linear(hidden, self.excite_weight, self.excite_bias).relu_()
 
     def _filters(self, rows: Tensor) -> Tensor:
-        """Rows as weights (K, C, kernel height, kernel width), in place."""
+        """Rows as a view of weights (K, C, kernel height, kernel width)."""
         return rows.view(len(rows), *self.kernel_size, -1).permute(0, 3, 1, 2)
 
     def _convolve(self, image_1CHW: Tensor, rows: Tensor, bias_K: Tensor) -> Tensor:
         weight = self._filters(rows)
         if image_1CHW.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            # By name: for single images of few numbers conv2d takes a slower algorithm that copies every patch.
+            # For small single images F.conv2d chooses a slower algorithm that copies every patch.
             return torch.mkldnn_convolution(
                 image_1CHW, weight, bias_K, self.padding, self.stride, self.dilation, 1
             )

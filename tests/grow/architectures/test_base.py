@@ -76,7 +76,7 @@ def test_heads_that_cannot_be_cut_are_refused_with_widths_that_can(name, width):
 
 def test_one_head_cannot_be_cut():
     full = MODELS["vit"].build(num_heads=1)
-    with pytest.raises(UserError, match="1 heads of 24 channels can't be cut to 12; no smaller width works"):
+    with pytest.raises(UserError, match=r"1 heads? .*24 .*12"):
         find_architecture(full, "vit").arguments(full, Size((6,), (12,)))
 
 
@@ -96,9 +96,7 @@ def test_widths_that_are_said_to_work_can_be_built(name):
 @pytest.mark.parametrize("name", ["swin", "swinv2"])
 def test_swin_grows_in_depth_only(name):
     full = MODELS[name].build()
-    with pytest.raises(
-        UserError, match=r"^--grow.width: SwinTransformer\w* grows in depth only; leave .* out$"
-    ):
+    with pytest.raises(UserError, match=r"^--grow\.width: SwinTransformer\w* .*depth"):
         find_architecture(full, name).arguments(full, Size((2, 2, 3, 1), (6,)))
 
 
@@ -136,7 +134,7 @@ def test_parameters_that_make_a_block_the_identity(name):
 
 def test_blocks_without_known_parameters_take_no_new_ones():
     architecture = find_architecture(MODELS["vit"].build(), "vit")
-    with pytest.raises(UserError, match=r"^--grow.depth-operator: .*Linear.* use insert or stack$"):
+    with pytest.raises(UserError, match=r"^--grow\.depth-operator: .*Linear.* insert .*stack"):
         architecture.identity_parameters(nn.Linear(2, 2))
 
 
@@ -151,5 +149,5 @@ def test_a_cifar_resnet_grows_in_depth_only():
     assert architecture.blocks(model) == ["layer1", "layer2", "layer3"]
     assert architecture.size(model) == Size((3, 3, 3), (16, 32, 64))
     assert architecture.arguments(model, Size((1, 2, 3), (16, 32, 64))) == {"layers": (1, 2, 3)}
-    with pytest.raises(UserError, match=r"--grow\.width: the shortcuts of CifarResNet have no weights"):
+    with pytest.raises(UserError, match=r"--grow\.width: .*CifarResNet"):
         architecture.arguments(model, Size((3, 3, 3), (16, 16, 32)))

@@ -1,4 +1,4 @@
-"""The processes that `torchrun` started, or just this one."""
+"""The processes of a run: those that ``torchrun`` started, or a single one."""
 
 import atexit
 import gc
@@ -16,7 +16,7 @@ from isometry.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands among all, and the device that it trains on."""
+    """Rank of this process, number of processes, and the device that it trains on."""
 
     rank: int
     size: int
@@ -24,11 +24,11 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and talks to the person."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Element-wise sum over the processes, in float64; one synchronisation."""
+        """Element-wise sum over the processes, in float64; one synchronization."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -36,7 +36,7 @@ class World:
         return total.tolist()
 
     def total(self, values: Tensor) -> Tensor:
-        """Element-wise sum of a tensor over the processes, on its device and in its type."""
+        """Element-wise sum of a tensor over the processes, on its device and in its dtype."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -48,7 +48,7 @@ class World:
         return values if self.size == 1 else self.total(values) / self.size
 
     def gather(self, value: list[int]) -> list[list[int]]:
-        """Every process's list, by rank."""
+        """The list of every process, by rank."""
         if self.size == 1:
             return [value]
         lists: list[list[int]] = [[] for _ in range(self.size)]
@@ -56,42 +56,42 @@ class World:
         return lists
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Gives every process the main one's values, in place."""
+        """Broadcasts the values of rank 0, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process."""
+        """Whether the flag is set in any process."""
         return self.sum([float(flag)])[0] > 0
 
     def barrier(self) -> None:
-        """Waits until every process is here."""
+        """Waits for all processes."""
         if self.size > 1:
             dist.barrier()
 
     def close(self) -> None:
-        """Leaves the process group."""
+        """Destroys the process group."""
         if self.size > 1:
             dist.destroy_process_group()
 
 
 @contextmanager
 def lost_processes(world: World, advice: Callable[[], str]) -> Iterator[None]:
-    """What a process meets when another is gone becomes a UserError of one line that ends with ``advice``."""
+    """Turns errors that the loss of another process causes into a UserError that ends with ``advice``."""
     try:
         yield
     except RuntimeError as error:
         if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise UserError(
-            f"process {world.rank} of {world.size} lost another one, which was killed or left with a message of its "
-            f"own; {advice()}"
+            f"process {world.rank} of {world.size} lost another one, which was killed or ended with its own error; "
+            f"{advice()}"
         ) from error
 
 
 def freeze_unreached(module: nn.Module, loss: Tensor) -> None:
-    """Takes the parameters that ``loss`` does not depend on out of training; they get no gradient anyway."""
+    """Freezes the parameters that ``loss`` does not depend on, which get no gradient anyway."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -99,13 +99,13 @@ def freeze_unreached(module: nn.Module, loss: Tensor) -> None:
 
 
 def join_world(device: str = "") -> World:
-    """Joins the group that `torchrun` describes in the environment; alone without one.
+    """Joins the process group that ``torchrun`` describes in the environment; without one, a single process.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...; empty for a GPU if there is one.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; empty for a GPU if available.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not available.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -121,7 +121,7 @@ def join_world(device: str = "") -> World:
         return World(0, 1, chosen)
     if not dist.is_initialized():
         # DistributedDataParallel holds the group in reference cycles, and the group's threads hold tensors: threads
-        # that outlive the interpreter abort the process (torch's pull request 179291).
+        # that outlive the interpreter abort the process (PyTorch pull request 179291).
         atexit.register(gc.collect)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, chosen)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError
 
 from isometry.errors import UserError, reason
@@ -164,6 +164,10 @@ def validate(value: Any, kind: Any, context: Any = None) -> Any:
         if fault["type"] == "value_error":
             message = str(fault["ctx"]["error"])
         raise ValueError(f"{place}: {message}" if place else message) from error
+
+
+closed = with_config(ConfigDict(extra="forbid"))
+"""Decorator of a dataclass or TypedDict that :func:`validate` takes with no other keys than it declares."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Randomness as a function of where a run stands, so that a resumed run needs no stored generator state."""
+"""Random seeds as functions of the run's position, so that a resumed run needs no stored generator state."""
 
 import hashlib
 import random
@@ -16,7 +16,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_global_generators(seed: int) -> None:
-    """Seeds Python's, NumPy's and torch's global generators, which timm's augmentation and drop-path draw from."""
+    """Seeds the global generators of Python, NumPy and PyTorch, which timm's augmentation and drop path use."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -24,7 +24,7 @@ def seed_global_generators(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global generators seeded inside, as they were outside; CPU generators only."""
+    """Seeds the global CPU generators inside the block, and restores their state afterwards."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

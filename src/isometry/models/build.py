@@ -1,9 +1,8 @@
 """ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
-import json
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import timm
 from timm.models import (
@@ -15,10 +14,11 @@ from timm.models import (
     split_model_name_tag,
 )
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
-from isometry.errors import UserError, first_line
-from isometry.files import replace_folder, sha256_of
+from isometry.errors import UserError, first_line, reason
+from isometry.files import read_json, replace_folder, sha256_of
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
 
@@ -27,6 +27,14 @@ OWN_KEY = "isometry"
 
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
 """The option for a file of weights, by the option that names the model."""
+
+
+class TimmConfig(TypedDict):
+    """timm's ``config.json``, as far as its types matter here."""
+
+    architecture: str
+    pretrained_cfg: NotRequired[dict[str, Any]]
+    model_args: NotRequired[dict[str, Any]]
 
 
 def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, WeightSource]:
@@ -95,15 +103,11 @@ def _check_folder(folder: Path, option: str) -> None:
         found = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
         raise UserError(f"{option}: there is no model.safetensors in {folder}{found}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        architecture = config["architecture"]
-        wrong = [key for key in ("pretrained_cfg", "model_args") if not isinstance(config.get(key, {}), dict)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{option}: config.json is not timm's ({first_line(error)})") from error
-    if wrong:
-        raise UserError(f"{option}: config.json is not timm's ({wrong[0]} is not a mapping)")
-    if not isinstance(architecture, str) or not is_model(architecture):
-        raise UserError(f"{option}: config.json names {architecture!s:.80}, which timm does not have")
+        architecture = read_json(folder / "config.json", TimmConfig)["architecture"]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option}: config.json is not timm's ({reason(error)})") from error
+    if not is_model(architecture):
+        raise UserError(f"{option}: config.json names {architecture:.80}, which timm does not have")
 
 
 def _near(name: str, known: list[str], count: int = 3) -> list[str]:
@@ -204,7 +208,7 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
 
 def _was_pruned(folder: Path) -> bool:
     """Whether the folder was saved by :mod:`isometry.prune.saving`, so that shapes may differ from timm's."""
-    return OWN_KEY in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return OWN_KEY in read_json(folder / "config.json", dict[str, Any])
 
 
 def _load(

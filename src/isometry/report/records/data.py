@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, PlainValidator, ValidationInfo, with_config
+from pydantic import PlainValidator, ValidationInfo
 
+from isometry.files import closed
 from isometry.report.records.schema import Epochs, Forms, Models, Stages, Times
 
 Row = Mapping[str, Any]
@@ -41,8 +42,6 @@ def _array(fits: Callable[[Any], bool], noun: str) -> PlainValidator:
 
 Matrix = Annotated[NDArray[np.floating[Any]], _array(_is_matrix, "matrix")]
 Picture = Annotated[NDArray[np.uint8], _array(_is_picture, "picture")]
-
-closed = with_config(ConfigDict(extra="forbid"))
 
 
 @closed

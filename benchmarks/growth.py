@@ -1,37 +1,29 @@
-"""What growing saves on the clock, and what it costs: ``python benchmarks/growth.py``.
+"""Training time saved by growth, and the time of a growth: ``python benchmarks/growth.py``.
 
-DeiT-Tiny at 224 pixels: as many steps at full size as of the schedule 6→12 (half of them at depth 6, the growth
-itself, half at depth 12), by the engine's own steps on random images. The two sides take turns step by step in one
-process. Writes results/growth.json next to this file.
+DeiT-Tiny at 224 pixels on random images: steps of a run that grows from 6 to 12 blocks (half of them at each depth)
+against as many steps at 12 blocks. The two runs alternate step by step in one process. Writes results/growth.json.
 """
 
-import json
-import platform
 import statistics
 import time
-from pathlib import Path
 
-import timm
 import torch
-from relations import processor
+from common import ONE_PROCESS, caption, measured_on, rounded, save
 from rich.console import Console
 from rich.table import Table
 
 from isometry.config import GrowConfig, RunConfig
-from isometry.distributed import World
 from isometry.models.cost import macs
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.growth import grow
 from isometry.training.loop import Trainer
 
-HERE = Path(__file__).parent
 THREADS, BATCH, STEPS = 2, 16, 32
 OPERATORS = ("insert", "stack", "identity")
-ALONE = World(0, 1, torch.device("cpu"))
 
 
 def config(operator: str = "insert") -> RunConfig:
-    """DeiT-Tiny with DeiT's optimizer and moving average, growing from 6 blocks to 12."""
+    """DeiT-Tiny with the optimizer and moving average of DeiT, growing from 6 to 12 blocks."""
     return RunConfig(
         model="deit_tiny_patch16_224",
         dataset="digits",
@@ -46,7 +38,7 @@ def config(operator: str = "insert") -> RunConfig:
 
 
 def one_step(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Seconds of forward, backward, optimizer and moving average, as the loop does them."""
+    """Seconds of a training step: forward, backward, optimizer, moving average."""
     start = time.perf_counter()
     result = trainer.objective(images, labels)
     result["loss"].backward()
@@ -55,24 +47,24 @@ def one_step(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def trainer_at(run: Run, number: int) -> Trainer:
-    """A trainer of the run at one of its stages."""
-    return Trainer(enter_stage(run, run.schedule.stages[number]), None, ALONE, None, "")
+    """A trainer at a stage of the run."""
+    return Trainer(enter_stage(run, run.schedule.stages[number]), None, ONE_PROCESS, None, "")
 
 
 def growth_seconds(operator: str) -> float:
-    """Seconds of one growth with moments carried: new network, weights, optimizer."""
-    run = assemble(config(operator), ALONE)
-    trainer = Trainer(run, None, ALONE, None, "")
+    """Seconds of a growth that keeps the optimizer state: new network, weights, optimizer."""
+    run = assemble(config(operator), ONE_PROCESS)
+    trainer = Trainer(run, None, ONE_PROCESS, None, "")
     one_step(trainer, torch.randn(2, 3, 224, 224), torch.tensor([0, 1]))
     start = time.perf_counter()
-    grow(trainer.run, run.schedule.stages[1], trainer.optimizer, ALONE)
+    grow(trainer.run, run.schedule.stages[1], trainer.optimizer, ONE_PROCESS)
     return time.perf_counter() - start
 
 
 def side_by_side(
     run: Run, images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[list[float], list[float], float]:
-    """Seconds of each step of the run that grows, of each at full size, and of the growth."""
+    """Seconds of each step of the growing run and of the run at full size, and of the growth."""
     growing, full = trainer_at(run, 0), trainer_at(run, 1)
     growth = 0.0
     ours: list[float] = []
@@ -81,10 +73,11 @@ def side_by_side(
         if step == STEPS // 2:
             start = time.perf_counter()
             stage = run.schedule.stages[1]
-            growing._adopt(*grow(growing.run, stage, growing.optimizer, ALONE)[:2])
+            growing._adopt(*grow(growing.run, stage, growing.optimizer, ONE_PROCESS)[:2])
             growth = time.perf_counter() - start
         if step in (0, STEPS // 2):
-            one_step(growing, images, labels)  # a network's first step allocates
+            # Warm-up: the first step of a network allocates.
+            one_step(growing, images, labels)
             one_step(full, images, labels)
         ours.append(one_step(growing, images, labels))
         theirs.append(one_step(full, images, labels))
@@ -94,7 +87,7 @@ def side_by_side(
 def main() -> None:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    run = assemble(config(), ALONE)
+    run = assemble(config(), ONE_PROCESS)
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.arange(BATCH) % 10
     ours, theirs, growth = side_by_side(run, images, labels)
     half = STEPS // 2
@@ -120,25 +113,13 @@ def main() -> None:
 
 
 def report(figures: dict[str, object]) -> None:
-    """The table on the terminal, and the file."""
-    setting = {
-        "device": processor(),
-        "threads": THREADS,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
-    caption = ", ".join(f"{key} {value}" for key, value in setting.items())
-    table = Table("what", "figure", title="Growing DeiT-Tiny 6→12 at 224 pixels", caption=caption)
-    rounded = json.loads(json.dumps(figures), parse_float=lambda text: float(f"{float(text):.4g}"))
-    for name, value in rounded.items():
-        shown = (
-            ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else value
-        )
-        table.add_row(name, str(shown))
+    """Prints the figures as a table and saves them."""
+    setting, figures = measured_on(), rounded(figures, digits=4)
+    table = Table("what", "figure", title="Growing DeiT-Tiny 6→12 at 224 pixels", caption=caption(setting))
+    for name, value in figures.items():
+        table.add_row(name, caption(value) if isinstance(value, dict) else str(value))
     Console().print(table)
-    results = HERE / "results" / "growth.json"
-    results.write_text(json.dumps({**setting, **rounded}, indent=2, ensure_ascii=False) + "\n")
+    save("growth", {**setting, **figures})
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
-"""What skipping channels saves on the clock: ``python benchmarks/pruning.py``.
+"""Latency of networks that skip channels: ``python benchmarks/pruning.py``.
 
-ResNet-34 at 224 pixels with random weights and gates on random images, thresholds so that about 55 % of the
-multiply-accumulates drop: the dense network as it is (eager), the same with its norms folded in and channels last, the
-same compiled where there is a C++ compiler, the gated network masked, and skipping with gates of single channels and of
-groups of 8. All take turns in one process, on one thread and on two. Writes results/pruning.json next to this file.
+ResNet-34 at 224 pixels with random weights on random images, with gate thresholds that remove about 55 % of the
+multiply-accumulates. Compared are the dense network (eager), the same with folded norms and channels-last memory, the
+same compiled (where there is a C++ compiler), the gated network with masked channels, and skipping with gates of single
+channels and of groups of 8. All are interleaved in one process, with one thread and with two. Writes
+results/pruning.json.
 
-Where other work shares the cores, threads that wait for one another by spinning make all two-thread figures
-meaningless; OMP_WAIT_POLICY=passive, as set for the results here, makes them wait asleep.
+On shared cores set OMP_WAIT_POLICY=passive, as `make bench` does: threads that wait for each other by spinning
+would distort the figures for two threads.
 """
 
 import copy
 import itertools
-import json
 import os
-import platform
 import shutil
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import timm
 import torch
-from relations import processor
+from common import caption, measured_on, rounded, save
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -34,19 +32,21 @@ from isometry.prune.gates import gated_convs, take_gate_outputs
 from isometry.prune.sites import add_gates
 from isometry.prune.skipping import SkippingBlock, skipping
 
-HERE = Path(__file__).parent
 MODEL, SIZE = "resnet34", 224
 KEEP = 0.572
-"""Share of channels kept a layer: 55 % of the multiply-accumulates drop."""
+"""Share of channels kept in each layer, which removes about 55 % of the multiply-accumulates."""
 
 ROUNDS = {1: 24, 8: 4, 64: 2}
-"""Turns of every form by batch size; one more warms up where there are several."""
+"""Rounds by batch size; where there are several, another one before them is the warm-up."""
 
 THREADS = (1, 2)
 
+Variants = dict[str, Callable[[Tensor], Tensor]]
+"""Ways to compute the network, by name."""
+
 
 def random_network() -> nn.Module:
-    """ResNet-34 whose norms do something, which timm's untrained ones don't."""
+    """ResNet-34 with random norm parameters and statistics; timm initializes them as the identity."""
     torch.manual_seed(0)
     network = timm.create_model(MODEL, zero_init_last=False).eval()
     for module in network.modules():
@@ -59,7 +59,7 @@ def random_network() -> nn.Module:
 
 
 def random_images(count: int, seed: int) -> Tensor:
-    """Coarse shapes under noise, of a contrast that differs over images."""
+    """Coarse random shapes with noise, with a different contrast in each image."""
     generator = torch.Generator().manual_seed(seed)
     shapes = nn.functional.interpolate(torch.randn(count, 3, 7, 7, generator=generator), size=SIZE)
     contrast = 0.5 + 0.5 * torch.rand(count, 1, 1, 1, generator=generator)
@@ -68,20 +68,20 @@ def random_images(count: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def gated(dense: nn.Module, group: int, images: Tensor) -> nn.Module:
-    """With gates that answer to what differs between images, and the same share of them on in every layer."""
+    """Adds gates that depend on the image, with the same share of channels kept in every layer."""
     network = add_gates(copy.deepcopy(dense), MODEL, group)
 
-    def settle(conv: nn.Module, given: tuple[Tensor]) -> None:
-        pooled = given[0].mean((2, 3))
+    def calibrate(conv: nn.Module, inputs: tuple[Tensor]) -> None:
+        pooled = inputs[0].mean((2, 3))
         spread = pooled.std(0)
         squeeze, excite = conv.gate.squeeze, conv.gate.excite
         squeeze.weight /= torch.maximum(spread, 0.3 * spread.mean())
         squeeze.bias.copy_(-(squeeze.weight @ pooled.mean(0)))
         nn.init.normal_(excite.weight, 0, 0.25 / excite.in_features**0.5)
-        conv.gate.threshold.copy_(conv.gate(given[0]).saliency.quantile(1 - KEEP))
+        conv.gate.threshold.copy_(conv.gate(inputs[0]).saliency.quantile(1 - KEEP))
 
     convs = gated_convs(network)
-    handles = [conv.register_forward_pre_hook(settle) for conv in convs.values()]
+    handles = [conv.register_forward_pre_hook(calibrate) for conv in convs.values()]
     network(images)
     for handle in handles:
         handle.remove()
@@ -89,17 +89,17 @@ def gated(dense: nn.Module, group: int, images: Tensor) -> nn.Module:
     return network
 
 
-def whole(network: nn.Module) -> nn.Module:
-    """The skipping form, made to compute every channel of a batch at once: what it falls back to."""
-    form = skipping(network)
-    for module in form.modules():
+def never_skipping(network: nn.Module) -> nn.Module:
+    """The skipping network with skipping disabled: its fallback, which computes all channels."""
+    variant = skipping(network)
+    for module in variant.modules():
         if isinstance(module, SkippingBlock):
             module.pays = lambda images: False  # type: ignore[method-assign]
-    return form
+    return variant
 
 
 def folded(dense: nn.Module) -> nn.Module:
-    """The dense network with its norms folded in, channels last: what skipping has to beat for its own sake."""
+    """The dense network with folded norms and channels-last memory, the fastest eager baseline."""
     network = copy.deepcopy(dense)
     for owner in list(network.modules()):
         parts = list(owner.named_children())
@@ -110,42 +110,42 @@ def folded(dense: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def forms(images: Tensor) -> tuple[dict[str, Callable[[Tensor], Tensor]], dict[str, nn.Module]]:
-    """What takes turns, by name, dense first; and the gated networks by the size of a group."""
+def build_variants(images: Tensor) -> tuple[Variants, dict[str, nn.Module]]:
+    """The variants, dense first, and the gated networks by group size."""
     dense = random_network()
     networks = {f"groups of {group}": gated(dense, group, images) for group in (1, 8)}
     plain = networks["groups of 1"]
-    contenders: dict[str, Callable[[Tensor], Tensor]] = {
+    variants: Variants = {
         "dense": dense,
         "dense, folded": folded(dense),
         "masked": plain,
-        "masked, folded": whole(plain),
+        "masked, folded": never_skipping(plain),
         "skipping": skipping(plain),
         "skipping, groups of 8": skipping(networks["groups of 8"]),
     }
-    return contenders, networks
+    return variants, networks
 
 
-def with_compiled(contenders: dict[str, Callable[[Tensor], Tensor]]) -> dict[str, Callable[[Tensor], Tensor]]:
-    """And the dense network compiled, its weights packed beforehand, where there is a C++ compiler to do so."""
+def with_compiled(variants: Variants) -> Variants:
+    """Adds the dense network compiled with frozen weights, where there is a C++ compiler."""
     if not (shutil.which("g++") or shutil.which("clang++")):
-        return contenders
+        return variants
     inductor.freezing = True
-    compiled = torch.compile(copy.deepcopy(contenders["dense"]), dynamic=False)
-    return {**contenders, "dense, compiled": compiled}
+    compiled = torch.compile(copy.deepcopy(variants["dense"]), dynamic=False)
+    return {**variants, "dense, compiled": compiled}
 
 
 @torch.no_grad()
-def milliseconds(contenders: dict[str, Callable[[Tensor], Tensor]], batch: int) -> dict[str, float]:
-    """Median milliseconds an image; the forms take turns batch by batch."""
+def milliseconds(variants: Variants, batch: int) -> dict[str, float]:
+    """Median milliseconds per image; the variants alternate batch by batch."""
     images = random_images(max(batch, 6), seed=7)
     batches = images.split(batch)
     rounds = ROUNDS[batch]
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + (rounds > 1)):
-        for name, form in contenders.items():
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + (rounds > 1)):
+        for name, run in variants.items():
             start = time.perf_counter()
-            form(batches[turn % len(batches)])
+            run(batches[number % len(batches)])
             taken[name].append(time.perf_counter() - start)
     return {
         name: 1e3 * statistics.median(times[1:] if len(times) > 1 else times) / batch
@@ -154,18 +154,16 @@ def milliseconds(contenders: dict[str, Callable[[Tensor], Tensor]], batch: int) 
 
 
 @torch.no_grad()
-def farthest(
-    networks: dict[str, nn.Module], contenders: dict[str, Callable[[Tensor], Tensor]]
-) -> list[float]:
-    """Of each of some images, the largest difference between a logit skipping and masked."""
+def largest_differences(networks: dict[str, nn.Module], variants: Variants) -> list[float]:
+    """The largest difference between logits with skipping and with masking, for each of 12 images."""
     images = random_images(12, seed=5)
-    difference = contenders["skipping"](images) - networks["groups of 1"](images)
+    difference = variants["skipping"](images) - networks["groups of 1"](images)
     return sorted(difference.abs().amax(1).tolist())
 
 
 def main() -> None:
     torch.set_num_threads(THREADS[0])
-    contenders, networks = forms(random_images(24, seed=1))
+    variants, networks = build_variants(random_images(24, seed=1))
     spent = {
         name: channel_use(network, random_images(12, seed=5).split(4), (3, SIZE, SIZE)).macs.double()
         for name, network in networks.items()
@@ -178,32 +176,26 @@ def main() -> None:
         "their standard deviation over images": {
             name: float(100 * used.std() / full) for name, used in spent.items()
         },
-        "largest difference of a logit, by image": farthest(networks, contenders),
+        "largest difference of a logit, by image": largest_differences(networks, variants),
     }
     timed = {}
     for threads in THREADS:
         torch.set_num_threads(threads)
         for batch in ROUNDS:
-            # Compiling takes half a minute a shape: for the case that skipping is for alone.
-            all_of_them = with_compiled(contenders) if batch == threads == 1 else contenders
-            timed[f"batch {batch}, {threads} thread{'s' * (threads > 1)}"] = milliseconds(all_of_them, batch)
+            # Compilation takes half a minute per shape, so it is done for the main use of skipping only.
+            compared = with_compiled(variants) if batch == threads == 1 else variants
+            timed[f"batch {batch}, {threads} thread{'s' * (threads > 1)}"] = milliseconds(compared, batch)
     report(figures, timed)
 
 
 def report(figures: dict[str, object], timed: dict[str, dict[str, float]]) -> None:
-    """The table on the terminal, and the file."""
-    setting = {
-        "device": processor(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
-    }
-    rounded = json.loads(json.dumps(figures), parse_float=lambda text: float(f"{float(text):.3g}"))
-    caption = "; ".join(f"{key} {value}" for key, value in (setting | rounded).items())
-    table = Table(
-        "form", *timed, title="ResNet-34 at 224 pixels: ms an image (times faster)", caption=caption
-    )
+    """Prints the figures as a table and saves them."""
+    setting = measured_on() | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set")}
+    # The columns have the number of threads.
+    del setting["threads"]
+    figures = rounded(figures)
+    title = "ResNet-34 at 224 pixels: ms per image (speed-up)"
+    table = Table("variant", *timed, title=title, caption=caption(setting | figures))
     for name in next(iter(timed.values())):
         cells = (
             f"{found[name]:.1f} ({found['dense'] / found[name]:.2f})" if name in found else "–"
@@ -211,12 +203,7 @@ def report(figures: dict[str, object], timed: dict[str, dict[str, float]]) -> No
         )
         table.add_row(name, *cells)
     Console().print(table)
-    shown = json.loads(json.dumps(timed), parse_float=lambda text: float(f"{float(text):.4g}"))
-    results = HERE / "results" / "pruning.json"
-    results.write_text(
-        json.dumps({**setting, **rounded, "milliseconds an image": shown}, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+    save("pruning", {**setting, **figures, "milliseconds an image": rounded(timed, digits=4)})
 
 
 if __name__ == "__main__":

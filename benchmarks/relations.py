@@ -1,12 +1,10 @@
-"""What the exact whole-batch relation map costs, and how exact it is: ``python benchmarks/relations.py``.
+"""Cost and precision of the exact whole-batch relation map: ``python benchmarks/relations.py``.
 
-Times are forward and backward of one block's loss. The two sides of a ratio take turns in one process, and the
-ratio is that of their medians. Writes results/relations.json next to this file.
+Times are of forward and backward of one block's loss. The two sides of a ratio alternate in one process; the ratio is
+that of their medians. Writes results/relations.json.
 """
 
-import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import sys
@@ -17,40 +15,37 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import caption, measured_on, save
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from isometry.functional import gram_gap
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-from oracles import relations as oracle  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles import relations as oracle
 
 THREADS = 2
-IMAGES, PATCHES, STUDENT, TEACHER = (
-    128,
-    196,
-    192,
-    384,
-)  # DeiT-Tiny under CaiT-S24 at 224 pixels, the paper's batch
+IMAGES, PATCHES, STUDENT, TEACHER = 128, 196, 192, 384
+"""The paper's batch size; patches per image and channels of DeiT-Tiny and CaiT-S24 at 224 pixels."""
+
 RANDOM_PATCHES = 192
 Loss = Callable[[Tensor, Tensor], Tensor]
 Figure = dict[str, str | float | None]
 
 
 def whole(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
-    """Eq. 8, exactly, as the package computes it."""
+    """Eq. 8 as the package computes it, without maps."""
     return gram_gap(student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1))
 
 
 def explicit_whole(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
-    """Eq. 8 with its maps."""
+    """Eq. 8 by explicit maps."""
     return explicit(*(F.normalize(x.flatten(0, 1), dim=-1) for x in (student_BNC, teacher_BNC)))
 
 
 def decoupled(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
-    """Eq. 9 to 12 with their maps: between images at each position, within each image, among random patches."""
+    """Eq. 9 to 12 by explicit maps: between images at each position, within each image, among random patches."""
     a_BNC, b_BNC = F.normalize(student_BNC, dim=-1), F.normalize(teacher_BNC, dim=-1)
     images, patches, _ = a_BNC.shape
     inter = explicit(a_BNC.transpose(0, 1), b_BNC.transpose(0, 1)) / patches
@@ -61,29 +56,29 @@ def decoupled(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
 
 
 def explicit(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of ‖ââᵀ − b̂b̂ᵀ‖²_F over leading dimensions, by maps and plain autograd."""
+    """‖aaᵀ − bbᵀ‖²_F of normalised tokens, summed over leading dimensions, by explicit maps and autograd."""
     return (a @ a.mT - b @ b.mT).square().sum()
 
 
 def intra(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
-    """The package's per-image maps."""
+    """The term within each image as the package computes it."""
     return gram_gap(student_BNC, teacher_BNC).sum()
 
 
 def explicit_intra(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
-    """The same with maps and plain autograd."""
+    """The same by explicit maps and autograd."""
     return explicit(F.normalize(student_BNC, dim=-1), F.normalize(teacher_BNC, dim=-1))
 
 
 def batch(images: int) -> tuple[Tensor, Tensor]:
-    """Tokens with a common mean, as real features have."""
+    """Random tokens with a common mean, like features of real images."""
     torch.manual_seed(0)
     student, teacher = (torch.randn(images, PATCHES, c).add_(torch.randn(c)) for c in (STUDENT, TEACHER))
     return student.requires_grad_(), teacher
 
 
 def seconds(loss: Loss, inputs: tuple[Tensor, Tensor]) -> float:
-    """One forward and backward."""
+    """Seconds of one forward and backward pass."""
     inputs[0].grad = None
     start = time.perf_counter()
     loss(*inputs).backward()
@@ -91,16 +86,17 @@ def seconds(loss: Loss, inputs: tuple[Tensor, Tensor]) -> float:
 
 
 def medians(*sides: tuple[Loss, tuple[Tensor, Tensor]], rounds: int) -> list[float]:
-    """Median seconds of each side, taking turns."""
+    """Median seconds of each side; the sides alternate, and the first round is a warm-up."""
     taken = [[seconds(*side) for side in sides] for _ in range(rounds + 1)][1:]
     return [statistics.median(times) for times in zip(*taken, strict=True)]
 
 
 def peak_memory(name: str) -> float:
-    """MiB that a forward and backward adds to what the process holds with its inputs, at its peak."""
+    """Peak memory of a forward and backward pass in MiB, without the inputs."""
     torch.set_num_threads(THREADS)
     loss = {"whole": whole, "decoupled": decoupled}[name]
-    loss(*batch(4)).backward()  # libraries and their buffers are loaded
+    # Loads libraries and allocates their buffers.
+    loss(*batch(4)).backward()
     inputs = batch(IMAGES)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     loss(*inputs).backward()
@@ -109,14 +105,14 @@ def peak_memory(name: str) -> float:
 
 
 def in_a_fresh_process(name: str) -> float:
-    """``peak_memory`` where nothing else has raised the peak."""
+    """:func:`peak_memory` in a new process, whose peak is not raised by anything else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(peak_memory, name).result()
 
 
 def cost_figures() -> list[Figure]:
     """Ratios of time and memory."""
-    # Memory first: on Linux a process starts with the peak of the one that started it.
+    # Memory first: on Linux a process inherits the peak of its parent.
     exact_memory, terms_memory = in_a_fresh_process("whole"), in_a_fresh_process("decoupled")
     paper, small, large, few = batch(IMAGES), batch(32), batch(256), batch(16)
     exact, terms = medians((whole, paper), (decoupled, paper), rounds=31)
@@ -159,7 +155,7 @@ def cost_figures() -> list[Figure]:
 
 
 def precision_figures() -> list[Figure]:
-    """The largest errors against float64 over the hard cases, at a network's width in float32."""
+    """Largest errors of float32 against float64 over numerically hard tokens."""
     value_error, near_error, far_error = 0.0, 0.0, 0.0
     generator = torch.Generator().manual_seed(0)
     cases = [
@@ -169,7 +165,7 @@ def precision_figures() -> list[Figure]:
     ]
     cases.append((oracle.hard_tokens(IMAGES * PATCHES, STUDENT, generator)["common mean"], 1e-3))
     for student, ratio in cases:
-        # A little above the ratio, where the stricter promise begins.
+        # Slightly above the ratio at which the stricter bound starts to apply.
         teacher = oracle.teacher_at(student, 1.02 * ratio, TEACHER, generator)
         true = oracle.channel_gap(student, teacher)
         student, teacher = student.requires_grad_(), teacher.requires_grad_()
@@ -193,30 +189,15 @@ def precision_figures() -> list[Figure]:
 
 
 def figure(meaning: str, value: float, target: str | None, measured: str = "") -> Figure:
-    """One line of the table."""
+    """A row of the table."""
     return {"meaning": meaning, "value": float(f"{value:.3g}"), "target": target, "measured": measured}
-
-
-def processor() -> str:
-    """The CPU's own name where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
     torch.set_num_threads(THREADS)
     figures = cost_figures() + precision_figures()
-    setting = {
-        "device": processor(),
-        "threads": THREADS,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    table = Table(
-        title="The exact whole-batch relation map", caption=", ".join(f"{k} {v}" for k, v in setting.items())
-    )
+    setting = measured_on()
+    table = Table(title="The exact whole-batch relation map", caption=caption(setting))
     for heading in ("what", "measured", "figure", "target"):
         table.add_column(heading, justify="right" if heading == "figure" else "left")
     for row in figures:
@@ -224,9 +205,7 @@ def main() -> None:
             str(row["meaning"]), str(row["measured"]), f"{row['value']:.3g}", str(row["target"] or "–")
         )
     Console().print(table)
-    results = HERE / "results" / "relations.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps({**setting, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
+    save("relations", {**setting, "figures": figures})
 
 
 if __name__ == "__main__":

@@ -70,10 +70,10 @@ def comparison_columns(baseline: str) -> list[Column]:
     return [
         figure("name", "variant", str),
         Column("values", "seeds", lambda row: str(len(row["values"]))),
-        Column("values", "top-1, %", _mean_top1),
-        Column("values", f"gain over {baseline}", _mean_gain),
+        Column("values", "top-1, %", _mean("", formats.fixed)),
+        Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
         Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
-        Column("seconds", f"speed-up over {baseline}", _mean_speed_up),
+        Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),
         Column("values", "gain of each seed", _gain_of_each_seed),
     ]
 
@@ -83,17 +83,14 @@ def measured_figures(network: Any) -> dict[str, float]:
     return {column.key: column.measure(network) for column in model_columns() if column.measure}
 
 
-def _mean_top1(row: Row) -> str:
-    return formats.percent(row["mean"]).removesuffix(" %") + formats.margin(row["low"], row["high"])
+def _mean(prefix: str, write: Callable[[Any], str], decimals: int = 1) -> Callable[[Row], str]:
+    """The cell of a mean and half the width of its interval."""
 
+    def text(row: Row) -> str:
+        mean, low, high = (row.get(f"{prefix}{key}") for key in ("mean", "low", "high"))
+        return write(mean) + formats.margin(low, high, decimals)
 
-def _mean_gain(row: Row) -> str:
-    return formats.signed(row.get("gain_mean")) + formats.margin(row.get("gain_low"), row.get("gain_high"))
-
-
-def _mean_speed_up(row: Row) -> str:
-    margin = formats.margin(row.get("speed_up_low"), row.get("speed_up_high"), 2)
-    return formats.times(row.get("speed_up_mean")) + margin
+    return text
 
 
 def _gain_of_each_seed(row: Row) -> str:

@@ -44,9 +44,14 @@ def macs(count: float | None) -> str:
     return f"{scaled:.{decimals}f}{unit}"
 
 
+def fixed(value: float | None, decimals: int = 1, unit: str = "") -> str:
+    """A figure with so many decimals: 91.42 -> "91.4"."""
+    return f"{value:.{decimals}f}{unit}" if is_number(value) else MISSING
+
+
 def percent(value: float | None, decimals: int = 1) -> str:
     """A figure that is already in percent: 91.42 -> "91.4 %"."""
-    return f"{value:.{decimals}f} %" if is_number(value) else MISSING
+    return fixed(value, decimals, " %")
 
 
 def rate(value: float | None) -> str:
@@ -87,7 +92,7 @@ def number(value: float | None) -> str:
 
 def times(value: float | None) -> str:
     """A ratio: 1.274 -> "1.27×"."""
-    return f"{value:.2f}×" if is_number(value) else MISSING
+    return fixed(value, 2, "×")
 
 
 def signed(value: float | None, decimals: int = 1) -> str:

@@ -51,7 +51,7 @@ def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
         weight = "bold" if is_baseline else "normal"
         name, place = _shortened(row["name"]), ("figure points", "data")
         canvas.write(values, name, (22, index), place, colour=LIGHT.text, va="center", fontweight=weight)
-        _draw(values, index, row["values"], (row["mean"], row["low"], row["high"]), colour, formats.percent)
+        _draw(values, index, row["values"], (row["mean"], row["low"], row["high"]), colour, formats.fixed)
         if row.get("gains"):
             spread = (row["gain_mean"], row["gain_low"], row["gain_high"])
             _draw(gains, index, row["gains"], spread, colour, formats.signed)
@@ -94,7 +94,7 @@ def _draw(
     )
     if formats.is_number(mean):
         axes.plot([mean, mean], [index - 0.27, index + 0.27], color=colour, lw=2.2)
-    _write_beside(axes, index, text(mean).removesuffix(" %") + formats.margin(low, high))
+    _write_beside(axes, index, text(mean) + formats.margin(low, high))
 
 
 def _write_beside(axes: Axes, index: int, text: str) -> None:

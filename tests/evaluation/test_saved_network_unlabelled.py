@@ -1,4 +1,4 @@
-"""Distillation without labels: what is refused, what `--num-classes 0` means, and the page of its experiment."""
+"""Distillation without labels: refused settings, `--num-classes 0`, and the page of the experiment."""
 
 import json
 import runpy
@@ -26,20 +26,20 @@ TEACHER = ["--teacher", "vit_small_patch16_dinov3", "--teacher-weights", "none"]
 TEACHER += ["--teacher-kwargs", "embed_dim=32", "depth=2", "num_heads=2", "patch_size=4", "num_classes=0"]
 
 
-def test_classes_that_a_teacher_has_not_got_can_not_be_taught():
+def test_a_teacher_without_classes_has_no_soft_labels():
     words = [*TINY_STUDENT, *TEACHER, "--in-chans", "3", "--num-classes", "0", "--losses.soft", "1"]
     with pytest.raises(UserError, match=r"teacher .*0 classes"):
         assemble(config_of(*words), ALONE)
 
 
-def test_no_classes_means_no_labels_where_there_are_some():
+def test_without_classes_labels_are_ignored():
     trainer = trainer_of(
         *TINY_STUDENT, *TEACHER, "--in-chans", "3", "--num-classes", "0", "--losses.whole", "1"
     )
     assert trainer.run.student.num_classes == 0
     assert not trainer.run.sources.labelled
     assert "labels are not used" in trainer.run.sources.description
-    # The classes themselves are never looked at: there are more of them than the network has.
+    # The network has fewer classes than the data: labels must not be read.
     images, _ = trainer.preprocess(next(iter(trainer.loaders.train.epoch(0))))
     assert images.shape[1:] == (3, 8, 8)
 
@@ -49,12 +49,12 @@ def test_a_term_on_labels_needs_classes():
         assemble(config_of(*TINY_STUDENT, "--num-classes", "0"), ALONE)
 
 
-def test_less_classes_than_there_are_stay_refused():
+def test_fewer_classes_than_in_the_data_are_refused():
     with pytest.raises(UserError, match="10 classes"):
         assemble(config_of(*TINY_STUDENT, "--num-classes", "3"), ALONE)
 
 
-def test_without_labels_nothing_but_the_labels_changes():
+def test_without_labels_only_the_labels_change():
     sources = find_sources(RunConfig(dataset="digits"))
     bare = without_labels(sources)
     assert (bare.train, bare.val, bare.test) == (sources.train, sources.val, sources.test)
@@ -83,7 +83,7 @@ def script():
 
 def test_the_tables_of_the_page_are_those_of_the_results(script):
     page = (ROOT / "docs" / "unlabelled.md").read_text(encoding="utf-8")
-    result = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    result = json.loads((script["RESULTS"] / "unlabelled.json").read_text(encoding="utf-8"))
     between = page.partition(script["BEGIN"])[2].partition(script["END"])[0]
     assert between.strip() == script["tables"](result).strip()
     assert result["seeds"] >= 5
@@ -92,12 +92,12 @@ def test_the_tables_of_the_page_are_those_of_the_results(script):
     )
 
 
-def test_a_page_is_written_between_its_marks_alone(script, tmp_path):
+def test_the_page_is_written_between_its_marks_only(script, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{script['BEGIN']}\nold\n{script['END']}\nafter\n", encoding="utf-8")
     write = script["write_page"]
     write.__globals__["PAGE"] = page
-    result = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    result = json.loads((script["RESULTS"] / "unlabelled.json").read_text(encoding="utf-8"))
     write(result)
     once = page.read_text(encoding="utf-8")
     assert once.startswith("before\n")
@@ -107,11 +107,11 @@ def test_a_page_is_written_between_its_marks_alone(script, tmp_path):
     assert page.read_text(encoding="utf-8") == once
 
 
-def test_few_labels_are_of_every_class_and_of_the_training_part(script):
+def test_a_subset_has_labels_of_every_class_and_images_of_the_part(script):
     train = find_sources(RunConfig(dataset="digits")).train
-    chosen = script["few"](train, 10, seed=0)
+    chosen = script["subset"](train, 10, seed=0)
     labels = [chosen.load(number)[1] for number in range(len(chosen))]
     assert sorted(labels) == sorted([*range(10)] * 10)
     assert set(chosen.numbers) <= set(train.numbers)
-    assert chosen.numbers != script["few"](train, 10, seed=1).numbers
-    assert len(script["few"](train, 900, seed=0)) == 900
+    assert chosen.numbers != script["subset"](train, 10, seed=1).numbers
+    assert len(script["subset"](train, 900, seed=0)) == 900

@@ -26,7 +26,7 @@ from helpers.runs import (
     contents,
     free_port,
     in_two_processes,
-    run_two,
+    run_ranks,
     send_self,
 )
 from isometry.distributed import freeze_unreached, join_world
@@ -185,7 +185,7 @@ def words(tiny_teacher: Path) -> list[str]:
 def test_two_processes_leave_one_folder_and_the_same_weights(words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     keep = tuple(partial(keep_weights, str(tmp_path / f"{rank}.safetensors")) for rank in range(2))
-    ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=keep)
+    ended = run_ranks(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=keep)
     assert [(each.code, each.err) for each in ended] == [(0, ""), (0, "")]
     assert "epoch 2/2" in ended[0].out
     assert ended[1].out == ""
@@ -202,13 +202,13 @@ def test_two_processes_leave_one_folder_and_the_same_weights(words: list[str], t
 def test_two_processes_stop_together_and_go_on_bitwise(words: list[str], tmp_path: Path) -> None:
     """One of them is asked, and both leave; the sums of an epoch are those of both."""
     whole, out = tmp_path / "whole", tmp_path / "run"
-    ended = run_two(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*words, "--out", str(whole), folder=tmp_path, port=free_port())
     assert [each.code for each in ended] == [0, 0], ended
     ask = partial(call_at, "isometry.training.loop:Trainer.train_step", 4, partial(send_self, signal.SIGTERM))
-    ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, ask))
+    ended = run_ranks(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, ask))
     assert [each.code for each in ended] == [0, 0]
     assert "stopped at step 4 of 12, saved" in ended[0].err
-    ended = run_two(
+    ended = run_ranks(
         *words, "--out", str(out), "--resume", folder=tmp_path, port=free_port(), prepare=(None, None)
     )
     assert [each.code for each in ended] == [0, 0], ended
@@ -233,7 +233,7 @@ def test_two_processes_add_up_micro_batches(terms: str, tiny_teacher: Path, tmp_
     ]
     words += ["--grad-accum-steps", "2", "--epochs", "2", "--out", str(tmp_path / "run")]
     keep = tuple(partial(keep_weights, str(tmp_path / f"{rank}.safetensors")) for rank in range(2))
-    ended = run_two(*words, folder=tmp_path, port=free_port(), prepare=keep)
+    ended = run_ranks(*words, folder=tmp_path, port=free_port(), prepare=keep)
     assert [(each.code, each.err) for each in ended] == [(0, ""), (0, "")]
     trained = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -406,22 +406,25 @@ in_two_processes = partial(in_processes, 2)
 Prepare = Callable[[], None] | None
 
 
-def in_a_world(rank: int, port: int, prepare: Prepare) -> None:
+def in_a_world(rank: int, ranks: int, port: int, prepare: Prepare) -> None:
     """What `torchrun` tells a process."""
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )  # fmt: skip
     if prepare is not None:
         prepare()
 
 
-def run_two(*words: str, folder: Path, port: int, prepare: tuple[Prepare, Prepare]) -> list[Ended]:
-    """The same command line in two processes of one world."""
+def run_ranks(*words: str, folder: Path, port: int, prepare: Sequence[Prepare] = (None, None)) -> list[Ended]:
+    """The same command line in the processes of one world, one for each that prepares."""
     started = [
         start(
-            *words, said=folder / f"rank{rank}-{port}", prepare=partial(in_a_world, rank, port, prepare[rank])
+            *words,
+            said=folder / f"rank{rank}-{port}",
+            prepare=partial(in_a_world, rank, len(prepare), port, each),
         )
-        for rank in range(2)
+        for rank, each in enumerate(prepare)
     ]
     return [each.wait() for each in started]
 

@@ -16,7 +16,7 @@ from helpers.runs import (
     contents,
     free_port,
     in_two_processes,
-    run_two,
+    run_ranks,
 )
 from helpers.small_transformers import cait, vit
 from isometry.data import Batch
@@ -153,7 +153,7 @@ def test_what_can_not_be_taken_apart_is_refused_in_a_line(tmp_path: Path) -> Non
     teacher = ["--teacher", "vit_tiny_patch16_224", "--teacher-weights", "none", "--teacher-kwargs", *kwargs]
     words = ["distill", *TINY_STUDENT, *teacher, "--teacher-shard", "--out", str(tmp_path / "run")]
     reach = (reach_past_a_block, reach_past_a_block)
-    for ended in run_two(*words, folder=tmp_path, port=free_port(), prepare=reach):
+    for ended in run_ranks(*words, folder=tmp_path, port=free_port(), prepare=reach):
         assert ended.code == 2
         assert "--teacher-shard: vit_tiny_patch16_224 can't be sharded (" in ended.err
 
@@ -233,7 +233,7 @@ def two_runs(teacher: list[str], more: list[str], folder: Path) -> tuple[Path, P
     runs = folder / "whole", folder / "pieces"
     for out, option in zip(runs, ([], ["--teacher-shard"]), strict=True):
         words = ["distill", *TINY_STUDENT, *halves, *more, *option, "--out", str(out)]
-        ended = run_two(*words, folder=folder, port=free_port(), prepare=(None, None))
+        ended = run_ranks(*words, folder=folder, port=free_port())
         assert [each.code for each in ended] == [0, 0], ended
     return runs
 

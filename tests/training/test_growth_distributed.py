@@ -20,7 +20,7 @@ from helpers.runs import (
     contents,
     free_port,
     in_two_processes,
-    run_two,
+    run_ranks,
     send_self,
 )
 from isometry.training.assemble import assemble
@@ -123,15 +123,15 @@ def test_two_processes_killed_around_growth_go_on_bitwise(
 ) -> None:
     words = ["train", *words, "--recovery-interval", "3"]
     whole, out = tmp_path / "whole", tmp_path / "run"
-    ended = run_two(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*words, "--out", str(whole), folder=tmp_path, port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     target = f"isometry.training.loop:Trainer.{method}"
     die = partial(call_at, target, number, partial(send_self, signal.SIGKILL))
-    ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(die, die))
+    ended = run_ranks(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(die, die))
     assert [each.code for each in ended] == [-signal.SIGKILL] * 2
     told = json.loads((out / "last" / "checkpoint.json").read_text())
     assert (told["spec"]["stage"], told["loop"]["step"]) == saved
     again = [*words, "--out", str(out), "--resume"]
-    ended = run_two(*again, folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*again, folder=tmp_path, port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     check_equal(contents(out), contents(whole))

@@ -23,7 +23,7 @@ from helpers.runs import (
     contents,
     free_port,
     run,
-    run_two,
+    run_ranks,
     send_self,
 )
 from isometry.data.sampler import epoch_order
@@ -69,20 +69,18 @@ def test_when_one_of_two_is_killed_the_other_says_so_and_both_go_on_bitwise(
     words: list[str], tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
-    ended = run_two(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*words, "--out", str(whole), folder=tmp_path, port=free_port())
     assert [each.code for each in ended] == [0, 0], ended
     die = partial(call_at, STEP, 6, partial(send_self, signal.SIGKILL))
     begun = time.monotonic()
-    ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, die))
+    ended = run_ranks(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, die))
     assert time.monotonic() - begun < 60
     assert [each.code for each in ended] == [2, -signal.SIGKILL], ended
-    assert (
-        "process 0 of 2 lost another one" in ended[0].err
-    )
+    assert "process 0 of 2 lost another one" in ended[0].err
     assert "the last save is kept: go on with --resume" in ended[0].err
     assert len(ended[0].err.splitlines()) == 1
     again = [*words, "--out", str(out), "--resume"]
-    ended = run_two(*again, folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*again, folder=tmp_path, port=free_port())
     assert [each.code for each in ended] == [0, 0], ended
     check_equal(contents(out), contents(whole))
 
@@ -93,7 +91,7 @@ def test_when_the_main_process_is_killed_the_other_leaves_too(
     step: int, words: list[str], tmp_path: Path
 ) -> None:
     die = partial(call_at, STEP, step, partial(send_self, signal.SIGKILL))
-    ended = run_two(
+    ended = run_ranks(
         *words, "--out", str(tmp_path / "run"), folder=tmp_path, port=free_port(), prepare=(die, None)
     )
     assert [each.code for each in ended] == [-signal.SIGKILL, 2], ended
@@ -120,9 +118,9 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_its_batch_is_wr
     whole, out = tmp_path / "whole", tmp_path / "run"
     notes = [str(tmp_path / f"images-{rank}") for rank in range(2)]
     noting = tuple(partial(note_images, path) for path in notes)
-    ended = run_two(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=noting)
+    ended = run_ranks(*words, "--out", str(whole), folder=tmp_path, port=free_port(), prepare=noting)
     assert [each.code for each in ended] == [0, 0], ended
-    ended = run_two(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, poison))
+    ended = run_ranks(*words, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(None, poison))
     assert [each.code for each in ended] == [2, 2], ended
     for each in ended:
         assert (
@@ -141,7 +139,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_its_batch_is_wr
         "images": [lines[8][2] for lines in taken],
     }
     again = [*words, "--out", str(out), "--resume"]
-    ended = run_two(*again, folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*again, folder=tmp_path, port=free_port())
     assert [each.code for each in ended] == [0, 0], ended
     assert not (out / "not_finite.json").exists()
     check_equal(contents(out), contents(whole))
@@ -179,7 +177,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_takes_every_image_on
     def both(*more: str, then: partial[None] | None = None) -> list[int]:
         given = [word if word != "75" or order == "two, then one" else "150" for word in words]
         noting = [partial(noting_then, str(tmp_path / f"images-both-{rank}of2"), then) for rank in range(2)]
-        ended = run_two(
+        ended = run_ranks(
             *given,
             "--out",
             str(out),
@@ -227,19 +225,31 @@ def finished(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @SLOW
+def test_torchrun_needs_no_other_option(words: list[str], tmp_path: Path) -> None:
+    command = [*torchrun("--standalone", "--nproc-per-node", "2"), *words, "--out", str(tmp_path / "run")]
+    done = finished(command)
+    assert done.returncode == 0, done.stderr
+    check_finished(tmp_path / "run")
+
+
+@SLOW
 @pytest.mark.parametrize("command", ["distill", "grow", "prune"])
-def test_torchrun_needs_no_other_option(command: str, words: list[str], tmp_path: Path) -> None:
-    """The parts of validation, which are no multiple of their number, count once."""
+def test_every_command_runs_in_several_processes(command: str, words: list[str], tmp_path: Path) -> None:
     given = {
         "distill": words,
         "grow": ["grow", *words[1:], "--grow.depth", "1,2", "--grow.at", "0,1"],
         "prune": [*PRUNED, "--keep-rate", "0.6", "--from-scratch", "--prune.settle", "0"],
     }[command]
-    out, processes = tmp_path / "run", "4" if command == "distill" else "2"
-    spread = torchrun("--standalone", "--nproc-per-node", processes)
-    done = finished([*spread, *given, "--batch-size", "30", "--out", str(out)])
-    assert done.returncode == 0, done.stderr
-    assert ("each process sends the others, a step: whole" in done.stdout) == (command != "prune")
+    out, processes = tmp_path / "run", 4 if command == "distill" else 2
+    given = [*given, "--batch-size", "30", "--out", str(out)]
+    ended = run_ranks(*given, folder=tmp_path, port=free_port(), prepare=[None] * processes)
+    assert [each.code for each in ended] == [0] * processes, ended[0].err
+    assert ("sends" in ended[0].out) == (command != "prune")
+    check_finished(out)
+
+
+def check_finished(out: Path) -> None:
+    """The shares of validation, which are no multiple of the processes, count once."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     for row in rows:
@@ -277,6 +287,6 @@ def test_under_torchrun_a_killed_process_ends_all_and_the_run_goes_on(
         os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
         assert machine.wait(60) != 0
     assert "lost another one" in (tmp_path / "said").read_text()
-    done = finished([*command, "--resume"])
-    assert done.returncode == 0, done.stderr
+    ended = run_ranks(*words, "--out", str(out), "--resume", folder=tmp_path, port=free_port())
+    assert [each.code for each in ended] == [0, 0], ended[0].err
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2

@@ -23,7 +23,7 @@ from helpers.runs import (
     killed_at,
     left_alone,
     run,
-    run_two,
+    run_ranks,
     send_self,
     signalled_at_step,
 )
@@ -218,7 +218,7 @@ def by_two(words: list[str]) -> list[str]:
 def whole_by_two(by_two: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     out = str(folder / "run")
-    ended = run_two(*by_two, "--out", out, folder=folder, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*by_two, "--out", out, folder=folder, port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     return folder / "run"
 
@@ -242,14 +242,14 @@ def test_two_processes_that_are_killed_go_on_bitwise(
 ) -> None:
     out = tmp_path / "run"
     die = loop_call(method, number)
-    ended = run_two(*by_two, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(die, die))
+    ended = run_ranks(*by_two, "--out", str(out), folder=tmp_path, port=free_port(), prepare=(die, die))
     assert [each.code for each in ended] == [-signal.SIGKILL] * 2
     loop, parts = saved(out)
     assert loop["step"] == step
     # Of both, though one writes.
     assert float(parts["gates"]["sums"][-1]) / SCALE == images
     again = [*by_two, "--out", str(out), "--resume"]
-    ended = run_two(*again, folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*again, folder=tmp_path, port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     check_equal(contents(out), contents(whole_by_two))
 
@@ -264,7 +264,7 @@ def test_two_processes_that_add_up_micro_batches_go_on_bitwise(by_two: list[str]
         ("run", None, ["--resume"], 0),
     ):
         given = [*words, "--out", str(tmp_path / out), *more]
-        ended = run_two(*given, folder=tmp_path, port=free_port(), prepare=(prepare, prepare))
+        ended = run_ranks(*given, folder=tmp_path, port=free_port(), prepare=(prepare, prepare))
         assert [each.code for each in ended] == [code] * 2, ended[0].err
     check_equal(contents(tmp_path / "run"), contents(tmp_path / "whole"))
 
@@ -289,7 +289,7 @@ def test_two_processes_stop_together_at_an_image_that_breaks_one(
     """One's weights are still good and the other's are not: neither may wait for the other at a save."""
     out = tmp_path / "run"
     prepare = (None, one_image_is_nan)
-    ended = run_two(*by_two, "--out", str(out), folder=tmp_path, port=free_port(), prepare=prepare)
+    ended = run_ranks(*by_two, "--out", str(out), folder=tmp_path, port=free_port(), prepare=prepare)
     for each in ended:
         assert each.code == 2, each.err
         assert "step 8 (epoch 2): " in each.err
@@ -297,6 +297,6 @@ def test_two_processes_stop_together_at_an_image_that_breaks_one(
         assert len(each.err.splitlines()) == 1
     assert saved(out)[0]["step"] == 8
     again = [*by_two, "--out", str(out), "--resume"]
-    ended = run_two(*again, folder=tmp_path, port=free_port(), prepare=(None, None))
+    ended = run_ranks(*again, folder=tmp_path, port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     check_equal(contents(out), contents(whole_by_two))

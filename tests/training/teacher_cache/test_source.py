@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.runs import LIVELY, TINY_STUDENT, check_equal, contents, free_port, run, run_two
+from helpers.runs import LIVELY, TINY_STUDENT, check_equal, contents, free_port, run, run_ranks
 
 SLOW = pytest.mark.slow
 
@@ -112,8 +112,8 @@ def test_a_damaged_answer_is_said_and_asked_again(words: list[str], tmp_path: Pa
 @SLOW
 def test_two_processes_have_answers_of_their_own(words: list[str], tmp_path: Path) -> None:
     cache = ["--teacher-cache", str(tmp_path / "cache"), "--batch-size", "75"]
-    both = partial(run_two, *words, *cache, folder=tmp_path)
-    ended = both("--out", str(tmp_path / "first"), port=free_port(), prepare=(None, None))
+    both = partial(run_ranks, *words, *cache, folder=tmp_path)
+    ended = both("--out", str(tmp_path / "first"), port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     asked = (forget_the_teacher, forget_the_teacher)
     ended = both("--out", str(tmp_path / "second"), port=free_port(), prepare=asked)

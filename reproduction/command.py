@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.files import disk_errors, write_atomically
 from isometry.report import formats
+from isometry.report.records.run_folders import read_summary
 from isometry.training.signals import Interrupted
 from reproduction.experiments import experiments
 from reproduction.figure import draw
@@ -30,7 +31,7 @@ PAGE, RESULTS, PLAN = "reproduction.md", "reproduction.json", "plan.yaml"
 
 @dataclass
 class ReproduceConfig:
-    """Options of ``python -m reproduction tables``."""
+    """Runs of the paper's tables."""
 
     out: str = "runs/tables"
     """Folder for the runs and the page; finished runs in it are not repeated."""
@@ -39,7 +40,7 @@ class ReproduceConfig:
     seeds: int = 5
     """Number of seeds; every row uses the same ones."""
     processes: int = 2
-    """Number of parallel runs of one thread each: the number of free cores."""
+    """Number of parallel runs, each with one thread; best is the number of free cores."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Options for every run, for tests; the page is marked as a test run. E.g. `--overrides epochs=1`."""
 
@@ -220,8 +221,7 @@ def _steps(task: Task) -> float:
 
 
 def _top1(task: Task) -> str:
-    rows: list[Mapping[str, Any]] = json.loads((task.folder / "summary.json").read_text(encoding="utf-8"))
-    return formats.percent(next(row.get("top1") for row in rows if row["role"] == "student"))
+    return formats.percent(read_summary(task.folder).get("student", {}).get("top1"))
 
 
 def _list_files(console: Console, out: Path) -> None:

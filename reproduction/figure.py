@@ -13,7 +13,7 @@ from reproduction.published import PublishedFigure
 
 COLOURS = (LIGHT.series[7], LIGHT.series[1], LIGHT.series[0])
 STYLES = ("-", "--", "-")
-"""The middle curve is dashed, so that the curves can be told apart without colour."""
+"""The middle curve is dashed, to distinguish the curves without colour."""
 
 
 def draw(path: Path, figure: PublishedFigure, runs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from helpers.image_files import RGB16, folder_config, png_chunk, write_image, write_png, write_white
+from helpers.messages import mentions
 from helpers.runs import Ended, run
 from isometry.data import find_sources, make_loaders
 from isometry.data.image_modes import to_mode
@@ -222,4 +223,4 @@ def test_a_run_stops_at_a_bad_image_in_one_line_and_goes_on_without_it_when_told
     assert line.endswith("mend or remove it, or go on without it with --skip-bad-images")
     ended = train_on(tmp_path, "--skip-bad-images")
     assert (ended.code, ended.err) == (0, "")
-    assert f"2 unreadable images were skipped: {bad[0]}, {bad[1]}" in ended.out
+    assert mentions(ended.out, f"2 unreadable images … {bad[0]}, {bad[1]}")

@@ -157,7 +157,7 @@ def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
     assert export(gates, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "not really faster when it skips, 1.50 times" in said
+    assert "1.50 times" in said
     assert "add --masked" in said
     assert names_in(gates) == before
 
@@ -193,7 +193,7 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp
     assert export(folder, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "at batch 1; nothing was written" in said
+    assert "batch 1" in said
     assert names_in(tmp_path) == before
     assert (folder / "student.onnx").read_bytes() == b"an older one"
 

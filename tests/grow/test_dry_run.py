@@ -6,6 +6,7 @@ import pytest
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import ParallelScalingBlock
 
+from helpers.messages import mentions
 from helpers.runs import plan_of
 from helpers.tiny_models import MODELS, WIDTHS, growth_of
 from isometry.config import GrowConfig, RunConfig
@@ -90,7 +91,7 @@ def test_the_widths_that_are_said_to_work_do(width):
 def test_convnexts_widths_that_work_do():
     kwargs = {"dims": (8, 8, 24, 32)}
     told = refusal("convnext", kwargs, width="4-4-16-16,8-8-24-32")
-    assert "--grow.width-operator duplicate: 16 to 24 is 1.5 times" in told
+    assert mentions(told, "--grow.width-operator duplicate: … 16 to 24")
     widths = re.search("widths that grow to 24: (.*?);", told)
     assert widths is not None
     assert widths[1] == "2-2-6-8, 4-4-12-16"
@@ -154,7 +155,7 @@ def test_more_blocks_than_there_are_to_copy_are_refused(name, operator, depth, w
 
 def test_blocks_that_cannot_become_the_identity_are_refused():
     told = refusal("vit", {"block_fn": ParallelScalingBlock}, depth="3,6", depth_operator="identity")
-    assert "no parameters of ParallelScalingBlock are known that make it the identity" in told
+    assert mentions(told, "ParallelScalingBlock … identity")
     assert settle("vit", {"block_fn": ParallelScalingBlock}, depth="3,6", depth_operator="stack")
 
 

@@ -155,7 +155,7 @@ def test_what_can_not_be_taken_apart_is_refused_in_a_line(tmp_path: Path) -> Non
     reach = (reach_past_a_block, reach_past_a_block)
     for ended in run_ranks(*words, folder=tmp_path, port=free_port(), prepare=reach):
         assert ended.code == 2
-        assert "--teacher-shard: vit_tiny_patch16_224 can't be sharded (" in ended.err
+        assert "--teacher-shard: vit_tiny_patch16_224" in ended.err
 
 
 # --- evaluation

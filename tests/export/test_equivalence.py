@@ -56,7 +56,7 @@ def test_a_difference_within_the_tolerance_is_none():
     far = differences(lambda images: network(images) + 1.1 * TOLERANCE * spread, network, IMAGES, (1,))
     assert (near[0]["apart"], far[0]["apart"]) == (0, 12)
     check_differences(near, 0, "form")
-    with pytest.raises(UserError, match=r"^variant: .* 12 of 12 images"):
+    with pytest.raises(UserError, match=r"^form: .* 12 of 12 images"):
         check_differences(far, 0.5, "form")
     check_differences(far, 1, "form")
     check_differences(far, 0, "form", exact=False)

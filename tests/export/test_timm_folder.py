@@ -56,14 +56,14 @@ def test_the_code_on_the_card_gives_the_networks_answers_in_plain_timm(folder, t
     code += (
         "import sys, torch\n"
         "assert not any(name.startswith('isometry') for name in sys.modules)\n"
-        "torch.save(answer, 'answer.pt')\n"
+        "torch.save(output, 'output.pt')\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     network = load_network(taught)
     spec = image_spec(network)
     seen = torch.from_numpy(np.array(Image.open(tmp_path / "photo.jpg")))[None, None] / 255
     wanted = network((seen - spec.mean[0]) / spec.std[0])
-    torch.testing.assert_close(torch.load(tmp_path / "answer.pt"), wanted)
+    torch.testing.assert_close(torch.load(tmp_path / "output.pt"), wanted)
 
 
 def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taught):
@@ -72,22 +72,19 @@ def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taug
     accuracy = told["accuracy"]
     assert accuracy["top1"] == pytest.approx(student["top1"])
     low, high = (100 * share for share in wilson(round(accuracy["top1"] * 5), 500))
-    assert (
-        f"{student['top1']:.1f} % (95 % interval of Wilson {low:.1f} to {high:.1f} %, 500 test images)"
-        in card
-    )
+    assert mentions(card, f"{student['top1']:.1f} % … {low:.1f} to {high:.1f} %, 500 test images")
     assert f"**teacher's top-1**: {teacher['top1']:.1f} % on test" in card
     assert f"**parameters**: {student['params']:,}" in card
-    assert f"**multiply-accumulates**: {student['macs']:,} an image" in card
+    assert f"**multiply-accumulates**: {student['macs']:,}" in card
     weights = (folder / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in card
     for speed in told["speeds"]:
         assert f"**latency, batch {speed['batch_size']}**: median" in card
     assert f"torch {torch.__version__}, timm {timm.__version__}" in card
-    assert "taught by a `cait_xxs24_224`" in card
+    assert mentions(card, "distilled from … `cait_xxs24_224`")
     assert "1 × whole" in card
-    assert "**began with**: random weights" in card
-    assert "**depths on the way**: 1,2" in card
+    assert "random weights" in card
+    assert mentions(card, "**depth … 1,2")
     assert re.findall(r"@inproceedings\{(\w+)", card) == ["hao2022manifold", "ding2023expansion"]
     assert front_matter(card) == {
         "license": "apache-2.0",
@@ -111,7 +108,7 @@ def test_a_second_export_replaces_the_first_whole(folder, taught, tmp_path):
     assert export(again, "--to", "timm", "--seconds", "0.01") == 0
     assert names_in(again / "timm") == ["README.md", "config.json", "export.json", "model.safetensors"]
     assert front_matter((again / "timm" / CARD).read_text())["license"] == "unknown"
-    assert "Nobody has said under which licence" in (again / "timm" / CARD).read_text()
+    assert mentions((again / "timm" / CARD).read_text(), "## Licence … not specified")
 
 
 def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, capsys):
@@ -121,7 +118,7 @@ def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, ca
     (moved / "config.yaml").write_text(yaml.safe_dump({**config, "dataset": "", "data_dir": "/gone/photos"}))
     (moved / "summary.json").unlink()
     assert export(moved, "--to", "timm", "--seconds", "0.01") == 0
-    assert "No accuracy was measured" in capsys.readouterr().out
+    assert mentions(capsys.readouterr().out, "not measured: … /gone/photos")
     card = (moved / "timm" / CARD).read_text()
     assert "top-1" not in card
     assert "**images**: photos" in card
@@ -150,11 +147,8 @@ def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
 def test_an_architecture_of_this_package_says_who_registers_it(tmp_path, capsys):
     folder = dense_run(tmp_path)
     assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
-    assert (
-        "import isometry.models.cifar_resnet  # registers cifar_resnet20"
-        in (tmp_path / "out" / CARD).read_text()
-    )
-    assert "timm has no cifar_resnet20 itself" in capsys.readouterr().out
+    assert mentions((tmp_path / "out" / CARD).read_text(), "import isometry.models.cifar_resnet")
+    assert mentions(capsys.readouterr().out, "cifar_resnet20 … timm: import isometry.models.cifar_resnet")
 
 
 @pytest.mark.parametrize("make", [gated_folder, cut_folder])
@@ -173,7 +167,7 @@ def test_nothing_of_a_persons_is_overwritten(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     for place in (tmp_path / "photos", folder):
         assert export(folder, "--to", "timm", *QUICK, "--out", place) == 2
-        assert "name another place" in capsys.readouterr().err
+        assert f"--out {place}: " in capsys.readouterr().err
     assert (tmp_path / "photos").is_dir()
 
 
@@ -198,4 +192,4 @@ def test_a_summary_that_is_none_is_said(taught, tmp_path, capsys):
     shutil.copytree(taught, broken, ignore=shutil.ignore_patterns("timm", "last", "best"))
     (broken / "summary.json").write_text('{"model"')
     assert export(broken, "--to", "timm", "--seconds", "0.01") == 2
-    assert "summary.json: is no summary of a run" in capsys.readouterr().err
+    assert f"{broken / 'summary.json'}: " in capsys.readouterr().err

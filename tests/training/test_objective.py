@@ -14,7 +14,7 @@ import isometry.losses.base
 from helpers.runs import as_rank, in_two_processes
 from isometry.errors import UserError
 from isometry.losses import Loss, WholeBatch
-from isometry.losses.base import parse_terms
+from isometry.losses.base import INPUTS, Input, parse_terms
 from isometry.models.taps import TappedModel, tokens_on_grid
 from isometry.models.teacher import BatchPosition
 from isometry.prune.gates import gated_convs, take_gate_outputs
@@ -318,6 +318,43 @@ def test_terms_on_gates_are_summed_over_the_layers(batch):
     expected = oracle.similarity([(pi, x.pooled.detach()) for pi, x in zip(saliencies, glances, strict=True)])
     assert result["similarity"].item() == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(result["loss"], sum(weight * result[name] for name, weight in GATED.items()))
+
+
+def test_every_declared_input_is_computed_as_often_as_its_scope_says(batch):
+    objective = pruning({"soft": 1, "whole": 1, **GATED}, large=teacher())
+    logits, features, gates = objective.trainable_module(batch[0])
+    inputs = objective._loss_inputs(logits, features, gates, objective.teacher_output(batch[0]), batch[1])
+    assert inputs.keys() == INPUTS.keys()
+    lengths = {"block": len(objective.pairs), "layer": LAYERS}
+    for name, value in inputs.items():
+        scope = INPUTS[name].scope
+        assert isinstance(value, Tensor) if scope == "batch" else len(value) == lengths[scope], name
+
+
+def test_a_new_input_needs_its_declaration_and_its_value(batch, monkeypatch):
+    class Norms(Loss):
+        """The mean norm of the student's tokens."""
+
+        inputs = ("token_norms", "labels")
+
+        def forward(self, norms: Tensor, labels: Tensor) -> Tensor:
+            return norms.mean() + 0 * labels.sum()
+
+    def loss_inputs(self, *args):
+        inputs = compute(self, *args)
+        return inputs | {"token_norms": [tokens.norm(dim=2) for tokens in inputs["student_tokens"]]}
+
+    compute = Objective._loss_inputs
+    monkeypatch.setattr(Objective, "_loss_inputs", loss_inputs)
+    monkeypatch.setitem(INPUTS, "token_norms", Input("block", needs_teacher=True))
+    monkeypatch.setattr(isometry.losses.base, "available", lambda: {"norms": Norms})
+    objective = Objective(student(), {"norms": 1}, teacher(), taps=([0, 2], [1, 3]))
+    assert objective.needs_labels
+    _, features, _ = objective.trainable_module(batch[0])
+    expected = torch.stack([feature.norm(dim=1).mean() for feature in features]).mean()
+    torch.testing.assert_close(objective(*batch)["norms"], expected)
+    with pytest.raises(UserError, match="losses.norms needs a teacher"):
+        Objective(student(), {"norms": 1})
 
 
 @pytest.mark.parametrize("reduction", ["mean", "paper"])

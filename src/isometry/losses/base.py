@@ -22,7 +22,7 @@ Scope = Literal["batch", "block", "layer"]
 
 @dataclass(frozen=True)
 class Input:
-    """An argument that losses may name; :class:`isometry.training.objective.Objective` computes it."""
+    """How often an argument of losses comes in a step, and what it needs."""
 
     scope: Scope = "batch"
     needs_teacher: bool = False
@@ -41,7 +41,7 @@ INPUTS = {
     "saliencies": Input("layer"),
     "pooled_features": Input("layer"),
 }
-"""All inputs by name; :class:`Loss` describes them."""
+"""All inputs by name; :class:`Loss` describes them, and ``Objective._loss_inputs`` computes their values."""
 
 
 class Loss(nn.Module):

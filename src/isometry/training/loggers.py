@@ -1,7 +1,7 @@
 """TensorBoard and Weights & Biases."""
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,41 +28,25 @@ class Logger(Protocol):
         """Figures and images of a run that has ended, after ``step`` steps."""
 
 
-class Log:
-    """All loggers of a run."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        self.loggers = loggers
-
-    def __call__(self, row: Mapping[str, Any]) -> None:
-        """See :meth:`Logger.row`."""
-        for logger in self.loggers:
-            logger.row(row)
-
-    def end(self, figures: Figures, images: Images, step: int) -> None:
-        """See :meth:`Logger.end`."""
-        for logger in self.loggers:
-            logger.end(figures, images, step)
-
-
 @contextmanager
-def open_loggers(config: RunConfig, step: int) -> Iterator[Log]:
+def open_loggers(config: RunConfig, step: int, main: bool = True) -> Iterator[list[Logger]]:
     """The loggers that the config names, closed at the end; a run that resumes goes on in the same logs.
 
     Args:
         config: the run.
         step: the last one that is done; TensorBoard drops later ones, which a killed run logged.
+        main: whether this is the main process; others log nothing.
 
     Raises:
         UserError: the library is not installed.
     """
     with ExitStack() as stack:
         loggers: list[Logger] = []
-        if "tensorboard" in config.log:
+        if main and "tensorboard" in config.log:
             loggers.append(_TensorBoard(config.out, stack, step))
-        if "wandb" in config.log:
+        if main and "wandb" in config.log:
             loggers.append(_WeightsAndBiases(config.out, asdict(config), stack))
-        yield Log(loggers)
+        yield loggers
 
 
 class _TensorBoard:
@@ -93,10 +77,10 @@ class _WeightsAndBiases:
         except ImportError as error:
             raise UserError("--log wandb: not installed; pip install 'isometry[wandb]'") from error
         self._image = wandb.Image
-        # With the same id, a run that resumes goes on as the same run there.
         opened = wandb.init(
             project="isometry",
             name=Path(out).name,
+            # With the same id, a run that resumes goes on as the same run there.
             id=_run_id(Path(out) / "wandb-id"),
             resume="allow",
             config=options,

@@ -107,8 +107,8 @@ class Trainer:
             self.console, self.label, self.total_steps, self.config.epochs, self.position
         )
         self._started = time.monotonic() - self.state.seconds
-        loggers = open_loggers(self.config, self.state.step)
-        with loggers if self.world.main else nullcontext(lambda row: None) as log, self.stop, self.reporter:
+        logs = open_loggers(self.config, self.state.step, self.world.main)
+        with logs as loggers, self.stop.listening(), self.reporter:
             self.reporter.stage(self.run.schedule.describe(self.run.stage))
             while self.state.epoch < self.config.epochs:
                 stage = self.run.schedule.at(self.state.epoch)
@@ -118,7 +118,8 @@ class Trainer:
                 row = self.end_epoch()
                 self.save()
                 self.reporter.epoch(row)
-                log(row)
+                for logger in loggers:
+                    logger.row(row)
                 if self.world.any(self.stop.received):
                     self._interrupt()
 

@@ -2,15 +2,19 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 PHASES = ("data", "teacher", "student", "terms", "backward", "optimizer")
 """The phases of a training step, in the order of tables."""
+
+
+_Event = Any
+"""``torch.cuda.Event`` or :class:`_HostEvent`."""
 
 
 class PhaseTimer:
@@ -25,9 +29,7 @@ class PhaseTimer:
 
     def __init__(self, device: torch.device | None = None) -> None:
         on_gpu = device is not None and device.type == "cuda"
-        self._event: Callable[[], _Event] = (
-            partial(torch.cuda.Event, enable_timing=True) if on_gpu else _HostEvent
-        )
+        self._event: Any = partial(torch.cuda.Event, enable_timing=True) if on_gpu else _HostEvent
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._spans: deque[tuple[str, _Event, _Event]] = deque()
         self._phase: str | None = None
@@ -62,21 +64,12 @@ class PhaseTimer:
         while self._spans and self._spans[0][-1].query():
             self._add(*self._spans.popleft())
 
-    def _add(self, phase: str, began: "_Event", ended: "_Event") -> None:
+    def _add(self, phase: str, began: _Event, ended: _Event) -> None:
         self._seconds[phase] += began.elapsed_time(ended) / 1000
 
 
-class _Event(Protocol):
-    """The methods of ``torch.cuda.Event`` that are used; ``elapsed_time`` is in milliseconds."""
-
-    def record(self) -> None: ...
-    def query(self) -> bool: ...
-    def synchronize(self) -> None: ...
-    def elapsed_time(self, end_event: Any) -> float: ...
-
-
 class _HostEvent:
-    """The same for the host, whose work is done when a phase ends."""
+    """The same methods as ``torch.cuda.Event``, for the host, whose work is done when a phase ends."""
 
     def record(self) -> None:
         self.seconds = time.perf_counter()

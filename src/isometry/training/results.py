@@ -92,9 +92,9 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     data = report_data(trainer, folder, [*rows[:-1], *companions, rows[-1]], stages, pruning)
     write_record(folder.path, data)
     write_page(report, render_report(data))
-    with open_loggers(trainer.config, trainer.state.step) as log:
-        if log.loggers:
-            log.end(logged_figures(data), logged_pictures(data), trainer.state.step)
+    with open_loggers(trainer.config, trainer.state.step) as loggers:
+        for logger in loggers:
+            logger.end(logged_figures(data), logged_pictures(data), trainer.state.step)
     return RunResult(folder.path, report, rows, stages, folder.times.rows())
 
 
@@ -140,14 +140,10 @@ def _whole_splits(trainer: Trainer) -> Iterator[Loaders]:
 
 
 def _save_student(trainer: Trainer, folder: Path) -> None:
-    run, spec = trainer.run, trainer.run.spec
-    data_config = {
-        "input_size": spec.input_size,
-        "mean": spec.mean,
-        "std": spec.std,
-        "interpolation": spec.interpolation,
-        "crop_pct": run.config.crop_pct or spec.crop_pct,
-    }
+    run = trainer.run
+    names = ("input_size", "mean", "std", "interpolation")
+    data_config: dict[str, Any] = {name: getattr(run.spec, name) for name in names}
+    data_config["crop_pct"] = run.config.crop_pct or run.spec.crop_pct
     save = save_network if run.config.prune.wanted else save_model
     save(run.student, folder, run.sources.class_names, data_config)
 

@@ -1,10 +1,9 @@
 """SIGTERM and Ctrl-C as a stop request that the loop checks between steps."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -27,49 +26,42 @@ def sigterm_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted("stopped; the last save is kept, go on with --resume", number)
 
-    try:
-        old = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # Only the main thread may set handlers.
+    with _handled_by(interrupt, signal.SIGTERM):
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 class StopRequest:
-    """``with StopRequest() as stop``: ``stop.signal_number`` is None until SIGTERM or Ctrl-C.
-
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, which alone may set handlers, it stays None.
-    """
+    """``signal_number`` is None until SIGTERM or Ctrl-C arrives in a :meth:`listening` block."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        self._old: dict[int, Any] = {}
 
     @property
     def received(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.signal_number is not None
 
-    def __enter__(self) -> "StopRequest":
-        try:
-            self._old = {
-                number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)
-            }
-        except ValueError:
-            self._old = {}
-        return self
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals are recorded inside the block; a second Ctrl-C raises KeyboardInterrupt."""
+        with _handled_by(self._record, signal.SIGTERM, signal.SIGINT):
+            yield
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None and number == signal.SIGINT:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    try:
+        before = {number: signal.signal(number, handler) for number in numbers}
+    except ValueError:
+        # Only the main thread may set handlers.
+        before = {}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -26,14 +26,7 @@ class StepMemory:
     @property
     def total(self) -> int:
         """The sum."""
-        return (
-            self.weights
-            + self.gradients
-            + self.optimizer
-            + self.moving_average
-            + self.teacher
-            + self.activations
-        )
+        return sum(vars(self).values())
 
 
 def step_memory(

@@ -132,10 +132,10 @@ def refused(network: nn.Module, compiles: bool = False) -> str:
 
 
 def test_what_can_not_be_computed_again_is_refused():
-    assert "timm does not offer it for net" in refused(nn.Linear(3, 2))
-    assert "timm does not offer it for net" in refused(timm.create_model("inception_v4", num_classes=2))
+    assert "timm does not support it for net" in refused(nn.Linear(3, 2))
+    assert "timm does not support it for net" in refused(timm.create_model("inception_v4", num_classes=2))
     resnet = timm.create_model("resnet10t", num_classes=10)
-    assert "norms that keep statistics" in refused(resnet, compiles=True)
+    assert "norms with running statistics" in refused(resnet, compiles=True)
     assert "gates" in refused(add_gates(resnet, "resnet10t"))
 
 

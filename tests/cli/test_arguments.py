@@ -1,4 +1,4 @@
-"""Command lines and recipes: timm's dialect, who beats whom, and what is said of one that is wrong."""
+"""Command lines and recipes: options in timm's style, precedence, and error messages."""
 
 from dataclasses import asdict, fields, is_dataclass
 from typing import get_type_hints
@@ -68,7 +68,7 @@ def test_a_resolved_run_reads_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--epoch 3", "--epoch: no such option; did you mean --epochs"),
         ("--batchsize 3", "--batchsize: no such option; did you mean --batch-size"),
@@ -92,15 +92,15 @@ def test_a_resolved_run_reads_back_as_it_was(tmp_path):
         ("--config nowhere.yaml", "--config nowhere.yaml: can't be read (No such file or directory)"),
     ],
 )
-def test_what_cant_be_understood_is_said_in_one_line(words, told):
+def test_what_cant_be_understood_is_said_in_one_line(words, message):
     with pytest.raises(UserError) as error:
         run_config(words)
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("epoch: 3", "epoch: no such key; did you mean epochs?"),
         ("zzz: 3", "zzz: no such key"),
@@ -113,11 +113,11 @@ def test_what_cant_be_understood_is_said_in_one_line(words, told):
         ("\x00", "is not YAML"),
     ],
 )
-def test_what_is_wrong_in_a_recipe_is_said_with_its_name(recipe, text, told):
+def test_what_is_wrong_in_a_recipe_is_said_with_its_name(recipe, text, message):
     path = recipe(text)
     with pytest.raises(UserError) as error:
         run_config(f"--config {path}")
-    assert str(error.value).startswith(f"--config {path}: {told}")
+    assert str(error.value).startswith(f"--config {path}: {message}")
     assert "\n" not in str(error.value)
 
 
@@ -128,11 +128,11 @@ def test_overrides_are_checked_as_recipes_are():
         "batch_size": 3,
         "losses": {"ce": 1.0},
     }
-    for overrides, told in (
+    for overrides, message in (
         ({"epoch": 1}, "variants.x: epoch: no such key"),
         ({"epochs": "x"}, "variants.x: --epochs x"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             with_overrides(base, overrides, "variants.x")
 
 
@@ -210,9 +210,9 @@ def test_short_names_in_overrides():
 
 
 def test_help_gives_the_short_names():
-    told = help_text("prune", COMMANDS["prune"])
+    text = help_text("prune", COMMANDS["prune"])
     for name in ("keep-rate", "compact", "from-scratch"):
-        assert f"--prune.{name}, --{name}\n" in told
+        assert f"--prune.{name}, --{name}\n" in text
 
 
 # --- models that are folders

@@ -33,6 +33,8 @@ def changes(words: str) -> dict:
         ("--opt-betas 0.9 0.95", {"opt_betas": [0.9, 0.95]}),
         ("--student-kwargs depth=6 embed_dim=48", {"model_kwargs": {"depth": 6, "embed_dim": 48}}),
         ("--model-kwargs act_layer=gelu", {"model_kwargs": {"act_layer": "gelu"}}),
+        ("--model-kwargs norm.eps=1e-6", {"model_kwargs": {"norm": {"eps": 1e-6}}}),
+        ("--log tensorboard wandb", {"log": ["tensorboard", "wandb"]}),
         ("--losses.whole 4 --losses.soft 1", {"losses": {"whole": 4.0, "soft": 1.0}}),
         ("--losses whole=4 soft=1", {"losses": {"whole": 4.0, "soft": 1.0}}),
         ("--losses.soft.temperature 2", {"losses": {"soft": {"temperature": 2}}}),

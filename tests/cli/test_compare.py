@@ -115,16 +115,16 @@ def test_the_csv_holds_measured_times_and_paired_speed_ups(finished):
 
 
 def test_table_csv_and_json_tell_the_same_speed_ups(finished):
-    said = json.loads((finished / "comparison.json").read_text())
+    saved = json.loads((finished / "comparison.json").read_text())
     table = (finished / "comparison.md").read_text()
     csv_rows = lines_of(finished / "comparison.csv")
     assert "speed-up over soft" in table
-    for row in said["rows"]:
+    for row in saved["rows"]:
         if row["name"] != "soft":
-            told = [float(line["speed_up"]) for line in csv_rows if line["variant"] == row["name"]]
-            assert row["speed_ups"] == told
+            speed_ups = [float(line["speed_up"]) for line in csv_rows if line["variant"] == row["name"]]
+            assert row["speed_ups"] == speed_ups
             assert f"{row['speed_up_mean']:.2f}× ± " in table
-    assert not any("speed" in key for row in said["models"] for key in row)
+    assert not any("speed" in key for row in saved["models"] for key in row)
 
 
 def test_the_csv_says_what_the_runs_said(finished):
@@ -216,7 +216,7 @@ def test_variants_without_a_teacher_have_no_map_to_be_measured_against(recipe, t
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"variants": {}}, "names no variants"),
         ({"baseline": "sotf"}, "baseline sotf is none of the variants"),
@@ -225,13 +225,13 @@ def test_variants_without_a_teacher_have_no_map_to_be_measured_against(recipe, t
         ({"variantz": {}}, "variantz"),
     ],
 )
-def test_a_comparison_that_can_not_be_is_refused_in_one_line(recipe, tmp_path, change, said):
+def test_a_comparison_that_can_not_be_is_refused_in_one_line(recipe, tmp_path, change, message):
     content = {**yaml.safe_load(recipe.read_text()), **change}
     broken = recipe.with_name("broken.yaml")
     broken.write_text(yaml.safe_dump(content))
     ended = compared(broken, tmp_path / "out")
     assert ended.code == 2
-    assert said in ended.err
+    assert message in ended.err
     assert len(ended.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -312,9 +312,9 @@ def test_the_start_has_its_rows_beside_the_variants(pruned):
         summary = json.loads((out / row["variant"] / f"seed-{row['seed']}" / "summary.json").read_text())
         assert float(row["top1"]) == summary[-1]["top1"]
         assert (row["gain"] == "") is (row["variant"] == "dense")
-    told = json.loads((out / "comparison.json").read_text())
-    assert [row["name"] for row in told["rows"]] == ["start", *VARIANTS]
-    spent = {row["model"]: row["macs"] for row in told["models"]}
+    saved = json.loads((out / "comparison.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["start", *VARIANTS]
+    spent = {row["model"]: row["macs"] for row in saved["models"]}
     assert spent["start"] == spent["dense"] == spent["teacher"]
     assert spent["cut, L1"] < spent["dense"]
     assert spent["gates"] < spent["dense"]
@@ -337,7 +337,7 @@ def test_starts_that_are_trained_are_not_trained_again(pruning_recipe, pruned):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"variants": {"start": {}, "dense": {}}}, "a variant can't be called start"),
         ({"start_recipe": "nowhere.yaml"}, "nowhere.yaml: can't be read"),
@@ -349,12 +349,12 @@ def test_starts_that_are_trained_are_not_trained_again(pruning_recipe, pruned):
     ],
 )
 def test_a_comparison_with_a_start_that_can_not_be_is_refused_in_one_line(
-    pruning_recipe, tmp_path, change, said
+    pruning_recipe, tmp_path, change, message
 ):
     broken = pruning_recipe.with_name("broken.yaml")
     broken.write_text(yaml.safe_dump({**yaml.safe_load(pruning_recipe.read_text()), **change}))
     ended = compared(broken, tmp_path / "out", "--seeds", "1")
     assert ended.code == 2
-    assert said in ended.err
+    assert message in ended.err
     assert len(ended.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()

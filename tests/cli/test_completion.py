@@ -12,6 +12,8 @@ from isometry.cli.commands import COMMANDS
 from isometry.cli.completion import SHELLS, completion
 from isometry.cli.help import option_groups
 from isometry.cli.main import main
+from isometry.grow.operators import DepthOperator
+from isometry.grow.operators import available as available_operators
 from isometry.losses import available
 from isometry.recipes import shipped_recipes
 
@@ -77,9 +79,11 @@ def test_every_option_of_every_command(place, command):
 
 
 def test_values(place):
-    reduction, after, models, own, recipes, mine = offered(
+    reduction, logs, operators, after, models, own, recipes, mine = offered(
         place,
         "isometry distill --reduction ",
+        "isometry distill --log ",
+        "isometry grow --grow.depth-operator ",
         "isometry distill --amp --epochs 3 --grow.depth-op",
         "isometry distill --data-dir photos --teacher cait_s24",
         "isometry distill --student pho",
@@ -87,6 +91,8 @@ def test_values(place):
         "isometry train --config mi",
     )
     assert reduction == ["mean", "paper"]
+    assert logs == ["tensorboard", "wandb"]
+    assert operators == list(available_operators(DepthOperator))
     assert after == ["--grow.depth-operator"]
     assert models == timm.list_models("cait_s24*")
     assert own == ["photos"]

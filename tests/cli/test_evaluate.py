@@ -66,9 +66,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that a command which can't work says."""
     capsys.readouterr()
     assert main(["evaluate", *words]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1
-    return said.err
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 def test_a_run_is_judged_as_it_judged_itself(tiny_teacher, tmp_path, capsys):
@@ -82,10 +82,10 @@ def test_a_run_is_judged_as_it_judged_itself(tiny_teacher, tmp_path, capsys):
     assert [row["name"] for row in found["scores"]["classes"]] == [str(digit) for digit in range(10)]
     assert "probes" not in found
     assert found["conditions"]["torch"] == torch.__version__
-    said = capsys.readouterr().out
-    assert f"{top1['value']:.1f} %" in said
-    assert f"{top1['low']:.1f} to {top1['high']:.1f} %" in said
-    assert "ECE" in said
+    output = capsys.readouterr().out
+    assert f"{top1['value']:.1f} %" in output
+    assert f"{top1['low']:.1f} to {top1['high']:.1f} %" in output
+    assert "ECE" in output
     ElementTree.parse(tmp_path / "evaluation.svg")
 
 
@@ -97,16 +97,16 @@ def test_features_are_judged_on_request(dense, capsys):
     # Untrained convolutions tell digits apart far better than chance, and their classifier does not.
     assert row["linear"]["value"] > 50
     assert found["scores"]["top1"]["value"] < 40
-    said = capsys.readouterr().out
-    assert "linear probe" in said
-    assert f"{row['knn']['value']:.1f} %" in said
+    output = capsys.readouterr().out
+    assert "linear probe" in output
+    assert f"{row['knn']['value']:.1f} %" in output
     assert evaluated(*words)["probes"] == found["probes"]
 
 
 def test_a_gated_network_is_judged_with_its_gates_closed(tmp_path):
+    torch.manual_seed(1)
     network = add_gates(small_network(), "cifar_resnet20")
     for conv in gated_convs(network).values():
-        torch.manual_seed(1)
         torch.nn.init.normal_(conv.gate.excite.weight)
         conv.gate.threshold.fill_(0.9)
     save_network(network.eval(), tmp_path / "student", [str(digit) for digit in range(10)], DATA_CONFIG)
@@ -203,7 +203,7 @@ def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["nowhere", *ON_DIGITS], "timm has no such model"),
         (["local-dir:nowhere", *ON_DIGITS], "no such folder"),
@@ -211,8 +211,8 @@ def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path,
         (["one", "two", *ON_DIGITS], "expected DIR first"),
     ],
 )
-def test_what_is_no_network_is_named(words, said, capsys):
-    assert said in refused(capsys, *words)
+def test_what_is_no_network_is_named(words, message, capsys):
+    assert message in refused(capsys, *words)
 
 
 def test_without_images_nothing_can_be_judged(dense, capsys):
@@ -248,8 +248,8 @@ def test_fine_tuning_tabulates_each_folder(dense, digit_folders, capsys):
     summary = json.loads((dense / "transfer" / "all" / "summary.json").read_text())
     assert first["value"] == summary[-1]["top1"]
     assert open_folder(str(dense / "transfer" / "two"), command="test").network.num_classes == 2
-    said = capsys.readouterr().out
-    assert f"{first['low']:.1f} to {first['high']:.1f} %" in said
+    output = capsys.readouterr().out
+    assert f"{first['low']:.1f} to {first['high']:.1f} %" in output
     # The same command again trains nothing anew, and another one does not pass for it.
     assert evaluated(*words)["transfer"] == found["transfer"]
     other = [word.replace("0.01", "0.02") for word in words]

@@ -38,21 +38,21 @@ def test_every_command_has_examples_and_says_in_a_sentence_what_it_does():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples_first_and_every_option(command, capsys):
     assert main([command, "--help"]) == 0
-    said = capsys.readouterr().out
-    assert said.index(COMMANDS[command].examples[0]) < said.index("usage: isometry")
+    output = capsys.readouterr().out
+    assert output.index(COMMANDS[command].examples[0]) < output.index("usage: isometry")
     for _, options in option_groups(COMMANDS[command].kind):
         for option in options:
             assert option.help, option.name
-            assert ", ".join(option.spelled) in said
+            assert ", ".join(option.spelled) in output
 
 
 def test_the_list_of_commands_is_aligned(capsys):
     assert main([]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     columns = {
         line.index(COMMANDS[name].about)
         for name in COMMANDS
-        for line in said.splitlines()
+        for line in output.splitlines()
         if f"  {name} " in line
     }
     assert len(columns) == 1

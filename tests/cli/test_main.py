@@ -224,6 +224,8 @@ BAD = [
     (f"check {BOTH} --out full", "--out full … thesis.txt"),
     (f"check {BOTH} --out typo.yaml/new", "--out typo.yaml/new"),
     (f"check {BOTH} --out full --resume", "--resume … full"),
+    (f"check {BOTH} --out other", "--out other … --resume"),
+    (f"check {BOTH} --out new --resume", "--resume … new"),
     # Growth: where the size comes from, where it goes, and when.
     (f"grow {STUDENT} --out new", "--grow: … size"),
     (f"grow {STUDENT} --grow.at 0,5 --out new", "--grow: … size"),
@@ -277,17 +279,17 @@ BAD = [
 
 
 @pytest.mark.usefixtures("at_place")
-@pytest.mark.parametrize(("words", "told"), BAD)
-def test_bad_input_gets_one_clear_line_and_touches_nothing(words, told, place, capsys):
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_input_gets_one_clear_line_and_touches_nothing(words, message, place, capsys):
     before = everything(place)
     code = main(shlex.split(words))
-    said = capsys.readouterr()
-    lines = [line for line in said.err.splitlines() if line.strip()]
-    assert code == 2, said
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.strip()]
+    assert code == 2, output
     assert len(lines) == 1
     assert lines[0].startswith("isometry: ")
-    assert mentions(lines[0], told)
-    assert "Traceback" not in said.out + said.err
+    assert mentions(lines[0], message)
+    assert "Traceback" not in output.out + output.err
     assert everything(place) == before
     assert not (place / "sprung").exists()
 
@@ -297,8 +299,8 @@ def test_unreadable_images_are_counted_and_named_when_they_may_be_skipped(place,
     out = tmp_path / "run"
     words = f"{BOTH} --data-dir broken --skip-bad-images --epochs 2 --val-fraction 0.3 --out {out}"
     assert main(["distill", *shlex.split(words)]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"1 unreadable images? (was|were) skipped: broken/a/2\.png", said), said
+    output = capsys.readouterr().out
+    assert re.search(r"1 unreadable images? (was|were) skipped: broken/a/2\.png", output), output
     assert "broken/a/2.png" in (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -306,20 +308,20 @@ def test_unreadable_images_are_counted_and_named_when_they_may_be_skipped(place,
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command(command, capsys):
     assert main([command, "--help"]) == 0
-    said = capsys.readouterr()
-    about, _, example, *_ = said.out.splitlines()
+    output = capsys.readouterr()
+    about, _, example, *_ = output.out.splitlines()
     assert about == COMMANDS[command].about
     assert example.strip().startswith(f"isometry {command} ")
-    assert f"usage: isometry {command}" in said.out
-    assert not said.err
+    assert f"usage: isometry {command}" in output.out
+    assert not output.err
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
 def test_help_names_every_command(words, capsys):
     assert main(words) == 0
-    said = capsys.readouterr()
-    assert all(re.search(rf"^  {command} ", said.out, re.MULTILINE) for command in COMMANDS)
-    assert not said.err
+    output = capsys.readouterr()
+    assert all(re.search(rf"^  {command} ", output.out, re.MULTILINE) for command in COMMANDS)
+    assert not output.err
 
 
 def test_version(capsys):
@@ -336,7 +338,7 @@ def test_square_brackets_in_names_are_shown_as_they_are(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (
             "distill --teacher vit_tny --student resnet18 --dataset digits --out new",
@@ -346,7 +348,7 @@ def test_square_brackets_in_names_are_shown_as_they_are(tmp_path, monkeypatch, c
         (f"check {STUDENT} {TEACHER} --teacher-weights objects.pth", 2, "--teacher-weights objects.pth"),
     ],
 )
-def test_a_process_says_the_same(place, words, code, told):
+def test_a_process_says_the_same(place, words, code, message):
     done = subprocess.run(
         [sys.executable, "-m", "isometry", *shlex.split(words)],
         cwd=place,
@@ -355,7 +357,7 @@ def test_a_process_says_the_same(place, words, code, told):
         check=False,
     )
     assert done.returncode == code
-    assert mentions(done.stderr, told)
+    assert mentions(done.stderr, message)
     assert len(done.stderr.splitlines()) == 1
     assert not (place / "sprung").exists()
     assert not (place / "new").exists()

@@ -61,7 +61,7 @@ def _tree(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         for option, action in add_options(parser, command.kind):
             if option.name in MODELS:
                 _complete(action, models)
-            elif str in option.types and not action.nargs:
+            elif str in option.types and not (action.nargs or action.choices):
                 _complete(action, shtab.FILE)
             elif option.name == "losses":
                 _add_losses(parser)

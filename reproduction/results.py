@@ -2,17 +2,39 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from isometry.errors import UserError
+from typing_extensions import TypedDict
+
+from isometry.errors import UserError, reason
+from isometry.files import read_json
+from isometry.report.records.run_folders import read_summary
+from isometry.training.checkpoint.run_folder import Metrics
 from reproduction.pool import MEASURED, Task
 from reproduction.published import published
 
 Results = dict[str, Any]
 
-ENVIRONMENT = ("processor", "cores", "device", "threads", "python", "torch", "timm")
-"""Keys of ``measured.json`` that describe the machine and the software; the page lists each combination once."""
+
+class Environment(TypedDict):
+    """Keys of ``measured.json`` for the machine and the software; the page lists each combination once."""
+
+    processor: str
+    cores: int
+    device: str
+    threads: str
+    python: str
+    torch: str
+    timm: str
+
+
+class Measured(Environment):
+    """``measured.json``: date, seconds, and the load of the machine when the run began."""
+
+    finished: str
+    seconds: float
+    cpu_seconds: float
+    load: float
 
 
 def gather(
@@ -37,13 +59,13 @@ def gather(
     return {
         "paper": published().version,
         **settings,
-        "measured": _measured([_read(task.folder / MEASURED) for task in everything]),
+        "measured": _measured([_measured_of(task) for task in everything]),
         "networks": {key: _network(task) for key, task in teachers.items()} | _students(students),
         "runs": {
             name: {
                 "top1": [_figures(task)["top1"] for task in tasks],
                 "curves": [_curve(task) for task in tasks],
-                "seconds": [round(_read(task.folder / MEASURED)["seconds"], 1) for task in tasks],
+                "seconds": [round(_measured_of(task)["seconds"], 1) for task in tasks],
             }
             for name, tasks in students.items()
         },
@@ -52,7 +74,7 @@ def gather(
 
 def _measured(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     dates = sorted(note["finished"] for note in notes)
-    places = {json.dumps({key: note[key] for key in ENVIRONMENT}) for note in notes}
+    places = {json.dumps({key: note[key] for key in Environment.__annotations__}) for note in notes}
     return {
         "first": dates[0],
         "last": dates[-1],
@@ -77,21 +99,22 @@ def _network(task: Task, accuracy: bool = True) -> dict[str, Any]:
 
 
 def _figures(task: Task) -> dict[str, Any]:
-    row = next(row for row in _read(task.folder / "summary.json") if row["role"] == "student")
+    row = read_summary(task.folder).get("student", {})
     if row.get("top1_part") != "test":
         raise UserError(f"{task.folder}: has no test accuracy; choose another --out and train again")
-    return dict(row)
+    return row
 
 
 def _curve(task: Task) -> list[float]:
-    lines = (task.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [round(json.loads(line)["val/top1"], 4) for line in lines]
+    return [round(row["val/top1"], 4) for row in Metrics(task.folder).rows()]
 
 
-def _read(path: Path) -> Any:
+def _measured_of(task: Task) -> dict[str, Any]:
+    path = task.folder / MEASURED
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        measured: dict[str, Any] = read_json(path, Measured)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: can't be read; delete its folder and give the same command again"
+            f"{path}: can't be read ({reason(error)}); delete its folder and give the same command again"
         ) from error
+    return measured

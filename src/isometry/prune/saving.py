@@ -1,16 +1,18 @@
-"""Pruned networks in folders: timm's config.json and model.safetensors, and what timm can't know of their shape.
+"""Pruned networks in folders: timm's config.json and model.safetensors, with one more key in config.json for the shape.
 
-config.json has one more key: ``"isometry": {"group": G, "widths": {NAME: CHANNELS, ...}}``, with the channels that
-share a gate (null without gates) and the output channels of each convolution that can be cut.
+``"isometry": {"group": G, "widths": {NAME: CHANNELS, ...}}`` has the channels that share a gate (null without gates)
+and the output channels of each convolution that can be cut.
 """
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, StrictInt
 from torch import nn
+from typing_extensions import TypedDict
 
 from isometry.errors import UserError
+from isometry.files import closed, read_json, validate
 from isometry.models.build import OWN_KEY, build_model, save_model
 from isometry.models.spec import ModelSpec
 from isometry.models.weights import read_weights
@@ -22,16 +24,22 @@ from isometry.prune.skipping import skipping
 WEIGHTS = "model.safetensors"
 
 
+@closed
+class Shape(TypedDict):
+    """The key ``"isometry"`` of config.json."""
+
+    group: Annotated[StrictInt, Field(gt=0)] | None
+    widths: dict[str, StrictInt]
+
+
 def save_network(
     network: nn.Module, folder: Path, class_names: list[str] | None, data_config: dict[str, Any]
 ) -> None:
-    """Writes a network, with gates or without, cut or whole, so that :func:`load_network` gives it back bit by bit.
+    """Writes a network, with gates or without, cut or whole; :func:`load_network` restores it exactly.
 
     Args:
         network: a timm model, pruned or not.
-        folder: an older one of that name is replaced only once the new one is whole.
-        class_names: as in :func:`isometry.models.build.save_model`.
-        data_config: likewise.
+        folder, class_names, data_config: as in :func:`isometry.models.build.save_model`.
     """
     group = next((conv.group for conv in gated_convs(network).values()), None)
     shape = {"group": group, "widths": widths(network)}
@@ -39,7 +47,7 @@ def save_network(
 
 
 def load(folder: str | Path) -> nn.Module:
-    """A saved network ready for inference, in eval mode on the CPU: with gates, the form that skips channels.
+    """A saved network for inference, in eval mode on the CPU: the skipping form of a network with gates.
 
     Args and errors as in :func:`load_network`.
     """
@@ -48,15 +56,15 @@ def load(folder: str | Path) -> nn.Module:
 
 
 def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Module:
-    """A saved network in the form that trains: gates that multiply, cut channels gone; in eval mode, on the CPU.
+    """A saved network in the form for training, with gates that multiply; in eval mode, on the CPU.
 
     Args:
-        folder: a run folder, or the folder of a network (a run's ``student``); one without pruning will do.
-        flag: what named it, for error messages.
+        folder: a run folder, or the folder of a network (a run's ``student``), pruned or not.
+        flag: the option that named it, for error messages.
 
     Raises:
-        UserError: no such folder, no network in it, weights that are no whole safetensors file (a pickle is never
-            opened), or that don't fit what config.json says.
+        UserError: no such folder, no network in it, weights that are no complete safetensors file (pickles are never
+            opened), or that don't fit config.json.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -65,12 +73,12 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
         folder = folder / "student"
     name = f"local-dir:{folder}"
     network, _ = build_model(ModelSpec(name), flag=flag)
-    shape = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(OWN_KEY)
+    shape = read_json(folder / "config.json", dict[str, Any]).get(OWN_KEY)
     if shape is None:
         return build_model(ModelSpec(name, weights="pretrained"), flag=flag)[0].eval()
     try:
-        _give_shape(network, name, **shape)
-    except (UserError, ValueError, TypeError) as error:
+        _give_shape(network, name, validate(shape, Shape))
+    except (UserError, ValueError) as error:
         raise UserError(
             f'{flag} {folder}: "{OWN_KEY}" in config.json does not fit its architecture ({error}); '
             "save the network again"
@@ -86,11 +94,7 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
     return network.eval()
 
 
-def _give_shape(network: nn.Module, name: str, *, group: int | None, widths: dict[str, int]) -> None:
-    if group is not None:
-        if not isinstance(group, int) or group < 1:
-            raise ValueError(f"group {group} is no number of channels")
-        add_gates(network, name, group)
-    if not isinstance(widths, dict) or not all(isinstance(width, int) for width in widths.values()):
-        raise ValueError("widths are no channels by name")
-    set_widths(network, widths)
+def _give_shape(network: nn.Module, name: str, shape: Shape) -> None:
+    if shape["group"] is not None:
+        add_gates(network, name, shape["group"])
+    set_widths(network, shape["widths"])

@@ -1,0 +1,144 @@
+"""Files: written whole or not at all, and validated when they are read."""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isometry.errors import UserError
+from isometry.files import (
+    closed,
+    format_bytes,
+    free_bytes,
+    nearest,
+    read_json,
+    replace_folder,
+    sha256_of,
+    validate,
+    write_atomically,
+)
+
+
+@closed
+@dataclass
+class Point:
+    name: str
+    at: list[float]
+    more: "dict[str, int | float | list[int]] | None" = None
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Writing more than ``size`` bytes to a file fails, as on a full disk."""
+    ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize(("old", "new"), [("old", "new"), (b"\x00", b"\xff")])
+def test_a_file_is_replaced(tmp_path: Path, old: str | bytes, new: str | bytes):
+    path = tmp_path / "file"
+    for content in (old, new):
+        write_atomically(path, content)
+        assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with files_of_at_most(1000), pytest.raises(UserError, match=r"file: could not save \(file too large\)"):
+        write_atomically(path, b"new" * 1000)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path):
+    outside, path = tmp_path / "outside", tmp_path / "file"
+    outside.write_text("kept")
+    (tmp_path / "file.new").symlink_to(outside)
+    write_atomically(path, "new")
+    assert (outside.read_text(), path.read_text()) == ("kept", "new")
+    assert not path.is_symlink()
+
+
+def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path):
+    folder = tmp_path / "folder"
+    for content in ("old", "new"):
+        with replace_folder(folder) as new:
+            (new / content).write_text(content)
+        assert [path.name for path in folder.iterdir()] == [content]
+    with pytest.raises(FileNotFoundError), replace_folder(folder) as new:
+        (new / "half" / "file").write_text("half")
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path):
+    assert nearest(tmp_path / "a" / "b") == tmp_path
+    assert (
+        0 < free_bytes(tmp_path / "a" / "b") <= os.statvfs(tmp_path).f_frsize * os.statvfs(tmp_path).f_blocks
+    )
+
+
+def test_a_checksum_is_of_all_bytes_however_they_come(tmp_path: Path):
+    content = bytes(range(256)) * 100
+    (tmp_path / "file").write_bytes(content)
+    wanted = hashlib.sha256(content).hexdigest()
+    assert sha256_of(tmp_path / "file") == wanted
+    assert sha256_of([content[:7], memoryview(content)[7:]]) == wanted
+    assert sha256_of([]) == hashlib.sha256().hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (11_141_120, "10.6 MiB"), (2**40, "1 TiB")]
+)
+def test_sizes_have_three_digits(size: int, text: str):
+    assert format_bytes(size) == text
+
+
+def test_what_fits_is_built_and_keeps_its_numbers(tmp_path: Path):
+    path = tmp_path / "point.json"
+    path.write_text(json.dumps({"name": "caf\udce9", "at": [1, 2.5, float("nan")], "more": {"a": 3}}))
+    point = read_json(path, Point)
+    assert (point.name, point.at[:2], point.more) == ("caf\udce9", [1.0, 2.5], {"a": 3})
+    assert point.at[2] != point.at[2]
+    assert isinstance(point.more["a"], int)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"name": "a", "at": [1, "x"]}, "at.1: "),
+        ({"name": 3, "at": []}, "name: "),
+        ({"at": []}, "name: "),
+        ({"name": "a", "at": [], "evil": 1}, "evil: "),
+        ({"name": "a", "at": [], "more": {"b": "x"}}, "more.b"),
+        ([], ""),
+    ],
+)
+def test_what_does_not_fit_is_located_in_one_line(value: Any, place: str):
+    with pytest.raises(ValueError, match=r"input|field|unexpected") as caught:
+        validate(value, Point)
+    assert str(caught.value).startswith(place)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "9" * 10_000, "\ufffe", b"\xff\xfe\x00"])
+def test_what_is_not_json_is_a_value_error(tmp_path: Path, content: str | bytes):
+    path = tmp_path / "file.json"
+    write_atomically(path, content)
+    with pytest.raises(ValueError):  # noqa: PT011 - by Python's parser, in its words
+        read_json(path, Point)

@@ -24,7 +24,7 @@ from reproduction.command import ReproduceConfig
 from torch.distributed.run import get_args_parser
 
 import isometry
-from helpers.pages import DOCS, PAGES, ROOT, Block, code_blocks, page_name
+from helpers.pages import DOCS, PAGES, ROOT, Block, apply_diff, code_blocks, page_name
 from isometry.cli.arguments import leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.compare import CompareConfig
@@ -76,7 +76,7 @@ def shrunk(command: str, words: list[str]) -> list[str]:
     words += smaller("--model-kwargs", given.get("model", ""))
     if ":" not in given.get("teacher", ":"):
         words += ["--teacher-weights", "none", *smaller("--teacher-kwargs", given["teacher"])]
-    if stages > 1:
+    if stages > 1 and "-" not in str(given["grow.depth"]):
         words += ["--grow.depth", STAGES[stages]]
     return [command, *words]
 
@@ -152,15 +152,8 @@ class Reader:
         parse(kind, ["--config", str(recipe)])
 
     def diff(self, block: Block) -> None:
-        """Lines of one file: the old ones must occur once, and are replaced by the new ones."""
         self.copy_the_repository()
-        head, *lines = block.text.splitlines(keepends=True)
-        file = self.folder / head.removeprefix("+++ ").strip()
-        old = "".join(line[1:] or "\n" for line in lines if line[0] in " -\n")
-        new = "".join(line[1:] or "\n" for line in lines if line[0] in " +\n")
-        text = file.read_text(encoding="utf-8")
-        assert text.count(old) == 1, f"{file.name}: these lines occur {text.count(old)} times\n{old}"
-        file.write_text(text.replace(old, new), encoding="utf-8")
+        apply_diff(block, self.folder)
 
     def copy_the_repository(self) -> None:
         if not self.changed_the_package:

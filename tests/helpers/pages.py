@@ -42,6 +42,17 @@ def code_blocks(page: Path) -> list[Block]:
     return blocks
 
 
+def apply_diff(block: Block, folder: Path) -> None:
+    """Changes lines of one file: the old ones must occur once, and are replaced by the new ones."""
+    head, *lines = block.text.splitlines(keepends=True)
+    file = folder / head.removeprefix("+++ ").strip()
+    old = "".join(line[1:] or "\n" for line in lines if line[0] in " -\n")
+    new = "".join(line[1:] or "\n" for line in lines if line[0] in " +\n")
+    text = file.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{file.name}: these lines occur {text.count(old)} times\n{old}"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def prose(page: Path) -> list[str]:
     """Every sentence outside of code blocks and tables, on one line."""
     text = FENCE.sub("\n\n", read(page))

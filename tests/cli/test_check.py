@@ -75,7 +75,11 @@ def test_it_says_what_the_run_would_do(capsys):
         r"0\s+2×2\s+24\s+0\s+4×4\s+48\s+teacher pooled to 2×2",
         r"1\s+2×2\s+24\s+2\s+4×4\s+48\s+teacher pooled to 2×2",
         r"loss = 1 soft \+ 4 whole \(mean over entries and blocks\)",
-        r"Memory of a step  [\d.]+ [KMG]iB: activations .*weights .*gradients .*optimizer .*EMA .*teacher",
+        r"Memory of a step  [\d.]+ [KMG]iB: activations [\d.]+ [KMG]iB, ",
+        *(
+            rf", {part} [\d.]+ [KMG]iB"
+            for part in ("weights", "gradients", "optimizer", "moving average", "teacher")
+        ),
         "DRY RUN",
         "no --out is given",
     ):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -184,18 +185,11 @@ def pruning_text(run: Run) -> str:
     )
 
 
-def memory_text(found: StepMemory) -> str:
-    """``1.9 GiB: activations 1.7 GiB, teacher 179 MiB, ...``."""
-    parts = {
-        "activations": found.activations,
-        "weights": found.weights,
-        "gradients": found.gradients,
-        "optimizer": found.optimizer,
-        "EMA": found.moving_average,
-        "teacher": found.teacher,
-    }
-    shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    return f"{format_bytes(found.total)}: {shown}"
+def memory_text(memory: StepMemory) -> str:
+    """``1.9 GiB: activations 1.7 GiB, teacher 179 MiB, ...``, the largest first."""
+    parts = sorted(asdict(memory).items(), key=lambda part: -part[1])
+    shown = ", ".join(f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size)
+    return f"{format_bytes(memory.total)}: {shown}"
 
 
 def warnings(run: Run) -> list[str]:

@@ -101,7 +101,9 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
             row = _result(run, console, f"{name} · seed {seed}" if len(seeds) > 1 else name, beside)
             beside.append({**row, "model": name, "role": "companion"})
             figures[name].append(row)
-    rows, models = summarise(figures, config.baseline), model_rows(figures, teacher)
+    rows = summarise(figures, config.baseline)
+    models = [{**teacher, "model": "teacher"}] if teacher else []
+    models += [mean_row(name, found) for name, found in figures.items()]
     write(out, rows, models, figures, seeds, config.baseline)
     if teacher:
         draw_geometry(out, base, models, config.first_seed)
@@ -125,12 +127,6 @@ def summarise(figures: dict[str, list[Row]], baseline: str) -> list[Row]:
         | comparison_times(seconds[name], against(seconds, name))
         for name in figures
     ]
-
-
-def model_rows(figures: dict[str, list[Row]], teacher: Row | None) -> list[Row]:
-    """Rows of the table of models: the teacher, then each variant's mean over its seeds."""
-    rows = [{**teacher, "model": "teacher"}] if teacher else []
-    return rows + [mean_row(name, found) for name, found in figures.items()]
 
 
 def write(

@@ -17,7 +17,7 @@ NAMES = ("README.md", "config.json", "export.json", "model.safetensors")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An exported folder, with things beside its files that are nobody's business."""
+    """An exported folder with other files, which must not be uploaded."""
     student = vit_folder(tmp_path_factory.mktemp("pushed") / "student")
     assert export(student, "--to", "timm", *QUICK, "--license", "mit") == 0
     for name in ("weights.pt", "notes.txt"):
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """The stand-in, for pushes in this process."""
+    """The stand-in, for pushes from this process."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with hub_on_localhost() as hub:
@@ -41,7 +41,7 @@ def push(*words):
 
 
 @pytest.mark.slow
-def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
+def test_a_push_from_the_command_line(folder):
     with hub_on_localhost() as hub:
         environment = {
             "HF_ENDPOINT": hub.url,
@@ -56,17 +56,17 @@ def test_a_person_at_a_shell_pushes_with_nothing_but_the_environment(folder):
         assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
 
 
-def test_what_arrives_is_what_was_exported_byte_by_byte(folder, hub):
+def test_uploaded_files_are_the_exported_ones(folder, hub):
     assert push(folder, "me/tiny", "--private", "--message", "First") == 0
     assert hub.files == {("me/tiny", name): (folder / name).read_bytes() for name in NAMES}
     assert hub.private == {"me/tiny": True}
     assert hub.commits == {"me/tiny": ["First"]}
-    # The weights went by LFS, not within the commit, and once.
+    # The weights were uploaded through LFS, once.
     stored = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert [line for line in hub.asked if line.startswith("PUT")] == [f"PUT /store/{stored}"]
 
 
-def test_a_repository_that_is_there_gets_another_commit(folder, hub, capsys):
+def test_an_existing_repository_gets_another_commit(folder, hub, capsys):
     assert push(folder.parent, "tiny") == 0
     assert push(folder, "me/tiny") == 0
     assert hub.commits == {"me/tiny": ["Upload by isometry push"] * 2}
@@ -84,7 +84,7 @@ def test_a_repository_that_is_there_gets_another_commit(folder, hub, capsys):
         ("me/tiny", ("/commit/", 413), "the hub answered 413 not today"),
     ],
 )
-def test_what_the_hub_refuses_is_said_in_one_line(folder, hub, capsys, repository, refuse, said):
+def test_a_refusal_by_the_hub_is_one_line(folder, hub, capsys, repository, refuse, said):
     hub.refuse = refuse
     assert push(folder, repository) == 2
     told = capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(folder, hub, capsys, repositor
     assert hub.files == {}
 
 
-def test_a_wrong_token_and_none(folder, hub, monkeypatch, capsys):
+def test_a_wrong_or_missing_token_is_refused(folder, hub, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     assert push(folder, "me/tiny") == 2
     assert "401" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_wrong_token_and_none(folder, hub, monkeypatch, capsys):
     assert len(hub.asked) == asked
 
 
-def test_a_hub_that_is_not_there(folder, hub, monkeypatch, capsys):
+def test_an_unreachable_hub_is_named(folder, hub, monkeypatch, capsys):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert push(folder, "me/tiny") == 2
     told = capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_hub_that_is_not_there(folder, hub, monkeypatch, capsys):
     assert told.count("\n") == 1
 
 
-def test_only_what_was_exported_is_sent(folder, hub, tmp_path, capsys):
+def test_only_exported_folders_are_uploaded(folder, hub, tmp_path, capsys):
     assert push(vit_folder(tmp_path / "student"), "me/tiny") == 2
     assert mentions(capsys.readouterr().err, f"{tmp_path / 'student'} … isometry export … --to timm")
     assert push(folder) == 2
@@ -120,7 +120,7 @@ def test_only_what_was_exported_is_sent(folder, hub, tmp_path, capsys):
     assert hub.asked == []
 
 
-def test_weights_that_are_not_those_of_the_card_stay_here(folder, hub, tmp_path, capsys):
+def test_weights_that_differ_from_the_card_are_not_uploaded(folder, hub, tmp_path, capsys):
     for name in NAMES:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"other weights")

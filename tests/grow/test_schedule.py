@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.messages import mentions
 from helpers.runs import plan_of
 from helpers.tiny_models import MODELS
 from isometry.config import GrowConfig, RunConfig
@@ -147,91 +148,92 @@ def test_resolved_options_give_the_same_schedule(name, grow):
 
 
 REFUSED = {
-    "shrinks": ({"depth": "4,3,6"}, "--grow.depth: 4 to 3 shrinks; sizes must not go down"),
+    "shrinks": ({"depth": "4,3,6"}, "--grow.depth: 4 to 3"),
     "shrinks in width": (
         {"depth": "2,4,6", "width": "12,8,24"},
-        "--grow.width: 12 to 8 shrinks; sizes must not go down",
+        "--grow.width: 12 to 8",
     ),
     "larger than the model": (
         {"depth": "8,6"},
-        "--grow.depth: 8 to 6 shrinks; sizes must not go down",
+        "--grow.depth: 8 to 6",
     ),
-    "ends too deep": ({"depth": "6,13"}, "--grow.depth: ends at 13 and the model has 6; end with that"),
-    "ends too early": ({"depth": "3,5"}, "--grow.depth: ends at 5 and the model has 6; end with that"),
-    "ends too narrow": ({"width": "8,12"}, "--grow.width: ends at 12 and the model has 24; end with that"),
-    "no block": ({"depth": "0,6"}, "--grow.depth 0: a size is at least 1"),
+    "ends too deep": ({"depth": "6,13"}, "--grow.depth: … 13 … 6"),
+    "ends too early": ({"depth": "3,5"}, "--grow.depth: … 5 … 6"),
+    "ends too narrow": ({"width": "8,12"}, "--grow.width: … 12 … 24"),
+    "no block": ({"depth": "0,6"}, "--grow.depth 0: … 1"),
     "no number": (
         {"depth": "three,6"},
-        "--grow.depth three: give a size a stage with commas, e.g. --grow.depth 3,6",
+        "--grow.depth three: … --grow.depth 3,6",
     ),
     "half a block": (
         {"depth": [2.5, 6]},
-        "--grow.depth 2.5: give a size a stage with commas, e.g. --grow.depth 3,6",
+        "--grow.depth 2.5: … --grow.depth 3,6",
     ),
     "a truth": (
         {"depth": [True, 6]},
-        "--grow.depth True: give a size a stage with commas, e.g. --grow.depth 3,6",
+        "--grow.depth True: … --grow.depth 3,6",
     ),
-    "nothing": ({"depth": ""}, "--grow.depth : give a size a stage with commas, e.g. --grow.depth 3,6"),
-    "an empty list": ({"depth": []}, "--grow.depth: names no size; give one a stage, e.g. --grow.depth 3,6"),
+    "nothing": ({"depth": ""}, "--grow.depth : … --grow.depth 3,6"),
+    "an empty list": ({"depth": []}, "--grow.depth: … no size … --grow.depth 3,6"),
     "too many numbers": (
         {"depth": "1-2,6"},
-        "--grow.depth 1-2: this model has 1 number there, e.g. 3,6",
+        "--grow.depth 1-2: … 1 … 3,6",
     ),
     "one size": (
         {"depth": "6"},
-        "--grow: names one size, and growing takes two or more, e.g. --grow.depth 6,12",
+        "--grow: … one size … --grow.depth 6,12",
     ),
     "twice the same": (
         {"depth": "3,3,6"},
-        "--grow: two stages in a row have depth 3, width 24; each must be larger than the one before",
+        "--grow: two … depth 3, width 24",
     ),
     "numbers of stages differ": (
         {"depth": "2,4,6", "width": "12,24"},
-        "--grow.depth names 3 stages and --grow.width 2; give as many of each",
+        "--grow.depth … 3 … --grow.width 2",
     ),
     "heads": (
         {"width": "10,24"},
-        "--grow.width 10: 6 heads of 24 channels can't be cut to 10; widths that work: 4, 8, 12",
+        "--grow.width 10: 6 heads … 24 … 4, 8, 12",
     ),
     "more stages than epochs": (
         {"depth": "2,3,4,6", "epochs": 3},
-        "--grow: 4 stages don't fit in 3 epochs; raise --epochs",
+        "--grow: 4 stages … 3 epochs … --epochs",
     ),
     "a stage after the end": (
         {"depth": "3,6", "at": "0,12"},
-        "--grow.at: stage 2 would begin at epoch 12, and there are 12",
+        "--grow.at: stage 2 … epoch 12 … 12",
     ),
     "epochs for other stages": (
         {"depth": "3,6", "at": "0,4,8"},
-        "--grow.at names 3 epochs for 2 stages; give as many",
+        "--grow.at … 3 epochs … 2 stages",
     ),
-    "no beginning": ({"depth": "3,6", "at": "1,4"}, "--grow.at 1,4: must begin with 0 and ascend"),
-    "back in time": ({"depth": "2,4,6", "at": "0,8,4"}, "--grow.at 0,8,4: must begin with 0 and ascend"),
-    "no time": ({"depth": "2,4,6", "at": [0, 4, 4]}, "--grow.at 0,4,4: must begin with 0 and ascend"),
+    "no beginning": ({"depth": "3,6", "at": "1,4"}, "--grow.at 1,4: … 0"),
+    "back in time": ({"depth": "2,4,6", "at": "0,8,4"}, "--grow.at 0,8,4: … increase"),
+    "no time": ({"depth": "2,4,6", "at": [0, 4, 4]}, "--grow.at 0,4,4: … increase"),
     "no epoch": (
         {"depth": "3,6", "at": "0,half"},
-        "--grow.at 0,half: give epochs with commas, e.g. --grow.at 0,150",
+        "--grow.at 0,half: … --grow.at 0,150",
     ),
     "half an epoch": (
         {"depth": "3,6", "at": [0, 1.5]},
-        "--grow.at [0, 1.5]: give epochs with commas, e.g. --grow.at 0,150",
+        "--grow.at [0, 1.5]: … --grow.at 0,150",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_plans_are_refused_in_one_line(case):
-    grow, told = REFUSED[case]
+    grow, message = REFUSED[case]
     with pytest.raises(UserError) as caught:
         plan(**grow)
-    assert str(caught.value) == told
+    assert mentions(str(caught.value), message)
+    assert "\n" not in str(caught.value)
 
 
 def test_epochs_alone_are_refused():
     with pytest.raises(UserError) as caught:
         plan_of(RunConfig(model=MODELS["vit"].name, epochs=12, grow=GrowConfig(at="0,6")))
-    assert str(caught.value) == "--grow.at: names epochs and no sizes; add --grow.depth or --grow.width"
+    assert mentions(str(caught.value), "--grow.at: … --grow.depth or --grow.width")
 
 
 def test_too_few_numbers_for_the_models_stages_are_refused():

@@ -103,110 +103,98 @@ def make_schedule(grow: GrowConfig, epochs: int, target: nn.Module, name: str) -
     widths = widths * count if grow.width is None else widths
     if len(depths) != len(widths):
         raise UserError(
-            f"--grow.depth names {len(depths)} stages and --grow.width {len(widths)}; give as many of each"
+            f"--grow.depth names {len(depths)} stages and --grow.width {len(widths)}; name the same number"
         )
     sizes = [Size(*both) for both in zip(depths, widths, strict=True)]
     _check_growth(sizes)
-    firsts = _first_epochs(grow, epochs, count)
-    ends = [*firsts[1:], epochs]
-    return Schedule(
-        [
-            Stage(number, first, end - first, size, architecture.arguments(target, size), _label(size, sizes))
-            for number, (first, end, size) in enumerate(zip(firsts, ends, sizes, strict=True))
-        ],
-        target,
-    )
+    firsts = _first_epochs(grow.at, epochs, count)
+    stages = [
+        Stage(number, first, end - first, size, architecture.arguments(target, size), _label(size, sizes))
+        for number, (first, end, size) in enumerate(zip(firsts, [*firsts[1:], epochs], sizes, strict=True))
+    ]
+    return Schedule(stages, target)
 
 
 def _sizes(given: Any, option: str, full: Numbers) -> list[Numbers]:
-    """``6,12`` or ``2-2-2-2,2-2-6-2``, or lists of the same -> one tuple a stage; ``full`` alone if not given."""
+    """``6,12`` or ``2-2-2-2,2-2-6-2``, or lists of the same -> one tuple per stage; ``full`` alone if not given."""
     if given is None:
         return [full]
-    entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
-    if not entries:
-        raise UserError(
-            f"{option}: names no size; give one a stage, e.g. {option} {_halved(full)},{format_size(full)}"
-        )
-    sizes = [_one_size(entry, option, full) for entry in entries]
+    half = tuple(max(1, number // 2) for number in full)
+    example = f"e.g. {option} {format_size(half)},{format_size(full)}"
+    sizes = [_one_size(entry, option, len(full), example) for entry in _entries(given)]
+    if not sizes:
+        raise UserError(f"{option}: names no size; name one for each stage, {example}")
     if sizes[-1] != full:
         raise UserError(
-            f"{option}: ends at {format_size(sizes[-1])} and the model has {format_size(full)}; end with that"
+            f"{option}: ends at {format_size(sizes[-1])}, and the model has {format_size(full)}; end there"
         )
     return sizes
 
 
-def _one_size(entry: Any, option: str, full: Numbers) -> Numbers:
-    parts = (
-        entry.split("-") if isinstance(entry, str) else entry if isinstance(entry, list | tuple) else [entry]
-    )
+def _one_size(entry: Any, option: str, count: int, example: str) -> Numbers:
+    parts = entry.split("-") if isinstance(entry, str) else entry
     try:
-        numbers = tuple(map(_whole, parts))
+        numbers = tuple(map(_integer, parts if isinstance(parts, list | tuple) else [parts]))
     except ValueError as error:
+        raise UserError(f"{option} {entry}: expected sizes separated by commas, {example}") from error
+    if len(numbers) != count:
         raise UserError(
-            f"{option} {entry}: give a size a stage with commas, e.g. {option} {_halved(full)},{format_size(full)}"
-        ) from error
-    if len(numbers) != len(full):
-        raise UserError(
-            f"{option} {format_size(numbers)}: this model has {len(full)} {'number' if len(full) == 1 else 'numbers'} "
-            f"there, e.g. {_halved(full)},{format_size(full)}"
+            f"{option} {format_size(numbers)}: a size of this model has {count} numbers, {example}"
         )
     if min(numbers) < 1:
-        raise UserError(f"{option} {format_size(numbers)}: a size is at least 1")
+        raise UserError(f"{option} {format_size(numbers)}: must be at least 1")
     return numbers
 
 
-def _whole(number: Any) -> int:
-    # int(2.5) and int(True) would be accepted.
+def _entries(given: Any) -> Any:
+    return given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
+
+
+def _integer(number: Any) -> int:
+    # int alone accepts 2.5 and True.
     return int(str(number))
-
-
-def _halved(full: Numbers) -> str:
-    return format_size(tuple(max(1, number // 2) for number in full))
 
 
 def _label(size: Size, sizes: list[Size]) -> str:
     """The part of a size that differs between the first stage and the last."""
-    both = (("depth", size.depth, sizes[0].depth), ("width", size.width, sizes[0].width))
-    changing = {name for name, _, first in both if first != getattr(sizes[-1], name)}
-    return ", ".join(f"{name} {format_size(numbers)}" for name, numbers, _ in both if name in changing)
+    first, last = vars(sizes[0]), vars(sizes[-1])
+    return ", ".join(
+        f"{name} {format_size(n)}" for name, n in vars(size).items() if first[name] != last[name]
+    )
 
 
 def _check_growth(sizes: list[Size]) -> None:
     if len(sizes) < 2:
-        raise UserError("--grow: names one size, and growing takes two or more, e.g. --grow.depth 6,12")
+        raise UserError("--grow: names one size; name two or more, e.g. --grow.depth 6,12")
     for before, after in pairwise(sizes):
-        for option, old, new in (
-            ("depth", before.depth, after.depth),
-            ("width", before.width, after.width),
-        ):
+        for name, old in vars(before).items():
+            new = vars(after)[name]
             if any(n < o for o, n in zip(old, new, strict=True)):
                 raise UserError(
-                    f"--grow.{option}: {format_size(old)} to {format_size(new)} shrinks; sizes must not go down"
+                    f"--grow.{name}: {format_size(old)} to {format_size(new)} shrinks; sizes must grow"
                 )
         if before == after:
             raise UserError(
-                f"--grow: two stages in a row have {before}; each must be larger than the one before"
+                f"--grow: two consecutive stages have {before}; each must be larger than the one before"
             )
 
 
-def _first_epochs(grow: GrowConfig, epochs: int, count: int) -> list[int]:
+def _first_epochs(given: Any, epochs: int, count: int) -> list[int]:
     """First epochs of the stages: those of ``--grow.at``, or of equal segments."""
-    given = grow.at
     if given is None:
         if count > epochs:
             raise UserError(f"--grow: {count} stages don't fit in {epochs} epochs; raise --epochs")
         return [round(number * epochs / count) for number in range(count)]
-    entries = given.replace(" ", "").strip("[]").split(",") if isinstance(given, str) else given
     try:
-        firsts = list(map(_whole, entries))
+        firsts = list(map(_integer, _entries(given)))
     except ValueError as error:
-        raise UserError(f"--grow.at {given}: give epochs with commas, e.g. --grow.at 0,150") from error
-    if len(firsts) != count:
-        raise UserError(f"--grow.at names {len(firsts)} epochs for {count} stages; give as many")
-    if firsts[0] != 0 or sorted(set(firsts)) != firsts:
-        raise UserError(f"--grow.at {','.join(map(str, firsts))}: must begin with 0 and ascend")
-    if firsts[-1] >= epochs:
         raise UserError(
-            f"--grow.at: stage {count} would begin at epoch {firsts[-1]}, and there are {epochs}"
-        )
+            f"--grow.at {given}: expected epochs separated by commas, e.g. --grow.at 0,150"
+        ) from error
+    if len(firsts) != count:
+        raise UserError(f"--grow.at names {len(firsts)} epochs for {count} stages; name the same number")
+    if firsts[0] != 0 or sorted(set(firsts)) != firsts:
+        raise UserError(f"--grow.at {','.join(map(str, firsts))}: must start with 0 and increase")
+    if firsts[-1] >= epochs:
+        raise UserError(f"--grow.at: stage {count} would start at epoch {firsts[-1]}, and there are {epochs}")
     return firsts

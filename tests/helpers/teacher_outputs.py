@@ -55,7 +55,7 @@ class Teacher:
 
 def cache_in(folder: Path, limit: int = PLENTY, world: World = ALONE, **changes: Any) -> TeacherCache:
     """The cache of the made-up teacher."""
-    return TeacherCache.open(folder, IDENTITY | changes, limit_bytes=limit, world=world)
+    return TeacherCache(folder, IDENTITY | changes, limit_bytes=limit, world=world)
 
 
 def ask(

@@ -322,8 +322,8 @@ def test_terms_on_gates_are_summed_over_the_layers(batch):
 
 def test_every_declared_input_is_computed_as_often_as_its_scope_says(batch):
     objective = pruning({"soft": 1, "whole": 1, **GATED}, large=teacher())
-    logits, features, gates = objective.trainable_module(batch[0])
-    inputs = objective._loss_inputs(logits, features, gates, objective.teacher_output(batch[0]), batch[1])
+    outputs, teacher_output = objective.trainable_module(batch[0]), objective.teacher_output(batch[0])
+    inputs = objective._loss_inputs(outputs, teacher_output, batch[1])
     assert inputs.keys() == INPUTS.keys()
     lengths = {"block": len(objective.pairs), "layer": LAYERS}
     for name, value in inputs.items():

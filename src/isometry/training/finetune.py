@@ -36,15 +36,9 @@ def transfer(
     device: str,
     console: Console,
 ) -> list[Row]:
-    """Fine-tunes the network on each folder, into ``out/NAME``; interrupted runs resume.
+    """Fine-tunes the network on each folder of labelled images, into ``out/NAME``; interrupted runs resume.
 
-    Args:
-        saved: the network.
-        folders: of labelled images, in any form that ``--data-dir`` takes.
-        out: the parent of the runs' folders.
-        overrides: of :data:`FINE_TUNING` and all other options of a run.
-        device: as ``--device``.
-        console: for progress and notes.
+    ``overrides`` replace :data:`FINE_TUNING` and all other options of a run.
 
     Returns:
         A row for each folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (numbers of training and

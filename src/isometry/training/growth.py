@@ -38,22 +38,15 @@ def grow(
     old, new = run.objective, enter_stage(run, stage)
     carries = run.config.grow.optimizer == "carry"
     degrees = state_degrees(run.config) if carries else {}
-    student = surgery.transfer(
-        TrainingState(
-            old.student.state_dict(),
-            old.trainable_module_ema.module.state_dict() if old.has_ema() else None,
-            state_by_name(optimizer, old.student) if carries else {},
-            degrees,
-        ),
-        new.student,
-    )
-    losses = surgery.transfer_losses(
-        TrainingState(
-            old.losses.state_dict(), None, state_by_name(optimizer, old.losses) if carries else {}, degrees
-        ),
-        new.objective.losses,
-        _block_places(run, new),
-    )
+
+    def state(module: nn.Module, average: Tensors | None) -> TrainingState:
+        moments = state_by_name(optimizer, module) if carries else {}
+        return TrainingState(module.state_dict(), average, moments, degrees)
+
+    average = old.trainable_module_ema.module.state_dict() if old.has_ema() else None
+    student = surgery.transfer(state(old.student, average), new.student)
+    places = _block_places(run, new)
+    losses = surgery.transfer_losses(state(old.losses, None), new.objective.losses, places)
     new.student.load_state_dict(student.weights)
     new.objective.losses.load_state_dict(losses.weights)
     grown = build_stage_optimizer(new, world)
@@ -75,6 +68,7 @@ State = dict[str, Any]
 
 STEPS = 120
 SMALL, LARGE = (5, 4), (150, 140)
+"""Steps and sizes of the layers that :func:`state_degrees` measures."""
 
 
 def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, State]:

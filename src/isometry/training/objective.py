@@ -1,5 +1,6 @@
 """Objective: student, teacher and weighted terms as one timm training task."""
 
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from isometry.prune.gates import GatedConv, GateOutput, gated_convs, take_gate_o
 from isometry.training.phase_timer import PhaseTimer
 
 Taps = str | list[int] | None
+StudentOutput = tuple[Any, list[Tensor], list[GateOutput]]
+"""Logits (a pair with a distillation head), features of the tapped blocks, and outputs of the gates."""
 
 
 class Trainable(nn.Module):
@@ -31,7 +34,7 @@ class Trainable(nn.Module):
         # In a list, because they are submodules of the student already.
         self.gated: list[GatedConv] = list(gated_convs(student).values())
 
-    def forward(self, input_BCHW: Tensor) -> tuple[Any, list[Tensor], list[GateOutput]]:
+    def forward(self, input_BCHW: Tensor) -> StudentOutput:
         logits, features = self.tapped(input_BCHW)
         # Gate outputs are returned, so that DistributedDataParallel sees all that a loss may depend on.
         return logits, features, take_gate_outputs(self.gated)
@@ -136,7 +139,7 @@ class Objective(TrainingTask):
             logits, features, gates = self.trainable_module(input)
         teacher = self.teacher_output(input, position)
         with self.timer("terms"):
-            inputs = self._loss_inputs(logits, features, gates, teacher, target)
+            inputs = self._loss_inputs((logits, features, gates), teacher, target)
             modules = self.losses
             values = {term.name: self._value(list(modules[term.name]), inputs) for term in self.terms}
             loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
@@ -148,14 +151,10 @@ class Objective(TrainingTask):
         return result
 
     def _loss_inputs(
-        self,
-        logits: Any,
-        features: list[Tensor],
-        gates: list[GateOutput],
-        teacher: TeacherOutput | None,
-        target: Tensor,
+        self, outputs: StudentOutput, teacher: TeacherOutput | None, target: Tensor
     ) -> dict[str, Any]:
         """Values of :data:`isometry.losses.base.INPUTS`: a list for those of a block or layer."""
+        logits, features, gates = outputs
         label_logits, distilled_logits = logits if isinstance(logits, tuple) else (logits, logits)
         inputs = {
             "student_logits": label_logits,
@@ -180,22 +179,15 @@ class Objective(TrainingTask):
 
     def _value(self, modules: list[Loss], inputs: dict[str, Any]) -> Tensor:
         """A term's value: of the batch, or combined over blocks or gated layers."""
-        names, scope = modules[0].inputs, modules[0].scope()
+        loss, scope = modules[0], modules[0].scope()
         if scope == "batch":
-            return modules[0](*(inputs[name] for name in names))
-        repeated = [INPUTS[name].scope == scope for name in names]
-        count = len(inputs[names[repeated.index(True)]])
-        values = torch.stack(
-            [
-                modules[at if scope == "block" else 0](
-                    *(
-                        inputs[name][at] if each else inputs[name]
-                        for name, each in zip(names, repeated, strict=True)
-                    )
-                )
-                for at in range(count)
-            ]
+            return loss(*(inputs[name] for name in loss.inputs))
+        arguments = (
+            inputs[name] if INPUTS[name].scope == scope else repeat(inputs[name]) for name in loss.inputs
         )
+        losses = modules if scope == "block" else repeat(loss)
+        calls = zip(losses, zip(*arguments, strict=False), strict=False)
+        values = torch.stack([each(*given) for each, given in calls])
         return values.mean() if scope == "block" and self.reduction == "mean" else values.sum()
 
     def _check_terms(self, student: nn.Module, teacher: nn.Module | None, needs: set[str]) -> None:
@@ -222,11 +214,14 @@ class Objective(TrainingTask):
             )
 
     def _build_losses(self, generator: torch.Generator | None) -> nn.ModuleDict:
+        common = {"reduction": self.reduction, "relations": self.relations, "generator": generator}
+
         def build(term: Term, pair: BlockPair | None) -> Loss:
             widths = (
-                {"student_width": pair.student.width, "teacher_width": pair.teacher.width} if pair else {}
+                {}
+                if pair is None
+                else {"student_width": pair.student.width, "teacher_width": pair.teacher.width}
             )
-            common = {"reduction": self.reduction, "relations": self.relations, "generator": generator}
             return build_loss(term.name, term.options, **common, **widths)
 
         return nn.ModuleDict(

@@ -4,16 +4,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import rich.live
+from rich import live, progress
 from rich.console import Console, Group
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 SECONDS_BETWEEN_EPOCHS = 10.0
@@ -42,18 +34,18 @@ class Live:
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._label, self._epochs = label, epochs
         self._terms = self._score = self._stage = ""
-        self._progress = Progress(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", style="bold", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             expand=True,
         )
         self._task = self._progress.add_task(label, total=steps, completed=done)
-        self._view = rich.live.Live(console=console, get_renderable=self._lines, refresh_per_second=8)
+        self._view = live.Live(console=console, get_renderable=self._lines, refresh_per_second=8)
 
     def __enter__(self) -> "Live":
         self._view.start()

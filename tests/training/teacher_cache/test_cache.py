@@ -116,9 +116,7 @@ def test_a_sharded_teacher_is_asked_by_all_or_by_none(tmp_path: Path):
     told(cache_in(tmp_path / "cache"))
     world = OtherLacksIt(0, 1, torch.device("cpu"))
     for together, count in ((True, 6), (False, 0)):
-        cache = TeacherCache.open(
-            tmp_path / "cache", IDENTITY, limit_bytes=2**30, world=world, together=together
-        )
+        cache = TeacherCache(tmp_path / "cache", IDENTITY, limit_bytes=2**30, world=world, together=together)
         assert told(cache)[1] == count
 
 
@@ -126,7 +124,7 @@ def one_lacks_it(rank: int, rendezvous: str, folder: str) -> None:
     world = as_rank(rank, rendezvous)
 
     def asked(place: BatchPosition) -> int:
-        cache = TeacherCache.open(Path(folder), IDENTITY, limit_bytes=2**30, world=world, together=True)
+        cache = TeacherCache(Path(folder), IDENTITY, limit_bytes=2**30, world=world, together=True)
         return told(cache, [place])[1]
 
     assert [asked(FIRST), asked(FIRST)] == [1, 0]
@@ -189,9 +187,7 @@ def test_another_run_that_claimed_the_folder_since_is_noticed(tmp_path: Path):
         told(ours)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"), [("{", "damaged"), ("[]", "damaged"), ("\udcff", "damaged")]
-)
+@pytest.mark.parametrize(("text", "words"), [("{", "damaged"), ("[]", "damaged"), ("\udcff", "damaged")])
 def test_an_identity_that_is_none_is_refused(tmp_path: Path, text: str, words: str):
     (tmp_path / "identity.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=words):

@@ -31,7 +31,10 @@ def test_the_estimate_is_what_is_written(tmp_path: Path, classes: int, dtype: to
         for batch in range(3):
             images = torch.randn(BATCH, 1, 8, 8)
             cache.output(
-                BatchPosition(epoch, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS)
+                BatchPosition(epoch, BATCH * batch),
+                images,
+                GRIDS,
+                lambda images=images: teacher(images, GRIDS),
             )
     size = size_of(classes, 2, dtype)
     assert size.entries == len(entries(tmp_path / "cache"))
@@ -46,7 +49,7 @@ class Usage:
 
 def forecast(folder: Path, size: Estimate, limit: int, processes: int = 1) -> str:
     world = World(0, processes, torch.device("cpu"))
-    return TeacherCache.open(folder, IDENTITY, limit_bytes=limit, world=world).forecast(size)
+    return TeacherCache(folder, IDENTITY, limit_bytes=limit, world=world).forecast(size)
 
 
 @pytest.fixture
@@ -93,7 +96,9 @@ def test_what_is_there_needs_no_room(tmp_path: Path, free: Usage):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for batch in range(3):
         images = torch.randn(BATCH, 1, 8, 8)
-        cache.output(BatchPosition(0, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS))
+        cache.output(
+            BatchPosition(0, BATCH * batch), images, GRIDS, lambda images=images: teacher(images, GRIDS)
+        )
     free.free = LEFT_FREE + 500
     said = forecast(tmp_path / "cache", size_of(10, 1), PLENTY)
     assert "fits" in said

@@ -197,7 +197,7 @@ def test_a_real_teacher_on_real_batches(tmp_path: Path):
         preprocess = Preprocess(run.config, run.spec, 10, "cpu")
         grids = {pair.teacher.block: pair.grid for pair in run.objective.pairs}
         identity = identity_of(run, ALONE)
-        cache = TeacherCache.open(tmp_path / "cache", identity, limit_bytes=2**30, world=ALONE)
+        cache = TeacherCache(tmp_path / "cache", identity, limit_bytes=2**30, world=ALONE)
         probe = run.objective.teacher_output(torch.zeros(1, 1, 8, 8))
         size = estimate(probe, grids, batch_size=150, batches=len(train), epochs=2)
         told = size.entry * size.entries

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -45,72 +45,51 @@ STALE = 3600
 
 
 class TeacherCache:
-    """Outputs of a teacher in a folder, one file for each batch and process; :meth:`open` makes one.
+    """Outputs of a teacher in a folder, one file for each batch and process.
 
     What :meth:`output` returns does not depend on the contents of the folder. Disk errors don't end a run: an output
     that can't be read, or could not be stored, is computed again.
 
+    Args:
+        folder: of the cache alone; it may not exist yet, and nothing is written before the first output.
+        identity: all that the outputs depend on, by a readable name; values that JSON can hold.
+        limit_bytes: most that the entries of all processes may take together.
+        world: the processes; each has its own entries, and an equal part of the limit.
+        together: whether all processes must run the teacher together, because it is sharded.
+
     Attributes:
         notes: messages for the user, each kind of error once.
         hits, misses: outputs so far, read from the folder and computed by the teacher.
+
+    Raises:
+        UserError: the cache is of another teacher, data, seed, ..., which the message names; the folder holds something
+            else; it can't be read or created.
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], limit_bytes: int, world: World, together: bool
-    ) -> None:
-        self.folder = folder
-        self.notes: list[str] = []
-        self.hits = self.misses = 0
-        self._identity = identity
-        self._key = zlib.crc32(json.dumps(identity, sort_keys=True).encode())
-        self._limit = limit_bytes
-        self._world = world
-        self._together = together
-        self._claimed = False
-        self._writing = True
-        self._noted: set[str] = set()
-        sizes = [(path.name, _size(path)) for path in folder.glob("epoch-*/*")]
-        self._held = sum(size for _, size in sizes)
-        self._used = sum(size for name, size in sizes if f"-rank-{world.rank}." in name)
-
-    @classmethod
-    def open(
-        cls,
+        self,
         folder: Path,
         identity: dict[str, Any],
         *,
         limit_bytes: int,
         world: World,
         together: bool = False,
-    ) -> Self:
-        """The cache in a folder, which may not exist yet; writes nothing.
-
-        Args:
-            folder: of the cache alone.
-            identity: all that the outputs depend on, by a readable name; values that JSON can hold.
-            limit_bytes: most that the entries of all processes may take together.
-            world: the processes; each has its own entries, and an equal part of the limit.
-            together: whether all processes must run the teacher together, because it is sharded.
-
-        Raises:
-            UserError: the cache is of another teacher, data, seed, ..., which the message names; the folder holds
-                something else; it can't be read or created.
-        """
-        option = f"--teacher-cache {folder}"
+    ) -> None:
         # As it comes back from JSON, with lists for tuples.
-        identity = json.loads(json.dumps(identity))
+        self.folder, self._identity = folder, json.loads(json.dumps(identity))
+        self._key = zlib.crc32(json.dumps(self._identity, sort_keys=True).encode())
+        self._limit, self._world, self._together = limit_bytes, world, together
+        self.hits = self.misses = 0
+        self.notes: list[str] = []
+        self._noted: set[str] = set()
+        self._claimed, self._writing = False, True
         try:
-            if not _is_cache_of(identity, folder):
-                others = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-                if others and not others[0].startswith(IDENTITY):
-                    raise UserError(
-                        f"{option}: holds {others[0]} and no {IDENTITY}; give a folder of its own"
-                    )
-                if not os.access(nearest(folder), os.W_OK):
-                    raise UserError(f"{option}: can't be written; give another folder")
-            return cls(folder, identity, limit_bytes, world, together)
+            self._check_folder()
+            sizes = [(path.name, _size(path)) for path in folder.glob("epoch-*/*")]
         except OSError as error:
-            raise UserError(f"{option}: can't be used ({reason(error)}); give another folder") from error
+            raise self._refusal(f"can't be used ({reason(error)}); give another folder") from error
+        self._held = sum(size for _, size in sizes)
+        self._used = sum(size for name, size in sizes if f"-rank-{world.rank}." in name)
 
     def output(
         self,
@@ -121,14 +100,13 @@ class TeacherCache:
     ) -> TeacherOutput:
         """Teacher outputs for a training batch: read, or else computed, and stored if they fit.
 
+        Tokens are the teacher's, bit for bit; logits as in :func:`isometry.training.teacher_cache.entry.unpack`.
+
         Args:
             position: of the batch.
             input_BCHW: the images as the student gets them; outputs are on their device.
             grids: rows and columns of the tokens that are needed, by block.
             compute: runs the teacher on these images, with the tokens of at least those blocks.
-
-        Returns:
-            The teacher's tokens, bit for bit; logits as in :func:`isometry.training.teacher_cache.entry.unpack`.
         """
         images, path = fingerprint(input_BCHW), self._path(position)
         names = frozenset(token_name(block, grid) for block, grid in grids.items())
@@ -202,12 +180,42 @@ class TeacherCache:
             )
         self._used += _size(path) - before
 
+    def _check_folder(self) -> None:
+        if self._is_own():
+            return
+        others = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+        if others and not others[0].startswith(IDENTITY):
+            raise self._refusal(f"holds {others[0]} and no {IDENTITY}; give a folder of its own")
+        if not os.access(nearest(self.folder), os.W_OK):
+            raise self._refusal("can't be written; give another folder")
+
+    def _is_own(self) -> bool:
+        """Whether the folder has this identity; False if it has none, UserError if it has another one."""
+        try:
+            found = read_json(self.folder / IDENTITY, dict[str, Any])
+        except FileNotFoundError:
+            return False
+        except ValueError as error:
+            raise self._refusal(
+                f"{IDENTITY} is damaged ({error}); delete the folder, or give another"
+            ) from error
+        own = self._identity
+        if changed := [name for name in {**found, **own} if found.get(name) != own.get(name)]:
+            differences = ", ".join(
+                f"{name} was {_shown(found.get(name))} and is {_shown(own.get(name))}" for name in changed
+            )
+            raise self._refusal(f"is of another run: {differences}; give another --teacher-cache DIR")
+        return True
+
+    def _refusal(self, cause: str) -> UserError:
+        return UserError(f"--teacher-cache {self.folder}: {cause}")
+
     def _claim_folder(self) -> None:
         """Before the first entry: writes the identity, and deletes partial files of killed runs."""
         if self._claimed:
             return
         # Another run may have claimed it since it was opened.
-        if not _is_cache_of(self._identity, self.folder):
+        if not self._is_own():
             self.folder.mkdir(parents=True, exist_ok=True)
             fresh = self.folder / f"{IDENTITY}.{self._world.rank}.new"
             fresh.write_text(json.dumps(self._identity, indent=1), encoding="utf-8")
@@ -223,26 +231,6 @@ class TeacherCache:
         if kind not in self._noted:
             self._noted.add(kind)
             self.notes.append(f"teacher cache {self.folder}: {text}")
-
-
-def _is_cache_of(identity: dict[str, Any], folder: Path) -> bool:
-    """Whether the folder is a cache of ``identity``; False if it is no cache, UserError if it is another one."""
-    option = f"--teacher-cache {folder}"
-    try:
-        found = read_json(folder / IDENTITY, dict[str, Any])
-    except FileNotFoundError:
-        return False
-    except ValueError as error:
-        raise UserError(
-            f"{option}: {IDENTITY} is damaged ({error}); delete the folder, or give another"
-        ) from error
-    changed = [name for name in {**found, **identity} if found.get(name) != identity.get(name)]
-    if changed:
-        differs = ", ".join(
-            f"{name} was {_shown(found.get(name))} and is {_shown(identity.get(name))}" for name in changed
-        )
-        raise UserError(f"{option}: is of another run: {differs}; give another --teacher-cache DIR")
-    return True
 
 
 def _shown(value: Any) -> str:

@@ -19,35 +19,17 @@ from isometry.models.spec import image_spec, pretrained_cfg
 from isometry.training.assemble import Run
 from isometry.training.teacher_cache.entry import raw
 
-IRRELEVANT = frozenset(
-    {
-        # Location and reading of the images; their names, sizes and order are hashed.
-        "data_dir",
-        "train_split",
-        "val_split",
-        "val_fraction",
-        "class_map",
-        "dataset_download",
-        "skip_bad_images",
-        "workers",
-        "pin_mem",
-        # Follows from the batch size of a process and the number of processes.
-        "global_batch_size",
-        # Validation and labels, which the teacher does not get.
-        "validation_batch_size",
-        "crop_pct",
-        "smoothing",
-        # Origin of the teacher, whose weights are hashed, and use of its outputs.
-        "teacher",
-        "teacher_weights",
-        "teacher_shard",
-        "teacher_cache",
-        "teacher_cache_size",
-        "losses",
-        "reduction",
-        "relations",
-        "taps",
-    }
+IRRELEVANT = (
+    # Location and reading of the images; their names, sizes and order are hashed.
+    {"data_dir", "train_split", "val_split", "val_fraction", "class_map", "dataset_download"}
+    | {"skip_bad_images", "workers", "pin_mem"}
+    # Follows from the batch size of a process and the number of processes.
+    | {"global_batch_size"}
+    # Validation and labels, which the teacher does not get.
+    | {"validation_batch_size", "crop_pct", "smoothing"}
+    # Origin of the teacher, whose weights are hashed, and use of its outputs.
+    | {"teacher", "teacher_weights", "teacher_shard", "teacher_cache", "teacher_cache_size"}
+    | {"losses", "reduction", "relations", "taps"}
 )
 """Data and teacher options that do not change the outputs; new options count as relevant."""
 
@@ -56,7 +38,7 @@ RELEVANT = ("seed", "img_size", "in_chans", "grad_accum_steps", "amp", "compile"
 
 
 def identity_of(run: Run, world: World) -> dict[str, Any]:
-    """The identity of a run's teacher cache, by readable names, for ``TeacherCache.open``.
+    """The identity of a run's teacher cache, by readable names, for :class:`TeacherCache`.
 
     Of the student only the expected images count; epochs, losses and the learning rate do not. Reads all weights and
     the sizes of all image files. All processes must call it if the teacher is sharded.
@@ -80,7 +62,7 @@ def identity_of(run: Run, world: World) -> dict[str, Any]:
         "the student's images": _expected(run.spec),
         "the number of training images": len(part),
         "the SHA-256 of their names and sizes": hash_images(part, config.data_dir),
-        **{_option(name): getattr(config, name) for name in _relevant()},
+        **{f"--{name.replace('_', '-')}": getattr(config, name) for name in _relevant()},
         "--amp-dtype": config.amp_dtype if config.amp else None,
         "--compile-backend": config.compile_backend if config.compile else None,
         "the number of processes": world.size,
@@ -118,10 +100,6 @@ def _relevant() -> list[str]:
     ours = [field.name for part in (DataConfig, TeacherConfig) for field in fields(part)]
     assert set(RELEVANT) <= {field.name for field in fields(RunConfig)}
     return [*(name for name in ours if name not in IRRELEVANT), *RELEVANT]
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _expected(spec: ImageSpec) -> dict[str, Any]:

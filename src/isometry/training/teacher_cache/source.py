@@ -44,7 +44,7 @@ def open_cache(
     config, teacher = run.config, run.objective.teacher
     if not config.teacher_cache:
         return None
-    cache = TeacherCache.open(
+    cache = TeacherCache(
         Path(config.teacher_cache),
         identity_of(run, world),
         limit_bytes=int(config.teacher_cache_size * 2**30),

@@ -250,7 +250,7 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
         config: RunConfig = validate(options, RunConfig)
     except (UserError, ValueError) as error:
         raise UserError(
-            f"{where}: {error}; it was changed, or written by another version of isometry: start a new --out"
+            f"{where}: {error}; another version of isometry wrote it, or it was changed: correct the file"
         ) from error
     groups = {name: group for name, group in options.items() if isinstance(group, dict)}
     saved = {*options, *(f"{name}.{part}" for name, group in groups.items() for part in group)}

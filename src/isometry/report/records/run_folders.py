@@ -180,7 +180,8 @@ def _options(folder: Path, text: str, notes: list[str]) -> dict[str, Any]:
         values = parse_yaml(text or _text(folder / CONFIG, notes))
         return dict(_flat(asdict(saved_config(values, CONFIG)[0]), "")) if values else {}
     except UserError as error:
-        notes.append(f"{CONFIG}: is no config ({error}), so it is left out")
+        fault = str(error).removeprefix(f"{CONFIG}: ")
+        notes.append(f"{CONFIG}: can't be read ({fault}), so its options are left out")
         return {}
 
 

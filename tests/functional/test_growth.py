@@ -1,59 +1,20 @@
-"""Orders of blocks as published, and stretched axes: copies, shares, interpolation."""
+"""Stretched axes: copies, shares, interpolation."""
 
 import pytest
 import torch
 
 from isometry.functional.growth import (
-    Placed,
     along,
-    appended,
-    inserted,
     interpolated,
     repeats,
-    stacked,
     tiled,
     uneven_shares,
 )
 from oracles import growth as oracle
 
-RULES = {"insert": inserted, "stack": stacked, "identity": appended}
-
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
-
-
-def test_the_published_example():
-    """4→6 = [1, 2, 3, ema3, 4, ema4]; stacked it is [1, 2, 3, 4, ema3, ema4]."""
-    assert inserted(4, 6) == [
-        Placed(0),
-        Placed(1),
-        Placed(2),
-        Placed(2, averaged=True),
-        Placed(3),
-        Placed(3, averaged=True),
-    ]
-    assert stacked(4, 6) == [*map(Placed, range(4)), Placed(2, averaged=True), Placed(3, averaged=True)]
-    assert appended(4, 6) == [*map(Placed, range(4)), Placed(None), Placed(None)]
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_orders_are_the_oracles(rule):
-    for depth in range(1, 13):
-        for larger in range(depth, 2 * depth + 1):
-            order = RULES[rule](depth, larger)
-            assert [tuple(placed) for placed in order] == oracle.ORDERS[rule](depth, larger), (depth, larger)
-            assert len(order) == larger
-
-
-@pytest.mark.parametrize("rule", ["insert", "stack"])
-def test_more_blocks_than_there_are_to_copy_are_refused(rule):
-    with pytest.raises(ValueError, match=r"4 .*3"):
-        RULES[rule](3, 7)
-
-
-def test_new_blocks_need_no_source():
-    assert [placed.source for placed in appended(1, 4)] == [0, None, None, None]
 
 
 @pytest.mark.parametrize("sizes", [(3, 6), (3, 7), (4, 5), (5, 5), (1, 4)])

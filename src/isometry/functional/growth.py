@@ -1,68 +1,10 @@
-"""The maths of growth: orders of blocks for depth, stretched axes for width.
+"""The maths of growth in width: axes of tensors stretched by copies of units or by interpolation.
 
-Depth follows Ding et al. 2023 ("Network Expansion for Practical Training Acceleration", CVPR). Width follows
-Chen et al. 2016 ("Net2Net", arXiv:1511.05641): units are copied, and their outgoing weights are divided among
-the copies.
+Copies follow Chen et al. 2016 ("Net2Net", arXiv:1511.05641): their outgoing weights are divided among them.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-class Placed(NamedTuple):
-    """A block of the grown network: a copy of block ``source`` (None: a new block).
-
-    ``averaged``: whether it is copied from the moving average of the weights.
-    """
-
-    source: int | None
-    averaged: bool = False
-
-
-def inserted(depth: int, larger: int) -> list[Placed]:
-    """The last k = ``larger - depth`` blocks are each followed by their averaged copy: 4→6 is 1 2 3 3' 4 4'.
-
-    Raises:
-        ValueError: k exceeds ``depth``.
-    """
-    added = _added(depth, larger)
-    order = []
-    for block in range(depth):
-        order.append(Placed(block))
-        if block >= depth - added:
-            order.append(Placed(block, averaged=True))
-    return order
-
-
-def stacked(depth: int, larger: int) -> list[Placed]:
-    """The averaged copies of the last k = ``larger - depth`` blocks follow the last block: 4→6 is 1 2 3 4 3' 4'.
-
-    Raises:
-        ValueError: k exceeds ``depth``.
-    """
-    added = _added(depth, larger)
-    return [
-        *map(Placed, range(depth)),
-        *(Placed(block, averaged=True) for block in range(depth - added, depth)),
-    ]
-
-
-def appended(depth: int, larger: int) -> list[Placed]:
-    """New blocks follow the last one: 4→6 is 1 2 3 4 new new."""
-    return [*map(Placed, range(depth)), *[Placed(None)] * (larger - depth)]
-
-
-def _added(depth: int, larger: int) -> int:
-    if larger - depth > depth:
-        raise ValueError(f"{larger - depth} blocks to add, but only {depth} to copy")
-    return larger - depth
-
-
-Stretch = Callable[[Tensor, int, int, int], Tensor]
-"""(tensor, dim, size, groups) -> the tensor with ``size`` units along ``dim``."""
 
 
 def tiled(x: Tensor, dim: int, size: int, groups: int = 1) -> Tensor:

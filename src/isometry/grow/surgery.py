@@ -7,9 +7,8 @@ from torch import nn
 
 from isometry.config import GrowConfig
 from isometry.errors import UserError
-from isometry.functional.growth import Placed
 from isometry.grow.architectures import Architecture, Size
-from isometry.grow.operators import DepthOperator, WidthOperator, find_operators
+from isometry.grow.operators import DepthOperator, Placed, WidthOperator, find_operators
 from isometry.grow.weight_transfer import TrainingState, deepen, widen
 
 Build = Callable[[Size], nn.Module]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from isometry.errors import UserError
-from isometry.functional.growth import Placed, along
+from isometry.functional.growth import along
 from isometry.grow.architectures import Architecture
-from isometry.grow.operators import DepthOperator, WidthOperator
+from isometry.grow.operators import DepthOperator, Placed, WidthOperator
 from isometry.seeding import derive_seed
 
 Tensors = dict[str, Tensor]

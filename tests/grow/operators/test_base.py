@@ -4,7 +4,10 @@ import pytest
 
 from isometry.config import GrowConfig
 from isometry.errors import UserError
-from isometry.grow.operators import DepthOperator, WidthOperator, available, find_operators
+from isometry.grow.operators import DepthOperator, Placed, WidthOperator, available, find_operators
+from oracles import growth as oracle
+
+DEPTH = available(DepthOperator)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,40 @@ def test_the_options_name_one_of_each_kind():
 def test_unknown_operators_are_refused_with_those_of_their_kind(options, message):
     with pytest.raises(UserError, match=message):
         find_operators(GrowConfig(**options))
+
+
+def test_the_published_example():
+    """4→6 = [1, 2, 3, ema3, 4, ema4]; stacked it is [1, 2, 3, 4, ema3, ema4]."""
+    assert DEPTH["insert"].order(4, 6) == [
+        Placed(0),
+        Placed(1),
+        Placed(2),
+        Placed(2, averaged=True),
+        Placed(3),
+        Placed(3, averaged=True),
+    ]
+    assert DEPTH["stack"].order(4, 6) == [
+        *map(Placed, range(4)),
+        Placed(2, averaged=True),
+        Placed(3, averaged=True),
+    ]
+    assert DEPTH["identity"].order(4, 6) == [*map(Placed, range(4)), Placed(None), Placed(None)]
+
+
+@pytest.mark.parametrize("name", ["insert", "stack", "identity"])
+def test_orders_are_the_oracles(name):
+    for depth in range(1, 13):
+        for larger in range(depth, 2 * depth + 1):
+            order = DEPTH[name].order(depth, larger)
+            assert [tuple(placed) for placed in order] == oracle.ORDERS[name](depth, larger), (depth, larger)
+            assert len(order) == larger
+
+
+@pytest.mark.parametrize("name", ["insert", "stack"])
+def test_more_blocks_than_there_are_to_copy_are_refused(name):
+    with pytest.raises(ValueError, match=r"4 .*3"):
+        DEPTH[name].order(3, 7)
+
+
+def test_new_blocks_need_no_source():
+    assert [placed.source for placed in DEPTH["identity"].order(1, 4)] == [0, None, None, None]

@@ -1,13 +1,12 @@
 """What a growth operator is, and how it is found by the name of its file."""
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from isometry.config import GrowConfig
 from isometry.discovery import choose, discover
-from isometry.functional.growth import Placed
 
 
 class Operator:
@@ -25,6 +24,16 @@ class Operator:
     def name(self) -> str:
         """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
+
+
+class Placed(NamedTuple):
+    """A block of the grown network: a copy of block ``source`` (None: a new block).
+
+    ``averaged``: whether it is copied from the moving average of the weights.
+    """
+
+    source: int | None
+    averaged: bool = False
 
 
 class DepthOperator(Operator):
@@ -65,6 +74,17 @@ class WidthOperator(Operator):
     def shares(self, weight: Tensor, dim: int, old: int, groups: int, generator: torch.Generator) -> Tensor:
         """Factors that broadcast with ``weight``, which was stretched along ``dim`` from ``old`` units."""
         raise NotImplementedError
+
+
+def last_blocks(depth: int, larger: int) -> range:
+    """The last ``larger - depth`` of ``depth`` blocks.
+
+    Raises:
+        ValueError: there are fewer blocks.
+    """
+    if larger > 2 * depth:
+        raise ValueError(f"{larger - depth} blocks to add, but only {depth} to copy")
+    return range(2 * depth - larger, depth)
 
 
 Kind = TypeVar("Kind", bound=Operator)

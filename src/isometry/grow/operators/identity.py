@@ -1,7 +1,6 @@
 """Depth: new blocks at the end, which compute the identity at first."""
 
-from isometry.functional.growth import Placed, appended
-from isometry.grow.operators.base import DepthOperator
+from isometry.grow.operators.base import DepthOperator, Placed
 
 
 class Identity(DepthOperator):
@@ -10,4 +9,4 @@ class Identity(DepthOperator):
     preserves = True
 
     def order(self, depth: int, larger: int) -> list[Placed]:
-        return appended(depth, larger)
+        return [*map(Placed, range(depth)), *[Placed(None)] * (larger - depth)]

@@ -11,7 +11,7 @@ from isometry.data import ImageSpec, Sources, find_sources, without_labels
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
 from isometry.grow.schedule import Schedule, Stage
-from isometry.losses.base import INPUTS, Term, inputs_of, parse_terms
+from isometry.losses.base import INPUTS, Term, parse_terms
 from isometry.models.build import build_model, check_name
 from isometry.models.cost import macs
 from isometry.models.sharding import GatheredTeacher
@@ -82,15 +82,9 @@ def assemble(config: RunConfig, world: World) -> Run:
     check_options(config)
     check_pruning(config.prune, config, config.grow.wanted)
     config, notes = share_batch(config, world)
-    config = replace(
-        config, losses=config.losses or _default_losses(bool(config.teacher), has_gates(config.prune))
-    )
-    terms = parse_terms(config.losses)
-    if has_gates(config.prune) and all(term.loss.scope() == "layer" for term in terms):
-        raise UserError(
-            f"--losses: {', '.join(term.name for term in terms)} only moves gates; --losses replaces the default "
-            "terms, so add what the network is to learn, e.g. --losses.ce 1"
-        )
+    gated = has_gates(config.prune)
+    config = replace(config, losses=config.losses or _default_losses(bool(config.teacher), gated))
+    terms = _parse_terms(config.losses, gated)
     spec = student_spec(config, config.prune)
     check_name(spec, "--model")
     if config.prune.wanted:
@@ -99,13 +93,11 @@ def assemble(config: RunConfig, world: World) -> Run:
     sources = find_sources(config)
     if config.num_classes == 0:
         sources = without_labels(sources)
-    teacher, teacher_weights = build_teacher(
-        config, config.num_classes or sources.num_classes, config.seed, notes
-    )
+    random_classes = config.num_classes or sources.num_classes
+    teacher, teacher_weights = build_teacher(config, random_classes, config.seed, notes)
     classes = _number_of_classes(config.num_classes, sources, teacher)
-    plan = plan_student(
-        replace(spec, num_classes=classes), config.prune, config.grow, config.epochs, config.seed
-    )
+    spec = replace(spec, num_classes=classes)
+    plan = plan_student(spec, config.prune, config.grow, config.epochs, config.seed)
     student, student_weights = plan.build(plan.schedule.stages[0])
     images = image_spec(student, config.img_size)
     _try_images(student, images, "--img-size ", f"the student {config.model}")
@@ -113,11 +105,8 @@ def assemble(config: RunConfig, world: World) -> Run:
     plan = replace(plan, spec=replace(plan.spec, img_size=side, in_chans=channels))
     notes += plan.check_growth(config.model_ema)
     config = replace(config, num_classes=classes, img_size=side, in_chans=channels)
-    config = replace(config, grow=plan.schedule.resolved(config.grow))
-    uses_blocks = any(INPUTS[name].scope == "block" for name in inputs_of(terms))
-    if plan.schedule.target is not None and teacher is not None and uses_blocks:
-        taps = choose_blocks(plan.schedule.target, teacher, config.taps.student, config.taps.teacher)
-        config = replace(config, taps=TapsConfig(*taps))
+    taps = _taps_at_full_size(config.taps, plan.schedule.target, teacher, terms)
+    config = replace(config, grow=plan.schedule.resolved(config.grow), taps=taps)
     teacher_macs = 0
     if teacher is not None:
         option, name = "--teacher-kwargs img_size=", f"the teacher {config.teacher}"
@@ -199,6 +188,26 @@ def _build_objective(
 def _default_losses(has_teacher: bool, gated: bool) -> dict[str, float | dict[str, Any]]:
     losses = DEFAULT_LOSSES if has_teacher else DEFAULT_LOSSES_ALONE
     return losses | DEFAULT_LOSSES_OF_GATES if gated else losses
+
+
+def _parse_terms(losses: dict[str, float | dict[str, Any]], gated: bool) -> list[Term]:
+    terms = parse_terms(losses)
+    if gated and all(term.loss.scope() == "layer" for term in terms):
+        raise UserError(
+            f"--losses: {', '.join(term.name for term in terms)} only moves gates; --losses replaces the default "
+            "terms, so add what the network is to learn, e.g. --losses.ce 1"
+        )
+    return terms
+
+
+def _taps_at_full_size(
+    taps: TapsConfig, target: nn.Module | None, teacher: nn.Module | None, terms: list[Term]
+) -> TapsConfig:
+    """The taps of a run that grows, from its full-size model; those of other runs follow from the objective."""
+    uses_blocks = any(term.loss.scope() == "block" for term in terms)
+    if target is None or teacher is None or not uses_blocks:
+        return taps
+    return TapsConfig(*choose_blocks(target, teacher, taps.student, taps.teacher))
 
 
 def _number_of_classes(given: int | None, sources: Sources, teacher: nn.Module | None) -> int:

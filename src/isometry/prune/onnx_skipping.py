@@ -28,22 +28,16 @@ class GatheredConv(nn.Module):
     """:class:`isometry.prune.skipping_conv.SkippingConv` in operations that ONNX has."""
 
     weight: Tensor
-    members: Tensor
 
     def __init__(self, conv: SkippingConv) -> None:
         super().__init__()
         self.conv, self.out_channels, self.stride = conv, conv.out_channels, conv.stride
-        filters_DCkk = conv.weight.view(conv.out_channels, *conv.kernel_size, -1).permute(0, 3, 1, 2)
-        self.register_buffer("weight", filters_DCkk.contiguous())
+        self.register_buffer("weight", conv.filters(conv.weight).contiguous())
 
     def forward(self, image_1CHW: Tensor, columns_K: Tensor | None) -> tuple[Tensor, Tensor]:
         """As :meth:`isometry.prune.skipping_conv.SkippingConv.forward`, in any memory format."""
         conv = self.conv
-        pooled_1C = image_1CHW.mean((2, 3))
-        if columns_K is not None:
-            pooled_1C = pooled_1C.new_zeros(1, conv.in_channels).index_copy(1, columns_K, pooled_1C)
-        hidden = F.relu(F.linear(pooled_1C, conv.squeeze_weight, conv.squeeze_bias))
-        saliency_1G = F.relu(F.linear(hidden, conv.excite_weight, conv.excite_bias))
+        saliency_1G = conv.saliency(conv.pooled(image_1CHW, columns_K))
         gates_K = kept_gates(saliency_1G, conv.threshold)[0].nonzero()[:, 0]
         # Facts for the exporter: the largest saliency is always kept.
         torch._check(gates_K.shape[0] >= 1)

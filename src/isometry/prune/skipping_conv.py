@@ -39,12 +39,8 @@ class SkippingConv(nn.Module):
     def __init__(self, gated: GatedConv, name: str) -> None:
         super().__init__()
         conv, norm, gate = gated.conv, gated.norm, gated.gate
-        if (
-            type(conv) is not nn.Conv2d
-            or conv.groups > 1
-            or conv.padding_mode != "zeros"
-            or isinstance(conv.padding, str)
-        ):
+        plain = type(conv) is nn.Conv2d and conv.groups == 1 and conv.padding_mode == "zeros"
+        if not plain or isinstance(conv.padding, str):
             raise UserError(
                 f"{name}: skipping takes ungrouped convolutions padded with a fixed number of zeros, not {conv}"
             )
@@ -78,7 +74,7 @@ class SkippingConv(nn.Module):
         Returns:
             The output (1, K, H, W), channels last, and the numbers of its channels (K,), ascending, at least one.
         """
-        rows_K, scale_K = self.keep(self._pooled(image_1CHW, columns_C))
+        rows_K, scale_K = self.keep(self.pooled(image_1CHW, columns_C))
         weight = self.weight.index_select(0, rows_K)
         if columns_C is not None:
             weight = weight.index_select(1, (self.taps + columns_C).flatten())
@@ -91,7 +87,7 @@ class SkippingConv(nn.Module):
 
     def keep(self, pooled_1C: Tensor) -> tuple[Tensor, Tensor]:
         """The numbers of an image's kept channels (K,), ascending, and their saliencies (K,)."""
-        saliency_G = self._saliency(pooled_1C)[0]
+        saliency_G = self.saliency(pooled_1C)[0]
         kept_K = (saliency_G >= self.threshold).nonzero()[:, 0]
         if len(kept_K) == 0:
             kept_K = saliency_G.argmax(0, keepdim=True)
@@ -103,30 +99,32 @@ class SkippingConv(nn.Module):
 
     def masked(self, images_BCHW: Tensor) -> Tensor:
         """All channels of a batch, (B, D, H, W), those that are off multiplied by 0."""
-        saliency_BG = self._saliency(images_BCHW.mean((2, 3)))
+        saliency_BG = self.saliency(images_BCHW.mean((2, 3)))
         scale_BG = saliency_BG * kept_gates(saliency_BG, self.threshold)
         scale_BD = scale_BG.repeat_interleave(self.group, dim=1) if self.group > 1 else scale_BG
         output_BDHW = F.conv2d(
-            images_BCHW, self._filters(self.weight), self.bias, self.stride, self.padding, self.dilation
+            images_BCHW, self.filters(self.weight), self.bias, self.stride, self.padding, self.dilation
         )
         return output_BDHW.mul_(scale_BD[:, :, None, None])
 
-    def _pooled(self, image_1CHW: Tensor, columns_C: Tensor | None) -> Tensor:
+    def pooled(self, image_1CHW: Tensor, columns_C: Tensor | None) -> Tensor:
+        """Mean of each input channel, (1, C), 0 for those that are missing."""
         pooled = image_1CHW.mean((2, 3))
         if columns_C is None:
             return pooled
         return pooled.new_zeros(1, self.in_channels).index_copy_(1, columns_C, pooled)
 
-    def _saliency(self, pooled_BC: Tensor) -> Tensor:
+    def saliency(self, pooled_BC: Tensor) -> Tensor:
+        """π (B, G)."""
         hidden = F.linear(pooled_BC, self.squeeze_weight, self.squeeze_bias).relu_()
         return F.linear(hidden, self.excite_weight, self.excite_bias).relu_()
 
-    def _filters(self, rows: Tensor) -> Tensor:
+    def filters(self, rows: Tensor) -> Tensor:
         """Rows as a view of weights (K, C, kernel height, kernel width)."""
         return rows.view(len(rows), *self.kernel_size, -1).permute(0, 3, 1, 2)
 
     def _convolve(self, image_1CHW: Tensor, rows: Tensor, bias_K: Tensor) -> Tensor:
-        weight = self._filters(rows)
+        weight = self.filters(rows)
         if image_1CHW.device.type == "cpu" and torch.backends.mkldnn.is_available():
             # For small single images F.conv2d chooses a slower algorithm that copies every patch.
             return torch.mkldnn_convolution(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.errors import UserError
+from isometry.models.cost import parameter_count
 from isometry.prune.cutting import cut, cuttable_convs
 from isometry.prune.gates import GatedConv, take_gate_outputs
 from isometry.prune.sites import sites
@@ -103,8 +104,8 @@ def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, R
     largest = float(gap_N[near_N].max()) / spread if spread > 0 else 0.0
     return smaller, RemovedChannels(
         {name: int(unused_D.sum()) for name, unused_D in removed.items()},
-        _parameters(network),
-        _parameters(smaller),
+        parameter_count(network),
+        parameter_count(smaller),
         len(gap_N),
         apart,
         largest,
@@ -132,7 +133,3 @@ def _compare(network: nn.Module, smaller: nn.Module, batches: Iterable[Tensor]) 
         take_gate_outputs(list(_gated_sites(each).values()))
     # Python's min and max would ignore NaN.
     return torch.cat(gaps), float(torch.stack(highs).max() - torch.stack(lows).min())
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())

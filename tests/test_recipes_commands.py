@@ -36,6 +36,14 @@ def test_a_run_given_to_compare_names_its_command(command: str, tmp_path: Path, 
     assert f"isometry {command} --config {recipe}" in refusal(capsys, "compare", "--config", str(recipe))
 
 
+@pytest.mark.parametrize("text", ["losses: [soft]\n", "grow: 5\n", "log_tensorboard: true\nlog: 5\n"])
+def test_wrong_values_are_no_obstacle(text: str, tmp_path: Path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: resnet18\n{text}")
+    assert "is a recipe for isometry" in refusal(capsys, "compare", "--config", str(recipe))
+    assert str(recipe) in refusal(capsys, "check", "--config", str(recipe))
+
+
 def test_losses_of_a_teacher_are_for_distill(tmp_path: Path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: resnet18\nlosses: {soft: 1, ce: 1}\n")

@@ -105,8 +105,8 @@ def _canonical(values: Mapping[Any, Any]) -> dict[str, Any]:
         if isinstance(found.get(group, {}), dict):
             found[group] = {**found.get(group, {}), part: found.pop(name)}
     for name, (option, entry) in SWITCHES.items():
-        if found.pop(name, False):
-            found[option] = [*found.get(option, []), entry]
+        if found.pop(name, False) and isinstance(found.setdefault(option, []), list):
+            found[option] = [*found[option], entry]
     return found
 
 
@@ -119,7 +119,9 @@ def _other_command(kind: type[Any], values: Mapping[str, Any]) -> str:
         return ""
     if group := [name for name in ("prune", "grow") if values.get(name)]:
         return group[0]
-    return "distill" if values.get("teacher") or values.get("losses", {"ce": 1}).keys() - {"ce"} else "train"
+    losses = values.get("losses")
+    teaching = isinstance(losses, dict) and losses.keys() - {"ce"}
+    return "distill" if values.get("teacher") or teaching else "train"
 
 
 def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
@@ -205,17 +207,14 @@ def _one_line(kind: type, message: str) -> str:
 
 
 def _noun_of(hint: Any) -> str:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    nouns = []
-    for member in typing.get_args(hint) if union else (hint,):
-        inner = typing.get_args(member)[:1] if typing.get_origin(member) is list else ()
-        if typing.get_origin(member) is typing.Literal:
-            nouns += [str(choice) for choice in typing.get_args(member)]
-        elif inner and typing.get_origin(inner[0]) is typing.Literal:
-            nouns.append(f"any of {', '.join(map(str, typing.get_args(inner[0])))}")
-        elif member is not type(None):
-            nouns.append(NOUNS.get(typing.get_origin(member) or member, str(member)))
-    return " or ".join(nouns)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_noun_of(argument) for argument in arguments if argument is not type(None))
+    if origin is list and typing.get_origin(arguments[0]) is typing.Literal:
+        return f"any of {', '.join(map(str, typing.get_args(arguments[0])))}"
+    return NOUNS.get(origin or hint, str(hint))
 
 
 # --- saved configs

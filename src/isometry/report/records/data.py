@@ -18,30 +18,23 @@ REST = "rest"
 """The phase of an epoch's remaining time: reading losses, saves between epochs, the loop itself."""
 
 
-def _is_matrix(array: Any) -> bool:
-    return array.dtype.kind == "f" and array.ndim == 2
-
-
-def _is_picture(array: Any) -> bool:
-    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3)
-
-
-def _array(fits: Callable[[Any], bool], noun: str) -> PlainValidator:
-    """Takes the name of an array for the array of that name in the validation's context."""
+def _array(noun: str, fits: Callable[[Any], bool]) -> PlainValidator:
+    """Replaces the name of an array by the array of that name in the validation's context."""
 
     def find(name: Any, info: ValidationInfo) -> Any:
         array = info.context.get(name) if info.context and isinstance(name, str) else None
-        if array is None:
-            raise ValueError("names no array")
-        if not array.size or not fits(array):
-            raise ValueError(f"an array of {array.dtype} {array.shape} is not a {noun}")
+        if array is None or not array.size or not fits(array):
+            raise ValueError(f"names no {noun}")
         return array
 
     return PlainValidator(find)
 
 
-Matrix = Annotated[NDArray[np.floating[Any]], _array(_is_matrix, "matrix")]
-Picture = Annotated[NDArray[np.uint8], _array(_is_picture, "picture")]
+Matrix = Annotated[NDArray[np.floating[Any]], _array("matrix", lambda a: a.dtype.kind == "f" and a.ndim == 2)]
+Picture = Annotated[
+    NDArray[np.uint8],
+    _array("picture", lambda a: a.dtype == np.uint8 and a.ndim == 3 and a.shape[2] in (1, 3)),
+]
 
 
 @closed

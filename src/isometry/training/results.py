@@ -31,7 +31,7 @@ from isometry.report.page import render_report, write_page
 from isometry.report.records.data import PruningData, ReportData
 from isometry.report.records.record import write_record
 from isometry.training.checkpoint.run_folder import RunFolder
-from isometry.training.checkpoint.run_state import load_aloud
+from isometry.training.checkpoint.run_state import load_with_note
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
 from isometry.training.provenance import provenance
@@ -73,7 +73,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     ``companions`` are rows of other runs for the report's table.
     """
     run = trainer.run
-    best = load_aloud(folder.best, run, trainer.console)
+    best = load_with_note(folder.best, run, trainer.console)
     run.student.load_state_dict(best.parts["model"])
     run.student.to(trainer.world.device).eval()
     if run.config.grad_checkpointing:

@@ -74,7 +74,7 @@ class Saved:
     stage: int
 
 
-def load_aloud(folder: Path, run: Run, console: Console | None) -> Checkpoint:
+def load_with_note(folder: Path, run: Run, console: Console | None) -> Checkpoint:
     """Loads a folder's checkpoint; if it is damaged, the previous one, with a note on the console and in the report.
 
     Raises:
@@ -147,7 +147,7 @@ class RunState:
                 self.folder.metrics.rewind({})
                 self.folder.times.keep(0)
             return None
-        checkpoint = load_aloud(last, self.run, console)
+        checkpoint = load_with_note(last, self.run, console)
         with _fitting(last):
             state: SavedState = validate(checkpoint.state, SavedState)
             loop, spec = state["loop"], state["spec"]

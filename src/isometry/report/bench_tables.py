@@ -1,26 +1,11 @@
 """What `isometry bench` measured, as tables: what each network is, and how fast it is under each runtime."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from isometry.files import format_bytes
 from isometry.report import formats
 from isometry.report.records.data import Row
 from isometry.report.tables import Grid, models_grid
-
-
-class Measurement(NamedTuple):
-    """A form of a network under a runtime."""
-
-    network: str
-    form: Row
-    runtime: str
-    speeds: list[Row]
-
-    @property
-    def first(self) -> Row:
-        """At batch 1."""
-        return self.speeds[0]
 
 
 def labelled_forms(networks: Sequence[Row]) -> Iterator[tuple[str, Row]]:
@@ -32,13 +17,6 @@ def labelled_forms(networks: Sequence[Row]) -> Iterator[tuple[str, Row]]:
                 yield str(network["name"]), form
             else:
                 yield form["form"] if len(networks) == 1 else f"{network['name']}, {form['form']}", form
-
-
-def measurements(networks: Sequence[Row]) -> Iterator[Measurement]:
-    """Every form of every network under every runtime that it was measured in."""
-    for label, form in labelled_forms(networks):
-        for row in form["runtimes"]:
-            yield Measurement(label, form, row["runtime"], row["speeds"])
 
 
 def networks_grid(networks: Sequence[Row]) -> Grid:
@@ -55,10 +33,11 @@ def networks_grid(networks: Sequence[Row]) -> Grid:
 def runtimes_grid(networks: Sequence[Row]) -> Grid:
     """A row for each form of a network and runtime: latency at batch 1 (median, quartiles), and at the largest batch
     images a second and peak memory; dashes where a runtime could not run it."""
-    size = max((row.speeds[-1]["batch_size"] for row in measurements(networks)), default=1)
-    header = ["", "runtime", "batch 1, ms", "quartiles", f"batch {size}, images/s", "memory"]
+    forms = list(labelled_forms(networks))
+    sizes = [row["speeds"][-1]["batch_size"] for _, form in forms for row in form["runtimes"]]
+    header = ["", "runtime", "batch 1, ms", "quartiles", f"batch {max(sizes)}, images/s", "memory"]
     cells = []
-    for label, form in labelled_forms(networks):
+    for label, form in forms:
         lines = [[row["runtime"], *_figures(row["speeds"])] for row in form["runtimes"]]
         lines += [[runtime, *[formats.MISSING] * 4] for runtime in form.get("refused", {})]
         cells += [[label if index == 0 else "", *line] for index, line in enumerate(lines)]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isometry.report import formats
-from isometry.report.bench_tables import measurements
+from isometry.report.bench_tables import labelled_forms
 from isometry.report.drawing import canvas
 from isometry.report.drawing.charts import SERIES, Chart
 from isometry.report.drawing.colours import LIGHT
@@ -80,11 +80,12 @@ def group_points(groups: Sequence[Group], key: str) -> list[Point]:
 def bench_points(networks: Sequence[Row]) -> list[Point]:
     """Every form of every network of `isometry bench` under every runtime, at batch 1; those that have an accuracy."""
     return [
-        Point(f"{row.network}, {row.runtime}", row.first["ms"], row.form["top1"])
-        for row in measurements(networks)
-        if row.first["batch_size"] == 1
-        and _positive(row.first["ms"])
-        and formats.is_number(row.form.get("top1"))
+        Point(f"{name}, {row['runtime']}", first["ms"], form["top1"])
+        for name, form in labelled_forms(networks)
+        for row in form["runtimes"]
+        if (first := row["speeds"][0])["batch_size"] == 1
+        and _positive(first["ms"])
+        and formats.is_number(form.get("top1"))
     ]
 
 

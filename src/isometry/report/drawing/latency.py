@@ -6,7 +6,7 @@ below.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from isometry.report import formats
-from isometry.report.bench_tables import Measurement, measurements
+from isometry.report.bench_tables import labelled_forms
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row
@@ -34,18 +34,8 @@ BLANK = {"fc": LIGHT.background, "ec": "none", "pad": 2}
 MARKS = {"eager": ("o", "eager"), "compiled": ("^", "torch.compile"), "onnx": ("s", "ONNX Runtime")}
 
 
-class Network(NamedTuple):
-    """A form of a network: its name, its accuracy if it has one, and its measurements."""
-
-    name: str
-    top1: float | None
-    measurements: list[Measurement]
-
-    @property
-    def label(self) -> str:
-        """Name and accuracy, as the picture shows them."""
-        name = self.name if len(self.name) <= LONGEST_LABEL else f"…{self.name[1 - LONGEST_LABEL :]}"
-        return name if self.top1 is None else f"{name}  {formats.percent(self.top1)}"
+Form = tuple[str, Row]
+"""A form of a network with its name."""
 
 
 def latency_picture(path: Path, networks: Sequence[Row]) -> None:
@@ -55,58 +45,67 @@ def latency_picture(path: Path, networks: Sequence[Row]) -> None:
         UserError: the name ends in something else, or the file cannot be written.
     """
     with canvas.plain_style("latency"):
-        part = common_part([row.form for row in measurements(networks)])
-        canvas.save_figure(path, _figure(_by_form(networks), part), latency_description(networks))
+        canvas.save_figure(path, _figure(_forms(networks)), latency_description(networks))
 
 
 def latency_description(networks: Sequence[Row]) -> str:
     """The figures of the picture as text: each network's accuracy, and its latency under each runtime."""
     found = []
-    for network in _by_form(networks):
-        rows = network.measurements
-        times = ", ".join(f"{formats.number(row.first['ms'])} ms {row.runtime}" for row in rows)
-        top1 = "no accuracy" if network.top1 is None else f"top-1 {formats.percent(network.top1)}"
-        found.append(f"{network.name}: {top1}, {times}")
+    for name, form in _forms(networks):
+        rows = [f"{formats.number(row['speeds'][0]['ms'])} ms {row['runtime']}" for row in form["runtimes"]]
+        top1 = f"top-1 {formats.percent(form['top1'])}" if _scored(form) else "no accuracy"
+        found.append(f"{name}: {top1}, {', '.join(rows)}")
     return f"Top-1 accuracy against the time of one image. {'; '.join(found)}."
 
 
-def _by_form(networks: Sequence[Row]) -> list[Network]:
-    found: dict[str, Network] = {}
-    for row in measurements(networks):
-        top1 = row.form.get("top1")
-        top1 = float(top1) if formats.is_number(top1) else None
-        found.setdefault(row.network, Network(row.network, top1, [])).measurements.append(row)
-    return sorted(found.values(), key=lambda network: network.top1 is None)
+def _forms(networks: Sequence[Row]) -> list[Form]:
+    """Those with an accuracy first."""
+    return sorted(labelled_forms(networks), key=lambda each: not _scored(each[1]))
 
 
-def _figure(networks: Sequence[Network], part: str | None) -> Figure:
-    tops = [network.top1 for network in networks if network.top1 is not None]
-    unscored = len(networks) - len(tops)
+def _scored(form: Row) -> bool:
+    return formats.is_number(form.get("top1"))
+
+
+def _label(name: str, form: Row) -> str:
+    short = name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+    return f"{short}  {formats.percent(form['top1'])}" if _scored(form) else short
+
+
+def _figure(forms: Sequence[Form]) -> Figure:
+    tops = [form["top1"] for _, form in forms if _scored(form)]
+    unscored = len(forms) - len(tops)
     # Heights above the lower end of the axes, in CSS pixels.
     floor = LABEL_HEIGHT * (unscored + 1) + (GAP if tops else 0) if unscored else 0
     ceiling = floor + (max(LEAST_HEIGHT, LABEL_HEIGHT * (len(tops) + 2)) if tops else 0)
     figure = canvas.new_figure((WIDTH, TOP + ceiling + BOTTOM))
-    right = 42 + round(canvas.CHARACTER_WIDTH * 1.04 * max(len(network.label) for network in networks))
+    labels = [_label(name, form) for name, form in forms]
+    right = 42 + round(canvas.CHARACTER_WIDTH * 1.04 * max(map(len, labels)))
     axes = canvas.add_axes(figure, LEFT, right, TOP, BOTTOM, grid="both")
     axes.set_ylim(0, ceiling)
     axes.set_yticks([])
-    _draw_times(axes, [row for network in networks for row in network.measurements])
+    _draw_times(axes, [row["speeds"][0] for _, form in forms for row in form["runtimes"]])
     levels = [LABEL_HEIGHT * (row - 0.25) for row in range(unscored, 0, -1)]
     heights = levels
     if tops:
-        levels = _draw_accuracies(axes, tops, floor, ceiling, f"top-1{on_part(part)}, %") + levels
+        title = f"top-1{on_part(common_part([form for _, form in forms]))}, %"
+        levels = _draw_accuracies(axes, tops, floor, ceiling, title) + levels
         heights = separated(levels[: len(tops)], floor, ceiling) + heights
     if unscored:
         above = LABEL_HEIGHT * (unscored + 1)
         canvas.write(axes, "without an accuracy", (0, above), EDGE, (-40, 2), va="bottom", bbox=BLANK)
-    for index, (network, level, height) in enumerate(zip(networks, levels, heights, strict=True)):
-        _draw(axes, network, level, height, LIGHT.series[index % len(LIGHT.series)])
-    _draw_header(figure, networks)
+    for index, ((_, form), label, level, height) in enumerate(
+        zip(forms, labels, levels, heights, strict=True)
+    ):
+        colour = LIGHT.series[index % len(LIGHT.series)]
+        _draw(axes, form["runtimes"], level, height, colour)
+        canvas.write(axes, label, (1, height), EDGE, (30, 0), LIGHT.text, va="center")
+    _draw_header(figure, {row["runtime"] for _, form in forms for row in form["runtimes"]})
     return figure
 
 
-def _draw_times(axes: Axes, rows: Sequence[Measurement]) -> None:
-    shortest, longest = min(row.first["ms_low"] for row in rows), max(row.first["ms_high"] for row in rows)
+def _draw_times(axes: Axes, speeds: Sequence[Row]) -> None:
+    shortest, longest = min(speed["ms_low"] for speed in speeds), max(speed["ms_high"] for speed in speeds)
     margin = max(1.15, (longest / shortest) ** 0.06)
     axes.set_xscale("log")
     axes.set_xlim(shortest / margin, longest * margin)
@@ -136,8 +135,8 @@ def _draw_accuracies(
     return height(tops)
 
 
-def _draw(axes: Axes, network: Network, level: float, label_height: float, colour: str) -> None:
-    times = [row.first["ms"] for row in network.measurements]
+def _draw(axes: Axes, runtimes: Sequence[Row], level: float, label_height: float, colour: str) -> None:
+    times = [row["speeds"][0]["ms"] for row in runtimes]
     axes.plot([min(times), max(times)], [level, level], color=colour, lw=1.2, alpha=0.55)
     # From the slowest mark to the name, by way of the right edge.
     pixel = 1 / axes.bbox.width
@@ -146,11 +145,10 @@ def _draw(axes: Axes, network: Network, level: float, label_height: float, colou
     axes.plot([max(times), axes.get_xlim()[1]], [level, level], **dotted)
     axes.plot([1, 1 + 14 * pixel], [level, label_height], **dotted | beyond)
     axes.plot([1 + 14 * pixel, 1 + 24 * pixel], [label_height, label_height], lw=4, **beyond)
-    for row in network.measurements:
-        first, (mark, _) = row.first, MARKS[row.runtime]
+    for row in runtimes:
+        first, (mark, _) = row["speeds"][0], MARKS[row["runtime"]]
         axes.plot([first["ms_low"], first["ms_high"]], [level, level], color=colour, lw=5, alpha=0.35)
         axes.plot(first["ms"], level, mark, color=colour, mec=LIGHT.background, ms=9, zorder=3, clip_on=False)
-    canvas.write(axes, network.label, (1, label_height), EDGE, (30, 0), LIGHT.text, va="center")
 
 
 def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[float]:
@@ -169,10 +167,9 @@ def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[fl
     return moved
 
 
-def _draw_header(figure: Figure, networks: Sequence[Network]) -> None:
+def _draw_header(figure: Figure, used: set[str]) -> None:
     middle = 1 - 20 / (figure.get_size_inches()[1] * 72)
     figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.text, fontsize=15, va="center")
-    used = {row.runtime for network in networks for row in network.measurements}
     marks = [
         Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=name)
         for runtime, (mark, name) in MARKS.items()

@@ -1,4 +1,4 @@
-"""Before a run: promises are tried on random weights, and what can't be kept is refused in one line."""
+"""The dry run: logits on random weights before and after growth; growth that can't work is refused in one line."""
 
 import re
 
@@ -15,7 +15,7 @@ from isometry.grow.dry_run import TOLERANCE, check_outputs
 
 
 def settle(name: str, kwargs: dict[str, object] | None = None, **grow: object) -> list[str]:
-    """Plans and checks a run, as every run does before it starts; gives its notes."""
+    """The notes of a run that is planned and checked as before training."""
     tiny = MODELS[name]
     config = RunConfig(
         model=tiny.name,
@@ -31,7 +31,7 @@ def settle(name: str, kwargs: dict[str, object] | None = None, **grow: object) -
 
 
 def refusal(*args: object, **grow: object) -> str:
-    """What a plan is refused with: one line."""
+    """The message that refuses a plan: one line."""
     with pytest.raises(UserError) as caught:
         settle(*args, **grow)
     assert "\n" not in str(caught.value)
@@ -84,15 +84,15 @@ def test_layernorm_needs_a_whole_factor(name, width, words):
 
 
 @pytest.mark.parametrize("width", ["4", "8", "12"])
-def test_the_widths_that_are_said_to_work_do(width):
+def test_widths_in_the_message_work(width):
     assert settle("vit", width=f"{width},24") == []
 
 
-def test_convnexts_widths_that_work_do():
+def test_convnexts_widths_in_the_message_work():
     kwargs = {"dims": (8, 8, 24, 32)}
-    told = refusal("convnext", kwargs, width="4-4-16-16,8-8-24-32")
-    assert mentions(told, "--grow.width-operator duplicate: … 16 to 24")
-    widths = re.search("widths that grow to 24: (.*?);", told)
+    message = refusal("convnext", kwargs, width="4-4-16-16,8-8-24-32")
+    assert mentions(message, "--grow.width-operator duplicate: … 16 to 24")
+    widths = re.search("widths that grow to 24: (.*?);", message)
     assert widths is not None
     assert widths[1] == "2-2-6-8, 4-4-12-16"
     for width in widths[1].split(", "):
@@ -103,7 +103,7 @@ def test_batchnorm_takes_any_ratio():
     assert settle("resnet", width="64-8-10-12,64-12-16-20") == []
 
 
-def test_norms_of_added_blocks_are_no_matter_of_width():
+def test_norms_of_added_blocks_are_not_widened():
     assert settle("vit", depth="3,6", width="12,24", depth_operator="identity") == []
     assert "1.5 times" in refusal("vit", depth="3,6", width="16,24", depth_operator="identity")
 
@@ -119,23 +119,23 @@ GATED = {"mlp_layer": SwiGLUPacked}
         ("vit", {"global_pool": "map", "class_token": False}, {"width": "12,24"}),
     ],
 )
-def test_architectures_that_break_the_promise_are_refused(name, kwargs, grow):
-    """Grouped convolutions, gates whose halves lie in one layer, a pooling with fused keys and values."""
-    told = refusal(name, kwargs, **grow)
-    assert told.startswith("--grow: duplicate must leave the logits as they are, and for ")
+def test_architectures_whose_outputs_change_are_refused(name, kwargs, grow):
+    """Grouped convolutions, gated MLPs in one layer, pooling with fused keys and values."""
+    message = refusal(name, kwargs, **grow)
+    assert message.startswith("--grow: duplicate must leave the logits as they are, and for ")
     assert settle(name, kwargs, **grow, width_operator="interpolate")
 
 
-def test_what_breaks_in_width_may_grow_in_depth():
+def test_such_architectures_may_grow_in_depth():
     assert settle("vit", GATED, depth="3,6", depth_operator="identity") == []
 
 
 @pytest.mark.parametrize("operator", ["insert", "stack"])
 def test_a_resnets_first_block_cannot_be_copied(operator):
-    told = refusal("resnet", depth="2-1-2-3,2-3-2-3", depth_operator=operator)
-    assert told.startswith(f"--grow.depth: {operator} from 1 to 3: 2 blocks to add")
-    told = refusal("resnet", depth="2-3-1-3,2-3-2-3", depth_operator=operator)
-    assert told.startswith(f"--grow.depth-operator {operator}: layer3.0 is unlike the blocks after it")
+    message = refusal("resnet", depth="2-1-2-3,2-3-2-3", depth_operator=operator)
+    assert message.startswith(f"--grow.depth: {operator} from 1 to 3: 2 blocks to add")
+    message = refusal("resnet", depth="2-3-1-3,2-3-2-3", depth_operator=operator)
+    assert message.startswith(f"--grow.depth-operator {operator}: layer3.0 is unlike the blocks after it")
     settle("resnet", depth="2-3-1-3,2-3-2-3", depth_operator="identity")
 
 
@@ -147,20 +147,20 @@ def test_a_resnets_first_block_cannot_be_copied(operator):
     ],
 )
 def test_more_blocks_than_there_are_to_copy_are_refused(name, operator, depth, words):
-    told = refusal(name, depth=depth, depth_operator=operator)
-    assert told.startswith(f"--grow.depth: {words}")
-    assert told.endswith("; grow in smaller steps, or use --grow.depth-operator identity")
+    message = refusal(name, depth=depth, depth_operator=operator)
+    assert message.startswith(f"--grow.depth: {words}")
+    assert message.endswith("; grow in smaller steps, or use --grow.depth-operator identity")
     assert settle(name, depth=depth, depth_operator="identity") == []
 
 
 def test_blocks_that_cannot_become_the_identity_are_refused():
-    told = refusal("vit", {"block_fn": ParallelScalingBlock}, depth="3,6", depth_operator="identity")
-    assert mentions(told, "ParallelScalingBlock … identity")
+    message = refusal("vit", {"block_fn": ParallelScalingBlock}, depth="3,6", depth_operator="identity")
+    assert mentions(message, "ParallelScalingBlock … identity")
     assert settle("vit", {"block_fn": ParallelScalingBlock}, depth="3,6", depth_operator="stack")
 
 
-def test_operators_that_preserve_nothing_say_so():
-    """And blocks that are copied without a moving average, too."""
+def test_operators_that_change_the_outputs_are_noted():
+    """Also blocks that are copied without a moving average."""
     change, average = settle("vit", depth="3,6", depth_operator="stack")
     assert re.search(r"stack.* does not preserve the function", change)
     assert re.search(r"no --model-ema: stack copies", average)

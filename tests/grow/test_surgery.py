@@ -1,4 +1,4 @@
-"""Growth of real networks: tensor by tensor as the definitions have it, and the promise that logits stay."""
+"""Growth of real networks: every tensor against its definition, and logits that must not change."""
 
 from dataclasses import replace
 from functools import cache
@@ -84,7 +84,7 @@ def test_identity_leaves_the_logits_as_they_are(name):
     large = growth.build(growth.surgery.after)
     assert growth.surgery.preserves
     assert (logits(large, growth.tiny, grown) - before).abs().max() <= 1e-5
-    # New blocks that were not silenced would have changed them.
+    # New blocks that were not zeroed would have changed them.
     blocks = {key: fresh[key] for key in grown if key.endswith(MODELS[name].zeros)}
     added = {key: blocks[key] for key in blocks if not grown[key].any()}
     assert added
@@ -92,15 +92,15 @@ def test_identity_leaves_the_logits_as_they_are(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_silenced_blocks_can_learn(name):
-    """What is zero gets a gradient."""
+def test_new_identity_blocks_can_learn(name):
+    """Parameters that are zero get a gradient."""
     growth = deepening(name, "identity")
     large = growth.build(growth.surgery.after)
     large.load_state_dict(growth.transfer().weights)
     F.cross_entropy(large(growth.tiny.images()), torch.tensor([0, 1, 2])).backward()
-    silenced = [parameter for parameter in large.parameters() if not parameter.detach().any()]
-    assert silenced
-    for parameter in silenced:
+    zeroed = [parameter for parameter in large.parameters() if not parameter.detach().any()]
+    assert zeroed
+    for parameter in zeroed:
         assert parameter.grad is not None
         assert parameter.grad.any()
 
@@ -140,7 +140,7 @@ def test_duplicate_and_identity_together_leave_the_logits_as_they_are(name):
 
 
 def test_depth_then_width_is_both_in_one():
-    """insert + duplicate of the average's copies: what inserting first and widening then gives."""
+    """insert + duplicate is insert, then duplicate, with copies of the average."""
     both = growth_of("vit", depth=True, width=(12,), depth_operator="insert")
     average = averaged(both)
     grown = both.transfer(average)
@@ -154,7 +154,7 @@ def test_depth_then_width_is_both_in_one():
 
 
 def sources_of(growth: Growth, name: str, old: Tensor, new: Tensor, dim: int) -> list[int]:
-    """Of which unit each place along an axis is a copy, known from the architecture."""
+    """The source of each unit along an axis, known from the architecture."""
     if ".qkv." in name and dim == 0:
         before, after = (model.blocks[0].attn.num_heads for model in (growth.small, growth.large))
         return oracle.head_sources(before, after, old.shape[0] // (3 * before))
@@ -205,7 +205,7 @@ UNITS = {
 
 
 def distances_of_copies(growth: Growth, large: nn.Module, name: str) -> dict[int, float]:
-    """By copy: how far its incoming weights are from those of the unit that it is a copy of.
+    """Distance of each copy's incoming weights from its source's.
 
     Its own inputs are copies, too, whose shares differ: what counts is the sum over them.
     """
@@ -223,7 +223,7 @@ def distances_of_copies(growth: Growth, large: nn.Module, name: str) -> dict[int
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_copies_part_with_the_first_step(name):
+def test_copies_differ_after_the_first_step(name):
     growth = widening(name, WIDTHS[name][0])
     large = growth.build(growth.surgery.after)
     large.load_state_dict(growth.transfer().weights)
@@ -252,7 +252,7 @@ INTERPOLATED = {
 
 @pytest.mark.parametrize("name", INTERPOLATED)
 def test_interpolated_units_lie_between_the_old_ones(name):
-    """And it is said that the function changes."""
+    """The operator declares that the function changes."""
     growth = widening(name, WIDTHS[name][0], "interpolate")
     assert not growth.surgery.preserves
     small, grown = growth.small.state_dict(), growth.transfer().weights
@@ -284,7 +284,7 @@ def test_the_same_seed_grows_the_same_network(operator):
         (((2,), (12,)), ((4,), (24,)), "stack + interpolate"),
     ],
 )
-def test_a_surgery_has_operators_for_what_grows_alone(before, after, words):
+def test_a_surgery_has_operators_only_for_what_grows(before, after, words):
     options = GrowConfig(depth_operator="stack", width_operator="interpolate")
     tiny = MODELS["vit"]
     architecture = find_architecture(tiny.build(), tiny.name)

@@ -20,7 +20,7 @@ ADAM = {frozenset({"step", "exp_avg", "exp_avg_sq"}): {"exp_avg": Degree(1), "ex
 
 
 class EvenShares(type(DUPLICATE)):
-    """Copies with equal shares, whose gradients are those that the law of the moments is about."""
+    """Copies with equal shares, for which the law of the moments is exact."""
 
     def shares(self, weight: Tensor, dim: int, old: int, groups: int, generator: torch.Generator) -> Tensor:
         return along(self.mean_shares(old, weight.shape[dim], groups), weight, dim)
@@ -47,8 +47,8 @@ def test_moments_become_those_of_the_wider_networks_gradients(name, width):
     images = growth.tiny.images()
     before = gradients(growth.small, images)
     moments = {key: adam_state(gradient) for key, gradient in before.items()}
-    baggage = TrainingState(growth.small.state_dict(), None, moments, ADAM)
-    grown = widen(EvenShares(), growth.large.double(), baggage, seed=0)
+    old = TrainingState(growth.small.state_dict(), None, moments, ADAM)
+    grown = widen(EvenShares(), growth.large.double(), old, seed=0)
     large = growth.build(growth.surgery.after).double()
     large.load_state_dict(grown.weights)
     after = gradients(large, images)
@@ -89,7 +89,7 @@ def test_outgoing_weights_have_their_sources_gradients_whatever_the_shares(units
 
 @pytest.mark.parametrize("units", [(5, 10), (5, 13), (2, 7)])
 def test_incoming_weights_moments_are_right_in_sum_over_the_copies(units):
-    """Shares add up to 1, and so do what copies learn; the carried moments are the mean of it."""
+    """Shares sum to 1; the carried moments are the mean over shares."""
     after, _, grown = grown_perceptron(1, units)
     sources = oracle.unit_sources(*units)
     for name in ("0.weight", "0.bias"):
@@ -110,9 +110,9 @@ def test_incoming_weights_gradients_are_the_carried_ones_on_average_over_shares(
 
 
 def widened(state: dict[str, object], degrees: dict[str, Degree], key: str = "0.weight") -> TrainingState:
-    """A perceptron's baggage with one state, from 4 units to 8."""
-    baggage = TrainingState(perceptron(4).state_dict(), None, {key: state}, {frozenset(state): degrees})
-    return widen(DUPLICATE, perceptron(8), baggage, seed=0)
+    """A perceptron's state with one optimizer tensor, from 4 units to 8."""
+    old = TrainingState(perceptron(4).state_dict(), None, {key: state}, {frozenset(state): degrees})
+    return widen(DUPLICATE, perceptron(8), old, seed=0)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2])
@@ -122,15 +122,15 @@ def test_a_tensor_scales_with_its_power_of_the_gradients(degree):
     torch.testing.assert_close(grown, torch.cat([state, state]) / 2**degree)
 
 
-def test_what_is_not_known_to_scale_is_left_behind_where_the_parameter_changes():
+def test_state_of_unknown_degree_is_dropped_where_the_parameter_changes():
     small, large = perceptron(4), perceptron(8)
     moments = {"0.weight": {"s": torch.ones(4, 4)}, "2.bias": {"s": torch.ones(3)}}
     grown = widen(DUPLICATE, large, TrainingState(small.state_dict(), None, moments), 0).optimizer
     assert grown.keys() == {"2.bias"}
 
 
-def test_degrees_are_those_of_all_that_is_kept_together():
-    """Muon keeps other things of matrices than of vectors, under the same name."""
+def test_degrees_depend_on_all_names_of_a_state():
+    """Muon keeps another quantity for matrices than for vectors, under the same name."""
     small, large = perceptron(4), perceptron(8)
     one = torch.ones(4, dtype=torch.float64)
     moments = {"0.weight": {"m": one.expand(4, 4), "v": one.expand(4, 4)}, "0.bias": {"v": one}}
@@ -142,7 +142,7 @@ def test_degrees_are_those_of_all_that_is_kept_together():
 
 
 @pytest.mark.parametrize("kept", [torch.ones(4), torch.ones(2, 2), [torch.ones(4, 4)], None])
-def test_state_of_another_shape_is_left_behind_where_the_parameter_changes(kept):
+def test_state_of_another_shape_is_dropped_where_the_parameter_changes(kept):
     state = {"row": kept, "exp_avg": torch.ones(4, 4)}
     assert widened(state, {}).optimizer == {}
     state = {"row": kept, "exp_avg": torch.ones(3)}
@@ -155,7 +155,7 @@ def test_numbers_stay_as_they_are(kept):
     assert widened(state, {"m": Degree(1)}).optimizer["0.weight"]["count"] == kept
 
 
-def test_state_that_weights_are_made_of_is_left_behind_where_the_parameter_changes():
+def test_state_that_depends_on_weights_is_dropped_where_the_parameter_changes():
     """MADGRAD's weights are x0 − s/∛v: shares would have to be in x0 and s, and gradients have none."""
     degrees = {"s": Degree(1), "x0": Degree(0, 1)}
     assert widened({"s": torch.ones(4, 4), "x0": torch.ones(4, 4)}, degrees).optimizer == {}
@@ -166,8 +166,8 @@ def test_interpolated_moments_lie_between_and_keep_their_sum():
     small, large = perceptron(4), perceptron(8)
     state = {"m": torch.rand(4, 4, dtype=torch.float64)}
     degrees = {frozenset({"m"}): {"m": Degree(1)}}
-    baggage = TrainingState(small.state_dict(), None, {"0.weight": state}, degrees)
-    grown = widen(WIDTH["interpolate"], large, baggage, 0)
+    old = TrainingState(small.state_dict(), None, {"0.weight": state}, degrees)
+    grown = widen(WIDTH["interpolate"], large, old, 0)
     columns = [oracle.interpolated(column, 8) for column in state["m"].T.tolist()]
     expected = torch.tensor(columns, dtype=torch.float64).T / 2
     torch.testing.assert_close(grown.optimizer["0.weight"]["m"], expected)
@@ -183,8 +183,8 @@ def test_copied_blocks_take_their_sources_state_and_new_ones_have_none(name, ope
         holder: oracle.ORDERS[operator](old, new)
         for holder, old, new in zip(growth.tiny.holders, *growth.tiny.depths, strict=True)
     }
-    baggage = TrainingState(growth.small.state_dict(), None, moments)
-    grown = growth.surgery.transfer(baggage, growth.large).optimizer
+    old = TrainingState(growth.small.state_dict(), None, moments)
+    grown = growth.surgery.transfer(old, growth.large).optimizer
     first = {key: state["exp_avg"] for key, state in moments.items()}
     expected = oracle.deepened(first, first, orders, {}, ())
     assert grown.keys() == expected.keys()
@@ -197,8 +197,8 @@ def test_a_copy_and_its_source_do_not_share_their_state():
     growth = growth_of("vit", depth=True, depth_operator="insert")
     name = "blocks.{}.norm1.weight"
     state = {"exp_avg": torch.zeros(24), "Q": [torch.zeros(24)]}
-    baggage = TrainingState(growth.small.state_dict(), growth.small.state_dict(), {name.format(3): state})
-    grown = growth.surgery.transfer(baggage, growth.large)
+    old = TrainingState(growth.small.state_dict(), growth.small.state_dict(), {name.format(3): state})
+    grown = growth.surgery.transfer(old, growth.large)
     for kept in (grown.optimizer[name.format(4)], grown.weights, grown.average):
         assert kept is not None
         for value in kept.values():
@@ -247,7 +247,7 @@ def test_growth_of_nothing_changes_nothing():
 
 
 def test_a_block_with_a_projection_is_not_copied_without_it():
-    """Where channels do not change, a strided first block has the shapes of the others, and a projection besides."""
+    """With equal widths, a strided first block has the shapes of the others and a projection."""
     kwargs = {"num_classes": 3, "channels": (64, 64, 64, 64)}
     small, large = (timm.create_model("resnet18", layers=(2, n, 2, 2), **kwargs) for n in (1, 2))
     orders = {"layer2": DEPTH["stack"].order(1, 2)}

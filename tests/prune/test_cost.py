@@ -1,4 +1,4 @@
-"""What images cost in a gated network, against counting multiplications one at a time."""
+"""Multiply-accumulates of images in a gated network, against counting them one at a time."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ def chunks(images: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def open_channels(network: nn.Module, image: Tensor) -> dict[str, list[bool]]:
-    """Which channels of each layer are on for an image, gate by gate from the saliency and the threshold."""
+    """The channels of each layer that are on for an image, gate by gate."""
     network(image[None])
     found = {}
     convs = gated_convs(network)
@@ -123,7 +123,7 @@ def test_a_higher_threshold_never_costs_more():
     assert int(after.macs.sum()) < int(before.macs.sum())
 
 
-def test_what_looks_across_channels_is_given_all_of_them():
+def test_layers_that_mix_channels_read_all_of_them():
     """With squeeze-and-excitation before the last convolution of a block, that one's input counts as whole."""
     plain = SMALL["regnet"]
     first = {name: at for name, at in plain.cuttable.items() if name.endswith("conv1")}

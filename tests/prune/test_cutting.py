@@ -1,4 +1,4 @@
-"""Cutting channels: every tensor as by hand, the laws of it, what is left alone and what is refused."""
+"""Removal of channels: every tensor against removal by hand, and what is refused."""
 
 import copy
 
@@ -22,7 +22,7 @@ def network_of(small: Small, group: int | None) -> nn.Module:
 def by_hand(
     small: Small, state: dict[str, Tensor], masks: dict[str, Tensor], group: int | None
 ) -> dict[str, Tensor]:
-    """The state dict of the cut network, a channel at a time, by the names that the test knows."""
+    """The state dict of the cut network, built channel by channel."""
     conv_in, norm_in = ("", None) if group is None else (".conv", ".norm")
     state = dict(state)
     for name, mask in masks.items():
@@ -217,7 +217,7 @@ def test_networks_that_have_nothing_to_cut(name, kwargs):
 
 
 @pytest.mark.parametrize(
-    ("group", "kept", "told"),
+    ("group", "kept", "message"),
     [
         (None, {"layer1.0.conv2": torch.ones(16, dtype=torch.bool)}, "layer1.0.conv2 is no convolution"),
         (None, {"layer1.0.conv1": torch.ones(15, dtype=torch.bool)}, r"bool \(16,\)"),
@@ -227,11 +227,11 @@ def test_networks_that_have_nothing_to_cut(name, kwargs):
         (8, {"layer1.0.conv1": torch.arange(16) < 7}, "groups of 8"),
     ],
 )
-def test_masks_that_fit_nothing_cut_nothing(group, kept, told):
+def test_masks_that_fit_nothing_cut_nothing(group, kept, message):
     network = network_of(SMALL["basic"], group)
     before = widths(network)
     good = {"layer2.1.conv1": torch.arange(16) < 8}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         cut(network, good | kept)
     assert widths(network) == before
 
@@ -245,7 +245,7 @@ def test_widths_that_the_network_can_not_have(wanted):
 
 
 def test_the_small_networks_have_gates_that_differ_over_images():
-    """Or the tests of this folder would say nothing about gates."""
+    """Otherwise the tests of this folder would not test gates."""
     for name, small in SMALL.items():
         network = small.gated()
         network(small.images())

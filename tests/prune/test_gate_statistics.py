@@ -1,4 +1,4 @@
-"""An epoch's means: every image once, and the same bits whatever the order, the processes and the stops."""
+"""An epoch's means: every image once, with the same bits for any order, number of processes and stops."""
 
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ def add(statistics: GateStatistics, rows: Tensor | slice) -> None:
     statistics.add([layer[rows] for layer in saliencies], entropies[rows])
 
 
-def told(statistics: GateStatistics) -> list[Any]:
+def message(statistics: GateStatistics) -> list[Any]:
     means, entropy = statistics.means()
     assert list(means) == list(LAYERS)
     return [mean.tolist() for mean in means.values()] + [entropy]
@@ -53,17 +53,17 @@ def test_any_order_any_steps_and_any_moments_of_settling_give_the_same_bits(seed
         if number % 3 == seed:
             statistics.settle()
     statistics.settle()
-    assert told(statistics) == told(in_one_go())
+    assert message(statistics) == message(in_one_go())
     statistics.settle()
-    assert told(statistics) == told(in_one_go()), "settling once more counts nothing twice"
+    assert message(statistics) == message(in_one_go()), "settling once more counts nothing twice"
 
 
 def test_images_count_once_they_are_settled():
     statistics = in_one_go()
     add(statistics, slice(0, 10))
-    assert told(statistics) == told(in_one_go())
+    assert message(statistics) == message(in_one_go())
     statistics.settle()
-    assert told(statistics) != told(in_one_go())
+    assert message(statistics) != message(in_one_go())
 
 
 def test_what_an_autocast_step_gives_counts_the_same():
@@ -75,7 +75,7 @@ def test_what_an_autocast_step_gives_counts_the_same():
         statistics = GateStatistics(LAYERS, ALONE)
         statistics.add(saliencies, entropies)
         statistics.settle()
-        found.append(told(statistics))
+        found.append(message(statistics))
     assert found[0] == found[1] == found[2]
     assert found[0][-1] == 0.5
 
@@ -118,7 +118,7 @@ def test_another_epoch_begins_at_nothing():
     statistics.clear()
     add(statistics, slice(None))
     statistics.settle()
-    assert told(statistics) == told(in_one_go())
+    assert message(statistics) == message(in_one_go())
 
 
 def test_state_goes_round_through_a_file(tmp_path):
@@ -131,7 +131,7 @@ def test_state_goes_round_through_a_file(tmp_path):
     second.load_state_dict(load_file(tmp_path / "gates.safetensors"))
     add(second, slice(23, None))
     second.settle()
-    assert told(second) == told(in_one_go())
+    assert message(second) == message(in_one_go())
 
 
 def test_a_network_without_gates_has_nothing_to_save():

@@ -1,4 +1,4 @@
-"""A gate and the convolution that it is on, against one image at a time; and what may not break them."""
+"""A gated convolution against one image at a time: values, gradients, precision, copies."""
 
 import copy
 import gc
@@ -24,7 +24,7 @@ def images(count: int = B) -> Tensor:
 
 
 def gated(group: int = 1, threshold: float = 0.0, stride: int = 1, seed: int = 0) -> GatedConv:
-    """In eval mode, with nothing left as it begins."""
+    """In eval mode, with no initial values left."""
     torch.manual_seed(seed)
     conv = GatedConv(nn.Conv2d(C, D, 3, stride, padding=1, bias=False), nn.BatchNorm2d(D), group).eval()
     nn.init.normal_(conv.gate.excite.weight)
@@ -79,7 +79,7 @@ def test_the_cases_above_open_some_gates_and_close_others():
     assert len(set(counts[1].tolist())) > 1, "images differ in what they need"
 
 
-def test_a_gate_begins_as_1_for_every_image_and_its_threshold_as_0():
+def test_initially_a_gate_is_1_for_every_image_and_its_threshold_0():
     gate = Gate(C, 3)
     gate_output = gate(images())
     assert torch.equal(gate_output.saliency, torch.ones(B, 3))
@@ -87,7 +87,7 @@ def test_a_gate_begins_as_1_for_every_image_and_its_threshold_as_0():
     assert gate.kept(gate_output.saliency).all()
 
 
-def test_a_new_gate_learns_though_it_begins_constant():
+def test_a_new_gate_learns_though_it_is_constant():
     gate = Gate(C, D)
     (gate(images()).saliency * torch.randn(B, D)).sum().backward()
     assert gate.excite.weight.grad.abs().sum() > 0
@@ -111,7 +111,7 @@ def test_gradients_are_slopes():
     assert torch.autograd.gradcheck(outcome, given)
 
 
-def test_a_closed_channel_gives_and_gets_nothing():
+def test_a_closed_channel_has_no_output_and_no_gradient():
     conv = gated(threshold=0.7)
     output = conv(images(1))
     shut = ~conv.gate.kept(take_gate_outputs([conv])[0].saliency)[0]
@@ -123,7 +123,7 @@ def test_a_closed_channel_gives_and_gets_nothing():
     assert (conv.conv.weight.grad[~shut] != 0).any()
 
 
-def test_an_image_is_judged_alone():
+def test_images_do_not_affect_each_other():
     conv = gated(threshold=0.7)
     together, alone = conv(images()), torch.cat([conv(image[None]) for image in images()])
     torch.testing.assert_close(together, alone)
@@ -162,7 +162,7 @@ def test_both_terms_and_their_gradients_stay_finite(conv, rough):
         assert torch.isfinite(parameter.grad).all(), name
 
 
-def test_a_layer_of_saliency_0_hands_on_zeros():
+def test_a_layer_of_saliency_0_outputs_zeros():
     output = closed()(images())
     assert (output == 0).all()
 
@@ -213,7 +213,7 @@ def test_gate_outputs_come_in_the_order_of_the_layers():
     ]
 
 
-def test_a_copy_begins_without_the_gate_output_of_a_step():
+def test_a_copy_has_no_gate_output():
     conv = gated()
     conv(images())
     copies = copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))
@@ -234,15 +234,15 @@ def test_thresholds_are_saved_and_gate_outputs_are_not():
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_it_says_and_sees_the_same(backend):
+def test_compiled_it_computes_the_same(backend):
     conv = gated(2, 0.3)
     expected = conv(images())
-    (told,) = take_gate_outputs([conv])
+    (message,) = take_gate_outputs([conv])
     compiled = torch.compile(conv, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(images()), expected)
     (gate_output,) = take_gate_outputs([conv])
     assert isinstance(gate_output, GateOutput)
-    torch.testing.assert_close(gate_output, told)
+    torch.testing.assert_close(gate_output, message)
     (gradient,) = torch.autograd.grad(gate_output.saliency.sum(), conv.gate.excite.bias)
-    (wanted,) = torch.autograd.grad(told.saliency.sum(), conv.gate.excite.bias)
+    (wanted,) = torch.autograd.grad(message.saliency.sum(), conv.gate.excite.bias)
     torch.testing.assert_close(gradient, wanted)

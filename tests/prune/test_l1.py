@@ -16,7 +16,7 @@ from isometry.prune.l1 import l1_cut, largest_filters
 
 
 def by_hand(weight: torch.Tensor, rate: str) -> list[int]:
-    """The filters that stay: sorted by norm, largest first, the earlier of equal ones first."""
+    """The filters that are kept: sorted by norm, largest first, the earlier of equal ones first."""
     norms = [sum(abs(float(value)) for value in filter_.flatten()) for filter_ in weight]
     order = sorted(range(len(norms)), key=lambda at: (-norms[at], at))
     return sorted(order[: math.ceil(Fraction(rate) * len(norms))])
@@ -90,12 +90,12 @@ def test_filters_of_zeros_go_first_and_leave_the_logits():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("vit_tiny_patch16_224", "no convolutions"), ("resnext50_32x4d", "grouped")]
+    ("name", "message"), [("vit_tiny_patch16_224", "no convolutions"), ("resnext50_32x4d", "grouped")]
 )
-def test_networks_that_can_not_be_pruned(name, told):
-    with pytest.raises(UserError, match=rf"^--model {name}: .*{told}") as said:
+def test_networks_that_can_not_be_pruned(name, message):
+    with pytest.raises(UserError, match=rf"^--model {name}: .*{message}") as caught:
         l1_cut(timm.create_model(name), name, 0.5)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])

@@ -15,7 +15,7 @@ from isometry.prune.skipping import skipping
 @pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("kind", SMALL)
 @torch.no_grad()
-def test_an_image_at_a_time_gives_what_the_gated_network_gives(kind, group):
+def test_outputs_are_those_of_the_gated_network_image_by_image(kind, group):
     small = SMALL[kind]
     network = small.gated(group)
     images = small.images(5)

@@ -1,4 +1,4 @@
-"""What may be asked of pruning, and what is refused: in one line, before anything is built or written."""
+"""Options of pruning; bad ones are refused in one line before anything is built or written."""
 
 import shlex
 import socket
@@ -30,7 +30,7 @@ NO_NETWORK = "--initial-checkpoint FILE"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run that trained, one that pruned, and one that has not ended."""
+    """A folder with a dense run, pruned runs, and one that has not finished."""
     place = tmp_path_factory.mktemp("place")
     dense_run(place / "dense")
     save_network(add_gates(small_network(), "cifar_resnet20"), place / "gated" / "student", None, DATA)
@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goes there, where no network is."""
+    """The working folder, without a network connection."""
     monkeypatch.chdir(place)
 
     def nowhere(*_: object) -> None:
@@ -139,15 +139,15 @@ BAD = [
 
 
 @pytest.mark.usefixtures("at_place")
-@pytest.mark.parametrize(("words", "told", "advice"), BAD)
+@pytest.mark.parametrize(("words", "message", "advice"), BAD)
 def test_what_can_not_be_pruned_is_said_in_one_line(
-    words: str, told: str, advice: str, place: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, advice: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(shlex.split(words))
-    said = capsys.readouterr()
-    assert code == 2, said
-    (line,) = said.err.splitlines()
-    assert line.startswith(f"isometry: {told}")
+    output = capsys.readouterr()
+    assert code == 2, output
+    (line,) = output.err.splitlines()
+    assert line.startswith(f"isometry: {message}")
     assert advice in line
     assert not (place / "new").exists()
 

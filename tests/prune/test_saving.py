@@ -1,4 +1,4 @@
-"""Pruned networks in folders: what is saved is what is loaded, bit by bit, and folders that hold something else."""
+"""Pruned networks in folders: saved and loaded exactly; folders that hold something else are refused."""
 
 import json
 import shutil
@@ -157,16 +157,16 @@ def good(tmp_path_factory):
 
 @pytest.fixture
 def folder(good, tmp_path):
-    """A copy of it, to spoil."""
+    """A copy of it, to damage."""
     return shutil.copytree(good, tmp_path / "student")
 
 
-def refused(folder: Path, told: str, *, flag: str = "isometry.load") -> None:
-    with pytest.raises(UserError, match=told) as said:
+def refused(folder: Path, message: str, *, flag: str = "isometry.load") -> None:
+    with pytest.raises(UserError, match=message) as caught:
         load_network(folder, flag=flag)
-    assert "\n" not in str(said.value)
-    assert str(said.value).startswith(f"{flag} ")
-    assert str(folder.name) in str(said.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{flag} ")
+    assert str(folder.name) in str(caught.value)
 
 
 def test_no_such_folder(tmp_path):

@@ -26,7 +26,7 @@ NETWORKS = {
 
 
 def network(name: str, **more: object) -> nn.Module:
-    """With statistics and scales that are not those of the beginning, some of them 0 and negative."""
+    """With statistics and scales that are not the initial ones, some of them 0 or negative."""
     torch.manual_seed(0)
     built = timm.create_model(name, **{**NETWORKS.get(name, {}), **more})
     for module in built.modules():
@@ -248,18 +248,18 @@ def test_what_can_not_be_pruned_is_said_in_one_line(name, group, message):
     with torch.device("meta"):
         dense = timm.create_model(name)
     names = list(dense.state_dict())
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as message:
         add_gates(dense, name, group)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
     assert list(dense.state_dict()) == names, "it is left as it was"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "regnetx_002"])
 def test_a_network_with_gates_is_refused(name):
     pruned = add_gates(network(name), name)
-    with pytest.raises(UserError, match=f"--model {name}: .*conv1") as told:
+    with pytest.raises(UserError, match=f"--model {name}: .*conv1") as message:
         add_gates(pruned, name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 def test_a_norm_that_drops_still_drops_before_it_activates():

@@ -1,4 +1,4 @@
-"""The form that skips gives what the gated network gives, whatever is on, and is nothing but inference."""
+"""The skipping form has the outputs of the gated network, and is for inference only."""
 
 import copy
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ NETWORKS = {
 
 @pytest.fixture(params=["image by image", "batch at once"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Small networks would all run whole: each way is taken by force."""
+    """Each of the two ways, since small networks would never skip."""
     monkeypatch.setattr(SkippingBlock, "pays", lambda self, images: request.param == "image by image")
     return request.param
 
@@ -54,7 +54,7 @@ def assert_same(network: nn.Module, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gives_what_the_masked_network_gives_for_every_image_and_batch_size(name: str, way: str):
+def test_outputs_are_those_of_the_masked_network_for_every_batch_size(name: str, way: str):
     small = NETWORKS[name]
     network, images = small.gated(), small.images(8)
     between(network, images)
@@ -118,7 +118,7 @@ def test_convolutions_with_biases_wide_kernels_and_norms_without_weights(way: st
 
 
 def test_computes_no_channel_that_is_off(monkeypatch: pytest.MonkeyPatch):
-    """Channels that are off hold filters of NaN: whoever touches one gives NaN."""
+    """Filters of channels that are off are NaN, so that using one gives NaN."""
     monkeypatch.setattr(SkippingBlock, "pays", lambda self, images: True)
     network, image = NETWORKS["basic"].gated(), NETWORKS["basic"].images(1)
     between(network, image)
@@ -179,7 +179,7 @@ def test_gives_no_gradients_and_never_trains():
     assert not any(module.training for module in skips.modules())
 
 
-def test_runs_whole_where_selecting_costs_more_than_it_saves(monkeypatch):
+def test_batches_are_computed_whole_where_selecting_costs_more_than_it_saves(monkeypatch):
     """ResNet-34 at 224 pixels: single images skip everywhere, batches not in the last stage; CIFAR's nowhere."""
     threads = [1]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
@@ -197,7 +197,7 @@ def test_runs_whole_where_selecting_costs_more_than_it_saves(monkeypatch):
     assert not small.pays(torch.empty(1, 16, 32, 32, device="meta"))
 
 
-def test_refuses_what_it_does_not_know():
+def test_unknown_forms_are_refused():
     with pytest.raises(UserError, match="no gate"):
         skipping(NETWORKS["basic"].plain())
     gated = NETWORKS["basic"].gated()

@@ -1,4 +1,4 @@
-"""Channels that no image keeps: which they are, one image at a time, and the network without them."""
+"""Channels that no image uses, one image at a time, and the network without them."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ def site_name(module_name: str) -> str:
 
 
 def kept_by_hand(network: nn.Module, images: Tensor) -> dict[str, list[bool]]:
-    """Which channels are ever on: float64, one image and one gate at a time."""
+    """The channels that are on for any image: float64, one image and one gate at a time."""
     seen: dict[str, Tensor] = {}
     hooks = [
         conv.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
@@ -79,19 +79,21 @@ def test_the_compact_network_has_the_same_logits(name, group):
     small = SMALL[name]
     network, images = small.gated(group), small.images(12)
     before = copy.deepcopy(network.state_dict())
-    smaller, said = compact(network, images.split(5))
+    smaller, removed = compact(network, images.split(5))
     wanted = network(images)
     torch.testing.assert_close(
         smaller(images), wanted, rtol=0, atol=1e-5 * float(wanted.max() - wanted.min())
     )
-    assert (said.images, said.images_apart) == (12, 0)
-    assert said.gap < 1e-5
+    assert (removed.images, removed.images_apart) == (12, 0)
+    assert removed.gap < 1e-5
     # The summary counts what is gone.
     full, left = widths(network), widths(smaller)
-    assert said.cut == {key: full[key] - left[key] for key in full if full[key] != left[key]}
-    assert sum(said.cut.values()) > 0
-    assert said.parameters_before == sum(p.numel() for p in network.parameters())
-    assert said.parameters_after == sum(p.numel() for p in smaller.parameters()) < said.parameters_before
+    assert removed.cut == {key: full[key] - left[key] for key in full if full[key] != left[key]}
+    assert sum(removed.cut.values()) > 0
+    assert removed.parameters_before == sum(p.numel() for p in network.parameters())
+    assert (
+        removed.parameters_after == sum(p.numel() for p in smaller.parameters()) < removed.parameters_before
+    )
     # The gated network is as it was; the smaller one still has a gate on what is left.
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
     assert len(gated_convs(smaller)) == len(gated_convs(network))
@@ -102,10 +104,10 @@ def test_the_compact_network_has_the_same_logits(name, group):
 def test_channels_of_layers_that_stay_whole_stay():
     network = SMALL["basic"].gated()
     unused = unused_channels(network, [SMALL["basic"].images()])
-    smaller, said = compact(network, [SMALL["basic"].images()])
+    smaller, removed = compact(network, [SMALL["basic"].images()])
     lasts = [name for name in unused if name.endswith("conv2")]
     assert any(unused[name].any() for name in lasts)
-    assert not set(lasts) & set(said.cut)
+    assert not set(lasts) & set(removed.cut)
     for name in lasts:
         assert smaller.get_submodule(name).conv.out_channels == network.get_submodule(name).conv.out_channels
 
@@ -114,9 +116,9 @@ def test_channels_of_layers_that_stay_whole_stay():
 def test_a_second_time_there_is_nothing_to_cut():
     images = SMALL["bottleneck"].images(12)
     once, _ = compact(SMALL["bottleneck"].gated(), [images])
-    twice, said = compact(once, [images])
-    assert said.cut == {}
-    assert said.parameters_after == said.parameters_before
+    twice, removed = compact(once, [images])
+    assert removed.cut == {}
+    assert removed.parameters_after == removed.parameters_before
     assert torch.equal(twice(images), once(images))
 
 
@@ -127,14 +129,14 @@ def test_a_layer_under_its_threshold_keeps_a_group(group):
     for conv in gated_convs(network).values():
         conv.gate.threshold.fill_(1e6)
         conv.gate.excite.bias.fill_(-1e6)
-    smaller, said = compact(network, [images])
+    smaller, removed = compact(network, [images])
     assert set(widths(smaller).values()) == {group}
     assert torch.equal(smaller(images), network(images))
-    assert said.gap == 0
+    assert removed.gap == 0
 
 
 @torch.no_grad()
-def test_no_step_of_a_graph_is_held():
+def test_no_graph_is_kept_after_compacting():
     small = SMALL["basic"]
     network = small.gated()
     with torch.enable_grad():
@@ -164,13 +166,13 @@ class Different:
 
 
 def test_images_that_change_are_noticed():
-    with pytest.raises(UserError, match=r"^--compact: .* \d+ of 40 images") as told:
+    with pytest.raises(UserError, match=r"^--compact: .* \d+ of 40 images") as message:
         compact(SMALL["basic"].gated(), Different())
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
-def test_an_image_in_a_hundred_may_fall_on_the_other_side_of_a_threshold(monkeypatch):
-    """As where a saliency is within rounding of it; here said of images 17 and 18, which are none of those."""
+def test_one_image_in_a_hundred_may_change_its_channels(monkeypatch):
+    """As where a saliency equals its threshold up to rounding; simulated for images 17 and 18."""
     network, batches = SMALL["basic"].gated(), SMALL["basic"].images(100, seed=4).split(50)
     compare = compact_module._compare
 
@@ -183,22 +185,22 @@ def test_an_image_in_a_hundred_may_fall_on_the_other_side_of_a_threshold(monkeyp
         monkeypatch.setattr(compact_module, "_compare", compared)
 
     apart(17)
-    _, said = compact(network, batches)
-    assert (said.images, said.images_apart) == (100, 1)
-    assert said.gap < 1e-5
+    _, removed = compact(network, batches)
+    assert (removed.images, removed.images_apart) == (100, 1)
+    assert removed.gap < 1e-5
     apart(17, 18)
     with pytest.raises(UserError, match="2 of 100 images"):
         compact(network, batches)
 
 
-def test_logits_that_are_no_numbers():
+def test_logits_that_are_not_finite():
     network = SMALL["basic"].gated()
     nn.init.constant_(network.fc.bias, math.nan)
     with pytest.raises(UserError, match=r"^--compact: .*finite"):
         compact(network, [SMALL["basic"].images()])
 
 
-def test_misuse_is_an_error_of_the_caller():
+def test_wrong_calls_are_refused():
     small = SMALL["basic"]
     with pytest.raises(ValueError, match="eval mode"):
         unused_channels(small.gated().train(), [small.images()])

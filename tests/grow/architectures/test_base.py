@@ -1,4 +1,4 @@
-"""Which architectures grow: their sizes, the arguments that build them, what silences a block."""
+"""Architectures that grow: sizes, the arguments that build them, and what makes a block the identity."""
 
 import pytest
 import timm
@@ -81,7 +81,7 @@ def test_one_head_cannot_be_cut():
 
 
 @pytest.mark.parametrize("name", ["vit", "cait", "convnext"])
-def test_widths_that_are_said_to_work_can_be_built(name):
+def test_widths_in_messages_can_be_built(name):
     tiny = MODELS[name]
     full = tiny.build()
     architecture = find_architecture(full, name)
@@ -138,7 +138,7 @@ def test_blocks_without_known_parameters_take_no_new_ones():
         architecture.identity_parameters(nn.Linear(2, 2))
 
 
-def test_sizes_are_said_as_options_have_them():
+def test_sizes_are_written_as_in_options():
     assert str(Size((2, 2, 6, 2), (96,))) == "depth 2-2-6-2, width 96"
 
 

@@ -1,4 +1,4 @@
-"""Growth operators by name: which there are, what they declare, and which names are refused."""
+"""Growth operators by name: their declarations, their orders of blocks, and unknown names."""
 
 import pytest
 

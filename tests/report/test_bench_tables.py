@@ -14,7 +14,7 @@ def test_each_runtime_of_each_form_is_a_row_under_a_name_said_once():
     assert rows[1][2:] == ["1.4", "1.26–1.68", "1,140", "64 MiB"]
 
 
-def test_what_a_runtime_could_not_run_is_dashes():
+def test_a_form_that_a_runtime_refused_has_dashes():
     _, rows = runtimes_grid(NETWORKS)
     assert [row[1:] for row in rows[7:9]] == [["compiled", *"––––"], ["onnx", *"––––"]]
 

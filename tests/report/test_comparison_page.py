@@ -39,7 +39,7 @@ def test_every_section_is_there_and_in_order():
     ]  # fmt: skip
     own = [name for name in page.sections if name.startswith("run-2-")]
     assert own == [f"run-2-{name}" for name in (*OWN, "commands", "config")]
-    for words in (
+    for text in (
         "2 variants, 6 runs",
         "Highest top-1 on the test part: whole with 94.0\u00a0%\u00a0± 0.0, above every other’s interval.",
         "+6.0 ± 5.0",
@@ -50,7 +50,7 @@ def test_every_section_is_there_and_in_order():
         "isometry report runs",
         "runs/soft/seed-1",
     ):
-        assert words in page.text
+        assert text in page.text
 
 
 def test_names_of_elements_are_unique_and_every_reference_finds_one():
@@ -89,7 +89,7 @@ def test_blocks_and_runs_are_chosen_by_radio_buttons_without_a_script():
     assert legends == ["fieldset", "legend"] * 2
 
 
-def test_every_picture_says_what_it_is():
+def test_every_picture_has_a_text_alternative():
     page = page_of(rich_runs())
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
     assert all(attributes["aria-label"] for tag, attributes in page.tags if tag == "svg")
@@ -134,7 +134,7 @@ def test_figures_of_different_parts_are_not_compared():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"a": [90, 91, 92], "b": [50, 51, 52]}, "above every other's interval"),
         ({"a": [90, 91, 92], "b": [89, 90, 91]}, "its interval overlaps that of b"),
@@ -146,9 +146,9 @@ def test_figures_of_different_parts_are_not_compared():
         ({"a": [float("nan")]}, "No accuracy"),
     ],
 )
-def test_the_sentence_claims_no_more_than_the_intervals_do(values, said):
+def test_the_sentence_claims_no_more_than_the_intervals_do(values, expected):
     rows = [comparison_row(name, tops) for name, tops in values.items()]
-    assert said in comparison_headline(rows, None)
+    assert expected in comparison_headline(rows, None)
 
 
 def test_hostile_names_stay_text():

@@ -42,7 +42,7 @@ from isometry.report import formats
         (formats.signed, -0.04, "0.0"),
     ],
 )
-def test_numbers_are_written_for_people(write, value, text):
+def test_each_kind_of_number_has_its_format(write, value, text):
     assert write(value) == text
 
 
@@ -61,7 +61,7 @@ def test_numbers_are_written_for_people(write, value, text):
     ],
 )
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), True])
-def test_what_is_no_number_is_a_dash(write, value):
+def test_a_value_that_is_no_number_is_a_dash(write, value):
     assert write(value) == "–"
 
 

@@ -1,4 +1,4 @@
-"""The stages of a run that grew: in words, as a table, drawn, and on the page."""
+"""The stages of a run that grew: as text, as a table, as bars, and on the page."""
 
 import re
 from dataclasses import replace
@@ -14,7 +14,7 @@ from isometry.report.page import render_report
 from isometry.report.records.data import ReportData
 
 
-def words(svg: str) -> list[str]:
+def texts(svg: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
 
@@ -25,7 +25,7 @@ def test_the_whole_run_is_compared_with_the_full_size_model():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         ([40.0, 40.0], "as fast as the 1 min 20 s"),
         ([40.1, 40.0], "as fast as the 1 min 20 s"),
@@ -33,10 +33,10 @@ def test_the_whole_run_is_compared_with_the_full_size_model():
         ([24.0, 40.0], "1.25× faster than the 1 min 20 s"),
     ],
 )
-def test_what_is_no_faster_is_not_said_to_be(seconds, said):
+def test_only_a_faster_run_is_called_faster(seconds, expected):
     sentence = growth_sentence([stage(number, spent) for number, spent in enumerate(seconds, 1)])
-    assert said in sentence
-    assert ("faster" in sentence) == ("faster" in said)
+    assert expected in sentence
+    assert ("faster" in sentence) == ("faster" in expected)
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan"), 0.0])
@@ -94,14 +94,14 @@ def test_a_run_without_any_time_has_empty_bars():
 def test_the_section_follows_the_curves(full):
     page = Page(render_report(replace(full, stages=GROWN)))
     assert page.sections == ["models", "training", "cost", "growth", "relations", "cka", "facts", "config"]
-    for said in (
+    for text in (
         "1.50× faster than",
         "identity + duplicate",
         "68.1 % → 61.4 %",
         "measured",
         "at full size",
     ):
-        assert said in page.text
+        assert text in page.text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -123,7 +123,7 @@ def test_marks_are_named_as_far_as_they_fit():
     far, near = [(10.0, "depth 9"), (20.0, "depth 12")], [(10.0, "depth 9"), (10.5, "depth 12")]
     for marks, named in ((far, {"depth 9", "depth 12"}), (near, {"depth 9"}), (near[::-1], {"depth 9"})):
         svg = line_chart(panel, (1, 30), marks).svg
-        assert {word for word in words(svg) if "depth" in word} == named
+        assert {word for word in texts(svg) if "depth" in word} == named
         assert svg.count("stroke-dasharray: 1,3") == 2
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -5,54 +7,33 @@ from isometry.report.headline import best_validation, gap_sentence, headline, ke
 from isometry.report.records.data import RelationMaps
 
 TEACHER = {"model": "cait", "role": "teacher", "top1": 92.0, "top1_part": "test", "params": 10_000_000}
-GAP = "the mean squared difference to the teacher's cosines"
 STUDENT = {"model": "deit", "role": "student", "top1": 90.712, "top1_part": "test", "params": 910_000}
 
 
+def figures(sentence: str) -> list[str]:
+    return re.findall(r"\d[\d.]* (?:%|k|times|points)", sentence)
+
+
 @pytest.mark.parametrize(
-    ("teacher", "student", "sentence"),
+    ("teacher", "student", "verb", "expected"),
     [
-        ({}, {}, "The student keeps 98.6 % of the teacher's accuracy with 9.1 % of its parameters."),
-        ({}, {"params": None}, "The student keeps 98.6 % of the teacher's accuracy."),
-        (
-            {},
-            {"params": 12_000_000},
-            "The student keeps 98.6 % of the teacher's accuracy with 1.2 times its parameters.",
-        ),
-        (
-            {},
-            {"top1": 93.04},
-            "The student reaches 93.0 %, 1.0 points above its teacher, with 9.1 % of its parameters.",
-        ),
-        ({}, {"top1": 91.97}, "The student matches its teacher at 92.0 %, with 9.1 % of its parameters."),
-        (
-            {},
-            {"top1": 61.0},
-            "The student falls well short of its teacher: 61.0 % against 92.0 %, "
-            "with 9.1 % of its parameters.",
-        ),
-        (
-            {},
-            {"top1_part": "val"},
-            "The student reaches 90.7 % top-1 on the validation part with 910 k parameters; "
-            "its teacher was measured on other images, so the two are not compared.",
-        ),
-        ({"top1": None}, {}, "The student reaches 90.7 % top-1 on the test part with 910 k parameters."),
-        (
-            {"top1": float("nan")},
-            {},
-            "The student reaches 90.7 % top-1 on the test part with 910 k parameters.",
-        ),
-        (
-            {"top1": 0.0},
-            {"top1": 0.0},
-            "The student matches its teacher at 0.0 %, with 9.1 % of its parameters.",
-        ),
-        ({}, {"top1": float("nan")}, "No accuracy was measured in this run."),
+        ({}, {}, "keeps", ["98.6 %", "9.1 %"]),
+        ({}, {"params": None}, "keeps", ["98.6 %"]),
+        ({}, {"params": 12_000_000}, "keeps", ["98.6 %", "1.2 times"]),
+        ({}, {"top1": 93.04}, "above", ["93.0 %", "1.0 points", "9.1 %"]),
+        ({}, {"top1": 91.97}, "matches", ["92.0 %", "9.1 %"]),
+        ({}, {"top1": 61.0}, "short of", ["61.0 %", "92.0 %", "9.1 %"]),
+        ({}, {"top1_part": "val"}, "not compared", ["90.7 %", "910 k"]),
+        ({"top1": None}, {}, "reaches", ["90.7 %", "910 k"]),
+        ({"top1": float("nan")}, {}, "reaches", ["90.7 %", "910 k"]),
+        ({"top1": 0.0}, {"top1": 0.0}, "matches", ["0.0 %", "9.1 %"]),
+        ({}, {"top1": float("nan")}, "No accuracy", []),
     ],
 )
-def test_the_sentence_says_what_happened(teacher, student, sentence):
-    assert headline([TEACHER | teacher, STUDENT | student]) == sentence
+def test_the_sentence_has_the_figures(teacher, student, verb, expected):
+    sentence = headline([TEACHER | teacher, STUDENT | student])
+    assert verb in sentence
+    assert figures(sentence) == expected
 
 
 def test_other_rows_do_not_matter():
@@ -61,21 +42,21 @@ def test_other_rows_do_not_matter():
 
 
 def test_a_lone_model_is_the_student():
-    assert headline([{"model": "vit", "top1": 93.0}]) == "The student reaches 93.0 % top-1."
+    assert figures(headline([{"model": "vit", "top1": 93.0}])) == ["93.0 %"]
 
 
-def test_two_models_without_roles_are_not_guessed_at():
+def test_two_models_without_roles_have_no_headline():
     rows = [{"model": "a", "top1": 93.0}, {"model": "b", "top1": 94.0}]
-    assert headline(rows) == "No accuracy was measured in this run."
+    assert headline(rows).startswith("No accuracy")
 
 
-def test_without_a_table_the_curves_speak():
+def test_without_a_table_the_best_validation_is_shown():
     rows = [
         {"epoch": 4, "val/top1": 80.0, "train/top1": 99.0},
         {"epoch": 5, "val_ema/top1": 81.5, "val/top1": None},
     ]
     assert best_validation(rows) == (81.5, 5)
-    assert headline([], rows) == "The best validation accuracy is 81.5 %, in epoch 5."
+    assert "81.5 %, in epoch 5" in headline([], rows)
 
 
 def maps(before: float, after: float) -> RelationMaps:
@@ -83,18 +64,19 @@ def maps(before: float, after: float) -> RelationMaps:
 
 
 @pytest.mark.parametrize(
-    ("gaps", "words"),
+    ("gaps", "expected"),
     [
-        ([(0.2, 0.05), (0.4, 0.07)], f"Over 2 blocks, {GAP} fell from 0.3 to 0.06 (−80 %)."),
-        ([(0.1, 0.12)], f"Over one block, {GAP} rose from 0.1 to 0.12 (+20 %)."),
-        ([(0.2, 0.2)], f"Over one block, {GAP} stayed at 0.2."),
-        ([(0.0, 0.1)], f"Over one block, {GAP} rose from 0 to 0.1."),
-        ([(0.1, float("nan"))], "The gap to the teacher's cosines is not finite."),
+        ([(0.2, 0.05), (0.4, 0.07)], "fell from 0.3 to 0.06 (−80 %)"),
+        ([(0.1, 0.12)], "rose from 0.1 to 0.12 (+20 %)"),
+        ([(0.2, 0.2)], "stayed at 0.2"),
+        ([(0.0, 0.1)], "rose from 0 to 0.1."),
+        ([(0.1, float("nan"))], "not finite"),
     ],
 )
-def test_the_gap_sentence(gaps, words):
-    assert gap_sentence([maps(*pair) for pair in gaps]) == words
-    assert headline([], [], [maps(*pair) for pair in gaps]) == f"No accuracy was measured. {words}"
+def test_the_gap_sentence(gaps, expected):
+    relations = [maps(*pair) for pair in gaps]
+    assert expected in gap_sentence(relations)
+    assert gap_sentence(relations) in headline([], [], relations)
 
 
 def test_key_figures_stand_beside_the_teachers():

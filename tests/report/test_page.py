@@ -25,7 +25,7 @@ SECTIONS = ("models", "training", "cost", "relations", "cka", "facts", "config")
 def test_every_section_is_there_and_in_order(full):
     page = Page(render_report(full))
     assert page.sections == list(SECTIONS)
-    for words in (
+    for text in (
         "The student keeps 98.7\u00a0% of the teacher’s accuracy with 9.1\u00a0% of its parameters.",
         "deit_tiny ◄ cait_s24 on digits",
         "ran without a teacher's weights: a dry run",
@@ -37,7 +37,7 @@ def test_every_section_is_there_and_in_order(full):
         "6 → 12 blocks",
         "losses:\n  soft: 1",
     ):
-        assert words in page.text
+        assert text in page.text
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_one_epoch_and_one_sided_cka_make_a_page(full):
     assert "Before training" not in page.text
 
 
-def test_values_that_are_not_finite_are_said_and_not_drawn(full):
+def test_values_that_are_not_finite_are_named_and_not_drawn(full):
     nan, inf = float("nan"), float("inf")
     epochs = [dict(row) for row in full.epochs]
     epochs[3]["train/loss"], epochs[4]["train/loss"], epochs[5]["val/top1"] = nan, inf, None

@@ -91,7 +91,7 @@ def test_one_block_is_shown_at_a_time_and_keys_choose_it(chromium, report_page):
         assert tab.ask("document.activeElement.id") == "block-all"
 
 
-def test_a_finger_chooses_a_block(chromium, report_page):
+def test_touch_selects_a_block(chromium, report_page):
     with opened(chromium, report_page, 390, 844) as tab:
         label = "document.querySelector('#block-1 + label')"
         tab.ask(f"{label}.scrollIntoView({{block: 'center'}})")
@@ -103,7 +103,7 @@ def test_a_finger_chooses_a_block(chromium, report_page):
         assert shown(tab, "#relations .panel") == [True, False]
 
 
-def test_paper_shows_all_in_ink_on_white(chromium, report_page):
+def test_print_shows_every_panel_in_dark_on_light(chromium, report_page):
     with opened(chromium, report_page, 800, 1100, dark=True) as tab:
         assert not all(shown(tab, ".panel"))
         tab.emulate("print")
@@ -127,7 +127,7 @@ def test_a_complaint_and_a_request_would_be_noticed(chromium, tmp_path):
         assert len(tab.requests) == 2
 
 
-def test_what_to_install_is_said_where_there_is_no_browser(monkeypatch):
+def test_the_error_without_a_browser_names_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CHROMIUM", raising=False)
     with pytest.raises(RuntimeError, match="install Chromium"):

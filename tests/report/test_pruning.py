@@ -1,4 +1,4 @@
-"""A pruned network: its forms in words and as a table, and the section of the page that shows what its images used."""
+"""A pruned network: its forms as text and as a table, and the section of the page that shows what its images used."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from isometry.report.pruning import forms_grid, saving_sentence, slower_sentence
 from isometry.report.records.data import ImageGroup, PruningData, ReportData, SaliencyMaps
 
 
-def test_what_is_no_faster_is_said_by_name_and_batch_size():
+def test_forms_that_are_not_faster_are_named_with_the_batch_size():
     assert slower_sentences(forms(1.5, 0.93)) == ["skipping is not faster at batch 64: 0.93 times dense"]
     assert slower_sentences(forms(1.5, 1.01)) == []
     assert slower_sentences(forms(0.3, 1.004)) == [
@@ -52,7 +52,7 @@ def test_a_column_a_form():
     ]
 
 
-def test_rows_that_nobody_fills_are_left_out():
+def test_rows_that_no_form_fills_are_left_out():
     alone = [{"form": "dense", "macs": 40e6, "speeds": speeds(1.0, 1.0)}]
     assert [row[0] for row in forms_grid(alone).rows] == ["MACs", "batch 1, ms", "batch 64, images/s"]
     assert forms_grid([]).rows == []
@@ -102,7 +102,7 @@ def test_a_picture_keeps_its_pixels(channels):
 def test_the_section_follows_the_curves(full):
     page = Page(render_report(replace(full, pruning=PRUNED)))
     assert page.sections == ["models", "training", "cost", "pruning", "relations", "cka", "facts", "config"]
-    for said in (
+    for text in (
         "skipping is not faster at batch 64: 0.93 times dense.",
         "1 thread on cpu",
         "An easy one took 15.0\u00a0M multiply-accumulates on average, a hard one 18.0\u00a0M (+20.0\u00a0%).",
@@ -111,7 +111,7 @@ def test_the_section_follows_the_curves(full):
         "loss 5.25",
         "gap 0.0123",
     ):
-        assert said in page.text
+        assert text in page.text
     assert "loss −0" not in page.text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))

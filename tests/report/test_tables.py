@@ -109,7 +109,7 @@ def test_the_speed_up_of_one_seed_is_a_ratio_alone():
     assert "| grown | 1 | 91.5 | −0.5 | 40 s | 1.25× | −0.5 |" in markdown_table(comparison_grid(rows))
 
 
-def test_names_are_shown_and_not_obeyed():
+def test_names_are_text_and_not_markup():
     name = "[red]a[/red] | <b>\nc"
     rows = [{"model": name, "top1": 1.0}]
     assert "[red]a[/red] | <b>" in shown(rich_table(models_grid(rows)))

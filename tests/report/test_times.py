@@ -42,7 +42,7 @@ def test_the_text_has_the_figures():
     assert "“teacher” with 40 %" in text
 
 
-def test_steps_that_were_not_timed_are_said():
+def test_steps_that_were_not_timed_are_counted():
     assert "were timed" not in text_of(ROWS)
     text = text_of([epoch(1, 10), epoch(2, 4)], 20)
     assert "14 optimizer steps took 40 s, 2,860 ms each" in text
@@ -77,7 +77,7 @@ def test_the_sentence_begins_with_the_largest():
 @pytest.mark.parametrize(
     "rows", [[], [epoch(1, 0, **dict.fromkeys(PHASES, 0.0))], [epoch(1, 0, data=0.0, rest=1e-6)]]
 )
-def test_where_no_step_was_timed_there_is_nothing_to_say(rows):
+def test_without_a_timed_step_there_is_no_section(rows):
     """A run that was killed after its last step, before its evaluation."""
     assert times_sentence(rows) == ""
     assert times_section(rows, [{"epoch": 1, "step": 10}]) is None
@@ -90,7 +90,9 @@ def test_where_no_step_was_timed_there_is_nothing_to_say(rows):
 def test_bars_are_as_long_as_their_shares():
     section = times_section(ROWS, [])
     assert [bar.label for bar in section["bars"]] == LABELS
-    assert [bar.length for bar in section["bars"]] == pytest.approx([seconds / 8 for seconds in PHASES.values()])
+    assert [bar.length for bar in section["bars"]] == pytest.approx(
+        [seconds / 8 for seconds in PHASES.values()]
+    )
     assert [bar.figure for bar in section["bars"][:2]] == ["5 %", "40 %"]
 
 
@@ -99,13 +101,13 @@ def test_the_section_stands_before_the_facts(full):
         render_report(replace(full, times=ROWS, epochs=[{"epoch": 2, "step": 20, "train/loss": 1.0}]))
     )
     assert page.sections == ["models", "training", "cost", "relations", "cka", "times", "facts", "config"]
-    for said in (
+    for text in (
         "2,000 ms each",
         "student forward",
         "40.0 %",
         "“teacher” with 40\u00a0%",
     ):
-        assert said in page.text
+        assert text in page.text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 

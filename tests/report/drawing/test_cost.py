@@ -92,7 +92,7 @@ def test_more_accurate_is_higher_and_more_expensive_is_to_the_right():
     assert middle[0] - small[0] == pytest.approx(large[0] - middle[0], abs=0.1)
 
 
-def test_the_picture_says_its_figures_and_takes_names_literally():
+def test_the_text_alternative_has_the_figures_and_names_literally():
     svg = cost_svg([Point("<a> $x$", 1e4, 80.0), Point("b", 1e4, 90.0)], PARAMS, "Top-1, %")
     label = re.search(r'aria-label="([^"]*)"', svg)[1]
     assert label == "Top-1 against parameters: &lt;a&gt; $x$ 80.0 % at 10.0 k; b 90.0 % at 10.0 k"

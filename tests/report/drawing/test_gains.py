@@ -35,7 +35,7 @@ def test_each_variant_is_drawn_in_the_colour_of_what_can_be_told(tmp_path):
 def test_svg_names_every_variant_and_figure(tmp_path):
     comparison_picture(tmp_path / "ablation.svg", ROWS, "What <each> term $adds$", "soft")
     svg = (tmp_path / "ablation.svg").read_text(encoding="utf-8")
-    for words in (
+    for text in (
         "better",
         "worse",
         "alike",
@@ -43,7 +43,7 @@ def test_svg_names_every_variant_and_figure(tmp_path):
         "What &lt;each&gt; term $adds$",
         "baseline",
     ):
-        assert words in svg
+        assert text in svg
     assert "+3.0" in svg
 
 

@@ -27,14 +27,14 @@ def test_names_are_separated_in_order_and_only_where_they_must():
     assert separated([99, 98], 0, 100) == [100, 100 - LABEL_HEIGHT]
 
 
-def test_words_say_each_accuracy_and_time():
+def test_the_description_has_each_accuracy_and_time():
     words = latency_description(NETWORKS)
     assert "runs/b: top-1 93.1 %, 2.05 ms eager, 1.4 ms compiled, 0.9 ms onnx" in words
     assert "small: top-1 71.0 %, 1.2 ms eager" in words
     assert "resnet18: no accuracy, 21 ms eager" in words
 
 
-def test_both_kinds_carry_the_words(tmp_path):
+def test_both_formats_have_the_description(tmp_path):
     for kind in ("svg", "png"):
         latency_picture(tmp_path / f"a.{kind}", NETWORKS)
     svg = (tmp_path / "a.svg").read_text(encoding="utf-8")

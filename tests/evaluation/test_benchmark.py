@@ -1,4 +1,4 @@
-"""`isometry bench`: what it finds in a folder, what it measures, and what it says of what is no faster."""
+"""`isometry bench`: variants found in a folder, measurements, notes, refused input."""
 
 import copy
 import json
@@ -54,7 +54,7 @@ class Places:
 
 
 def plain() -> nn.Module:
-    """Random, in its norms too, so that images differ."""
+    """Random weights and norm statistics, so that outputs differ between images."""
     torch.manual_seed(0)
     network = timm.create_model("cifar_resnet20", in_chans=1, num_classes=10)
     for module in network.modules():
@@ -66,7 +66,7 @@ def plain() -> nn.Module:
 
 @torch.no_grad()
 def gated(images: torch.Tensor) -> nn.Module:
-    """Gates that keep about half, other channels for other images."""
+    """Gates that keep about half of the channels, depending on the image."""
     network = add_gates(plain(), "cifar_resnet20")
     convs = list(gated_convs(network).values())
     for place, conv in enumerate(convs):
@@ -74,7 +74,7 @@ def gated(images: torch.Tensor) -> nn.Module:
         nn.init.normal_(conv.gate.excite.bias, 0.7, 0.6)
         network(images)
         mean_G = take_gate_outputs(convs)[place].saliency.mean(0)
-        # About 1, so that nothing grows from layer to layer.
+        # Saliencies of about 1 keep activations from growing from layer to layer.
         conv.gate.excite.weight /= mean_G.mean()
         conv.gate.excite.bias /= mean_G.mean()
         conv.gate.threshold.copy_(layer_threshold(mean_G / mean_G.mean(), 0.5))
@@ -96,7 +96,7 @@ def save_run(folder: Path, network: nn.Module, **changed) -> None:
 
 
 def part_of_digits(network: nn.Module) -> EvaluationImages:
-    """The digits' test part as a run sees it."""
+    """The test part of the digits, as in a run."""
     config = config_of(Path("none"))
     spec = image_spec(network, SIDE)
     loaders = make_loaders(find_sources(config), config, spec, seed=0)
@@ -109,7 +109,7 @@ def places(tmp_path_factory) -> Places:
     dense = plain()
     (folder / "start").mkdir()
     save_network(dense, folder / "start", None, DATA_CONFIG)
-    # As the folder gives it back: with the normalisation of its images.
+    # Reloaded, so that it has the normalisation of its images.
     dense = load_network(folder / "start")
     material = part_of_digits(dense)
     images, labels = map(
@@ -145,7 +145,7 @@ def top1(network: nn.Module, places: Places) -> float:
     return 100 * right / len(places.labels)
 
 
-def test_a_pruned_run_is_measured_in_three_forms(places, capsys):
+def test_a_pruned_run_has_three_variants(places, capsys):
     code, out, err = benched(capsys, str(places.folder / "gated"), *QUICK, "--threads", "1")
     assert (code, err) == (0, "")
     found = saved(places.folder / "gated")
@@ -153,7 +153,7 @@ def test_a_pruned_run_is_measured_in_three_forms(places, capsys):
     assert [form["form"] for form in found["forms"]] == ["dense", "masked", "skipping"]
     assert dense["top1"] == pytest.approx(top1(places.dense, places))
     assert masked["top1"] == pytest.approx(top1(places.gated, places))
-    # Up to images whose largest logits, or a saliency and its threshold, are within rounding of each other.
+    # Rounding may change images with nearly equal largest logits, or a saliency near its threshold.
     assert skipping["top1"] == pytest.approx(masked["top1"], abs=0.41)
     use = channel_use(places.gated, places.images.split(250), (1, SIDE, SIDE)).macs.double()
     assert skipping["macs"] == pytest.approx(float(use.mean()))
@@ -188,7 +188,7 @@ def test_a_pruned_run_is_measured_in_three_forms(places, capsys):
         assert said in out
 
 
-def test_the_student_folder_of_a_run_is_as_good(places, capsys):
+def test_a_student_folder_is_measured_as_its_run(places, capsys):
     student = places.folder / "gated" / "student"
     code, _, _ = benched(capsys, f"local-dir:{student}", *QUICK)
     assert code == 0
@@ -202,7 +202,7 @@ def test_the_student_folder_of_a_run_is_as_good(places, capsys):
     ("run", "why"),
     [("orphan", "there is no config.json"), ("scratch", "the network was pruned from scratch")],
 )
-def test_without_the_network_it_was_dense_has_random_weights_and_no_top1(places, capsys, run, why):
+def test_without_its_initial_network_dense_has_random_weights_and_no_top1(places, capsys, run, why):
     code, out, _ = benched(capsys, str(places.folder / run), *QUICK)
     assert code == 0
     dense, masked, _ = saved(places.folder / run)["forms"]
@@ -213,7 +213,7 @@ def test_without_the_network_it_was_dense_has_random_weights_and_no_top1(places,
     assert why in told
 
 
-def test_a_cut_network_has_two_forms(places, capsys):
+def test_a_cut_network_has_two_variants(places, capsys):
     assert benched(capsys, str(places.folder / "cut"), *QUICK)[0] == 0
     dense, cut = saved(places.folder / "cut")["forms"]
     assert cut["form"] == "cut"
@@ -229,7 +229,7 @@ def test_a_compacted_network_still_skips(places, capsys):
     assert skipping["macs"] < masked["macs"] < dense["macs"]
 
 
-def test_a_plain_network_on_images_that_are_named(places, capsys):
+def test_a_dense_network_on_a_given_dataset(places, capsys):
     folder = places.folder / "start"
     code, out, _ = benched(capsys, str(folder), *QUICK, "--dataset", "digits")
     assert code == 0
@@ -260,7 +260,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "told"), BAD)
-def test_what_is_wrong_is_said_in_one_line(places, monkeypatch, capsys, words, told):
+def test_bad_input_is_refused_in_one_line(places, monkeypatch, capsys, words, told):
     monkeypatch.chdir(places.folder)
     Path("empty").mkdir(exist_ok=True)
     if not Path("three").exists():
@@ -273,7 +273,7 @@ def test_what_is_wrong_is_said_in_one_line(places, monkeypatch, capsys, words, t
     assert len(err.splitlines()) == 1
 
 
-def test_figures_that_can_not_be_written_are_said_in_one_line(places, monkeypatch, capsys, tmp_path):
+def test_results_that_cannot_be_written_are_one_line(places, monkeypatch, capsys, tmp_path):
     clock(monkeypatch, {"dense": 1.0}, [])
     folder = tmp_path / "network"
     save_network(places.dense, folder, None, DATA_CONFIG)
@@ -289,7 +289,7 @@ def test_figures_that_can_not_be_written_are_said_in_one_line(places, monkeypatc
 
 
 def clock(monkeypatch, seconds: dict[str, float], seen: list) -> None:
-    """Every pass of a form takes as long as is said here, for each image of a batch."""
+    """Makes a pass of a variant take the given seconds for each image of the batch."""
 
     def turns(contenders, wanted):
         seen.append([contender.batches for contender in contenders.values()])
@@ -325,7 +325,7 @@ def test_without_dense_there_is_no_ratio(monkeypatch):
     assert "ratio" not in time_variants({"cut": nn.Identity()}, torch.rand(2, 1, 4, 4), [1], 1.0)["cut"][0]
 
 
-def test_what_is_slower_is_printed_by_name(places, monkeypatch, capsys):
+def test_variants_that_are_not_faster_are_named(places, monkeypatch, capsys):
     clock(monkeypatch, {"dense": 1.0, "masked": 2.0, "skipping": 1.25}, [])
     _, out, _ = benched(capsys, str(places.folder / "gated"), *QUICK)
     told = [f"skipping is not faster at batch {size}: 0.80 times dense" for size in (1, 4)]
@@ -333,7 +333,7 @@ def test_what_is_slower_is_printed_by_name(places, monkeypatch, capsys):
     assert saved(places.folder / "gated")["slower"] == told
 
 
-def test_real_images_are_timed_different_ones_each_round(places, monkeypatch):
+def test_each_round_times_other_images(places, monkeypatch):
     seen = []
     clock(monkeypatch, {"dense": 1.0}, seen)
     measure_variants({"dense": places.dense}, part_of_digits(places.dense), [1, 300], 1.0)
@@ -344,18 +344,18 @@ def test_real_images_are_timed_different_ones_each_round(places, monkeypatch):
     drawn = [batch[0].numpy().tobytes() for batch in single]
     assert set(drawn) <= known
     assert len(set(drawn)) > 290
-    # Not the first ones: a folder's are all of one class.
+    # Not the first ones, which in a folder are all of one class.
     assert drawn != [image.numpy().tobytes() for image in places.images[:300]]
 
 
-def test_whole_batches_repeat_images_only_where_they_must():
+def test_whole_batches_repeat_images_only_if_there_are_too_few():
     images = torch.arange(5.0).view(5, 1, 1, 1)
     assert [batch.flatten().tolist() for batch in whole_batches(images, 2)] == [[0, 1], [2, 3]]
     assert [batch.flatten().tolist() for batch in whole_batches(images, 5)] == [[0, 1, 2, 3, 4]]
     assert [batch.flatten().tolist() for batch in whole_batches(images, 7)] == [[0, 1, 2, 3, 4, 0, 1]]
 
 
-def test_forms_of_a_network():
+def test_variants_of_a_network():
     network = plain()
     assert list(variants_of(network, None)) == ["dense"]
     assert list(variants_of(l1_cut(copy.deepcopy(network), "x", 0.5), network)) == ["dense", "cut"]
@@ -365,7 +365,7 @@ def test_forms_of_a_network():
     assert not any(form.training for form in found.values())
 
 
-def test_threads_are_those_asked_for_and_then_as_before(places, monkeypatch):
+def test_threads_are_set_and_restored(places, monkeypatch):
     found = []
 
     def measured(*_):
@@ -388,7 +388,7 @@ def test_images_without_labels_have_no_top1(places, monkeypatch):
     assert "top1" not in row
 
 
-def test_what_the_report_shows_of_each_kind_of_network(places):
+def test_the_report_of_each_kind_of_network(places):
     rows = [{"form": "dense", "speeds": []}]
     material = part_of_digits(places.dense)
     of_gates = pruning_report(places.gated, material, rows)
@@ -406,7 +406,7 @@ def test_what_the_report_shows_of_each_kind_of_network(places):
 
 @pytest.fixture
 def small_vit(tmp_path) -> Path:
-    """Of other images than the other networks: 8 pixels."""
+    """A network for images of 8 pixels, unlike the others."""
     network = timm.create_model(
         "vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, in_chans=1,
         num_classes=10,
@@ -416,7 +416,9 @@ def small_vit(tmp_path) -> Path:
     return tmp_path / "vit"
 
 
-def test_several_networks_take_turns_each_on_its_own_images(places, small_vit, monkeypatch, capsys, tmp_path):
+def test_several_networks_are_interleaved_each_on_its_images(
+    places, small_vit, monkeypatch, capsys, tmp_path
+):
     seen = []
     clock(monkeypatch, {"dense": 1.0, "cut": 0.5}, seen)
     names = [str(places.folder / "start"), str(small_vit), str(places.folder / "cut")]
@@ -425,7 +427,7 @@ def test_several_networks_take_turns_each_on_its_own_images(places, small_vit, m
     assert [[batches[0].shape for batches in each] for each in seen] == [
         [(size, 1, side, side) for side in (16, 8, 16, 16)] for size in (1, 4)
     ]
-    # The same pictures for networks that take the same size.
+    # The same images for networks with the same image size.
     assert torch.equal(torch.cat(seen[0][0]), torch.cat(seen[0][2]))
     found = saved(tmp_path / "out")
     assert [network["name"] for network in found["networks"]] == names
@@ -441,7 +443,7 @@ def test_several_networks_take_turns_each_on_its_own_images(places, small_vit, m
     assert all((tmp_path / "out" / name).is_file() for name in ("bench.svg", "bench.png"))
 
 
-def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, tmp_path):
+def test_a_timm_name_has_random_images_and_no_accuracy(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("isometry.models.build.is_online", lambda: False)
     seen = []
@@ -457,7 +459,7 @@ def test_a_name_of_timm_has_random_images_and_no_accuracy(monkeypatch, capsys, t
     assert "no accuracy" in found["picture"]
 
 
-def test_a_name_of_timm_on_named_images_of_other_classes_is_timed_on_them(monkeypatch, capsys, tmp_path):
+def test_a_timm_name_is_timed_on_a_dataset_of_other_classes(monkeypatch, capsys, tmp_path):
     built = timm.create_model("cifar_resnet20", num_classes=7).eval()
     monkeypatch.setattr(
         "isometry.evaluation.benchmark_inputs.open_named", lambda name, command: SavedNetwork(name, built)
@@ -479,7 +481,7 @@ def test_batch_1_is_always_measured(places, monkeypatch, capsys, tmp_path):
     assert [row["batch_size"] for row in form["speeds"]] == [1, 3]
 
 
-def test_a_runtime_that_can_not_run_a_network_is_noted_and_left_out(places, monkeypatch, capsys, tmp_path):
+def test_a_runtime_that_cannot_run_a_network_is_noted_and_omitted(places, monkeypatch, capsys, tmp_path):
     def refuses(network, batches, scratch):
         if isinstance(network, SkippingNetwork):
             raise ValueError("data decides\nhow much is computed")
@@ -502,7 +504,7 @@ def test_a_runtime_that_can_not_run_a_network_is_noted_and_left_out(places, monk
     assert (compiled["largest_difference"], compiled["other_class"]) == (0, 0)
 
 
-def test_a_runtime_that_answers_otherwise_is_noted(places, monkeypatch, capsys, tmp_path):
+def test_a_runtime_with_other_outputs_is_noted(places, monkeypatch, capsys, tmp_path):
     def other(network, batches, scratch):
         return Session(lambda images: -network(images), lambda images: None)
 
@@ -517,7 +519,7 @@ def test_a_runtime_that_answers_otherwise_is_noted(places, monkeypatch, capsys, 
     assert next(line for line in out.splitlines() if "compiled │" in line).rstrip("│ ").endswith("–")
 
 
-def test_a_network_that_can_not_run_at_all_is_one_line(places, monkeypatch, capsys, tmp_path):
+def test_a_network_that_cannot_run_is_one_line(places, monkeypatch, capsys, tmp_path):
     def fails(network, batches, scratch):
         raise RuntimeError("no kernel")
 
@@ -528,7 +530,7 @@ def test_a_network_that_can_not_run_at_all_is_one_line(places, monkeypatch, caps
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_can_not_be_made_is_one_line(places, capsys, tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_line(places, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     words = [*QUICK, "--dataset", "digits", "--out", str(tmp_path / "file" / "out")]
     code, _, err = benched(capsys, str(places.folder / "start"), *words)
@@ -536,7 +538,7 @@ def test_a_folder_that_can_not_be_made_is_one_line(places, capsys, tmp_path):
     assert f"--out {tmp_path / 'file' / 'out'}: " in err
 
 
-def test_onnx_runtime_stands_beside_torch_and_says_its_version(places, capsys, tmp_path):
+def test_onnx_runtime_is_compared_with_torch(places, capsys, tmp_path):
     words = ["--runtimes", "onnx", "--dataset", "digits", "--out", str(tmp_path)]
     code, out, err = benched(capsys, str(places.folder / "start"), *QUICK[:-2], *words)
     assert (code, err) == (0, "")

@@ -1,4 +1,4 @@
-"""What the report says of easy and hard images, against sorting and counting them one at a time."""
+"""Easy and hard images in the report, against sorting and counting images one at a time."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_groups_are_the_quarters_of_the_images_by_loss():
             assert example.macs == int(use.macs[member])
 
 
-def test_how_images_are_batched_does_not_matter():
+def test_batch_size_does_not_matter():
     network, images, labels = SMALL_ONE.gated(), normalised(pictures(12)), torch.arange(12) % 5
     one, other = (pruning_data(network, batches(images, labels, size), SPEC) for size in (12, 5))
     assert one.easy.shares == pytest.approx(other.easy.shares)
@@ -95,7 +95,7 @@ def cosine(a: list[float], b: list[float]) -> float:
     return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
-def test_large_images_are_shown_small():
+def test_large_images_are_scaled_down():
     large = ImageSpec((3, 128, 128), SPEC.mean, SPEC.std)
     found = pruning_data(
         SMALL_ONE.gated(), batches(normalised(pictures(2, 128)), torch.zeros(2).long()), large
@@ -103,7 +103,7 @@ def test_large_images_are_shown_small():
     assert {example.pixels.shape for example in found.hard.examples} == {(PICTURE_SIDE, PICTURE_SIDE, 3)}
 
 
-def test_looking_leaves_the_network_as_it_was():
+def test_the_network_is_unchanged():
     network = SMALL_ONE.gated()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pruning_data(network, batches(normalised(pictures(4)), torch.zeros(4).long()), SPEC)
@@ -117,7 +117,7 @@ def test_one_image_is_easy_and_hard():
     assert len(found.easy.examples) == 1
 
 
-def test_what_can_not_be_looked_at_is_refused():
+def test_unsuitable_networks_and_empty_splits_are_refused():
     for network in (SMALL_ONE.gated().train(), SMALL_ONE.plain()):
         with pytest.raises(ValueError, match=r"gates|eval"):
             pruning_data(network, [], SPEC)

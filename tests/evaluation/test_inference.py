@@ -40,7 +40,7 @@ def batches(count: int = 3, size: int = 4, channels: int = 3):
 
 
 @pytest.mark.parametrize("classes", [3, 7])
-def test_answers_are_those_of_the_network(classes):
+def test_predictions_are_those_of_the_network(classes):
     model = network("resnet10t", num_classes=classes)
     pairs = [(images, labels % classes) for images, labels in batches()]
     found = predict(model, pairs)
@@ -57,7 +57,7 @@ def test_answers_are_those_of_the_network(classes):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("classes", [0, 7])
-def test_features_come_from_any_network_with_a_classifier_or_without(name, classes):
+def test_features_of_networks_with_and_without_a_classifier(name, classes):
     model = network(name, num_classes=classes)
     features, labels = features_of(model, batches())
     assert labels.tolist() == torch.cat([labels for _, labels in batches()]).tolist()
@@ -69,25 +69,25 @@ def test_features_come_from_any_network_with_a_classifier_or_without(name, class
         assert np.ptp(found, axis=0).max() > 0
 
 
-def test_what_is_before_the_head_is_what_the_head_is_given():
+def test_features_before_the_head_are_the_input_of_the_head():
     model = network("vit_tiny_patch16_224")
     features, _ = features_of(model, batches())
     images = torch.cat([images for images, _ in batches()])
     with torch.no_grad():
         logits = F.linear(torch.from_numpy(features[HEAD]), model.head.weight, model.head.bias)
         assert torch.allclose(logits, model(images), atol=1e-4)
-        # Behind the final norm, without the class token.
+        # After the final norm, without the class token.
         patches = model.forward_features(images)[:, 1:].mean(1)
     assert torch.allclose(torch.from_numpy(features[POOLED]), patches, atol=1e-5)
 
 
-def test_features_that_are_the_same_are_given_once():
+def test_equal_features_are_returned_once():
     assert set(features_of(network("resnet10t"), batches())[0]) == {POOLED}
     assert set(features_of(network("mobilenetv4_conv_small"), batches())[0]) == {POOLED, HEAD}
 
 
-def test_a_prefix_token_is_no_patch():
-    """What changes the class token alone changes no pooled feature."""
+def test_pooled_features_exclude_prefix_tokens():
+    """A change of the class token does not change pooled features."""
     model = network("vit_tiny_patch16_224")
     before, _ = features_of(model, batches())
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_an_architecture_without_intermediate_features_has_those_before_its_head
     assert np.allclose(features[HEAD], wanted[POOLED], rtol=1e-4, atol=1e-5)
 
 
-def test_a_part_is_read_whole_in_order_and_without_augmentation():
+def test_a_split_is_read_in_order_without_augmentation():
     config = RunConfig(dataset="digits", img_size=16, workers=0, batch_size=128, crop_pct=1.0)
     sources, spec = find_sources(config), image_spec(small_network(), 16)
     with labelled_batches(sources.train, sources, spec, config, torch.device("cpu")) as pairs:

@@ -1,4 +1,4 @@
-"""The picture: a whole SVG file with words, for few classes and for many."""
+"""The picture: a self-contained SVG file with a text alternative, for few and many classes."""
 
 import re
 from xml.etree import ElementTree
@@ -20,7 +20,7 @@ def found(classes: int, images: int = 300):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 60])
-def test_it_is_an_svg_that_needs_nothing_else(classes):
+def test_the_svg_needs_no_other_files(classes):
     svg = evaluation_svg(found(classes), 'a "network" on <photos> & more')
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg")
@@ -30,7 +30,7 @@ def test_it_is_an_svg_that_needs_nothing_else(classes):
     assert ("<1> & co" in texts) == (classes < 31)
 
 
-def test_it_says_in_words_what_it_shows():
+def test_the_text_alternative_has_the_figures():
     said = found(10)
     root = ElementTree.fromstring(evaluation_svg(said, "title"))
     words = root.attrib["aria-label"]
@@ -40,7 +40,7 @@ def test_it_says_in_words_what_it_shows():
     assert re.search(r"<\d> & co predicted as <\d> & co \(\d+ times\)", words)
 
 
-def test_its_colours_follow_the_reader():
+def test_colours_follow_the_colour_scheme():
     svg = evaluation_svg(found(3), "title")
     assert "prefers-color-scheme: dark" in svg
     assert {"var(--text)", "var(--muted)", "var(--series-1)", "var(--background)"} <= set(
@@ -52,7 +52,7 @@ def test_the_same_figures_give_the_same_file():
     assert evaluation_svg(found(5), "title") == evaluation_svg(found(5), "title")
 
 
-def test_nothing_wrong_is_no_confusion():
+def test_without_errors_there_are_no_confusions():
     labels = np.array([0, 1, 2])
     everything = scores(Predictions(labels, labels, np.ones(3), np.ones(3, dtype=bool), 3), list("abc"))
     assert "most frequent confusions: none" in evaluation_svg(everything, "title")

@@ -1,4 +1,4 @@
-"""Probes: what they find in clusters and in noise, what does not move them, and a vote by loops."""
+"""Probes: clusters, noise, invariances, and votes by loops."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ PROBES = (nearest_neighbours, linear_probe)
 
 
 def clusters(images: int = 120, spread: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, 6) about one direction for each of 4 classes."""
+    """Features (N, 6) around one direction for each of 4 classes."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(4, 6))
     labels = np.arange(images) % 4
@@ -27,7 +27,7 @@ def test_clusters_are_found_in_new_images(classify):
 
 
 @pytest.mark.parametrize("classify", PROBES)
-def test_labels_without_meaning_are_not(classify):
+def test_random_labels_are_not_predicted(classify):
     train, _ = clusters(400, seed=0)
     labels = np.random.default_rng(5).integers(0, 4, 400)
     test, wanted = clusters(400, seed=1)
@@ -44,7 +44,7 @@ def test_votes_are_those_of_the_definition(neighbours):
     assert nearest_neighbours(train, labels, test, neighbours).tolist() == wanted
 
 
-def test_neighbours_look_at_directions_alone():
+def test_nearest_neighbours_ignore_lengths():
     train, labels = clusters(spread=1)
     test, _ = clusters(spread=1, seed=1)
     lengths = np.random.default_rng(2).uniform(0.1, 10, (len(train), 1)).astype(np.float32)
@@ -52,7 +52,7 @@ def test_neighbours_look_at_directions_alone():
     assert (nearest_neighbours(train * lengths, labels, 3 * test) == found).all()
 
 
-def test_the_linear_probe_does_not_care_for_units():
+def test_the_linear_probe_ignores_units():
     train, labels = clusters(spread=1)
     test, _ = clusters(spread=1, seed=1)
     scale = np.array([1e-3, 1, 50, 0.2, 7, 1e3])
@@ -60,8 +60,8 @@ def test_the_linear_probe_does_not_care_for_units():
     assert (linear_probe(train * scale + 5, labels, test * scale + 5) == found).mean() > 0.97
 
 
-def test_what_lies_on_a_line_is_for_the_linear_probe_alone():
-    """The classes differ in one small feature among large ones that say nothing."""
+def test_a_small_separating_feature_is_found_by_the_linear_probe_only():
+    """The classes differ in one small feature among large random ones."""
     random = np.random.default_rng(0)
     labels = np.arange(400) % 2
     features = random.normal(scale=10, size=(400, 20))
@@ -85,7 +85,7 @@ def test_a_class_with_one_image_is_named():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_no_numbers_are_refused(value):
+def test_features_that_are_not_finite_are_refused(value):
     train, labels = clusters()
     test = train.copy()
     test[3, 2] = value

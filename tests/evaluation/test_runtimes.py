@@ -1,4 +1,4 @@
-"""Runtimes give the answers of the network, or say in one line why they can not."""
+"""Runtimes: outputs equal to the network's, refusals in one line, peak memory."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ class Small(nn.Module):
 
 
 class DataDecides(Small):
-    """How much is computed depends on what is in the image."""
+    """The amount of computation depends on the image."""
 
     def forward(self, images):
         kept = images[images.sum((1, 2, 3)) > float(images.mean())]
@@ -41,36 +41,36 @@ def batches(*sizes: int) -> list[torch.Tensor]:
 
 @pytest.fixture
 def traced_only(monkeypatch):
-    """torch.compile without its compiler of C++, which takes seconds a network."""
+    """torch.compile without the C++ compiler, which takes seconds per network."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
-def check_answers(runtime: str, tmp_path) -> None:
+def check_outputs(runtime: str, tmp_path) -> None:
     torch.manual_seed(0)
     network, images = Small().eval(), batches(1, 4)
     run = prepare(runtime, network, images, tmp_path).run
     with torch.no_grad():
-        # 3 is no size that it was made ready with.
+        # 3 is not among the batch sizes that it was prepared with.
         for batch in (*images, *batches(3)):
             torch.testing.assert_close(run(batch), network(batch), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnx"])
-def test_answers_are_the_networks(runtime, tmp_path):
-    check_answers(runtime, tmp_path)
+def test_outputs_are_those_of_the_network(runtime, tmp_path):
+    check_outputs(runtime, tmp_path)
 
 
-def test_answers_are_the_networks_when_traced(traced_only, tmp_path):
-    check_answers("compiled", tmp_path)
+def test_outputs_are_those_of_the_network_when_traced(traced_only, tmp_path):
+    check_outputs("compiled", tmp_path)
 
 
 @pytest.mark.slow
-def test_answers_are_the_networks_when_compiled(tmp_path):
-    check_answers("compiled", tmp_path)
+def test_outputs_are_those_of_the_network_when_compiled(tmp_path):
+    check_outputs("compiled", tmp_path)
 
 
-def test_many_networks_of_a_class_compile_each_for_itself(traced_only, tmp_path):
-    """More graphs of one class than torch keeps for a function."""
+def test_networks_of_one_class_are_compiled_separately(traced_only, tmp_path):
+    """More graphs of one class than torch keeps per function."""
     made = []
     with torch._dynamo.config.patch(recompile_limit=2), torch.no_grad():
         for width in range(4, 8):
@@ -81,7 +81,7 @@ def test_many_networks_of_a_class_compile_each_for_itself(traced_only, tmp_path)
 
 
 @pytest.mark.parametrize("runtime", ["compiled", "onnx"])
-def test_what_depends_on_values_is_refused_in_one_line(runtime, traced_only, tmp_path):
+def test_data_dependent_networks_are_refused_in_one_line(runtime, traced_only, tmp_path):
     with pytest.raises(UserError) as told:
         prepare(runtime, DataDecides().eval(), batches(1, 4), tmp_path)
     assert len(str(told.value).splitlines()) == 1
@@ -89,7 +89,7 @@ def test_what_depends_on_values_is_refused_in_one_line(runtime, traced_only, tmp
 
 
 @torch.no_grad()
-def test_a_network_that_skips_runs_on_onnx_too(tmp_path):
+def test_a_skipping_network_runs_on_onnx(tmp_path):
     small = SMALL["basic"]
     form, images = skipping(small.gated()), small.images(4)
     run = prepare("onnx", form, [images[:1], images], tmp_path).run
@@ -104,7 +104,7 @@ def test_a_batch_of_one_is_enough_for_onnx(tmp_path):
 
 
 @pytest.mark.parametrize("library", ["onnxscript", "onnxruntime"])
-def test_without_its_library_onnx_says_how_to_get_it(monkeypatch, library, tmp_path):
+def test_a_missing_library_is_named_with_its_command(monkeypatch, library, tmp_path):
     def missing(name):
         if name == library:
             raise ImportError(name)
@@ -122,7 +122,7 @@ def test_on_another_device_onnx_is_not_measured(tmp_path):
         prepare("onnx", Small().to("meta").eval(), images, tmp_path)
 
 
-def test_peaks_hold_the_weights_and_grow_with_the_batch(traced_only, tmp_path):
+def test_peak_memory_includes_weights_and_grows_with_the_batch(traced_only, tmp_path):
     network = Small(300).eval()
     for runtime in ("eager", "compiled"):
         made = prepare(runtime, network, batches(32, 64), tmp_path)
@@ -132,20 +132,20 @@ def test_peaks_hold_the_weights_and_grow_with_the_batch(traced_only, tmp_path):
         assert many - few > 32 * 4 * 300 * pixels
 
 
-def test_memory_of_onnx_runtime_holds_the_weights_and_grows_with_the_batch(tmp_path):
+def test_onnx_memory_includes_weights_and_grows_with_the_batch(tmp_path):
     small, large = nn.Linear(2000, 3), nn.Sequential(nn.Linear(2000, 4000), nn.ReLU(), nn.Linear(4000, 3))
     found = {}
     for name, network in (("small", small), ("large", large)):
         to_onnx(network.eval(), torch.zeros(2, 2000), tmp_path / f"{name}.onnx")
         for size in (1, 2000):
             found[name, size] = onnx_bytes(tmp_path / f"{name}.onnx", torch.zeros(size, 2000), 1)
-    # 32 MB of weights, and 32 MB of activations: more than what a process does on its own.
+    # 32 MB of weights and 32 MB of activations: more than the variation of a process.
     weights, activations = 4 * 2000 * 4000, 4 * 2000 * 4000
     assert found["large", 1] - found["small", 1] > 0.8 * weights
     assert found["large", 2000] - found["large", 1] > 0.8 * activations
 
 
-def test_memory_of_a_file_that_does_not_open_is_unknown(tmp_path):
+def test_memory_of_an_invalid_file_is_unknown(tmp_path):
     (tmp_path / "not.onnx").write_bytes(b"not a graph")
     assert onnx_bytes(tmp_path / "not.onnx", torch.zeros(1, 3), 1) is None
 

@@ -1,4 +1,4 @@
-"""A few of many, chosen in one pass, against sorting all of them."""
+"""The k smallest in one pass, against sorting."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from isometry.evaluation.sampling import SmallestK
 
 @pytest.mark.parametrize("sizes", [[40], [1] * 40, [3, 0, 20, 17]])
 @pytest.mark.parametrize("count", [1, 5, 40, 60])
-def test_the_lowest_are_those_of_all_sorted(sizes, count):
-    # Whole numbers, so that many are equal.
+def test_the_smallest_are_those_of_sorting(sizes, count):
+    # Integers, so that many are equal.
     keys = torch.randint(0, 9, (40,), generator=torch.Generator().manual_seed(0)).float()
     lowest = SmallestK(count)
     numbers = torch.arange(40)
@@ -20,19 +20,19 @@ def test_the_lowest_are_those_of_all_sorted(sizes, count):
     assert lowest.tensors[1].tolist() == [[float(number)] * 2 for number in wanted]
 
 
-def test_what_is_no_number_comes_last():
+def test_nan_comes_last():
     lowest = SmallestK(2)
     lowest.add(torch.tensor([float("nan"), 3.0]), torch.tensor([0, 1]))
     lowest.add(torch.tensor([float("nan"), 1.0]), torch.tensor([2, 3]))
     assert lowest.tensors[0].tolist() == [3, 1]
 
 
-def test_nothing_added_is_nothing_kept():
+def test_without_input_nothing_is_kept():
     assert SmallestK(3).tensors == ()
 
 
-def test_random_keys_draw_from_all_alike():
-    """Of 20 in batches of 4, 5 are kept a thousand times: each about 250 times, within 6 standard deviations."""
+def test_random_keys_draw_uniformly():
+    """5 of 20 are kept, a thousand times: each about 250 times, within 6 standard deviations."""
     generator = torch.Generator().manual_seed(0)
     times = torch.zeros(20)
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""Intervals, calibration, classes and confusions: laws, and loops straight from the definitions."""
+"""Intervals, calibration, classes and confusions: invariances, and loops from the definitions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from oracles.evaluation import calibration_error, wilson_by_bisection
 
 
 def answers(images: int = 400, classes: int = 7, seed: int = 0) -> Predictions:
-    """Random ones, about half of them right."""
+    """Random predictions, about half of them correct."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, images)
     predictions = np.where(random.random(images) < 0.5, labels, random.integers(0, classes, images))
@@ -33,7 +33,7 @@ def test_an_interval_solves_its_equation(hits, of):
     assert wilson(hits, of) == pytest.approx(wilson_by_bisection(hits, of, Z), abs=1e-12)
 
 
-def test_an_interval_holds_the_share_mirrors_and_narrows_with_more_images():
+def test_intervals_contain_the_share_are_symmetric_and_narrow_with_more_images():
     for hits in range(11):
         low, high = wilson(hits, 10)
         assert 0 <= low <= hits / 10 <= high <= 1
@@ -42,13 +42,13 @@ def test_an_interval_holds_the_share_mirrors_and_narrows_with_more_images():
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 0), (3, 2), (-1, 2)])
-def test_no_share_has_no_interval(hits, of):
+def test_an_invalid_share_is_refused(hits, of):
     with pytest.raises(ValueError, match=r"share|from 0 to 1|between 0 and 1"):
         wilson(hits, of)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_calibration_error_is_its_definition(seed):
+def test_calibration_error_follows_its_definition(seed):
     found = answers(seed=seed)
     confidences = np.where(
         np.arange(400) % 4 == 0, np.round(found.confidences * BINS) / BINS, found.confidences
@@ -57,14 +57,14 @@ def test_calibration_error_is_its_definition(seed):
     assert error == pytest.approx(calibration_error(confidences.tolist(), found.right.tolist(), BINS))
 
 
-def test_calibration_of_the_perfect_and_of_the_boastful():
+def test_calibration_of_a_perfect_and_an_overconfident_network():
     right = np.array([True] * 3 + [False])
     assert calibration(np.full(4, 0.75), right)["ece"] == pytest.approx(0)
     assert calibration(np.ones(4), right)["ece"] == pytest.approx(25)
     assert calibration(np.ones(4), np.ones(4, dtype=bool))["ece"] == pytest.approx(0)
 
 
-def test_bins_hold_every_image_once_and_bounds_belong_below():
+def test_bins_include_their_upper_bound_and_every_image_once():
     rows = calibration(np.array([0.0, 1 / 15, 1.0, 0.5]), np.ones(4, dtype=bool))["bins"]
     assert len(rows) == BINS
     assert [row["images"] for row in rows] == [2, *[0] * 6, 1, *[0] * 6, 1]
@@ -93,7 +93,7 @@ def test_confusions_add_up():
 
 
 @pytest.mark.parametrize(("classes", "there"), [(2, False), (5, False), (6, True)])
-def test_top5_of_five_classes_says_nothing(classes, there):
+def test_top5_needs_more_than_five_classes(classes, there):
     assert ("top5" in scores(answers(classes=classes), [str(n) for n in range(classes)])) == there
 
 
@@ -103,7 +103,7 @@ def test_a_class_without_images_has_no_accuracy():
     assert rows[1] == {"name": "dog", "images": 0}
 
 
-def test_frequent_confusions_leave_out_what_is_right_or_never_happened():
+def test_frequent_confusions_exclude_correct_and_absent_pairs():
     counts = np.array([[9, 2, 0], [5, 9, 0], [0, 1, 9]])
     assert frequent_confusions(counts, 10) == [(1, 0, 5), (0, 1, 2), (2, 1, 1)]
     assert frequent_confusions(counts, 1) == [(1, 0, 5)]

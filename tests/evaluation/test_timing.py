@@ -1,4 +1,4 @@
-"""Timing in turns: who is measured when, on what, and for how long."""
+"""Interleaved timing: order, batches, duration."""
 
 import torch
 from torch import nn
@@ -13,14 +13,14 @@ from isometry.evaluation.timing import (
 )
 
 
-def test_images_per_second_leaves_the_model_as_it_was():
+def test_images_per_second_restores_the_mode():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     assert images_per_second(model, (3, 2, 2), batch_size=4, seconds=0.01) > 0
     assert model.training
 
 
-class Noting(nn.Module):
-    """Writes down which model saw which batch, and in which mode."""
+class Recording(nn.Module):
+    """Records the order of models, their batches and modes."""
 
     def __init__(self, name: str, seen: list[tuple[str, int, bool]]) -> None:
         super().__init__()
@@ -30,9 +30,9 @@ class Noting(nn.Module):
         self.seen.append((self.name, int(batch[0]), self.training))
 
 
-def test_models_take_turns_on_the_same_batches():
+def test_models_are_interleaved_on_the_same_batches():
     seen: list[tuple[str, int, bool]] = []
-    models = {name: Noting(name, seen) for name in "abc"}
+    models = {name: Recording(name, seen) for name in "abc"}
     models["b"].eval()
     times = interleaved_model_times(models, [torch.tensor([0]), torch.tensor([1])], seconds=1e-9)
     rounds = [seen[at : at + 3] for at in range(0, len(seen), 3)]
@@ -46,25 +46,27 @@ def test_models_take_turns_on_the_same_batches():
     assert [models[name].training for name in "abc"] == [True, False, True]
 
 
-def test_turns_go_on_for_as_long_as_is_asked(monkeypatch):
-    """With a clock on which every pass takes a second."""
+def test_timing_lasts_as_long_as_given(monkeypatch):
+    """With a clock by which every pass takes a second."""
     ticks = iter(range(10_000))
     monkeypatch.setattr("isometry.evaluation.timing.time.perf_counter", lambda: next(ticks))
-    times = interleaved_model_times({name: Noting(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40)
+    times = interleaved_model_times(
+        {name: Recording(name, []) for name in "ab"}, [torch.zeros(1)], seconds=40
+    )
     assert times == {name: [1] * 40 for name in "ab"}
 
 
-def test_contenders_have_batches_of_their_own():
+def test_networks_have_their_own_batches():
     seen: dict[str, list[int]] = {"a": [], "b": []}
 
-    def noting(name):
+    def recording(name):
         return lambda batch: seen[name].append(int(batch[0])) or batch
 
-    contenders = {
-        "a": TimedNetwork(noting("a"), [torch.tensor([1]), torch.tensor([2])]),
-        "b": TimedNetwork(noting("b"), [torch.tensor([7])]),
+    networks = {
+        "a": TimedNetwork(recording("a"), [torch.tensor([1]), torch.tensor([2])]),
+        "b": TimedNetwork(recording("b"), [torch.tensor([7])]),
     }
-    times = interleaved_times(contenders, seconds=1e-9)
+    times = interleaved_times(networks, seconds=1e-9)
     assert set(seen["a"]) == {1, 2}
     assert set(seen["b"]) == {7}
     assert {name: len(taken) for name, taken in times.items()} == {"a": ROUNDS, "b": ROUNDS}

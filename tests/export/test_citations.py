@@ -1,4 +1,4 @@
-"""The papers that a card asks to cite are those whose methods its run used."""
+"""A card cites the papers of the methods that its run used."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from isometry.config import GrowConfig, PruneConfig, RunConfig
 from isometry.export.citations import papers
 
-TAUGHT = {"teacher": "cait_s24_224", "losses": {"soft": 1, "whole": 4}}
+DISTILLED = {"teacher": "cait_s24_224", "losses": {"soft": 1, "whole": 4}}
 GROWN = {"grow": GrowConfig(depth="6,12")}
 GATED = {"prune": PruneConfig(keep_rate=0.6)}
 
@@ -25,21 +25,21 @@ def keys(**options):
     ("options", "wanted"),
     [
         ({"losses": {"ce": 1}}, []),
-        (TAUGHT, ["hao2022manifold"]),
-        ({**TAUGHT, "losses": {"soft": 1, "whole": 0}}, []),
-        ({**TAUGHT, "losses": {"soft": 1}}, []),
+        (DISTILLED, ["hao2022manifold"]),
+        ({**DISTILLED, "losses": {"soft": 1, "whole": 0}}, []),
+        ({**DISTILLED, "losses": {"soft": 1}}, []),
         (GROWN, ["ding2023expansion"]),
         (GATED, ["tang2021manidp"]),
         ({"prune": PruneConfig(keep_rate=0.6, method="l1")}, []),
-        ({**TAUGHT, **GROWN, **GATED}, ["hao2022manifold", "ding2023expansion", "tang2021manidp"]),
+        ({**DISTILLED, **GROWN, **GATED}, ["hao2022manifold", "ding2023expansion", "tang2021manidp"]),
     ],
 )
-def test_cited_is_what_was_used(options, wanted):
+def test_papers_of_the_methods_used_are_cited(options, wanted):
     assert keys(**options) == wanted
 
 
-def test_every_entry_is_closed_and_has_what_bibtex_asks_for():
-    for paper in papers_of(**TAUGHT, **GROWN, **GATED):
+def test_every_entry_is_valid_bibtex():
+    for paper in papers_of(**DISTILLED, **GROWN, **GATED):
         assert paper.count("{") == paper.count("}")
         for name in ("title", "author", "booktitle", "year"):
             assert re.search(rf"^  {name} += \{{.+", paper, re.MULTILINE)

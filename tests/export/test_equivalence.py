@@ -1,4 +1,4 @@
-"""Differences between variants of a network, how they do on labelled images, and how many times as fast one is."""
+"""Differences between variants of a network, their accuracy, and the speed-up."""
 
 import random
 from types import SimpleNamespace
@@ -18,13 +18,13 @@ def network(images):
     return images.flatten(1)[:, :5] * 3
 
 
-def test_a_form_is_nowhere_apart_from_itself():
+def test_a_variant_equals_itself():
     for row in differences(network, network, IMAGES, (1, 5)):
         assert (row["gap"], row["share"], row["apart"]) == (0, 0, 0)
     check_differences(differences(network, network, IMAGES, (1, 5)), 0, "form")
 
 
-def test_the_gap_is_the_largest_and_the_share_that_over_the_spread():
+def test_the_gap_is_the_largest_difference_and_the_share_is_relative_to_the_spread():
     def variant(images):
         answers = network(images).clone()
         answers[images.flatten(1)[:, 15] == IMAGES[3].flatten()[15], 2] += 0.5
@@ -38,7 +38,7 @@ def test_the_gap_is_the_largest_and_the_share_that_over_the_spread():
     assert row["apart"] == 1
 
 
-def test_batches_are_whole_and_of_the_size_that_is_asked_for():
+def test_batches_have_exactly_the_given_size():
     seen = []
 
     def variant(images):
@@ -50,7 +50,7 @@ def test_batches_are_whole_and_of_the_size_that_is_asked_for():
     assert (first["images"], second["images"]) == (12, 10)
 
 
-def test_a_difference_within_the_tolerance_is_none():
+def test_differences_within_the_tolerance_are_accepted():
     spread = float(network(IMAGES).max() - network(IMAGES).min())
     near = differences(lambda images: network(images) + 0.9 * TOLERANCE * spread, network, IMAGES, (1,))
     far = differences(lambda images: network(images) + 1.1 * TOLERANCE * spread, network, IMAGES, (1,))
@@ -63,7 +63,7 @@ def test_a_difference_within_the_tolerance_is_none():
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_no_number_is_refused_even_where_the_rest_need_not_be_exact(wrong):
+def test_outputs_that_are_not_finite_are_always_refused(wrong):
     rows = differences(lambda images: network(images) * wrong, network, IMAGES, (1,))
     assert rows[0]["apart"] == 12
     with pytest.raises(UserError):
@@ -75,7 +75,7 @@ def dataset(labels, labelled=True):
     return SimpleNamespace(pairs=lambda: iter(pairs), part="test", labelled=labelled)
 
 
-def test_judged_as_by_counting():
+def test_accuracy_and_agreement_equal_counts():
     labels = torch.arange(12) % 5
     variants = {"first": network, "second": lambda images: network(images).flip(1)}
     found = evaluate_variants(variants, dataset(labels), 5)
@@ -118,14 +118,14 @@ def timed(monkeypatch, fast, slow):
     return speed_up(network, network, IMAGES, 1.0)
 
 
-def test_the_speed_up_is_paired_so_that_what_slows_all_of_a_round_does_not_count(monkeypatch):
+def test_the_speed_up_is_paired_by_round(monkeypatch):
     draw = random.Random(0)
     busy = [draw.choice([1, 10, 100]) for _ in range(101)]
     found = timed(monkeypatch, busy, [2 * each for each in busy])
     assert found == {"median": 2, "low": 2, "high": 2, "rounds": 101}
 
 
-def test_the_interval_of_the_speed_up_holds_the_median_in_19_of_20_draws(monkeypatch):
+def test_the_interval_of_the_speed_up_contains_the_median_in_95_percent(monkeypatch):
     draw = random.Random(1)
     held = 0
     for _ in range(400):

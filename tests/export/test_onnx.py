@@ -1,4 +1,4 @@
-"""`isometry export --to onnx`: the file computes what the network does, says what it wants, or is not there at all."""
+"""`isometry export --to onnx`: outputs, metadata, measurements; nothing is written after an error."""
 
 import hashlib
 import json
@@ -21,27 +21,27 @@ from isometry.prune.skipping import skipping
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A transformer's folder with its file in floats and in 8 bits, as one command writes both."""
+    """A folder of a transformer, exported in float32 and in int8."""
     folder = vit_folder(tmp_path_factory.mktemp("vit") / "student")
     assert export(folder, "--to", "onnx", *QUICK) == 0
     assert export(folder, "--to", "onnx", "--quantize", "int8", *QUICK) == 0
     return folder
 
 
-def answers(path, images):
+def outputs(path, images):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 @torch.no_grad()
-def test_batches_of_any_size_are_answered_as_by_the_network(exported, size):
+def test_outputs_of_any_batch_size_are_those_of_the_network(exported, size):
     images = torch.randn(size, 1, 8, 8, generator=torch.Generator().manual_seed(size))
-    found = answers(exported / "student.onnx", images)
+    found = outputs(exported / "student.onnx", images)
     torch.testing.assert_close(found, load_network(exported)(images), rtol=1e-4, atol=1e-5)
 
 
-def test_one_file_holds_all_and_says_how_images_are_normalised(exported):
+def test_the_file_has_weights_and_the_normalisation(exported):
     model = onnx.load(exported / "student.onnx", load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     told = {each.key: each.value for each in model.metadata_props}
@@ -52,7 +52,7 @@ def test_one_file_holds_all_and_says_how_images_are_normalised(exported):
 
 
 @torch.no_grad()
-def test_what_is_beside_it_was_measured(exported):
+def test_the_json_file_has_the_measurements(exported):
     told = json.loads((exported / "student.json").read_text())
     file = (exported / "student.onnx").read_bytes()
     assert (told["bytes"], told["sha256"]) == (len(file), hashlib.sha256(file).hexdigest())
@@ -60,11 +60,11 @@ def test_what_is_beside_it_was_measured(exported):
     assert [(row["batch_size"], row["apart"]) for row in told["checks"]["onnx"]] == [(1, 0), (8, 0)]
     assert told["conditions"]["onnxruntime"] == onnxruntime.__version__
     assert int(told["conditions"]["threads"]) >= 1
-    # The test part, image by image, without the package's loaders.
+    # The test part without the package's loaders.
     digits = open_digits()[2]
     pixels, labels = zip(*(digits.load(number) for number in range(len(digits))), strict=True)
     images = torch.tensor(np.stack([np.asarray(image) for image in pixels]))[:, None].float()
-    right = answers(exported / "student.onnx", (images / 255 - 0.5) / 0.25).argmax(1) == torch.tensor(labels)
+    right = outputs(exported / "student.onnx", (images / 255 - 0.5) / 0.25).argmax(1) == torch.tensor(labels)
     for row in told["forms"]:
         assert (row["images"], row["part"]) == (500, "test")
         assert row["top1"] == pytest.approx(100 * float(right.double().mean()))
@@ -73,7 +73,7 @@ def test_what_is_beside_it_was_measured(exported):
         assert all(speed["ms_low"] <= speed["ms"] <= speed["ms_high"] for speed in row["speeds"])
 
 
-def test_in_8_bits_it_is_smaller_and_judged_beside_both(exported):
+def test_int8_is_smaller_and_compared_with_both(exported):
     told = json.loads((exported / "student.int8.json").read_text())
     assert [row["form"] for row in told["forms"]] == ["torch", "onnx", "onnx, int8"]
     assert (told["form"], told["precision"]) == ("onnx, int8", "int8 (dynamic, per channel)")
@@ -89,17 +89,17 @@ def test_a_network_without_classes_is_compared_by_its_features(tmp_path, capsys)
     assert told["forms"][1]["cosine"] == pytest.approx(1, abs=1e-6)
     assert all("top1" not in row and "agreement" not in row for row in told["forms"])
     assert "cosine" in capsys.readouterr().out
-    assert answers(tmp_path / "new" / "features.onnx", torch.zeros(3, 1, 8, 8)).shape == (3, 24)
+    assert outputs(tmp_path / "new" / "features.onnx", torch.zeros(3, 1, 8, 8)).shape == (3, 24)
 
 
 @torch.no_grad()
-def test_a_network_with_channels_cut_is_exported_as_it_is(tmp_path):
+def test_a_cut_network_is_exported(tmp_path):
     folder = cut_folder(tmp_path / "cut")
     assert export(folder, "--to", "onnx", *QUICK) == 0
     images = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     network = load_network(folder)
     torch.testing.assert_close(
-        answers(folder / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4
+        outputs(folder / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4
     )
     sizes = [list(each.dims) for each in onnx.load(folder / "student.onnx").graph.initializer]
     assert [8, 8, 3, 3] in sizes
@@ -112,13 +112,13 @@ def gates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
-    """Graphs that were made before, by what was asked for: they take seconds, and are the same every time."""
+    """Graphs by their options, to build each only once: it takes seconds."""
     return tmp_path_factory.mktemp("graphs"), {}
 
 
 @pytest.fixture
 def made_once(graphs, monkeypatch):
-    """Exports make no graph that was made before."""
+    """Makes exports reuse graphs that were built before."""
     folder, known = graphs
     build = onnx_export._build
 
@@ -135,7 +135,7 @@ def says(**gain):
 
 
 @torch.no_grad()
-def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, made_once, monkeypatch, capsys):
+def test_skipping_is_exported_if_it_is_faster(gates, made_once, monkeypatch, capsys):
     monkeypatch.setattr(onnx_export, "speed_up", says(low=1.2, high=1.8))
     assert export(gates, "--to", "onnx", *QUICK) == 0
     assert "1.50× as fast at batch 1" in capsys.readouterr().out
@@ -145,15 +145,13 @@ def test_skipping_is_written_where_it_was_measured_to_be_faster(gates, made_once
     assert [node.op_type for node in onnx.load(gates / "student.onnx").graph.node] == ["Scan"]
     images = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     network = load_network(gates)
-    torch.testing.assert_close(answers(gates / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs(gates / "student.onnx", images), network(images), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(skipping(network)(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
-    gates, made_once, monkeypatch, capsys
-):
+def test_skipping_that_is_not_faster_is_refused(gates, made_once, monkeypatch, capsys):
     before = names_in(gates)
-    # Fast in the middle is not enough: the low end of the interval counts.
+    # The lower end of the interval counts, not the median.
     monkeypatch.setattr(onnx_export, "speed_up", says(low=1.01, high=1.8))
     assert export(gates, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
@@ -164,7 +162,7 @@ def test_skipping_that_is_no_faster_is_refused_and_the_masked_form_offered(
 
 
 @torch.no_grad()
-def test_masked_computes_every_channel_on_a_persons_word(gates):
+def test_masked_computes_every_channel(gates):
     assert export(gates, "--to", "onnx", "--masked", "--quantize", "int8", *QUICK) == 0
     told = json.loads((gates / "student.masked.int8.json").read_text())
     assert told["precision"] == "int8 (static, per channel)"
@@ -173,7 +171,7 @@ def test_masked_computes_every_channel_on_a_persons_word(gates):
     assert "Scan" not in {node.op_type for node in graph.node}
 
 
-def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp_path, monkeypatch, capsys):
+def test_a_graph_with_other_outputs_is_not_written(tmp_path, monkeypatch, capsys):
     folder = vit_folder(tmp_path / "student")
     (folder / "student.onnx").write_bytes(b"an older one")
     before = names_in(tmp_path)
@@ -199,7 +197,7 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_left(tmp
     assert (folder / "student.onnx").read_bytes() == b"an older one"
 
 
-def test_what_the_exporter_can_not_take_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_failure_of_the_exporter_is_one_line(tmp_path, monkeypatch, capsys):
     folder = vit_folder(tmp_path / "student")
 
     def refuses(network, images, path):
@@ -212,7 +210,7 @@ def test_what_the_exporter_can_not_take_is_said_in_one_line(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_the_extra_it_says_how_to_get_it(tmp_path, monkeypatch, capsys, library):
+def test_a_missing_library_is_named_with_its_command(tmp_path, monkeypatch, capsys, library):
     monkeypatch.setitem(sys.modules, library, None)
     assert export(vit_folder(tmp_path / "student"), "--to", "onnx", *QUICK) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -236,7 +234,7 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path, monkeypatch, capsys, 
         (["--to", "onnx", "--data-dir", "nowhere"], "nowhere"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(tmp_path, capsys, words, said):
+def test_bad_input_is_refused_in_one_line(tmp_path, capsys, words, said):
     folder = vit_folder(tmp_path / "student")
     before = names_in(tmp_path)
     assert export(folder, *words) == 2
@@ -246,12 +244,12 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path, capsys, words, said):
     assert names_in(tmp_path) == before
 
 
-def test_what_skips_is_not_quantised(gates, capsys):
+def test_a_skipping_graph_is_not_quantised(gates, capsys):
     assert export(gates, "--to", "onnx", "--quantize", "int8", *QUICK) == 2
     assert "add --masked" in capsys.readouterr().err
 
 
-def test_one_folder_is_named(capsys):
+def test_exactly_one_existing_folder_is_needed(capsys):
     assert export("--to", "onnx") == 2
     assert export("one", "two", "--to", "onnx") == 2
     assert export("nowhere", "--to", "onnx") == 2

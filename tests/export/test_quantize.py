@@ -1,4 +1,4 @@
-"""8-bit graphs: which way for which network, what is quantised and what is not, and that they still answer alike."""
+"""8-bit graphs: kind of quantisation, quantised operators, outputs."""
 
 from collections import Counter
 
@@ -37,7 +37,7 @@ def networks(kind):
 
 @pytest.mark.parametrize("kind", ["transformer", "convolutions", "gates"])
 @torch.no_grad()
-def test_each_network_is_quantised_in_the_way_that_was_measured_to_suit_it(kind, tmp_path):
+def test_the_kind_of_quantisation_depends_on_the_network(kind, tmp_path):
     network, examples = networks(kind)
     floats, whole = tmp_path / "floats.onnx", tmp_path / "int8.onnx"
     to_onnx(network, examples[:2], floats)
@@ -57,12 +57,12 @@ def test_each_network_is_quantised_in_the_way_that_was_measured_to_suit_it(kind,
         assert kinds["QuantizeLinear"]
         assert kinds["DequantizeLinear"]
         assert not kinds["ConvInteger"]
-        # A scale a filter.
+        # One scale per filter.
         assert [16] in [list(each.dims) for each in graph.initializer if each.name.endswith("_scale")]
     if kind == "gates":
         makers = {name: node.op_type for node in graph.node for name in node.output}
         inputs = {(node.op_type, makers.get(name)) for node in graph.node for name in node.input}
         assert ("Conv", "DequantizeLinear") in inputs
-        # What a gate decides with stays as it was.
+        # The decision of a gate is not quantised.
         for decides in ("Gemm", "GreaterOrEqual"):
             assert (decides, "DequantizeLinear") not in inputs

@@ -1,4 +1,4 @@
-"""`isometry export --to timm`: a folder for plain timm whose card says what was measured, and nothing that was not."""
+"""`isometry export --to timm`: a folder for timm, and a card with the measured figures only."""
 
 import hashlib
 import json
@@ -25,9 +25,9 @@ from isometry.prune.saving import load_network
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_teacher, tmp_path_factory):
-    """A run that was taught on the digits while it grew."""
-    out = tmp_path_factory.mktemp("taught") / "run"
+def distilled(tiny_teacher, tmp_path_factory):
+    """A run distilled on the digits, with growth."""
+    out = tmp_path_factory.mktemp("distilled") / "run"
     words = [*TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", "--epochs", "2", "--grow.depth", "1,2"]
     words += ["--losses.whole", "1", "--losses.soft", "1", "--out", str(out)]
     ended = run("distill", *words, said=out.parent / "said")
@@ -36,10 +36,10 @@ def taught(tiny_teacher, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(taught):
-    """What the run is exported to."""
-    assert export(taught, "--to", "timm", "--seconds", "0.01", "--license", "apache-2.0") == 0
-    return taught / "timm"
+def folder(distilled):
+    """The exported run."""
+    assert export(distilled, "--to", "timm", "--seconds", "0.01", "--license", "apache-2.0") == 0
+    return distilled / "timm"
 
 
 def front_matter(card):
@@ -47,7 +47,7 @@ def front_matter(card):
 
 
 @torch.no_grad()
-def test_the_code_on_the_card_gives_the_networks_answers_in_plain_timm(folder, taught, tmp_path):
+def test_the_code_on_the_card_runs_in_plain_timm(folder, distilled, tmp_path):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8, 8), dtype=torch.uint8, generator=generator).numpy()
     Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=100)
@@ -59,16 +59,16 @@ def test_the_code_on_the_card_gives_the_networks_answers_in_plain_timm(folder, t
         "torch.save(output, 'output.pt')\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    network = load_network(taught)
+    network = load_network(distilled)
     spec = image_spec(network)
     seen = torch.from_numpy(np.array(Image.open(tmp_path / "photo.jpg")))[None, None] / 255
     wanted = network((seen - spec.mean[0]) / spec.std[0])
     torch.testing.assert_close(torch.load(tmp_path / "output.pt"), wanted)
 
 
-def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taught):
+def test_the_card_has_the_figures_of_the_run_and_of_the_export(folder, distilled):
     card, told = (folder / CARD).read_text(), json.loads((folder / FIGURES).read_text())
-    teacher, student = json.loads((taught / "summary.json").read_text())
+    teacher, student = json.loads((distilled / "summary.json").read_text())
     accuracy = told["accuracy"]
     assert accuracy["top1"] == pytest.approx(student["top1"])
     low, high = (100 * share for share in wilson(round(accuracy["top1"] * 5), 500))
@@ -94,16 +94,16 @@ def test_the_card_says_what_the_run_wrote_down_and_what_is_measured(folder, taug
     }
 
 
-def test_a_card_for_others_names_no_place_of_this_machine(folder, taught):
+def test_the_folder_has_no_local_paths(folder, distilled):
     assert names_in(folder) == ["README.md", "config.json", "export.json", "model.safetensors"]
     for name in ("README.md", "config.json", "export.json"):
-        assert str(taught.parent) not in (folder / name).read_text()
+        assert str(distilled.parent) not in (folder / name).read_text()
         assert "local-dir:/" not in (folder / name).read_text()
 
 
-def test_a_second_export_replaces_the_first_whole(folder, taught, tmp_path):
+def test_a_second_export_replaces_the_first(folder, distilled, tmp_path):
     again = tmp_path / "run"
-    shutil.copytree(taught, again, ignore=shutil.ignore_patterns("last", "best"))
+    shutil.copytree(distilled, again, ignore=shutil.ignore_patterns("last", "best"))
     (again / "timm" / "stray").write_text("left over")
     assert export(again, "--to", "timm", "--seconds", "0.01") == 0
     assert names_in(again / "timm") == ["README.md", "config.json", "export.json", "model.safetensors"]
@@ -111,9 +111,9 @@ def test_a_second_export_replaces_the_first_whole(folder, taught, tmp_path):
     assert mentions((again / "timm" / CARD).read_text(), "## Licence … not specified")
 
 
-def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, capsys):
+def test_without_the_images_the_card_has_no_accuracy(distilled, tmp_path, capsys):
     moved = tmp_path / "run"
-    shutil.copytree(taught, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    shutil.copytree(distilled, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
     config = yaml.safe_load((moved / "config.yaml").read_text())
     (moved / "config.yaml").write_text(yaml.safe_dump({**config, "dataset": "", "data_dir": "/gone/photos"}))
     (moved / "summary.json").unlink()
@@ -125,16 +125,16 @@ def test_where_the_images_are_gone_the_card_has_no_accuracy(taught, tmp_path, ca
     assert "/gone" not in card + (moved / "timm" / FIGURES).read_text()
 
 
-def test_a_head_that_nothing_taught_has_no_accuracy(taught, tmp_path):
+def test_an_untrained_head_has_no_accuracy(distilled, tmp_path):
     moved = tmp_path / "run"
-    shutil.copytree(taught, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    shutil.copytree(distilled, moved, ignore=shutil.ignore_patterns("timm", "last", "best"))
     config = yaml.safe_load((moved / "config.yaml").read_text())
     (moved / "config.yaml").write_text(yaml.safe_dump({**config, "losses": {"whole": 1}}))
     assert export(moved, "--to", "timm", "--seconds", "0.01") == 0
     assert "**top-1**" not in (moved / "timm" / CARD).read_text()
 
 
-def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
+def test_the_card_of_a_folder_without_a_run(tmp_path):
     folder = vit_folder(tmp_path / "student", classes=0)
     assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
     card = (tmp_path / "out" / CARD).read_text()
@@ -144,7 +144,7 @@ def test_of_a_folder_alone_the_card_says_what_can_be_measured(tmp_path):
     assert "## Cite" not in card
 
 
-def test_an_architecture_of_this_package_says_who_registers_it(tmp_path, capsys):
+def test_the_card_imports_an_architecture_of_this_package(tmp_path, capsys):
     folder = dense_run(tmp_path)
     assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "out") == 0
     assert mentions((tmp_path / "out" / CARD).read_text(), "import isometry.models.cifar_resnet")
@@ -162,7 +162,7 @@ def test_a_pruned_network_is_refused(tmp_path, capsys, make):
     assert names_in(tmp_path) == before
 
 
-def test_nothing_of_a_persons_is_overwritten(tmp_path, capsys):
+def test_other_folders_are_not_overwritten(tmp_path, capsys):
     folder = vit_folder(tmp_path / "student")
     (tmp_path / "photos").mkdir()
     for place in (tmp_path / "photos", folder):
@@ -171,7 +171,7 @@ def test_nothing_of_a_persons_is_overwritten(tmp_path, capsys):
     assert (tmp_path / "photos").is_dir()
 
 
-def test_a_folder_whose_weights_changed_on_the_way_is_not_written(tmp_path, monkeypatch, capsys):
+def test_a_corrupted_copy_is_not_written(tmp_path, monkeypatch, capsys):
     folder = vit_folder(tmp_path / "student")
 
     def spoiled(source, target):
@@ -187,9 +187,9 @@ def test_a_folder_whose_weights_changed_on_the_way_is_not_written(tmp_path, monk
     assert names_in(tmp_path) == before
 
 
-def test_a_summary_that_is_none_is_said(taught, tmp_path, capsys):
+def test_a_damaged_summary_is_named(distilled, tmp_path, capsys):
     broken = tmp_path / "run"
-    shutil.copytree(taught, broken, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    shutil.copytree(distilled, broken, ignore=shutil.ignore_patterns("timm", "last", "best"))
     (broken / "summary.json").write_text('{"model"')
     assert export(broken, "--to", "timm", "--seconds", "0.01") == 2
     assert f"{broken / 'summary.json'}: " in capsys.readouterr().err

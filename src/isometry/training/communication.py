@@ -21,11 +21,8 @@ def accumulation_note(steps: int, terms: list[Term]) -> list[str]:
 def communication_note(batch_size: int, objective: Objective) -> list[str]:
     """A note on the bytes that terms between images of all processes send in a step; none without such terms.
 
-    Counts the bytes that a process sends to the others, once each; tokens and their gradients in float32.
-
-    Args:
-        batch_size: of each process.
-        objective: of the run.
+    Counts the bytes that a process with that batch size sends to the others, once each; tokens and their gradients in
+    float32.
     """
     sent, gathered = {}, 0
     for term in objective.terms:

@@ -28,11 +28,7 @@ def grow(
 ) -> tuple[Run, torch.optim.Optimizer, Tensors | None]:
     """The run at its next stage, its optimizer, and the grown moving average, if there is one.
 
-    Args:
-        run: at its present stage.
-        stage: the next one.
-        optimizer: of the present stage.
-        world: its device is that of the new network.
+    ``run`` and ``optimizer`` are those of the present stage.
     """
     surgery = run.plan.surgeries()[stage.number - 1]
     old, new = run.objective, enter_stage(run, stage)

@@ -50,9 +50,7 @@ class LossMeter:
         return {f"train/{name}": total / images for name, total in zip(self.names, self.sums, strict=True)}
 
     def read(self, flag: bool = False) -> tuple[dict[str, float], bool]:
-        """The terms of the latest step, and whether ``flag`` is set in any process.
-
-        One synchronization, the flag included; none if nothing was added since the last reading.
+        """The terms of the latest step, and whether ``flag`` is set in any process; synchronizes at most once.
 
         Raises:
             NotFiniteError: in every process. The steps before are in the sums.
@@ -99,14 +97,9 @@ def record_path(out: str | Path) -> Path:
 def not_finite(
     error: NotFiniteError, state: LoopState, out: str | Path, writes: bool, kept: str
 ) -> UserError:
-    """The error for the user. The step, the terms and the images of each process are written to a file.
+    """The error for the user; one process writes the step, the terms and the images of each process to a file.
 
-    Args:
-        error: of the meter.
-        state: of the loop.
-        out: the run's folder.
-        writes: whether this process writes the file.
-        kept: what is saved, as text.
+    ``kept`` says which save is left.
     """
     content = {
         "step": error.step,

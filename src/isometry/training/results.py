@@ -172,10 +172,7 @@ def _compact(trainer: Trainer) -> None:
 def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
     """Figures of the student or the teacher; of a sharded teacher by all processes together, else by this one.
 
-    Args:
-        trainer: of the run.
-        model: the network.
-        loaders: of this process's images: its share if the model is sharded, else all.
+    ``loaders`` are those of all images, or of this process's share if the model is sharded.
     """
     run = trainer.run
     is_teacher, sharded = model is run.teacher, is_sharded(model)

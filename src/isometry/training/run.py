@@ -27,11 +27,8 @@ def execute(
 ) -> RunResult | None:
     """Runs a config to its end and writes its folder; None in processes that are not the main one.
 
-    Args:
-        config: the run.
-        console: for progress and notes.
-        label: the run's name on the progress bar; its folder's name if empty.
-        companions: rows of other runs for the report's table.
+    ``label`` is the run's name on the progress bar, by default its folder's; ``companions`` are rows of other runs for
+    the report's table.
 
     Raises:
         UserError: bad input, a loss that is not finite, or a loading process that was killed.
@@ -73,7 +70,10 @@ def gather_teacher(trainer: Trainer) -> None:
     figures, features = figures_of(trainer, run.teacher, trainer.loaders), list[Tensor]()
     if trainer.objective.pairs and teacher is not None:
         # The other processes only provide their shards.
-        images = compared_images(trainer.loaders, trainer.preprocess) if world.main else None
-        images = teacher.adapter.blank(world.device) if images is None else images
+        images = (
+            compared_images(trainer.loaders, trainer.preprocess)
+            if world.main
+            else teacher.adapter.blank(world.device)
+        )
         features = block_features(run.teacher, teacher.adapter(images))
     run.gathered_teacher = GatheredTeacher(figures, features)

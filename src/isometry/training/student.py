@@ -65,10 +65,7 @@ class StudentPlan:
         return planned
 
     def check_growth(self, averages: bool) -> list[str]:
-        """Checks every growth of the schedule; returns notes for the user.
-
-        Args:
-            averages: whether the run keeps a moving average of the weights.
+        """Checks every growth of the schedule; returns notes. ``averages``: whether the run keeps an EMA.
 
         Raises:
             UserError: an operator can't grow this architecture by that much, or does not preserve the function.
@@ -111,11 +108,7 @@ class StudentPlan:
 def plan_student(
     spec: ModelSpec, prune: PruneConfig, grow: GrowConfig, epochs: int, seed: int
 ) -> StudentPlan:
-    """The plan of a run of so many epochs.
-
-    Raises:
-        UserError: a growth schedule that is not possible.
-    """
+    """The plan of a run of so many epochs; raises UserError for a schedule of growth that is not possible."""
     return StudentPlan(spec, prune, grow, _schedule(spec, grow, epochs), seed)
 
 

@@ -22,14 +22,7 @@ def build_teacher(
 ) -> tuple[nn.Module | None, WeightSource | None]:
     """The teacher that the options name, and where its weights come from; None without one.
 
-    Args:
-        config: the options.
-        classes: of a random teacher, if the options don't say.
-        seed: of the run.
-        notes: for the user; added to.
-
-    Raises:
-        UserError: it can't be built.
+    ``classes`` are those of a random teacher, if the options don't say.
     """
     if not config.teacher:
         return None, None

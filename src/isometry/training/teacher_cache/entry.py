@@ -40,12 +40,7 @@ def token_name(block: int, grid: Grid) -> str:
 
 
 def pack(output: TeacherOutput, grids: dict[int, Grid]) -> Entry:
-    """The tensors to store of an output; the same objects if nothing is left out.
-
-    Args:
-        output: logits (B, K), and tokens (B, N, C) by block.
-        grids: the blocks to store, with the rows and columns of their tokens.
-    """
+    """The tensors to store of an output, with the tokens of the blocks in ``grids`` (rows and columns, by block)."""
     tokens = {token_name(block, grid): output.tokens[block] for block, grid in grids.items()}
     return _pack_logits(output.logits) | tokens
 
@@ -108,15 +103,10 @@ def raw(tensor: Tensor) -> memoryview:
 
 
 def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
-    """Writes an entry atomically.
+    """Writes an entry atomically, with ``seen``, the fingerprint of its images; creates its folder.
 
-    It is not flushed to the disk: one that a power failure damages is found by its checksums and computed again.
-
-    Args:
-        path: of the file; its folder is created.
-        entry: tensors on any device.
-        seen: the fingerprint of the images.
-        key: of the cache; part of the checksums, so that a file of another cache counts as damaged.
+    It is not flushed to the disk: one that a power failure damages is found by its checksums and computed again. The
+    ``key`` of the cache is part of the checksums, so that a file of another cache counts as damaged.
 
     Raises:
         OSError, SafetensorError: the disk is full, or can't be written.

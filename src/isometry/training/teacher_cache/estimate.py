@@ -32,41 +32,31 @@ class Estimate:
         return self.batches * self.epochs
 
     def describe(self, room: dict[str, int], processes: int) -> str:
-        """The size of the run's entries, and how much of it fits.
-
-        Args:
-            room: bytes that a process may fill, by a description of the limit.
-            processes: that fill as much each.
-        """
+        """The size of the run's entries, and how much fits in ``room``: bytes that each process may fill, by limit."""
         files = self.entries * processes
-        takes = f"logits {format_bytes(files * (self.logits + self.header))}"
+        size = f"logits {format_bytes(files * (self.logits + self.header))}"
         if self.tokens:
-            takes += f", tokens {format_bytes(files * self.tokens)}"
-        takes += f" for {self.epochs} epochs"
+            size += f", tokens {format_bytes(files * self.tokens)}"
+        size += f" for {self.epochs} epochs"
         bound = min(room, key=lambda name: room[name])
         fitting = max(0, room[bound]) // self.entry
         if fitting >= self.entries:
-            return f"{takes}; fits {' and '.join(room)}"
+            return f"{size}; fits {' and '.join(room)}"
         whole = fitting // self.batches
         first = (
             f"the first {whole} of {self.epochs} epochs fit"
             if whole
             else f"the first {fitting} of {self.batches} batches of an epoch fit"
         )
-        return f"{takes}; {first} {bound}, and after that the teacher runs"
+        return f"{size}; {first} {bound}, and after that the teacher runs"
 
 
 def estimate(
     probe: TeacherOutput, grids: dict[int, Grid], *, batch_size: int, batches: int, epochs: int
 ) -> Estimate:
-    """The size of a run's entries, from the outputs for an image or two.
+    """The size of a run's entries, from teacher outputs for any images in the run's precision.
 
-    Args:
-        probe: teacher outputs for any images, in the run's precision.
-        grids: rows and columns of each block's tokens.
-        batch_size: images of a batch and process.
-        batches: of an epoch and process.
-        epochs: of the run.
+    ``grids`` are rows and columns of each block's tokens, ``batches`` those of an epoch and process.
     """
     entry = {name: tensor.detach().cpu() for name, tensor in pack(probe, grids).items()}
     sizes = {name: tensor.nbytes for name, tensor in entry.items()}

@@ -30,13 +30,7 @@ class CachedTeacher:
 def open_cache(
     run: Run, world: World, batches: int, autocast: Callable[[], AbstractContextManager[None]]
 ) -> TeacherCache | None:
-    """The cache that the run's config names, if any; a note on its expected size is added to the run's notes.
-
-    Args:
-        run: its objective is on the world's device.
-        world: the processes.
-        batches: of an epoch and process.
-        autocast: the precision that the teacher runs in.
+    """The cache that the run's config names, if any; adds a note on the expected size of so many batches per epoch.
 
     Raises:
         UserError: the cache is of another teacher, data or seed, or can't be used.

@@ -1,4 +1,4 @@
-"""Blocks that are computed again in the backward pass: the same step, with less kept for it."""
+"""Activation checkpointing: the same step with less memory."""
 
 import copy
 
@@ -54,7 +54,7 @@ def steps(task: Objective, count: int = 2) -> tuple[list[Tensor], dict[str, Tens
 
 @pytest.mark.parametrize("losses", LOSSES)
 @pytest.mark.parametrize("student", STUDENTS)
-def test_steps_are_bitwise_those_of_a_student_that_keeps_everything(student, losses):
+def test_steps_are_bitwise_those_without_checkpointing(student, losses):
     """Gradients, what is dropped at random, and the statistics of norms, which see each batch once."""
     found, wanted = (steps(objective(student, losses, recomputes)) for recomputes in (True, False))
     assert found[0] == wanted[0]
@@ -99,7 +99,7 @@ def test_a_copy_counts_for_itself():
 
 
 @pytest.mark.parametrize("losses", LOSSES)
-def test_memory_is_said_as_it_is(losses):
+def test_memory_is_estimated_within_the_measured_peak(losses):
     """Within a third of what the allocator sees, and less than half of what all activations take."""
     tasks = {recomputes: objective("vit", losses, recomputes) for recomputes in (True, False)}
     said, measured = {}, {}
@@ -131,7 +131,7 @@ def refused(network: nn.Module, compiles: bool = False) -> str:
     return str(error.value)
 
 
-def test_what_can_not_be_computed_again_is_refused():
+def test_unsupported_students_are_refused():
     assert "timm does not support it for net" in refused(nn.Linear(3, 2))
     assert "timm does not support it for net" in refused(timm.create_model("inception_v4", num_classes=2))
     resnet = timm.create_model("resnet10t", num_classes=10)

@@ -1,4 +1,4 @@
-"""Config -> run: what is left open is filled in, and what cannot work is refused before any step."""
+"""Assembling a run: open options are filled in, and options that cannot work are refused before any step."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ CONFIG = RunConfig(
 TAUGHT = replace(CONFIG, teacher="vit_tiny_patch16_224", teacher_kwargs=TINY, teacher_weights="none")
 
 
-def test_what_is_left_open_is_filled_in():
+def test_open_options_are_filled_in():
     run = assemble(
         replace(TAUGHT, grad_accum_steps=2, lr_base=1e-3, lr_base_size=256), replace(ALONE, size=3)
     )
@@ -52,14 +52,14 @@ def test_without_a_teacher_the_loss_is_cross_entropy():
     assert run.notes == []
 
 
-def test_a_random_teacher_is_said_aloud_and_has_the_classes_of_the_data():
+def test_a_random_teacher_is_noted_and_has_the_classes_of_the_data():
     run = assemble(TAUGHT, ALONE)
     assert run.teacher is not None
     assert run.teacher.num_classes == 10
     assert any(note.startswith("DRY RUN") for note in run.notes)
 
 
-def test_a_warm_up_longer_than_the_run_is_shortened_aloud():
+def test_a_warm_up_longer_than_the_run_is_shortened_with_a_note():
     run = assemble(replace(CONFIG, epochs=3, warmup_epochs=5), ALONE)
     assert run.config.warmup_epochs == 0
     assert any("warm-up shortened" in note for note in run.notes)

@@ -1,4 +1,4 @@
-"""The same images a step for any number of processes."""
+"""The same images in a step for any number of processes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(whole: int) -> None:
 
 
 @pytest.mark.parametrize(("processes", "share"), [(1, 128), (4, 32), (8, 16)])
-def test_a_run_that_goes_on_keeps_its_global_batch(processes: int, share: int, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_global_batch_size(processes: int, share: int, tmp_path: Path) -> None:
     begun(tmp_path)
     again = RunConfig(out=str(tmp_path), batch_size=64, resume=True)
     config, (note,) = share_batch(again, world(processes))
@@ -52,28 +52,28 @@ def test_a_run_that_goes_on_keeps_its_global_batch(processes: int, share: int, t
     assert f"the batch size of each is {share} instead of 64" in note
 
 
-def test_on_as_many_processes_there_is_nothing_to_say(tmp_path: Path) -> None:
+def test_the_same_number_of_processes_needs_no_note(tmp_path: Path) -> None:
     config = begun(tmp_path)
     again, notes = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(2))
     assert notes == []
     assert (again.batch_size, again.global_batch_size) == (config.batch_size, config.global_batch_size)
 
 
-def test_a_remainder_is_said(tmp_path: Path) -> None:
+def test_a_remainder_is_noted(tmp_path: Path) -> None:
     begun(tmp_path)
     config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(3))
     assert (config.batch_size, config.global_batch_size) == (42, 128)
     assert "2 images of a batch are left out" in note
 
 
-def test_another_batch_of_the_same_whole_may_be_named(tmp_path: Path) -> None:
+def test_another_batch_size_with_the_same_total_is_accepted(tmp_path: Path) -> None:
     begun(tmp_path)
     config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(4))
     assert (config.batch_size, config.global_batch_size) == (32, 128)
     assert "in the same order" in note
 
 
-def test_another_whole_shows_in_the_config(tmp_path: Path) -> None:
+def test_another_total_shows_in_the_config(tmp_path: Path) -> None:
     """The run's folder then refuses it by name."""
     begun(tmp_path)
     config, _ = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(2))

@@ -1,4 +1,4 @@
-"""Whoever spreads a step's images is told what that does to relations between them, and what it sends."""
+"""Notes on terms that relate images, with several processes or accumulated gradients."""
 
 import torch
 
@@ -26,7 +26,7 @@ def test_terms_that_relate_images_see_the_micro_batch_and_others_are_not_named()
     assert note in run.notes
 
 
-def test_without_such_terms_or_accumulation_there_is_nothing_to_say() -> None:
+def test_without_such_terms_or_accumulation_there_is_no_note() -> None:
     labels = assembled("--losses.soft", "1", "--losses.intra", "1", "--grad-accum-steps", "4")
     assert accumulation_note(4, labels.terms) == []
     alone = assembled("--losses.whole", "1")
@@ -34,7 +34,7 @@ def test_without_such_terms_or_accumulation_there_is_nothing_to_say() -> None:
     assert not [note for note in alone.notes if "every process" in note]
 
 
-def test_traffic_is_said_beside_that_of_gathering() -> None:
+def test_sent_bytes_are_noted_beside_those_of_gathering() -> None:
     """Two pairs of blocks of 16 and 32 channels; 4 tokens an image, 150 images a process."""
     run = assembled("--losses.whole", "1", processes=2)
     matrices, tokens = 2 * 8 * 48 * 49 // 2, 2 * 150 * 4 * 48 * 4
@@ -46,7 +46,7 @@ def test_traffic_is_said_beside_that_of_gathering() -> None:
     assert f"whole {matrices / 2**10:.3g} KiB" in communication_note(15, smaller.objective)[0]
 
 
-def test_terms_that_stay_at_home_send_nothing() -> None:
+def test_local_terms_send_nothing() -> None:
     for words in (["--relations", "local", "--losses.whole", "1"], ["--losses.intra", "1"]):
         run = assembled(*words, processes=2)
         assert communication_note(150, run.objective) == []

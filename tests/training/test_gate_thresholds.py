@@ -1,4 +1,4 @@
-"""What an epoch of a pruning run does to its gates: thresholds, the limit of easy images, the epoch that is kept."""
+"""Gates after an epoch of a pruning run: thresholds, the limit of easy images, the best epoch."""
 
 import json
 from contextlib import nullcontext
@@ -55,23 +55,23 @@ def thresholds(network: nn.Module) -> list[Tensor]:
     return [conv.gate.threshold.clone() for conv in gated_convs(network).values()]
 
 
-def kept_at_the_end(keeper: GateThresholds, at: int) -> list[Tensor]:
-    keeper.statistics.settle()
-    keeper.set_thresholds(at)
-    losses = keeper.run.objective.losses
-    return [*thresholds(keeper.run.student), losses["sparsity"][0].limit.clone()]
+def kept_at_the_end(setter: GateThresholds, at: int) -> list[Tensor]:
+    setter.statistics.settle()
+    setter.set_thresholds(at)
+    losses = setter.run.objective.losses
+    return [*thresholds(setter.run.student), losses["sparsity"][0].limit.clone()]
 
 
-def see(keeper: GateThresholds, rows: slice) -> None:
+def add(setter: GateThresholds, rows: slice) -> None:
     saliencies, entropies = epoch()
-    keeper.add([{"saliencies": [layer[rows] for layer in saliencies], "cross_entropy": entropies[rows]}])
+    setter.add([{"saliencies": [layer[rows] for layer in saliencies], "cross_entropy": entropies[rows]}])
 
 
 @pytest.mark.parametrize(("at", "rate"), [(3, "0.6"), (1, "0.8")])
 def test_thresholds_and_limit_are_those_of_the_loops(at, rate):
-    keeper = GateThresholds(run(), ALONE)
-    see(keeper, slice(None))
-    *found, limit = kept_at_the_end(keeper, at)
+    setter = GateThresholds(run(), ALONE)
+    add(setter, slice(None))
+    *found, limit = kept_at_the_end(setter, at)
     saliencies, entropies = epoch()
     for threshold, layer in zip(found, saliencies, strict=True):
         means = [sum(row) / IMAGES for row in layer.double().T.tolist()]
@@ -80,57 +80,57 @@ def test_thresholds_and_limit_are_those_of_the_loops(at, rate):
 
 
 def test_the_moving_average_gets_the_same_thresholds():
-    keeper = GateThresholds(run(), ALONE)
-    see(keeper, slice(None))
-    kept_at_the_end(keeper, 0)
-    objective = keeper.run.objective
-    assert thresholds(objective.get_eval_model(ema=True)) == thresholds(keeper.run.student)
-    assert any(threshold > 0 for threshold in thresholds(keeper.run.student))
+    setter = GateThresholds(run(), ALONE)
+    add(setter, slice(None))
+    kept_at_the_end(setter, 0)
+    objective = setter.run.objective
+    assert thresholds(objective.get_eval_model(ema=True)) == thresholds(setter.run.student)
+    assert any(threshold > 0 for threshold in thresholds(setter.run.student))
 
 
 def test_saliencies_that_are_all_alike_stay_open():
     """As they are before the first step: no channel may be lost to rounding of the mean."""
-    keeper = GateThresholds(run(0.3, 1), ALONE)
+    setter = GateThresholds(run(0.3, 1), ALONE)
     for value in (1.0, 0.7, 1 / 3):
         layers = [torch.full((IMAGES, gates), value) for gates in LAYERS.values()]
-        keeper.add([{"saliencies": layers, "cross_entropy": torch.ones(IMAGES)}])
-        kept_at_the_end(keeper, 0)
-        for conv, layer in zip(gated_convs(keeper.run.student).values(), layers, strict=True):
+        setter.add([{"saliencies": layers, "cross_entropy": torch.ones(IMAGES)}])
+        kept_at_the_end(setter, 0)
+        for conv, layer in zip(gated_convs(setter.run.student).values(), layers, strict=True):
             assert conv.gate.kept(layer).all()
 
 
 def half_an_epoch(rank: int, rendezvous: str, out: str) -> None:
     """What one of two processes sets after its share of the images, with a stop half-way."""
     world = as_rank(rank, rendezvous)
-    keeper = GateThresholds(run(), world)
-    see(keeper, slice(rank, 40, 2))
-    keeper.statistics.settle()
-    kept = keeper.statistics.state_dict()
-    keeper = GateThresholds(run(), world)
-    keeper.statistics.load_state_dict(kept)
+    setter = GateThresholds(run(), world)
+    add(setter, slice(rank, 40, 2))
+    setter.statistics.settle()
+    kept = setter.statistics.state_dict()
+    setter = GateThresholds(run(), world)
+    setter.statistics.load_state_dict(kept)
     # Uneven shares, too.
-    see(keeper, slice(40, 43) if rank else slice(43, None))
-    found = kept_at_the_end(keeper, 2)
+    add(setter, slice(40, 43) if rank else slice(43, None))
+    found = kept_at_the_end(setter, 2)
     save_file({str(at): tensor for at, tensor in enumerate(found)}, f"{out}/{rank}.safetensors")
     world.close()
 
 
 def test_two_processes_set_the_thresholds_of_one(tmp_path: Path) -> None:
     in_two_processes(half_an_epoch, tmp_path, str(tmp_path))
-    keeper = GateThresholds(run(), ALONE)
-    see(keeper, slice(None))
-    wanted = kept_at_the_end(keeper, 2)
+    setter = GateThresholds(run(), ALONE)
+    add(setter, slice(None))
+    wanted = kept_at_the_end(setter, 2)
     for rank in range(2):
         found = load_file(tmp_path / f"{rank}.safetensors")
         assert [found[str(at)].item() for at in range(len(wanted))] == [tensor.item() for tensor in wanted]
 
 
-def test_a_student_without_gates_is_left_alone():
+def test_a_student_without_gates_is_unchanged():
     bare = SimpleNamespace(student=nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)))
-    keeper = GateThresholds(bare, ALONE)
-    keeper.add([{"loss": torch.ones(()), "output": torch.ones(3, 2)}])
-    keeper.statistics.settle()
-    assert (keeper.layers, keeper.statistics.state_dict()) == ({}, {})
+    setter = GateThresholds(bare, ALONE)
+    setter.add([{"loss": torch.ones(()), "output": torch.ones(3, 2)}])
+    setter.statistics.settle()
+    assert (setter.layers, setter.statistics.state_dict()) == ({}, {})
 
 
 # --- in the loop
@@ -242,7 +242,7 @@ def test_labels_given_as_shares_set_the_limit_too(words: list[str]) -> None:
     ("epochs", "last", "settle", "falling"),
     [(1, 0.3, 0, 1), (3, 0.1, 0, 3), (4, 0.6, 0, 4), (2, 1.0, 0, 2), (4, 0.6, 0.25, 3), (4, 0.3, 0.99, 1)],
 )
-def test_every_row_of_metrics_says_the_keep_rate(
+def test_every_row_of_metrics_has_the_keep_rate(
     epochs: int, last: float, settle: float, falling: int, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["--epochs", str(epochs), "--keep-rate", str(last), "--prune.settle", str(settle)]
@@ -285,7 +285,7 @@ def test_the_last_epoch_is_kept_whatever_the_ones_before_scored(
 
 
 @pytest.mark.parametrize("more", [[], ["--keep-rate", "0.5", "--prune.method", "l1"]])
-def test_without_gates_the_best_epoch_is_kept_and_nothing_is_said_of_gates(
+def test_without_gates_the_best_epoch_is_kept_and_no_row_has_a_keep_rate(
     more: list[str], dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = three_epochs(tmp_path / "run", monkeypatch, *SIZED, "--model", str(dense), *more)

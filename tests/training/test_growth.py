@@ -1,4 +1,4 @@
-"""Growth in the loop: what goes on as it was, what starts anew, and what is kept of it."""
+"""Growth in the loop: learning rate, moving average, optimizer state, metrics."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Two processes that grow hold the same network before growth, after it, and all along."""
+"""Two processes hold the same network before, during and after growth."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""A run that grows, killed or stopped around its growth, and goes on: bitwise as if nothing had happened."""
+"""Runs that grow, killed or stopped around growth, resume bitwise as if uninterrupted."""
 
 import json
 import signal
@@ -91,7 +91,7 @@ def check_kill(
     [
         pytest.param("train_step", 6, (1, 4), id="between saves of the first stage", marks=SLOW),
         pytest.param("grow", 1, (1, 6), id="after the first stage's last save", marks=SLOW),
-        pytest.param("_adopt", 2, (1, 6), id="growing, before the loop takes the new network", marks=SLOW),
+        pytest.param("_enter", 2, (1, 6), id="growing, before the loop takes the new network", marks=SLOW),
         # The first evaluation was the first epoch's.
         pytest.param("evaluate", 2, (1, 6), id="growing, with the new network"),
         pytest.param("train_step", 7, (1, 6), id="grown, before the first step", marks=SLOW),

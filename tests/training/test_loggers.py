@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases show what the report shows: read back from their files, or told to a stand-in."""
+"""TensorBoard and Weights & Biases get the figures of the report: read from files, or from a fake library."""
 
 import json
 import sys
@@ -105,7 +105,7 @@ def test_tensorboard_has_the_reports_pictures(logged, events):
         assert (image.height, image.width, image.step) == (*picture.shape[:2], 12)
 
 
-def test_wandb_is_told_the_same(logged):
+def test_wandb_gets_the_same(logged):
     told = calls(logged / "journal")
     assert [call for call, _ in told] == ["init", "log", "log", "finish", "init", "summary", "log", "finish"]
     rows = [json.loads(line) for line in (logged / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -137,7 +137,7 @@ def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch, name):
         pass
 
 
-def test_a_run_logs_nowhere_unless_asked(tmp_path):
+def test_a_run_without_the_option_logs_nothing(tmp_path):
     with open_loggers(config_of("--out", str(tmp_path)), 0) as loggers:
         assert loggers == []
     assert list(tmp_path.iterdir()) == []
@@ -149,7 +149,7 @@ def test_only_the_main_process_logs(tmp_path):
         assert loggers == []
 
 
-def test_what_a_killed_run_logged_after_its_last_save_is_there_once(tmp_path):
+def test_steps_that_a_killed_run_repeats_are_logged_once(tmp_path):
     config = config_of("--out", str(tmp_path), "--log", "tensorboard")
     for behind, steps in ((0, (6, 12, 18)), (6, (12, 18, 24))):
         with open_loggers(config, behind) as (logger,):
@@ -159,6 +159,6 @@ def test_what_a_killed_run_logged_after_its_last_save_is_there_once(tmp_path):
     assert [point.step for point in found.Scalars("loss")] == [6, 12, 18, 24]
 
 
-def test_a_place_that_nobody_knows_is_refused():
+def test_an_unknown_logger_is_refused():
     with pytest.raises(UserError, match=r"--log paper: .*tensorboard.*wandb"):
         config_of("--log", "paper")

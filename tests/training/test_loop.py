@@ -1,4 +1,4 @@
-"""The loop: what it waits for, what it averages, what it can't do, and what it says then."""
+"""The training loop: synchronization, averages, errors."""
 
 import json
 import math
@@ -316,7 +316,7 @@ def _disk_fills_up(ballast: str) -> None:
         (lambda state: state.update(optimizer=None), "does not fit this run"),
     ],
 )
-def test_a_foreign_checkpoint_is_said_in_one_line(spoil: Any, said: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_an_error_of_one_line(spoil: Any, said: str, tmp_path: Path) -> None:
     command = saved_run(tmp_path)
     rewrite_index(tmp_path / "last" / "checkpoint.json", spoil)
     with pytest.raises(UserError, match="checkpoint") as caught:

@@ -1,4 +1,4 @@
-"""A run's memory is flat: what is kept from step to step would add up in a long one."""
+"""The memory of a run does not grow with its steps."""
 
 import gc
 import json

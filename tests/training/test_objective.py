@@ -1,4 +1,4 @@
-"""The objective: one task of timm's kind, with the teacher kept out of everything but the loss."""
+"""The objective as a timm training task; the teacher is part of nothing but the loss."""
 
 import copy
 from pathlib import Path
@@ -243,7 +243,7 @@ def test_what_can_not_work_is_refused(losses, large, message):
         Objective(student(), losses, large)
 
 
-def test_a_teacher_of_other_classes_may_teach_geometry(batch):
+def test_a_teacher_of_other_classes_works_with_terms_on_tokens(batch):
     result = Objective(student(), {"ce": 1, "whole": 1}, teacher(num_classes=7))(*batch)
     assert torch.isfinite(result["loss"])
 
@@ -353,12 +353,12 @@ def test_a_new_input_needs_its_declaration_and_its_value(batch, monkeypatch):
     _, features, _ = objective.trainable_module(batch[0])
     expected = torch.stack([feature.norm(dim=1).mean() for feature in features]).mean()
     torch.testing.assert_close(objective(*batch)["norms"], expected)
-    with pytest.raises(UserError, match="losses.norms needs a teacher"):
+    with pytest.raises(UserError, match=r"losses\.norms needs a teacher"):
         Objective(student(), {"norms": 1})
 
 
 @pytest.mark.parametrize("reduction", ["mean", "paper"])
-def test_layers_are_summed_whatever_is_done_with_blocks(batch, reduction):
+def test_layers_are_summed_for_every_reduction(batch, reduction):
     plain = pruning({"similarity": 1})(*batch)
     other = Objective(gated(), {"similarity": 1}, reduction=reduction)(*batch)
     torch.testing.assert_close(other["similarity"], plain["similarity"])
@@ -375,7 +375,7 @@ def test_a_gated_student_also_gives_saliencies_and_cross_entropies_without_gradi
     assert not any(each.requires_grad for each in (*result["saliencies"], result["cross_entropy"]))
 
 
-def test_it_does_so_whatever_the_terms(batch):
+def test_saliencies_do_not_depend_on_the_terms(batch):
     result = pruning({"ce": 1})(*batch)
     assert len(result["saliencies"]) == LAYERS
     assert (result["cross_entropy"] > 0).all()

@@ -1,4 +1,4 @@
-"""Pairs of architectures that must work: one step, finite loss, gradients that reach the student's first layer."""
+"""Pairs of architectures: one step with a finite loss and gradients in the student's first layer."""
 
 import pytest
 import timm

@@ -1,4 +1,4 @@
-"""timm's optimizers and schedules: the fast forms, who decays, and rates that depend on the step alone."""
+"""timm's optimizers and schedules: fused forms, weight decay groups, rates as a function of the step."""
 
 import math
 from dataclasses import replace
@@ -61,7 +61,9 @@ def test_options_reach_the_optimizer(objective: Objective) -> None:
     "changes",
     [{"opt": "adamm"}, {"opt_betas": [2.0, 3.0]}, {"opt": "adahessian"}],
 )
-def test_what_cannot_be_built_is_said_in_one_line(changes: dict[str, object], objective: Objective) -> None:
+def test_what_cannot_be_built_is_an_error_of_one_line(
+    changes: dict[str, object], objective: Objective
+) -> None:
     with pytest.raises(UserError, match="--opt") as caught:
         build_optimizer(config(**changes), objective)
     assert len(str(caught.value).splitlines()) == 1
@@ -97,6 +99,6 @@ def test_cosine_warms_up_and_ends_at_its_minimum() -> None:
 
 
 @pytest.mark.parametrize("sched", ["plateau", "cosin"])
-def test_a_schedule_that_cannot_be_is_said(sched: str) -> None:
+def test_an_impossible_schedule_is_an_error(sched: str) -> None:
     with pytest.raises(UserError, match=f"--sched {sched}"):
         rates(sched, [0])

@@ -1,4 +1,4 @@
-"""The stopwatch: what it adds up, what it counts once, and what it asks of a GPU's queue, played by a slow one."""
+"""The phase timer: sums, nested phases, and events in a GPU's queue, which is simulated."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -82,114 +82,114 @@ ON_GPU = torch.device("cuda")
 
 
 def test_seconds_of_a_phase_add_up_and_others_are_none_of_them(clock: Clock) -> None:
-    watch = PhaseTimer()
+    timer = PhaseTimer()
     for seconds in (1.0, 2.0, 4.0):
-        with watch("teacher"):
+        with timer("teacher"):
             clock.now += seconds
         clock.now += 100
-        with watch("student"):
+        with timer("student"):
             clock.now += 10 * seconds
-    assert watch.read() == pytest.approx({"teacher": 7.0, "student": 70.0})
+    assert timer.read() == pytest.approx({"teacher": 7.0, "student": 70.0})
 
 
 def test_reading_starts_anew(clock: Clock) -> None:
-    watch = PhaseTimer(torch.device("cpu"))
-    assert watch.read() == {}
-    with watch("data"):
+    timer = PhaseTimer(torch.device("cpu"))
+    assert timer.read() == {}
+    with timer("data"):
         clock.now += 1
-    assert watch.read() == {"data": 1.0}
-    assert watch.read() == {}
-    with watch("data"):
+    assert timer.read() == {"data": 1.0}
+    assert timer.read() == {}
+    with timer("data"):
         clock.now += 2
-    assert watch.read() == {"data": 2.0}
+    assert timer.read() == {"data": 2.0}
 
 
 def test_a_phase_inside_another_counts_for_itself_alone(clock: Clock) -> None:
-    watch = PhaseTimer()
-    with watch(REST):
+    timer = PhaseTimer()
+    with timer(REST):
         clock.now += 1
         for phase, seconds in zip(PHASES, count(10), strict=False):
-            with watch(phase):
+            with timer(phase):
                 clock.now += seconds
         clock.now += 2
-    found = watch.read()
+    found = timer.read()
     assert found == pytest.approx({**dict(zip(PHASES, count(10), strict=False)), REST: 3.0})
     assert sum(found.values()) == pytest.approx(clock.now)
 
 
 def test_a_phase_inside_itself_is_not_counted_twice(clock: Clock) -> None:
-    watch = PhaseTimer()
-    with watch("teacher"):
+    timer = PhaseTimer()
+    with timer("teacher"):
         clock.now += 1
-        with watch("student"), watch("teacher"):
+        with timer("student"), timer("teacher"):
             clock.now += 2
         clock.now += 4
-    assert watch.read() == pytest.approx({"teacher": 7.0, "student": 0.0})
+    assert timer.read() == pytest.approx({"teacher": 7.0, "student": 0.0})
 
 
 def test_what_failed_took_time_too_and_fails_as_before(clock: Clock) -> None:
-    watch = PhaseTimer()
+    timer = PhaseTimer()
 
     def fail() -> None:
-        with watch(REST), watch("backward"):
+        with timer(REST), timer("backward"):
             clock.now += 3
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     clock.now += 100
-    with watch("student"):
+    with timer("student"):
         clock.now += 1
-    assert watch.read() == pytest.approx({"backward": 3.0, REST: 0.0, "student": 1.0})
+    assert timer.read() == pytest.approx({"backward": 3.0, REST: 0.0, "student": 1.0})
 
 
 def test_a_generator_that_is_left_early_leaves_no_phase_open(clock: Clock) -> None:
-    watch = PhaseTimer()
+    timer = PhaseTimer()
 
     def batches() -> Iterator[int]:
         for number in range(3):
-            with watch("data"):
+            with timer("data"):
                 clock.now += 1
             yield number
 
-    with watch(REST):
+    with timer(REST):
         for number in batches():
             clock.now += 10
             if number == 1:
                 break
-    assert watch.read() == pytest.approx({"data": 2.0, REST: 20.0})
+    assert timer.read() == pytest.approx({"data": 2.0, REST: 20.0})
 
 
 def test_reading_inside_a_phase_gives_it_its_part(clock: Clock) -> None:
-    watch = PhaseTimer()
-    with watch("terms"):
+    timer = PhaseTimer()
+    with timer("terms"):
         clock.now += 1
-        assert watch.read() == {"terms": 1.0}
+        assert timer.read() == {"terms": 1.0}
         clock.now += 2
-    assert watch.read() == {"terms": 2.0}
+    assert timer.read() == {"terms": 2.0}
 
 
 def test_the_real_clock_is_in_seconds() -> None:
     import time
 
-    watch = PhaseTimer()
-    with watch("data"):
+    timer = PhaseTimer()
+    with timer("data"):
         begun = time.perf_counter()
         time.sleep(0.02)
         slept = time.perf_counter() - begun
-    (found,) = watch.read().values()
+    (found,) = timer.read().values()
     assert found >= slept
 
 
 def test_queued_work_counts_for_the_phase_that_queued_it(clock: Clock, queue: Queue) -> None:
-    watch = PhaseTimer(ON_GPU)
+    timer = PhaseTimer(ON_GPU)
     for _ in range(3):
-        with watch("teacher"):
+        with timer("teacher"):
             queue.work(2)
-        with watch("student"):
+        with timer("student"):
             queue.work(5)
     assert clock.now == 0
-    assert watch.read() == pytest.approx({"teacher": 6.0, "student": 15.0})
+    assert timer.read() == pytest.approx({"teacher": 6.0, "student": 15.0})
     assert clock.now == 21
 
 
@@ -197,42 +197,42 @@ def test_queued_work_counts_for_the_phase_that_queued_it(clock: Clock, queue: Qu
 def test_waiting_for_data_counts_as_far_as_the_device_has_no_work(
     waited: float, starved: float, clock: Clock, queue: Queue
 ) -> None:
-    watch = PhaseTimer(ON_GPU)
-    with watch("backward"):
+    timer = PhaseTimer(ON_GPU)
+    with timer("backward"):
         queue.work(7)
-    with watch("data"):
+    with timer("data"):
         clock.now += waited
-    with watch("student"):
+    with timer("student"):
         queue.work(1)
-    assert watch.read() == pytest.approx({"backward": 7.0, "data": starved, "student": 1.0})
+    assert timer.read() == pytest.approx({"backward": 7.0, "data": starved, "student": 1.0})
     assert clock.now == pytest.approx(8 + starved)
 
 
 def test_phases_of_a_device_add_up_to_its_time(clock: Clock, queue: Queue) -> None:
-    watch = PhaseTimer(ON_GPU)
-    with watch(REST):
+    timer = PhaseTimer(ON_GPU)
+    with timer(REST):
         for _ in range(4):
-            with watch("data"):
+            with timer("data"):
                 clock.now += 1.5
-            with watch("student"):
+            with timer("student"):
                 queue.work(0.5)
-            with suppress(ValueError), watch("terms"):
+            with suppress(ValueError), timer("terms"):
                 queue.work(0.25)
                 raise ValueError
             queue.work(0.125)
-    assert sum(watch.read().values()) == pytest.approx(clock.now)
+    assert sum(timer.read().values()) == pytest.approx(clock.now)
 
 
 def test_events_that_are_passed_are_not_kept(clock: Clock, queue: Queue) -> None:
     """A long epoch, whose losses are read now and then, must not fill the memory."""
-    watch = PhaseTimer(ON_GPU)
+    timer = PhaseTimer(ON_GPU)
     kept = []
     for _ in range(200):
         for phase in PHASES:
-            with watch(phase):
+            with timer(phase):
                 queue.work(1)
-        kept.append(len(watch._spans))
+        kept.append(len(timer._spans))
         clock.now += 5.99
     assert max(kept) <= 3 * len(PHASES)
-    assert watch.read() == pytest.approx(dict.fromkeys(PHASES, 200.0))
-    assert not watch._spans
+    assert timer.read() == pytest.approx(dict.fromkeys(PHASES, 200.0))
+    assert not timer._spans

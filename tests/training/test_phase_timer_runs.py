@@ -1,4 +1,4 @@
-"""What a real run writes of its time: a row an epoch, every phase, and never more than there was."""
+"""Times of real runs: a row for each epoch, all phases, no more than the elapsed time."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run on terminals and in files."""
 
 import io
 
@@ -69,7 +69,7 @@ def test_a_narrow_terminal_shows_the_time_left_and_the_terms_in_full() -> None:
     assert "…" not in shown
 
 
-def test_lines_say_the_time_left_from_where_the_run_went_on(clock: Clock) -> None:
+def test_lines_show_the_time_left_since_the_run_resumed(clock: Clock) -> None:
     console = paper()
     with reporter(console, "student", 30, 3, 10) as lines:
         clock.now += 40
@@ -92,7 +92,7 @@ def test_lines_are_not_many_but_the_last_epoch_has_one(clock: Clock) -> None:
     assert printed[-1].startswith("student · epoch 100/100 · 0 s left")
 
 
-def test_long_epochs_are_not_silent(clock: Clock) -> None:
+def test_long_epochs_have_lines_too(clock: Clock) -> None:
     console = paper()
     with reporter(console, "student", 1000, 1, 0) as lines:
         clock.now += 60
@@ -124,7 +124,7 @@ def test_a_run_that_does_not_grow_shows_no_stage() -> None:
     assert "stage" not in text(console)
 
 
-def test_a_silent_process_says_nothing_of_stages() -> None:
+def test_a_process_without_a_console_prints_nothing() -> None:
     with reporter(None, "student", 20, 2, 0) as silent:
         silent.stage("stage 1/2 (depth 6)")
 

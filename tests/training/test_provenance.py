@@ -1,4 +1,4 @@
-"""What a run says of where it was made."""
+"""Provenance of a run."""
 
 import shlex
 import sys
@@ -12,7 +12,7 @@ from isometry.evaluation.environment import machine, versions
 from isometry.training.provenance import provenance
 
 
-def test_the_command_is_one_that_a_shell_takes_as_it_stands(monkeypatch):
+def test_the_command_is_quoted_for_a_shell(monkeypatch):
     words = ["train", "--data-dir", "my photos", "--aa", "it's $HOME"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/isometry", *words])
     facts = dict(provenance(trainer_of(*TINY_STUDENT, "--epochs", "1")))

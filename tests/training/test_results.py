@@ -1,4 +1,4 @@
-"""What a finished run leaves behind, seen by plain timm and by a reader of its files."""
+"""Results of a finished run, read by timm and from its files."""
 
 import csv
 import json
@@ -128,7 +128,7 @@ def time_it() -> None:
     results.images_per_second = lambda model, size, **_: images_per_second(model, size, seconds=0)
 
 
-def test_a_teacher_that_no_term_asks_may_take_images_of_another_size(tmp_path):
+def test_a_teacher_that_no_term_needs_may_take_images_of_another_size(tmp_path):
     teacher = [
         "vit_tiny_patch16_224",
         "--teacher-kwargs",
@@ -238,7 +238,7 @@ def test_the_report_shows_the_growth(grown):
     assert "does not preserve the function" in page
 
 
-def test_a_person_sees_the_stage_and_the_time(grown):
+def test_the_stage_and_the_time_are_printed(grown):
     assert "epoch 3/3 · stage 2/2 (depth 2, width 16) ·" in grown[1]
     assert re.search(r"full-size model would have taken for all 3 epochs", grown[1])
 

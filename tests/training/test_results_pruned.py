@@ -1,4 +1,4 @@
-"""Whole runs that prune: what each kind leaves in its folder, and what they make of what would break others."""
+"""Runs that prune: the results of each kind, and edge cases."""
 
 import json
 from collections.abc import Callable
@@ -289,7 +289,7 @@ def test_one_image_a_step(dense: Path) -> None:
     assert skipping(masked)(torch.zeros(1, 1, 16, 16)).isfinite().all()
 
 
-def test_a_rate_that_is_too_high_is_said_in_one_line(
+def test_a_rate_that_is_too_high_is_an_error_of_one_line(
     dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--model", str(dense), "--keep-rate", "0.5", "--lr", "1e30"]

@@ -1,4 +1,4 @@
-"""Whole runs on images of a user's own, in the forms that users have them."""
+"""Whole runs on folders of images."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def distil(tmp_path: Path, *words: str) -> Ended:
     return run(*words, said=tmp_path / "said", report=True)
 
 
-def test_a_folder_of_class_folders_is_split_and_taught(photos, teacher_file, tmp_path):
+def test_a_folder_of_class_folders_is_split(photos, teacher_file, tmp_path):
     ended = distil(tmp_path, "--data-dir", str(photos), "--teacher-weights", str(teacher_file))
     assert ended.code == 0, ended.err
     student = timm.create_model(f"local-dir:{tmp_path / 'run' / 'student'}", pretrained=True)
@@ -83,7 +83,7 @@ def test_train_and_val_folders_of_torchvisions_scheme(photos, teacher_file, tmp_
     assert 0 <= row["val/top1"] <= 100
 
 
-def test_images_without_labels_teach_geometry(photos, tmp_path):
+def test_images_without_labels_train_with_terms_on_tokens(photos, tmp_path):
     for number, path in enumerate(sorted(photos.rglob("*.*"))):
         (tmp_path / "plain").mkdir(exist_ok=True)
         path.rename(tmp_path / "plain" / f"{number}{path.suffix}")
@@ -113,7 +113,7 @@ def test_a_term_that_needs_labels_is_refused_without_them(photos, tmp_path):
     assert mentions(ended.err, "labels … losses.ce")
 
 
-def test_a_teacher_of_other_classes_teaches_by_tokens_alone(photos, teacher_file, tmp_path):
+def test_a_teacher_of_other_classes_needs_terms_on_tokens(photos, teacher_file, tmp_path):
     for number in range(12):
         paint(photos / "sunsets" / f"{number}.png", 3, number)
     weights = ["--teacher-weights", str(teacher_file)]
@@ -127,7 +127,7 @@ def test_a_teacher_of_other_classes_teaches_by_tokens_alone(photos, teacher_file
     assert "top1" not in teacher
 
 
-def test_a_dry_run_is_said_aloud_and_in_the_report(photos, tmp_path):
+def test_a_dry_run_is_noted_on_the_console_and_in_the_report(photos, tmp_path):
     words = ["--data-dir", str(photos), "--losses.whole", "1", "--teacher-weights", "none"]
     ended = distil(tmp_path, *words)
     assert "DRY RUN" in ended.out

@@ -1,4 +1,4 @@
-"""Processes that are killed, that fail alone, and that go on in another number."""
+"""Runs of several processes: kills, failures of one process, another number of processes."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def noting_then(path: str, then: partial[None] | None) -> None:
 # -----------------------------------------------------------------------------------------------------
 
 
-def test_when_one_of_two_is_killed_the_other_says_so_and_both_go_on_bitwise(
+def test_when_one_of_two_is_killed_the_other_reports_it_and_both_resume_bitwise(
     words: list[str], tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
@@ -88,7 +88,7 @@ def test_when_one_of_two_is_killed_the_other_says_so_and_both_go_on_bitwise(
 
 @SLOW
 @pytest.mark.parametrize("step", [1, 5])
-def test_when_the_main_process_is_killed_the_other_leaves_too(
+def test_when_the_main_process_is_killed_the_other_exits_too(
     step: int, words: list[str], tmp_path: Path
 ) -> None:
     die = partial(call_at, STEP, step, partial(send_self, signal.SIGKILL))
@@ -164,7 +164,7 @@ def images_seen(folder: Path) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("order", ["two, then one", pytest.param("one, then two", marks=SLOW)])
-def test_a_run_goes_on_with_another_number_of_processes_and_takes_every_image_once(
+def test_a_run_resumed_with_another_number_of_processes_uses_every_image_once(
     order: str, words: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Memory of a training step against the allocator's own record, and that of inference against counts by hand."""
+"""Memory of a training step against the allocator's peak, and of inference against counts by hand."""
 
 import os
 from itertools import pairwise
@@ -101,7 +101,7 @@ def test_weights_count_once_and_buffers_too():
     assert weight_bytes(tied) == 4 * (400 + 4 * 20) + 8
 
 
-def test_the_profiler_says_nothing_and_others_are_heard_again(capfd):
+def test_the_profiler_prints_nothing_and_other_output_is_restored(capfd):
     pass_bytes(nn.Identity(), torch.zeros(1))
     with pytest.raises(RuntimeError, match="shapes"):
         pass_bytes(nn.Linear(3, 2), torch.zeros(1, 4))

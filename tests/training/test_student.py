@@ -1,4 +1,4 @@
-"""The networks of a run that grows: what they cost."""
+"""Costs of the networks of a run that grows."""
 
 import pytest
 from timm.models.vision_transformer import Block

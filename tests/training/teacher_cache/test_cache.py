@@ -1,4 +1,4 @@
-"""The folder of answers: read by later runs, refused to others, bounded, and no trouble to the run."""
+"""The cache folder: read by later runs, refused for other runs, limited in size, tolerant of disk errors."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def told(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_later_run_reads_what_the_first_was_told(tmp_path: Path, dtype: torch.dtype):
+def test_a_later_run_reads_the_outputs_of_the_first(tmp_path: Path, dtype: torch.dtype):
     first, teacher = cache_in(tmp_path / "cache"), Teacher(dtype=dtype)
     uncached = [teacher(images(place), GRIDS) for place in PLACES]
     written = [ask(first, teacher, place) for place in PLACES]
@@ -59,7 +59,7 @@ def test_a_later_run_reads_what_the_first_was_told(tmp_path: Path, dtype: torch.
     assert first.notes == later.notes == []
 
 
-def test_with_a_thousand_classes_asking_and_reading_say_the_same(tmp_path: Path):
+def test_with_a_thousand_classes_computed_and_read_outputs_are_equal(tmp_path: Path):
     asked, _ = told(cache_in(tmp_path / "cache"), classes=1000)
     read, count = told(cache_in(tmp_path / "cache"), classes=1000)
     unstored, _ = told(cache_in(tmp_path / "full", limit=0), classes=1000)
@@ -69,7 +69,7 @@ def test_with_a_thousand_classes_asking_and_reading_say_the_same(tmp_path: Path)
         check_same(each[2], each[0])
 
 
-def test_what_is_read_lies_as_fresh_tensors_do(tmp_path: Path):
+def test_read_tensors_are_laid_out_as_new_ones(tmp_path: Path):
     """Sums over memory that is aligned otherwise may be rounded otherwise."""
     told(cache_in(tmp_path / "cache"))
     (read, *_), _ = told(cache_in(tmp_path / "cache"))
@@ -83,7 +83,7 @@ def test_terms_without_tokens_store_logits_alone(tmp_path: Path):
     assert cache.hits == 1
 
 
-def test_blocks_that_an_entry_lacks_are_asked_for_and_added(tmp_path: Path):
+def test_blocks_that_an_entry_lacks_are_computed_and_added(tmp_path: Path):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for number, grids in enumerate(({}, {1: (2, 3)}, {5: (1, 2)}, {1: (3, 2)}), start=1):
         check_same(ask(cache, teacher, grids=grids), teacher(images(FIRST), grids))
@@ -95,7 +95,7 @@ def test_blocks_that_an_entry_lacks_are_asked_for_and_added(tmp_path: Path):
     assert cache.notes == []
 
 
-def test_processes_keep_apart_in_one_folder(tmp_path: Path):
+def test_processes_have_separate_entries_in_one_folder(tmp_path: Path):
     worlds = [World(rank, 2, torch.device("cpu")) for rank in range(2)]
     for world in worlds:
         assert told(cache_in(tmp_path / "cache", world=world))[1] == 6
@@ -112,7 +112,7 @@ class OtherLacksIt(World):
         return True
 
 
-def test_a_sharded_teacher_is_asked_by_all_or_by_none(tmp_path: Path):
+def test_a_sharded_teacher_is_run_by_all_processes_or_by_none(tmp_path: Path):
     told(cache_in(tmp_path / "cache"))
     world = OtherLacksIt(0, 1, torch.device("cpu"))
     for together, count in ((True, 6), (False, 0)):
@@ -137,7 +137,7 @@ def one_lacks_it(rank: int, rendezvous: str, folder: str) -> None:
     world.close()
 
 
-def test_two_processes_agree_on_when_to_ask(tmp_path: Path):
+def test_two_processes_agree_on_when_to_run_the_teacher(tmp_path: Path):
     in_two_processes(one_lacks_it, tmp_path, str(tmp_path / "cache"))
 
 
@@ -188,7 +188,7 @@ def test_another_run_that_claimed_the_folder_since_is_noticed(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("text", "words"), [("{", "damaged"), ("[]", "damaged"), ("\udcff", "damaged")])
-def test_an_identity_that_is_none_is_refused(tmp_path: Path, text: str, words: str):
+def test_a_damaged_identity_is_refused(tmp_path: Path, text: str, words: str):
     (tmp_path / "identity.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=words):
         cache_in(tmp_path)
@@ -214,7 +214,7 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path, monkeypatch
         cache_in(tmp_path / "cache")
 
 
-def test_what_killed_runs_left_half_written_goes_in_time(tmp_path: Path):
+def test_partial_files_of_killed_runs_are_deleted_after_a_while(tmp_path: Path):
     told(cache_in(tmp_path / "cache"), PLACES[:1])
     old, fresh = (tmp_path / "cache" / "epoch-00000" / f"{name}.new" for name in ("old", "fresh"))
     old.touch()
@@ -242,7 +242,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_is_found_said_once_and_mended(tmp_path: Path, damage: str):
+def test_a_damaged_entry_is_noted_once_and_computed_again(tmp_path: Path, damage: str):
     wanted, _ = told(cache_in(tmp_path / "cache"))
     for path in entries(tmp_path / "cache")[1:3]:
         DAMAGES[damage](path)
@@ -259,7 +259,7 @@ def test_a_damaged_entry_is_found_said_once_and_mended(tmp_path: Path, damage: s
     assert mended.notes == []
 
 
-def test_an_entry_put_in_anothers_place_is_about_other_images(tmp_path: Path):
+def test_an_entry_moved_to_another_position_is_of_other_images(tmp_path: Path):
     wanted, _ = told(cache_in(tmp_path / "cache"))
     first, second, *_ = entries(tmp_path / "cache")
     shutil.copy(first, second)
@@ -356,7 +356,7 @@ def small_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_files")
-def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path: Path):
+def test_a_full_disk_stops_writing_and_not_the_run(tmp_path: Path):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for place in PLACES[:3]:
         ask(cache, teacher, place, {})
@@ -375,7 +375,9 @@ def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path: Path):
     assert cache.hits == read + 1, "what is there is read all the same"
 
 
-def test_a_disk_that_is_full_from_the_start_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_that_is_full_from_the_start_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def full(path: Path, *args: Any, **kwargs: Any) -> int:
         raise OSError(28, "No space left on device", str(path))
 
@@ -388,7 +390,7 @@ def test_a_disk_that_is_full_from_the_start_is_no_trouble(tmp_path: Path, monkey
     ]
 
 
-def test_the_folder_says_what_it_is_of(tmp_path: Path):
+def test_the_folder_has_its_identity(tmp_path: Path):
     told(cache_in(tmp_path / "cache"))
     assert json.loads((tmp_path / "cache" / "identity.json").read_text()) == json.loads(json.dumps(IDENTITY))
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {

@@ -1,4 +1,4 @@
-"""One file of the cache: what comes back, what is approximate, and what damage is found."""
+"""One file of the cache: exact and approximate values, detected damage."""
 
 import math
 import pickle
@@ -45,12 +45,12 @@ def stored(taught: TeacherOutput, path: Path) -> TeacherOutput:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("classes", [1, 10, KEPT])
-def test_up_to_a_hundred_classes_everything_comes_back(tmp_path: Path, dtype: torch.dtype, classes: int):
+def test_up_to_a_hundred_classes_all_logits_are_exact(tmp_path: Path, dtype: torch.dtype, classes: int):
     taught = answer(classes, dtype)
     check_same(stored(taught, tmp_path / "entry"), taught)
 
 
-def test_numbers_that_are_none_come_back(tmp_path: Path):
+def test_values_that_are_not_finite_are_kept(tmp_path: Path):
     taught = answer(10)
     taught.logits[0, :3] = torch.tensor([math.inf, -math.inf, -0.0])
     taught.tokens[7][1] = math.nan
@@ -101,7 +101,7 @@ def test_a_tensor_that_is_not_in_one_piece_is_stored_as_it_reads(tmp_path: Path)
     check_same(stored(turned, tmp_path / "entry"), taught)
 
 
-def test_only_what_is_asked_for_is_read(tmp_path: Path):
+def test_only_the_named_tensors_are_read(tmp_path: Path):
     write_entry(tmp_path / "entry", pack(answer(10), GRIDS), "images", 7)
     _, entry = read_entry(tmp_path / "entry", LOGITS | {"tokens.7.2x2", "tokens.9.2x2"}, 7, CPU)
     assert entry.keys() == {"logits", "tokens.7.2x2"}
@@ -215,7 +215,7 @@ def test_other_images_have_another_fingerprint(change: str):
 
 
 @pytest.mark.parametrize("change", ["flipped", "one image flipped", "mixed", "in another order", "shifted"])
-def test_large_images_are_looked_at_all_over(change: str):
+def test_fingerprints_of_large_images_sample_all_parts(change: str):
     images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     assert images.numel() > 10 * SAMPLED
     assert fingerprint(CHANGES[change](images.clone())) != fingerprint(images)

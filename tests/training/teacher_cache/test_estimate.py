@@ -1,4 +1,4 @@
-"""What is said before anything is written, against the files that are written."""
+"""The estimated size of a cache against the files that are written."""
 
 import shutil
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Usage:
 
 
 @pytest.mark.usefixtures("free")
-def test_a_run_that_fits_is_told_so(tmp_path: Path):
+def test_a_run_that_fits_is_noted(tmp_path: Path):
     folder = tmp_path / "cache"
     size = Estimate(logits=2**10, tokens=2**20, header=0, batches=64, epochs=32)
     assert forecast(folder, size, 16 * 2**30) == (
@@ -73,7 +73,7 @@ def test_a_run_that_fits_is_told_so(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_bounds_it_is_named(tmp_path: Path, free: Usage):
+def test_the_limit_that_applies_is_named(tmp_path: Path, free: Usage):
     size = Estimate(logits=0, tokens=2**20, header=0, batches=64, epochs=300)
     limited = forecast(tmp_path / "cache", size, 768 * 2**20)
     assert limited.endswith(
@@ -92,7 +92,7 @@ def test_what_bounds_it_is_named(tmp_path: Path, free: Usage):
     assert "the first 0 of 64 batches of an epoch fit the disk" in forecast(tmp_path / "cache", size, 2**40)
 
 
-def test_what_is_there_needs_no_room(tmp_path: Path, free: Usage):
+def test_existing_entries_need_no_more_space(tmp_path: Path, free: Usage):
     cache, teacher = cache_in(tmp_path / "cache"), Teacher()
     for batch in range(3):
         images = torch.randn(BATCH, 1, 8, 8)

@@ -1,4 +1,4 @@
-"""What a cache depends on, and what it does not, by runs on the digits and folders of images."""
+"""The identity of a cache, by runs on the digits and on image folders."""
 
 import dataclasses
 import json
@@ -86,7 +86,7 @@ def test_the_student_and_its_training_do_not_matter(plain: dict[str, Any], words
         (["--compile", "--compile-backend", "eager"], {"--compile", "--compile-backend"}),
     ],
 )
-def test_what_the_teacher_sees_and_says_does(plain: dict[str, Any], words: list[str], names: set[str]):
+def test_options_that_change_the_outputs_matter(plain: dict[str, Any], words: list[str], names: set[str]):
     assert changed(plain, run_of(*words)) == names
 
 
@@ -106,7 +106,7 @@ def test_the_teachers_weights_and_precision_matter(plain: dict[str, Any]):
     assert changed(plain, run) == {"the SHA-256 of its weights"}
 
 
-def test_weights_are_told_apart_by_name_shape_type_and_value():
+def test_weights_differ_by_name_shape_dtype_and_value():
     def hashed(**tensors: torch.Tensor) -> str:
         module = torch.nn.Module()
         for name, tensor in tensors.items():
@@ -126,7 +126,7 @@ def test_weights_are_told_apart_by_name_shape_type_and_value():
     assert hashed(a=zeros, b=zeros + 1) == hashed(b=zeros + 1, a=zeros)
 
 
-def test_the_names_sizes_and_order_of_images_matter_and_not_where_they_are(tmp_path: Path):
+def test_the_names_sizes_and_order_of_images_matter_and_not_their_folder(tmp_path: Path):
     def folder(name: str) -> Path:
         for number in range(6):
             path = tmp_path / name / "train" / "ab"[number % 2] / f"{number}.png"
@@ -165,7 +165,7 @@ def test_a_stream_is_refused():
 
 
 @pytest.mark.parametrize("words", [[], [*TEACHER, "--losses.ce", "1"]])
-def test_without_a_teacher_to_ask_there_is_nothing_to_keep(words: list[str]):
+def test_a_run_that_needs_no_teacher_is_refused(words: list[str]):
     with pytest.raises(UserError, match="--teacher-cache"):
         identity_of(assemble(config_of(*STUDENT, *words), ALONE), ALONE)
 

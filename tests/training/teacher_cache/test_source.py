@@ -1,4 +1,4 @@
-"""Runs with ``--teacher-cache``: the teacher is asked once, and all of them end with the same weights."""
+"""Runs with ``--teacher-cache``: outputs are computed once, and all runs end with the same weights."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ def words(tiny_teacher: Path) -> list[str]:
     ]
 
 
-def forget_the_teacher() -> None:
+def refuse_the_teacher() -> None:
     """The teacher fails on images; a single one of zeros, for the estimate of sizes, is let through."""
     from isometry.models.teacher import Teacher
 
@@ -44,7 +44,7 @@ def test_all_runs_with_a_cache_end_as_the_one_without(words: list[str], tmp_path
     without = run(*words, "--out", str(tmp_path / "without"), said=tmp_path / "a")
     first = run(*words, *cache, "--out", str(tmp_path / "first"), said=tmp_path / "b")
     second = run(
-        *words, *cache, "--out", str(tmp_path / "second"), said=tmp_path / "c", prepare=forget_the_teacher
+        *words, *cache, "--out", str(tmp_path / "second"), said=tmp_path / "c", prepare=refuse_the_teacher
     )
     assert [(each.code, each.err) for each in (without, first, second)] == [(0, "")] * 3, second.err
     assert f"teacher cache {tmp_path}/cache: logits " in first.out
@@ -57,14 +57,14 @@ def test_all_runs_with_a_cache_end_as_the_one_without(words: list[str], tmp_path
 
 
 @SLOW
-def test_another_student_of_other_terms_reads_it_too_and_a_longer_run_asks_for_the_rest(
+def test_another_student_with_other_terms_reads_it_too_and_a_longer_run_computes_the_rest(
     words: list[str], tmp_path: Path
 ) -> None:
     cache = ["--teacher-cache", str(tmp_path / "cache")]
     assert run(*words, *cache, "--out", str(tmp_path / "first"), said=tmp_path / "a").code == 0
     other = [*words, *cache, "--student-kwargs", "patch_size=4", "embed_dim=24", "depth=2", "num_heads=2"]
     other += ["--losses.intra", "1", "--lr", "1e-2"]
-    ended = run(*other, "--out", str(tmp_path / "other"), said=tmp_path / "b", prepare=forget_the_teacher)
+    ended = run(*other, "--out", str(tmp_path / "other"), said=tmp_path / "b", prepare=refuse_the_teacher)
     assert (ended.code, ended.err) == (0, "")
     files = len(list((tmp_path / "cache").rglob("*.safetensors")))
     ended = run(*words, *cache, "--epochs", "3", "--out", str(tmp_path / "longer"), said=tmp_path / "c")
@@ -93,7 +93,7 @@ def test_a_cache_of_another_run_is_refused(
     assert not (tmp_path / "second").exists()
 
 
-def test_a_damaged_answer_is_said_and_asked_again(words: list[str], tmp_path: Path) -> None:
+def test_a_damaged_entry_is_noted_and_computed_again(words: list[str], tmp_path: Path) -> None:
     cache = ["--teacher-cache", str(tmp_path / "cache")]
     assert run(*words, *cache, "--out", str(tmp_path / "first"), said=tmp_path / "a").code == 0
     spoiled = sorted((tmp_path / "cache").rglob("*.safetensors"))[3]
@@ -105,24 +105,24 @@ def test_a_damaged_answer_is_said_and_asked_again(words: list[str], tmp_path: Pa
     assert f"{spoiled} is damaged" in ended.out
     check_equal(contents(tmp_path / "second"), contents(tmp_path / "first"))
     ended = run(
-        *words, *cache, "--out", str(tmp_path / "third"), said=tmp_path / "c", prepare=forget_the_teacher
+        *words, *cache, "--out", str(tmp_path / "third"), said=tmp_path / "c", prepare=refuse_the_teacher
     )
     assert (ended.code, ended.err) == (0, "")
 
 
 @SLOW
-def test_two_processes_have_answers_of_their_own(words: list[str], tmp_path: Path) -> None:
+def test_two_processes_have_separate_entries(words: list[str], tmp_path: Path) -> None:
     cache = ["--teacher-cache", str(tmp_path / "cache"), "--batch-size", "75"]
     both = partial(run_ranks, *words, *cache, folder=tmp_path)
     ended = both("--out", str(tmp_path / "first"), port=free_port())
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
-    asked = (forget_the_teacher, forget_the_teacher)
+    asked = (refuse_the_teacher, refuse_the_teacher)
     ended = both("--out", str(tmp_path / "second"), port=free_port(), prepare=asked)
     assert [(each.code, each.err) for each in ended] == [(0, "")] * 2
     check_equal(contents(tmp_path / "second"), contents(tmp_path / "first"))
 
 
-def test_a_run_that_asks_no_teacher_has_nothing_to_keep(words: list[str], tmp_path: Path) -> None:
+def test_a_run_that_needs_no_teacher_is_refused(words: list[str], tmp_path: Path) -> None:
     train = ["train", *TINY_STUDENT, "--epochs", "1", "--teacher-cache", str(tmp_path / "cache")]
     ended = run(*train, "--out", str(tmp_path / "run"), said=tmp_path / "a")
     assert ended.code == 2

@@ -81,9 +81,13 @@ def write_new(path: Path, content: str | bytes) -> Path:
     return new
 
 
+NEW = ".new"
+"""Suffix of a file or folder that is to replace the one without it."""
+
+
 def new_path(path: Path) -> Path:
-    """Path beside ``path`` for its new content, ``NAME.new``."""
-    new = path.with_name(path.name + ".new")
+    """Path for the new content of ``path``, beside it."""
+    new = path.with_name(path.name + NEW)
     # Writing would follow a link out of the folder.
     if new.is_symlink():
         new.unlink()

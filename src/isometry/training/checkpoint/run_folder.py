@@ -14,7 +14,7 @@ from typing import Any
 from isometry.config import RunConfig
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
-from isometry.files import disk_errors, new_path, parse_json, write_atomically
+from isometry.files import NEW, disk_errors, new_path, parse_json, write_atomically
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint
 
@@ -124,7 +124,7 @@ class RunFolder:
     def refuse_other_contents(self) -> None:
         """Raises UserError if the folder, which exists, holds anything but the run that ``resume`` continues."""
         # Left by a run that was killed before it began.
-        traces = {self._lock_file.name, new_path(self.config).name}
+        traces = {self._lock_file.name, f"{self.config.name}{NEW}"}
         holds = sorted({path.name for path in self.path.iterdir()} - traces)
         if self.config.is_file():
             if not self._resume:

@@ -73,7 +73,7 @@ def side_by_side(
         if step == STEPS // 2:
             start = time.perf_counter()
             stage = run.schedule.stages[1]
-            growing._adopt(*grow(growing.run, stage, growing.optimizer, ONE_PROCESS)[:2])
+            growing._enter(*grow(growing.run, stage, growing.optimizer, ONE_PROCESS)[:2])
             growth = time.perf_counter() - start
         if step in (0, STEPS // 2):
             # Warm-up: the first step of a network allocates.

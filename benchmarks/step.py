@@ -59,18 +59,18 @@ class Plain:
         self.student = timm.create_model(STUDENT, num_classes=CLASSES).to(device).train()
         self.teacher = timm.create_model(TEACHER, num_classes=CLASSES).to(device).eval()
         self.optimizer = create_optimizer_v2(self.student, opt="adamw", lr=LR, weight_decay=0.05)
-        self.watch = PhaseTimer(device)
+        self.timer = PhaseTimer(device)
         self.autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
     def step(self) -> Phases:
         with self.autocast:
-            with self.watch("teacher"), torch.no_grad():
+            with self.timer("teacher"), torch.no_grad():
                 last, teacher_blocks = self.teacher.forward_intermediates(self.images)
                 teacher_logits = self.teacher.forward_head(last)
-            with self.watch("student"):
+            with self.timer("student"):
                 last, student_blocks = self.student.forward_intermediates(self.images)
                 student_logits = self.student.forward_head(last)
-            with self.watch("terms"):
+            with self.timer("terms"):
                 soft = F.kl_div(
                     student_logits.float().log_softmax(-1),
                     teacher_logits.float().softmax(-1),
@@ -78,12 +78,12 @@ class Plain:
                 )
                 relations = [relation_terms(student_blocks[s], teacher_blocks[t]) for s, t in BLOCKS]
                 loss = soft + torch.stack(relations).mean()
-        with self.watch("backward"):
+        with self.timer("backward"):
             loss.backward()
-        with self.watch("optimizer"):
+        with self.timer("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return self.watch.read()
+        return self.timer.read()
 
 
 def relation_terms(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:

@@ -131,7 +131,9 @@ def widen(operator: WidthOperator, large: nn.Module, state: TrainingState, seed:
     def moments(name: str, old: dict[str, Any]) -> dict[str, Any]:
         shape, degrees = state.weights[name].shape, state.degrees[frozenset(old)]
         return {
-            key: moment(name, value, degrees[key]) if _has_shape(value, shape) else value
+            key: moment(name, value, degrees[key])
+            if isinstance(value, Tensor) and value.shape == shape
+            else value
             for key, value in deepcopy(old).items()
         }
 
@@ -222,10 +224,6 @@ def _shapes(tensors: Tensors, block: str) -> dict[str, torch.Size]:
         for name, tensor in tensors.items()
         if name.startswith(f"{block}.")
     }
-
-
-def _has_shape(value: object, shape: torch.Size) -> bool:
-    return isinstance(value, Tensor) and value.shape == shape
 
 
 def _can_stretch(state: dict[str, Any], shape: torch.Size, degrees: Degrees) -> bool:

@@ -3,13 +3,11 @@
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from isometry.errors import UserError
-from isometry.models.cost import parameter_count
 from isometry.prune.cutting import cut, cuttable_convs
 from isometry.prune.gates import GatedConv, take_gate_outputs
 from isometry.prune.sites import sites
@@ -20,27 +18,6 @@ TOLERANCE = 1e-4
 SHARE_APART = 0.01
 """Accepted share of images with larger differences: a saliency that equals its threshold up to rounding can turn a
 channel on or off when the removed zeros change the rounding."""
-
-
-@dataclass(frozen=True)
-class RemovedChannels:
-    """The removed channels, and a comparison of the network before and after.
-
-    Attributes:
-        cut: number of channels removed from each layer, by name, where there are any.
-        parameters_before: of the gated network, gates included.
-        parameters_after: of the smaller network.
-        images: number of images of the comparison.
-        images_apart: images whose logits differ by more than :data:`TOLERANCE` of the logits' range.
-        gap: largest difference of two logits over all other images, over the range.
-    """
-
-    cut: dict[str, int]
-    parameters_before: int
-    parameters_after: int
-    images: int
-    images_apart: int
-    gap: float
 
 
 @torch.no_grad()
@@ -71,7 +48,7 @@ def unused_channels(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, 
     return {name: ~used_G.repeat_interleave(convs[name].group) for name, used_G in used.items()}
 
 
-def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, RemovedChannels]:
+def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, dict[str, int]]:
     """A copy of a gated network without those of the :func:`unused_channels` that can be cut.
 
     It has gates on the other channels. Its logits on the batches are compared with the network's.
@@ -79,6 +56,9 @@ def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, R
     Args:
         network: a gated network in eval mode, on the batches' device; it is not changed.
         batches: normalised images (B, C, H, W); iterated twice.
+
+    Returns:
+        The copy, and the number of channels cut from each layer, by name, where there are any.
 
     Raises:
         UserError: the logits of more than :data:`SHARE_APART` of the images differ by more than :data:`TOLERANCE` of
@@ -91,25 +71,14 @@ def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, R
     cut(smaller, {name: ~unused_D for name, unused_D in removed.items()})
     gap_N, spread = _compare(network, smaller, batches)
     if not math.isfinite(spread):
-        raise UserError(
-            "--compact: the network's logits are not finite numbers on the images; train it again"
-        )
-    near_N = gap_N <= TOLERANCE * spread
-    apart = int((~near_N).sum())
+        raise UserError("--compact: the network's logits on the images are not finite; train it again")
+    apart = int((~(gap_N <= TOLERANCE * spread)).sum())
     if apart > SHARE_APART * len(gap_N):
         raise UserError(
             f"--compact: the logits of {apart} of {len(gap_N)} images change when channels that no image uses are "
             "cut; the images must be the same in each pass (no random augmentation), or leave it out"
         )
-    largest = float(gap_N[near_N].max()) / spread if spread > 0 else 0.0
-    return smaller, RemovedChannels(
-        {name: int(unused_D.sum()) for name, unused_D in removed.items()},
-        parameter_count(network),
-        parameter_count(smaller),
-        len(gap_N),
-        apart,
-        largest,
-    )
+    return smaller, {name: int(unused_D.sum()) for name, unused_D in removed.items()}
 
 
 def _gated_sites(network: nn.Module) -> dict[str, GatedConv]:

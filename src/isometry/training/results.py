@@ -161,11 +161,12 @@ def _compact(trainer: Trainer) -> None:
             for batch in trainer.batches.note_unreadable(loaders.val):
                 yield trainer.preprocess.normalise(batch)[0]
 
-    run.student, found = compact(run.student, Calibration())
+    before = parameter_count(run.student)
+    run.student, removed = compact(run.student, Calibration())
     loaders.close()
     run.notes.append(
-        f"--compact: cut {sum(found.cut.values())} channels that no training image uses, "
-        f"{found.parameters_before:,} to {found.parameters_after:,} parameters"
+        f"--compact: cut {sum(removed.values())} channels that no training image uses, "
+        f"{before:,} to {parameter_count(run.student):,} parameters"
     )
 
 

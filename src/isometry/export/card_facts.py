@@ -4,7 +4,6 @@ They contain no local paths, because cards are published.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.models import model_entrypoint
@@ -19,6 +18,7 @@ from isometry.export.equivalence import evaluate_variants
 from isometry.export.job import BATCH_SIZES, Export, Row, export_images, input_of
 from isometry.files import read_json
 from isometry.losses.base import parse_terms
+from isometry.models.build import TimmConfig
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
 from isometry.report.records.run_folders import read_summary
@@ -36,7 +36,7 @@ def architecture_of(job: Export) -> Row:
     spec = image_spec(network)
     return {
         "model": job.architecture,
-        "arguments": read_json(folder / "config.json", dict[str, Any]).get("model_args", {}),
+        "arguments": read_json(folder / "config.json", TimmConfig).get("model_args", {}),
         # Architectures of this package are in timm's registry once their module is imported.
         "registered_by": None if module.startswith("timm.") else module,
         "classes": int(network.num_classes),  # type: ignore[arg-type]

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
+from typing_extensions import TypedDict
 
 from isometry.errors import UserError, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
@@ -16,6 +16,18 @@ from isometry.files import read_json, sha256_of
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """The only files that are uploaded, whatever else is in the folder."""
+
+
+class Weights(TypedDict):
+    """The key ``weights`` of export.json, as far as it is read."""
+
+    sha256: str
+
+
+class Figures(TypedDict):
+    """export.json, as far as it is read."""
+
+    weights: Weights
 
 
 @dataclass
@@ -82,8 +94,8 @@ def _folder(name: str) -> Path:
             f"create one with isometry export {name} --to timm"
         )
     try:
-        expected = read_json(folder / FIGURES, dict[str, Any])["weights"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = read_json(folder / FIGURES, Figures)["weights"]["sha256"]
+    except (OSError, ValueError) as error:
         raise UserError(f"push {name}: {FIGURES} can't be read ({reason(error)}); export it again") from error
     if expected != sha256_of(folder / WEIGHTS):
         raise UserError(

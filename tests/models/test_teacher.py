@@ -98,7 +98,9 @@ def test_accuracy_and_speed_of_a_narrow_teacher():
     run = run_of("--teacher-dtype", "bfloat16")
     loaders = make_loaders(run.sources, run.config, run.spec, seed=0)
     preprocess = Preprocess(run.config, run.spec, 10, "cpu")
-    found = accuracy(run.teacher, loaders.val, preprocess, ALONE, torch.no_grad, run.objective.teacher.adapter)
+    found = accuracy(
+        run.teacher, loaders.val, preprocess, ALONE, torch.no_grad, run.objective.teacher.adapter
+    )
     assert 0 <= found["top1"] <= 100
     assert images_per_second(run.teacher, (1, 8, 8), batch_size=2, seconds=0) > 0
 

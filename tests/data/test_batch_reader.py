@@ -47,10 +47,10 @@ def test_a_truncated_image_is_named_in_one_line(tmp_path: Path, suffix: str, wor
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "of no image format that Pillow knows"),
-        (b"GIF89a", "of no image format that Pillow knows"),
+        (b"", "not an image format that Pillow supports"),
+        (b"GIF89a", "not an image format that Pillow supports"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG|Truncated"),
-        (b"<html>not found</html>", "of no image format that Pillow knows"),
+        (b"<html>not found</html>", "not an image format that Pillow supports"),
         (broken_tiff(), "TypeError"),
         (broken_dds(), "NotImplementedError"),
     ],
@@ -82,7 +82,7 @@ def test_an_image_beyond_pillows_limit_of_size(tmp_path: Path):
 def test_a_line_of_pixels_that_evaluation_would_scale_up_to_gigabytes(tmp_path: Path):
     line = write_white(tmp_path / "line.png", 60_000, 1)
     assert line.stat().st_size < 1000
-    check_refused(tmp_path / "images", line.read_bytes(), "60000×1 pixels, too elongated")
+    check_refused(tmp_path / "images", line.read_bytes(), "60000×1 pixels, an aspect ratio too large")
 
 
 def test_an_image_that_must_not_be_read(tmp_path: Path):

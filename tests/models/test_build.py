@@ -100,7 +100,7 @@ def test_weights_of_another_architecture_are_refused(saved, spec, classes):
     # Also where the classes differ: timm alone would then load whatever happens to fit, without a word.
     _, folder = saved
     path = folder / "model.safetensors"
-    with pytest.raises(UserError, match="architecture") as told:
+    with pytest.raises(UserError, match="do not fit") as told:
         build_model(ModelSpec(*spec, weights=str(path), num_classes=classes), flag="--teacher")
     assert str(told.value).startswith(f"--teacher-weights {path}: ")
     assert "\n" not in str(told.value)
@@ -110,7 +110,7 @@ def test_a_folder_whose_weights_are_of_another_architecture_is_refused(saved):
     _, folder = saved
     save_file(timm.create_model("resnet18").state_dict(), folder / "model.safetensors")
     for classes in (None, 3):
-        with pytest.raises(UserError, match=r"--model .*architecture"):
+        with pytest.raises(UserError, match=r"--model .*do not fit"):
             build_model(ModelSpec(f"local-dir:{folder}", weights="pretrained", num_classes=classes))
 
 

@@ -1,15 +1,12 @@
 """Losses, scores and weights of short runs, held to recorded ones: the same bits on the machine that recorded them.
 
-Runs are started from the command line only, so that the test holds whatever the package's modules are called.
 ``python tests/test_golden.py --record`` writes the file anew, for a change that is meant to change results.
 """
 
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.numpy import load_file
+
+from helpers.runs import run
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 
@@ -59,21 +58,15 @@ Other vector instructions moved these losses by 6e-6 at most; a loss that is com
 """
 
 
-def run(name: str, out: Path) -> dict[str, Any]:
+def results(name: str, folder: Path) -> dict[str, Any]:
     """Metrics, results and weights digest of a run in a process of its own, on one thread."""
-    done = subprocess.run(
-        [sys.executable, "-m", "isometry", *RUNS[name].split(), "--out", str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    out = folder / "run"
+    ended = run(*RUNS[name].split(), "--out", str(out), said=folder / "said")
+    assert ended.code == 0, ended.err
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    results = [{key: row[key] for key in ("params", "macs", "top1")} for row in summary]
-    return {"metrics": rows, "results": results, "weights": digest(out / "student" / "model.safetensors")}
+    figures = [{key: row[key] for key in ("params", "macs", "top1")} for row in summary]
+    return {"metrics": rows, "results": figures, "weights": digest(out / "student" / "model.safetensors")}
 
 
 def digest(weights: Path) -> str:
@@ -120,7 +113,7 @@ def first_losses(result: dict[str, Any]) -> dict[str, float]:
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_computes_what_was_recorded(name, tmp_path):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    found, wanted = run(name, tmp_path / "run"), golden["runs"][name]
+    found, wanted = results(name, tmp_path), golden["runs"][name]
     assert first_losses(found) == pytest.approx(first_losses(wanted), rel=CLOSE)
     if fingerprint() == golden["fingerprint"]:
         assert found == wanted
@@ -128,8 +121,10 @@ def test_a_run_computes_what_was_recorded(name, tmp_path):
 
 def record() -> None:
     """Writes the golden file from the code and the machine that run this."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {name: run(name, Path(folder) / name) for name in RUNS}
+    runs = {}
+    for name in RUNS:
+        with tempfile.TemporaryDirectory() as folder:
+            runs[name] = results(name, Path(folder))
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps({"fingerprint": fingerprint(), "runs": runs}, indent=1) + "\n")
 

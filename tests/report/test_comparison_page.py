@@ -13,9 +13,9 @@ from helpers.html_page import Page
 from helpers.pruning_rows import PRUNED
 from isometry.report.comparison_page import comparison_headline, gain_rows
 from isometry.report.page import render_comparison
+from isometry.report.records.data import common_part
 from isometry.report.records.groups import group_runs
 from isometry.report.records.intervals import comparison_row
-from isometry.report.records.rows import common_part
 
 OWN = ("growth", "pruning", "cka", "times", "facts")
 

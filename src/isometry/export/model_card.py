@@ -7,7 +7,7 @@ import yaml
 from isometry.evaluation.environment import environment_text
 from isometry.export.tables import interval_text, latency_text
 from isometry.report import formats
-from isometry.report.records.rows import PARTS
+from isometry.report.records.data import PARTS
 
 Row = dict[str, Any]
 

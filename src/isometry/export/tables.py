@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from isometry.report import formats
-from isometry.report.records.rows import PARTS
+from isometry.report.records.data import PARTS
 from isometry.report.tables import Grid, rich_table
 
 Row = dict[str, Any]

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from isometry.report import formats
-from isometry.report.records.data import Row
-from isometry.report.records.rows import PARTS, on_part
+from isometry.report.records.data import PARTS, Row, on_part
 
 
 class Column(NamedTuple):

@@ -8,10 +8,9 @@ from isometry.report.drawing.charts import Chart
 from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, group_points, model_points
 from isometry.report.drawing.panels import Panel, Series, metric_of, rank, title_of, values_by_epoch
 from isometry.report.headline import THE_PART
-from isometry.report.records.data import Row
+from isometry.report.records.data import Row, by_role, common_part, on_part
 from isometry.report.records.groups import Group, differences
 from isometry.report.records.intervals import comparison_row, comparison_times, interval, mean_row
-from isometry.report.records.rows import by_role, common_part, on_part
 from isometry.report.records.run_folders import RunReport, notes_of
 from isometry.report.relations import block_maps
 from isometry.report.sections import details, line_charts

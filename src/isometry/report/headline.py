@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from isometry.report import formats
-from isometry.report.records.data import RelationMaps, Row
-from isometry.report.records.rows import by_role, on_part
+from isometry.report.records.data import RelationMaps, Row, by_role, on_part
 
 FAR_BELOW = 0.9
 """Share of the teacher's accuracy under which a student falls short of it."""

@@ -8,8 +8,7 @@ from isometry.report import formats
 from isometry.report.columns import Column, figure
 from isometry.report.drawing.charts import shares_chart
 from isometry.report.drawing.images import colour_range, map_png, picture_png
-from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps
-from isometry.report.records.rows import common_part, on_part
+from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps, common_part, on_part
 from isometry.report.relations import MapSet
 from isometry.report.tables import Grid, grid
 

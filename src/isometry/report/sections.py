@@ -12,8 +12,7 @@ from isometry.report.drawing.matrix import matrix_svg
 from isometry.report.drawing.panels import Panel, epoch_range, panels
 from isometry.report.growth import growth_section
 from isometry.report.pruning import pruning_section
-from isometry.report.records.data import ReportData, Row
-from isometry.report.records.rows import by_role
+from isometry.report.records.data import ReportData, Row, by_role
 from isometry.report.times import times_section
 
 

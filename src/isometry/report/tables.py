@@ -9,8 +9,7 @@ from rich.text import Text
 
 from isometry.report import formats
 from isometry.report.columns import Column, comparison_columns, figure, model_columns
-from isometry.report.records.data import Row
-from isometry.report.records.rows import common_part
+from isometry.report.records.data import Row, common_part
 
 
 class Grid(NamedTuple):

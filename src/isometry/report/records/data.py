@@ -1,4 +1,4 @@
-"""The data of a report: plain, frozen records, validated when they are read from a file."""
+"""The data of a report: plain, frozen records, validated when they are read from a file; and rows of its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from pydantic import PlainValidator, ValidationInfo
 
 from isometry.files import closed
+from isometry.report import formats
 from isometry.report.records.schema import Epochs, Forms, Models, Stages, Times
 
 Row = Mapping[str, Any]
 """A row of a table or of metrics.jsonl. The functions that take rows document the keys that they read."""
 
+PARTS = {"test": "test", "val": "validation"}
 REST = "rest"
 """The phase of an epoch's remaining time: reading losses, saves between epochs, the loop itself."""
 
@@ -131,9 +133,14 @@ class PruningData:
     maps: list[SaliencyMaps] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for group in (self.easy, self.hard):
-            if group is not None and len(group.shares) != len(self.layers):
+        for group in self.groups.values():
+            if len(group.shares) != len(self.layers):
                 raise ValueError(f"shares of {len(group.shares)} layers, but there are {len(self.layers)}")
+
+    @property
+    def groups(self) -> dict[str, ImageGroup]:
+        """The groups that there are, by name."""
+        return {name: group for name, group in (("easy", self.easy), ("hard", self.hard)) if group}
 
 
 @closed
@@ -167,7 +174,6 @@ class ReportData:
     config_yaml: str = ""
     marks: list[tuple[float, str]] = field(default_factory=list)
     """(epoch, label) of vertical marks on the curves, such as a change of the model's depth."""
-
     stages: Stages = field(default_factory=list)
     """The stages of a run that grew, in order; empty for one that did not. Keys: "stage" (1, 2, ...), "model"
     (such as "depth 6, width 192"), "by" (operators that made it; "" for the first), "first_epoch" (epochs done
@@ -183,7 +189,29 @@ class ReportData:
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))
-        for name in ("cka_before", "cka_after"):
-            matrix = getattr(self, name)
-            if matrix is not None and matrix.shape != wanted:
-                raise ValueError(f"{name} has shape {matrix.shape}, but there are {wanted} block labels")
+        for name, matrix in self.cka.items():
+            if matrix.shape != wanted:
+                raise ValueError(f"CKA {name} has shape {matrix.shape}, but there are {wanted} block labels")
+
+    @property
+    def cka(self) -> dict[str, Matrix]:
+        """The CKA matrices that there are, by "before training" and "after training"."""
+        both = {"before training": self.cka_before, "after training": self.cka_after}
+        return {name: matrix for name, matrix in both.items() if matrix is not None}
+
+
+def by_role(models: Sequence[Row], role: str) -> Row | None:
+    """The row whose "role" is `role`; a single row without any role is the student."""
+    alone = role == "student" and len(models) == 1 and not models[0].get("role")
+    return models[0] if alone else next((row for row in models if row.get("role") == role), None)
+
+
+def common_part(rows: Sequence[Row]) -> str | None:
+    """The part of the data that all accuracies are of; None where they differ in it or it is not known."""
+    parts = {row.get("top1_part") for row in rows if formats.is_number(row.get("top1"))}
+    return parts.pop() if len(parts) == 1 else None
+
+
+def on_part(part: str | None, wording: str = " on {}") -> str:
+    """The part in a heading or, with another wording, in a sentence: " on test"; empty where it is None."""
+    return wording.format(PARTS.get(part, part)) if part else ""

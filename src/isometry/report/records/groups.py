@@ -9,8 +9,7 @@ from typing import Any
 
 from isometry.config import FREE_ON_RESUME
 from isometry.report import formats
-from isometry.report.records.data import Row
-from isometry.report.records.rows import by_role
+from isometry.report.records.data import Row, by_role
 from isometry.report.records.run_folders import RunReport
 from isometry.report.tables import Grid
 

@@ -228,6 +228,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
+RUN_AND_TEST = """
+import sys, pytest
+from isometry.cli.main import main
+words = "distill --config recipe.yaml --out run".split()
+sys.exit(main(words) or pytest.main(["-q", "test_means.py", "test_base_contract.py"]))
+"""
+
+
 def test_a_new_loss_is_one_file_as_the_page_says(tmp_path):
     """The page's code, dropped into a copy of the package, is used from a recipe; nothing else is edited."""
     loss, its_test = blocks("python")
@@ -244,18 +252,16 @@ def test_a_new_loss_is_one_file_as_the_page_says(tmp_path):
         "teacher_weights: none\n",
         encoding="utf-8",
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
-
-    def run(*words: str) -> None:
-        command = [sys.executable, "-m", *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    run("isometry", "distill", "--config", "recipe.yaml", "--out", "run")
     shutil.copy(ROOT / "tests" / "losses" / "test_base_contract.py", tmp_path)
-    run("pytest", "-q", "test_means.py", "test_base_contract.py")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_AND_TEST],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["train/means"]) > 0

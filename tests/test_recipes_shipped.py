@@ -17,6 +17,7 @@ from isometry.cli.arguments import parse
 from isometry.cli.compare import CompareConfig
 from isometry.cli.main import main
 from isometry.config import RunConfig
+from isometry.data import sources
 from isometry.losses import available
 from isometry.models.build import check_name
 from isometry.models.cost import macs
@@ -71,7 +72,7 @@ def smaller(option: str, model: str) -> list[str]:
 def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
     """The command line that runs a recipe in seconds.
 
-    The convention: the recipe as it is, but for one epoch of few images; where it names ImageNet-sized
+    The convention: the recipe as it is, but for one epoch; where it names ImageNet-sized
     networks, small ones of the same kind on 32 pixels; where it needs no labels, images without; where its
     teacher's weights would be fetched, a random teacher; and a teacher of the student's kind where it leaves the
     naming of one to the person.
@@ -119,6 +120,16 @@ def images(tmp_path_factory):
             pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """A third of the training digits, and 50 to validate and to test."""
+    parts = sources.open_digits()
+    few = [
+        replace(part, numbers=part.numbers[:count]) for part, count in zip(parts, (300, 50, 50), strict=True)
+    ]
+    monkeypatch.setattr(sources, "open_digits", lambda: few)
 
 
 @pytest.fixture
@@ -289,7 +300,7 @@ def test_the_settings_are_those_of_the_paper(path):
         assert "ce" not in config.losses
 
 
-@pytest.mark.usefixtures("quick_results")
+@pytest.mark.usefixtures("quick_results", "few_digits")
 @pytest.mark.parametrize("path", RUNS, ids=name)
 def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
     assert main([*shrink(path, images, cifar10), "--out", str(tmp_path / "run")]) == 0, (
@@ -299,7 +310,7 @@ def test_a_run_runs(path, images, cifar10, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_results")
+@pytest.mark.usefixtures("quick_results", "few_digits")
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)
 def test_a_comparison_runs(path, tmp_path, capsys):
     config = parse(CompareConfig, ["--config", str(path)])

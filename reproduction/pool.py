@@ -66,7 +66,10 @@ class Pool:
     """
 
     def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a process that has imported everything but computed nothing, since autograd can't be forked once
+        # it was used.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._workers: list[_Worker] = []
         for _ in range(processes):
             ours, theirs = context.Pipe()

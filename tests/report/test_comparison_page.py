@@ -11,8 +11,7 @@ from helpers.epoch_times import ROWS
 from helpers.growth_stages import GROWN
 from helpers.html_page import Page
 from helpers.pruning_rows import PRUNED
-from isometry.report.comparison_page import comparison_headline, gain_rows
-from isometry.report.page import render_comparison
+from isometry.report.comparison_page import comparison_headline, gain_rows, render_comparison
 from isometry.report.records.data import common_part
 from isometry.report.records.groups import group_runs
 from isometry.report.records.intervals import comparison_row

@@ -189,7 +189,7 @@ def test_shapes_that_do_not_fit_are_refused(full):
     square = np.eye(3)
     with pytest.raises(ValueError, match=r"'after' .*\(3, 2\)"):
         RelationMaps("block 1", square, square, square[:, :2], 0.0, 0.0)
-    with pytest.raises(ValueError, match="cka_after"):
+    with pytest.raises(ValueError, match="CKA after"):
         replace(full, cka_after=np.eye(3))
 
 

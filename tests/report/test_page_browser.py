@@ -14,7 +14,8 @@ from helpers.compared_runs import two_variants, with_data
 from helpers.epoch_times import ROWS
 from helpers.growth_stages import GROWN
 from helpers.pruning_rows import PRUNED
-from isometry.report.page import render_comparison, render_report
+from isometry.report.comparison_page import render_comparison
+from isometry.report.page import render_report
 from isometry.report.records.groups import group_runs
 
 SCREENS = [(1280, 900, False), (1280, 900, True), (390, 844, False), (390, 844, True)]

@@ -21,7 +21,7 @@ from isometry.losses import find_loss
 from isometry.recipes import recipe_path, saved_config, with_overrides
 from isometry.report.columns import model_columns
 from isometry.report.drawing.gains import comparison_picture
-from isometry.report.drawing.maps import maps_picture
+from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
 from isometry.report.records.run_folders import read_summary
 from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from isometry.cli.output import say
 from isometry.errors import UserError
-from isometry.report.page import render_comparison, render_report, write_page
+from isometry.report.comparison_page import render_comparison
+from isometry.report.page import render_report, write_page
 from isometry.report.records.groups import Group, group_runs
 from isometry.report.records.run_folders import find_runs, notes_of, read_run
 
@@ -50,7 +51,8 @@ def report(names: list[str], options: ReportConfig, console: Console) -> Path:
         page, place = render_comparison(groups, baseline, command=command), Path(PAGE)
         for group in groups:
             seeds = ", ".join("–" if seed is None else str(seed) for seed in group.seeds)
-            say(console, f"{group.name}: {len(group.runs)} of seed {seeds}")
+            count, s = len(group.runs), "s" if len(group.runs) > 1 else ""
+            say(console, f"{group.name}: {count} run{s}, seed{s} {seeds}")
     place = Path(options.out) if options.out else place
     write_page(place, page)
     for note in notes_of(runs):

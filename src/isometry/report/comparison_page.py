@@ -4,42 +4,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from isometry.report import formats
-from isometry.report.drawing.charts import Chart
+from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, group_points, model_points
-from isometry.report.drawing.panels import Panel, Series, metric_of, rank, title_of, values_by_epoch
+from isometry.report.drawing.panels import Panel, Series, drawn_keys, title_of, values_by_epoch
 from isometry.report.headline import THE_PART
+from isometry.report.page import details, rendered
 from isometry.report.records.data import Row, by_role, common_part, on_part
 from isometry.report.records.groups import Group, differences
 from isometry.report.records.intervals import comparison_row, comparison_times, interval, mean_row
 from isometry.report.records.run_folders import RunReport, notes_of
 from isometry.report.relations import block_maps
-from isometry.report.sections import details, line_charts
 from isometry.report.tables import comparison_grid, models_grid
 
 TITLE_SUFFIXES = {"val_ema": ", averaged weights", "train": ", training"}
 """By split, where the title of a metric does not name it."""
 
 
-def comparison_context(groups: Sequence[Group], baseline: str) -> dict[str, Any]:
-    """What the page shows, by its names in the template; ``baseline`` is the name of a group."""
-    named = [(group.name if len(groups) > 1 else "", group.shown.data) for group in groups]
+def render_comparison(groups: Sequence[Group], baseline: str, command: str = "") -> str:
+    """The page, one HTML file; ``baseline`` is the name of a group, and ``command`` made the page."""
     rows, unpaired = gain_rows(groups, baseline)
     part, models = _part(groups), _model_rows(groups)
-    return {
-        "title": _count(groups),
-        "headline": comparison_headline(rows, part),
-        "notes": [*unpaired, *notes_of([run for group in groups for run in group.runs])],
-        "part": on_part(part, THE_PART),
-        "grid": comparison_grid(rows) if rows else None,
-        "models": models_grid(models) if models else None,
-        "charts": _charts(groups),
-        "has_intervals": any(len(group.runs) > 1 for group in groups),
-        "marks": _marks(groups),
-        "costs": _costs(groups, part),
-        "blocks": block_maps(named),
-        "differences": differences(groups),
-        "details": [_detail(group) for group in groups],
-    }
+    return rendered(
+        "compared.html.j2",
+        title=_count(groups),
+        headline=comparison_headline(rows, part),
+        notes=[*unpaired, *notes_of([run for group in groups for run in group.runs])],
+        part=on_part(part, THE_PART),
+        grid=comparison_grid(rows) if rows else None,
+        models=models_grid(models) if models else None,
+        charts=_charts(groups),
+        has_intervals=any(len(group.runs) > 1 for group in groups),
+        marks=_marks(groups),
+        costs=_costs(groups, part),
+        blocks=block_maps([(group.name if len(groups) > 1 else "", group.shown.data) for group in groups]),
+        differences=differences(groups),
+        details=[_detail(group) for group in groups],
+        command=command,
+    )
 
 
 def gain_rows(groups: Sequence[Group], baseline: str) -> tuple[list[Row], list[str]]:
@@ -119,10 +120,9 @@ def _charts(groups: Sequence[Group]) -> list[Chart]:
 
 def _marks(groups: Sequence[Group]) -> list[tuple[float, str]]:
     """Epochs at which runs grew, labelled with the group's name where there are several."""
-    prefixes = [f"{group.name}: " if len(groups) > 1 else "" for group in groups]
     return [
-        (epoch, prefix + label)
-        for group, prefix in zip(groups, prefixes, strict=True)
+        (epoch, f"{group.name}: {label}" if len(groups) > 1 else label)
+        for group in groups
         for epoch, label in group.shown.data.marks
     ]
 
@@ -169,12 +169,8 @@ def _count(groups: Sequence[Group]) -> str:
 
 def group_panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each key of metrics.jsonl that is drawn, a curve a group; in the order of a single run's panels."""
-    keys = dict.fromkeys(
-        key for group in groups for run in group.runs for row in run.data.epochs for key in row
-    )
-    drawn = [(metric, key) for key in keys if (metric := metric_of(key))]
     found = []
-    for metric, key in sorted(drawn, key=lambda pair: rank(pair[0])):
+    for metric, key in drawn_keys(row for group in groups for run in group.runs for row in run.data.epochs):
         lines = [mean_series(group, key, index) for index, group in enumerate(groups)]
         suffix = "" if metric == key else TITLE_SUFFIXES.get(key.rpartition("/")[0], "")
         found.append(Panel(metric, title_of(metric) + suffix, tuple(line for line in lines if line.last)))

@@ -7,7 +7,7 @@ import numpy as np
 from isometry.report import formats
 from isometry.report.drawing.colours import COLOUR_MAP
 from isometry.report.drawing.images import colour_range
-from isometry.report.drawing.matrix import matrix_picture
+from isometry.report.drawing.matrices import matrix_picture
 from isometry.report.records.data import ImageGroup, Matrix, Picture, PruningData, RelationMaps, ReportData
 
 LEAST_SIDE = 256

@@ -1,7 +1,6 @@
-"""The report: one HTML file that needs no other file and no network."""
+"""The report of a run: one HTML file that needs no other file and no network."""
 
 import re
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,19 @@ from markupsafe import Markup
 from isometry.files import write_atomically
 from isometry.report import formats
 from isometry.report.bench_tables import runtimes_grid
-from isometry.report.comparison_page import comparison_context
+from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.colours import palette_css
+from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, model_points
 from isometry.report.drawing.images import scale_png
-from isometry.report.drawing.panels import never_finite
+from isometry.report.drawing.matrices import matrix_svg
+from isometry.report.drawing.panels import epoch_range, never_finite, panels
+from isometry.report.growth import growth_section
 from isometry.report.headline import gap_sentence, headline, key_figures
-from isometry.report.records.data import ReportData, Row
-from isometry.report.records.groups import Group
+from isometry.report.pruning import pruning_section
+from isometry.report.records.data import ReportData, Row, by_role
 from isometry.report.relations import block_maps
-from isometry.report.sections import details, run_charts, run_costs
 from isometry.report.tables import models_grid
+from isometry.report.times import times_section
 
 
 def write_page(path: Path, page: str) -> None:
@@ -36,13 +38,13 @@ def write_page(path: Path, page: str) -> None:
 def render_report(data: ReportData, bench: Row | None = None) -> str:
     """A run's page: the same data give the same characters, and the page requests no other file. ``bench`` has "name"
     and "forms" of the network, as `isometry bench` measured it since."""
-    return _rendered(
+    return rendered(
         "run.html.j2",
         data=data,
         headline=headline(data.models, data.epochs, data.relations),
         figures=key_figures(data.models),
-        charts=run_charts(data),
-        costs=run_costs(data, bench or {}),
+        charts=_curves(data),
+        costs=_costs(data, bench),
         never_finite=never_finite(data.epochs),
         blocks=block_maps([("", data)]),
         gap_sentence=gap_sentence(data.relations),
@@ -53,12 +55,21 @@ def render_report(data: ReportData, bench: Row | None = None) -> str:
     )
 
 
-def render_comparison(groups: Sequence[Group], baseline: str, command: str = "") -> str:
-    """The page of several runs, likewise; ``baseline`` is the name of a group, and ``command`` made the page."""
-    return _rendered("compared.html.j2", **comparison_context(groups, baseline), command=command)
+def details(data: ReportData) -> dict[str, Any]:
+    """The sections on one run alone, by their names in the template; a page of several runs shows them for each."""
+    labels = data.student_blocks, data.teacher_blocks
+    return {
+        "growth": growth_section(data.stages),
+        "pruning": pruning_section(data.pruning),
+        "matrices": [(name, matrix_svg(matrix, *labels, f"CKA {name}")) for name, matrix in data.cka.items()],
+        "times": times_section(data.times, data.epochs),
+        "facts": data.facts,
+        "config_yaml": data.config_yaml,
+    }
 
 
-def _rendered(name: str, **context: Any) -> str:
+def rendered(name: str, **context: Any) -> str:
+    """The template of that name, filled."""
     folder = files("isometry.report")
 
     def text(file: str) -> str:
@@ -76,6 +87,25 @@ def _rendered(name: str, **context: Any) -> str:
     environment.globals |= {"number": formats.number, "scale": scale_png()}
     style = Markup(f"{palette_css()}\n{text('style.css')}")
     return environment.get_template(name).render(style=style, **context)
+
+
+def _curves(data: ReportData) -> list[Chart]:
+    if not data.epochs:
+        return []
+    teacher = by_role(data.models, "teacher") or {}
+    # The curves are of the validation part, so a teacher's figure on another part is not comparable.
+    comparable = teacher.get("top1_part") == "val" and formats.is_number(teacher.get("top1"))
+    reference = (teacher["top1"], "teacher") if comparable else None
+    return line_charts(panels(data.epochs), epoch_range(data.epochs), data.marks, reference)
+
+
+def _costs(data: ReportData, bench: Row | None) -> list[Chart]:
+    """Accuracy against cost: the models of the run's table, and the network as `isometry bench` measured it."""
+    part = data.models[-1].get("top1_part") if data.models else None
+    charts = cost_charts([(cost, model_points(data.models, cost.key)) for cost in COSTS], part)
+    if not bench:
+        return charts
+    return charts + cost_charts([(LATENCY, bench_points([bench]))], bench["forms"][-1].get("top1_part"))
 
 
 def _nested(part: Markup, prefix: str) -> Markup:

@@ -38,6 +38,22 @@ class Bar(NamedTuple):
     """Name of a CSS variable."""
 
 
+def line_charts(
+    panels: Sequence[Panel],
+    epochs: tuple[float, float],
+    marks: Sequence[tuple[float, str]] = (),
+    reference: tuple[float, str] | None = None,
+) -> list[Chart]:
+    """Panels, drawn: marks are labelled in the first one, and the reference is a line in the panel of top-1."""
+    unlabelled = [(epoch, "") for epoch, _ in marks]
+    return [
+        line_chart(
+            panel, epochs, unlabelled if index else marks, reference if panel.metric == "top1" else None
+        )
+        for index, panel in enumerate(panels)
+    ]
+
+
 def line_chart(
     panel: Panel,
     epochs: tuple[float, float],

@@ -1,7 +1,7 @@
 """Rows of metrics.jsonl as panels of curves: which key is drawn in which panel."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from isometry.report import formats
@@ -94,20 +94,34 @@ def panels(epochs: Sequence[Row]) -> list[Panel]:
     """The panels of one run, a curve a key, without those that were never finite: accuracies first, then the training
     loss, its terms by name in the order of the file, validation loss, learning rate, keep rate."""
     by_metric: dict[str, list[Series]] = {}
-    for key in dict.fromkeys(key for row in epochs for key in row):
-        if (metric := metric_of(key)) and (line := _series(epochs, key)).last:
-            by_metric.setdefault(metric, []).append(line)
-    found = []
-    for metric, lines in sorted(by_metric.items(), key=lambda item: rank(item[0])):
-        alone = len(lines) == 1
-        series = (replace(line, colour=at, name="" if alone else line.name) for at, line in enumerate(lines))
-        found.append(Panel(metric, title_of(metric), tuple(series)))
-    return found
+    for metric, key in drawn_keys(epochs):
+        values, split, lines = (
+            values_by_epoch(epochs, key),
+            key.rpartition("/")[0],
+            by_metric.setdefault(metric, []),
+        )
+        name = SERIES_NAMES.get(split, split or key)
+        line = Series(name, tuple(values), tuple(values.values()), colour=len(lines))
+        if line.last:
+            lines.append(line)
+    return [
+        Panel(metric, title_of(metric), tuple(lines) if len(lines) > 1 else (replace(lines[0], name=""),))
+        for metric, lines in by_metric.items()
+        if lines
+    ]
+
+
+def drawn_keys(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """(panel, key) of the keys of metrics.jsonl that are drawn, in the order of the panels."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return sorted(
+        ((panel, key) for key in keys if (panel := _panel_of(key))), key=lambda pair: _rank(pair[0])
+    )
 
 
 def never_finite(epochs: Sequence[Row]) -> list[str]:
     """Keys that were recorded and never finite: no panel can show them."""
-    keys = dict.fromkeys(key for row in epochs for key in row if metric_of(key) and row[key] is not None)
+    keys = dict.fromkeys(key for row in epochs for key in row if _panel_of(key) and row[key] is not None)
     return [key for key in keys if not any(formats.is_number(row.get(key)) for row in epochs)]
 
 
@@ -115,21 +129,6 @@ def epoch_range(epochs: Sequence[Row]) -> tuple[float, float]:
     """First and last epoch: the horizontal axis of all panels."""
     found = [_epoch(row, index) for index, row in enumerate(epochs)]
     return min(found), max(found)
-
-
-def metric_of(key: str) -> str | None:
-    """The panel that a key of metrics.jsonl is drawn in; None for one that is not drawn."""
-    split, _, metric = key.rpartition("/")
-    if not split:
-        return key if key in WITHOUT_SPLIT else None
-    # The terms of the training loss differ in scale, so each has a panel.
-    return key if split == "train" and not metric.startswith("top") else metric
-
-
-def rank(metric: str) -> int:
-    """Position of a panel among the others."""
-    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
-    return ranks.get(metric, 2 if metric.startswith("train/") else 5)
 
 
 def title_of(metric: str) -> str:
@@ -147,9 +146,17 @@ def values_by_epoch(rows: Sequence[Row], key: str) -> dict[float, float]:
     }
 
 
-def _series(epochs: Sequence[Row], key: str) -> Series:
-    values, split = values_by_epoch(epochs, key), key.rpartition("/")[0]
-    return Series(SERIES_NAMES.get(split, split or key), tuple(values), tuple(values.values()))
+def _panel_of(key: str) -> str | None:
+    split, _, metric = key.rpartition("/")
+    if not split:
+        return key if key in WITHOUT_SPLIT else None
+    # The terms of the training loss differ in scale, so each has a panel.
+    return key if split == "train" and not metric.startswith("top") else metric
+
+
+def _rank(metric: str) -> int:
+    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
+    return ranks.get(metric, 2 if metric.startswith("train/") else 5)
 
 
 def _epoch(row: Row, index: int) -> float:

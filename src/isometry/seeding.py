@@ -15,10 +15,16 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def seed_global_generators(seed: int) -> None:
-    """Seeds the global generators of Python, NumPy and PyTorch, which timm's augmentation and drop path use."""
+def seed_cpu_generators(seed: int) -> None:
+    """Seeds the global CPU generators of Python, NumPy and PyTorch, which timm's and torchvision's transforms use."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+def seed_global_generators(seed: int) -> None:
+    """The same, and the GPU's generators, which timm's drop path uses."""
+    seed_cpu_generators(seed)
     torch.manual_seed(seed)
 
 
@@ -26,9 +32,7 @@ def seed_global_generators(seed: int) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global CPU generators inside the block, and restores their state afterwards."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+    seed_cpu_generators(seed)
     try:
         yield
     finally:

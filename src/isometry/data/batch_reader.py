@@ -3,7 +3,6 @@
 Shapes: B images a batch, C channels, H×W pixels.
 """
 
-import random
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -16,7 +15,7 @@ from isometry.data.image_modes import to_mode
 from isometry.data.splits import DECODE_ERRORS, MapPart, decode_trouble
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
-from isometry.seeding import derive_seed, seeded
+from isometry.seeding import derive_seed, seed_cpu_generators, seeded
 
 
 @dataclass
@@ -58,11 +57,8 @@ class BatchReader(Dataset[Batch | UserError]):
     def __init__(
         self, part: MapPart, transform: Transform, mode: str, *, seed: int, skip_bad_images: bool
     ) -> None:
-        self.part = part
-        self.transform = transform
-        self.mode = mode
-        self.seed = seed
-        self.skip_bad_images = skip_bad_images
+        self.part, self.transform, self.mode = part, transform, mode
+        self.seed, self.skip_bad_images = seed, skip_bad_images
 
     def __getitem__(self, request: Request) -> Batch | UserError:
         images, targets, indices = [], [], []
@@ -72,7 +68,7 @@ class BatchReader(Dataset[Batch | UserError]):
             with seeded(self.seed):
                 for position, index in enumerate(request.indices, start=request.position):
                     image, target, used = self._readable(index, unreadable)
-                    reseed(derive_seed(self.seed, "augment", request.epoch, position))
+                    seed_cpu_generators(derive_seed(self.seed, "augment", request.epoch, position))
                     images.append(self.transform(image))
                     targets.append(target)
                     indices.append(used)
@@ -106,10 +102,3 @@ def stack(images: list[torch.Tensor]) -> torch.Tensor:
     # on one thread, by NumPy: torch.stack's threads are 60 times slower when other processes use the cores
     np.stack([image.numpy() for image in images], out=batch.numpy())
     return batch
-
-
-def reseed(seed: int) -> None:
-    """Seeds the CPU's global generators, which timm's and torchvision's transforms draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's generators too

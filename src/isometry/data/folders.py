@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
-from isometry.data.splits import UNLABELLED, MapPart, relabelling, split_off
+from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
 from isometry.errors import UserError, first_line, printable
 
 TRAIN_NAMES = ("train", "training")
@@ -48,18 +48,7 @@ class TimmImages:
         return printable(str(self.reader.filename(number, absolute=True) or f"image {number}"))
 
 
-@dataclass(frozen=True)
-class FolderParts:
-    """The splits found in a folder; ``class_to_idx`` is None without labels; ``note`` describes what was split off."""
-
-    train: MapPart
-    val: MapPart | None
-    test: MapPart | None
-    class_to_idx: Mapping[str, int] | None
-    note: str = ""
-
-
-def open_folder(config: DataConfig) -> FolderParts:
+def open_folder(config: DataConfig) -> Splits:
     """Detects the layout of ``config.data_dir`` and opens it; reads file names, no image.
 
     A folder with train/ and a validation folder (timm's synonyms) keeps its splits, and test/ if it has
@@ -83,38 +72,33 @@ def open_folder(config: DataConfig) -> FolderParts:
             f"--data-dir {root} has {val_dir.name}/ but no {config.train_split}/: add the training images"
         )
     if train_dir and (val_dir or not others):
-        return _open_parts(train_dir, val_dir, test_dir, class_map, config)
-    return _open_parts(root, None, None, class_map, config)
+        return _open_splits(train_dir, val_dir, test_dir, class_map, config.val_fraction)
+    return _open_splits(root, None, None, class_map, config.val_fraction)
 
 
-def _open_parts(
+def _open_splits(
     train_dir: Path,
     val_dir: Path | None,
     test_dir: Path | None,
     class_map: dict[str, int] | None,
-    config: DataConfig,
-) -> FolderParts:
+    val_fraction: float,
+) -> Splits:
     train = scan(train_dir, class_map)
-    labelled = _has_labels(train, train_dir)
-    class_to_idx = train.class_to_idx if labelled else None
-    if labelled and len(set(_labels(train))) < 2:
+    class_to_idx = train.class_to_idx if _has_labels(train, train_dir) else None
+    if class_to_idx is not None and len(set(_labels(train))) < 2:
         raise UserError(
             f"{train_dir} has images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
             "or give the class folder itself to use its images without labels"
         )
+    whole = _same_labels(train, class_to_idx, train_dir)
     test = _open_test(test_dir, class_map, class_to_idx)
     if val_dir is not None:
         val = _same_labels(scan(val_dir, class_map), class_to_idx, val_dir)
-        return FolderParts(_same_labels(train, class_to_idx, train_dir), val, test, class_to_idx)
-    kept, split = split_off(_labels(train), config.val_fraction)
-    whole = _same_labels(train, class_to_idx, train_dir)
-    return FolderParts(
-        train=MapPart(train, kept, whole.relabel),
-        val=MapPart(train, split, whole.relabel) if split else None,
-        test=test,
-        class_to_idx=class_to_idx,
-        note=f", validation split off {train_dir.name}/",
-    )
+        return Splits(whole, val, test, class_to_idx)
+    kept, split = split_off(_labels(train), val_fraction)
+    val_part = replace(whole, numbers=split) if split else None
+    note = f", validation split off {train_dir.name}/"
+    return Splits(replace(whole, numbers=kept), val_part, test, class_to_idx, note)
 
 
 def _open_test(
@@ -130,21 +114,15 @@ def _open_test(
 def _same_labels(images: TimmImages, class_to_idx: Mapping[str, int] | None, folder: Path) -> MapPart:
     labelled = _has_labels(images, folder)
     if labelled != (class_to_idx is not None):
-        with_or_without = (
-            "has class folders but the training folder has none" if labelled else "has no class folders"
-        )
-        raise UserError(f"{folder} {with_or_without}: give both the same layout")
+        fault = "has class folders but the training folder has none" if labelled else "has no class folders"
+        raise UserError(f"{folder} {fault}: give both the same layout")
     if class_to_idx is None:
         return MapPart(images, relabel={0: UNLABELLED})
     return MapPart(images, relabel=relabelling(images.class_to_idx, class_to_idx, str(folder)))
 
 
 def scan(folder: Path, class_map: dict[str, int] | None = None) -> TimmImages:
-    """The images under ``folder`` in timm's order, labelled by folder name.
-
-    Raises:
-        UserError: no images.
-    """
+    """The images under ``folder`` in timm's order, labelled by folder name; raises UserError if there are none."""
     try:
         dataset = create_dataset(
             "", root=str(folder), search_split=False, class_map=class_map, input_key=";".join(SUFFIXES)

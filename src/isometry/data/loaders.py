@@ -1,6 +1,8 @@
 """Builds the loaders of a run from its sources and the model's ImageSpec."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from isometry.config import DataConfig
 from isometry.data.batch_reader import BatchReader
@@ -41,48 +43,28 @@ def make_loaders(
     Raises:
         UserError: fewer images than ranks, an unknown ``--aa`` policy, an unsupported number of channels.
     """
-    return Loaders(
-        train=_train_loader(sources.train, config, spec, seed, rank, world_size),
-        val=_eval_loader(sources.val, config, spec, seed, rank, world_size),
-        test=_eval_loader(sources.test, config, spec, seed, rank, world_size),
+    share = {"rank": rank, "world_size": world_size}
+    options: dict[str, Any] = {"workers": config.workers, "pin_mem": config.pin_mem}
+    mode = image_mode(spec)
+    read = partial(BatchReader, mode=mode, seed=seed, skip_bad_images=config.skip_bad_images)
+    stream = partial(
+        StreamReader, mode=mode, seed=seed, rank=rank, ranks=world_size, workers=max(1, config.workers)
     )
 
+    def training(part: Part) -> TrainLoader | TrainStream:
+        transform = train_transform(config, spec)
+        if isinstance(part, StreamPart):
+            return TrainStream(stream(part, transform, batch_size=config.batch_size), pin_mem=config.pin_mem)
+        requests = TrainRequests(len(part), config.batch_size, seed=seed, repeats=config.aug_repeats, **share)
+        return TrainLoader(read(part, transform), requests, **options)
 
-def _train_loader(
-    part: Part, config: DataConfig, spec: ImageSpec, seed: int, rank: int, world_size: int
-) -> TrainLoader | TrainStream:
-    transform, mode = train_transform(config, spec), image_mode(spec)
-    if isinstance(part, StreamPart):
-        workers = max(1, config.workers)
-        stream = StreamReader(
-            part, transform, mode, config.batch_size, seed=seed, rank=rank, ranks=world_size, workers=workers
-        )
-        return TrainStream(stream, workers=workers, pin_mem=config.pin_mem)
-    requests = TrainRequests(
-        len(part),
-        config.batch_size,
-        seed=seed,
-        repeats=config.aug_repeats,
-        rank=rank,
-        world_size=world_size,
-    )
-    reader = BatchReader(part, transform, mode, seed=seed, skip_bad_images=config.skip_bad_images)
-    return TrainLoader(reader, requests, workers=config.workers, pin_mem=config.pin_mem)
+    def evaluation(part: Part | None) -> EvalLoader | EvalStream | None:
+        if part is None:
+            return None
+        transform = eval_transform(config, spec)
+        batch_size = config.validation_batch_size or config.batch_size
+        if isinstance(part, StreamPart):
+            return EvalStream(stream(part, transform, batch_size=batch_size), pin_mem=config.pin_mem)
+        return EvalLoader(read(part, transform), EvalRequests(len(part), batch_size, **share), **options)
 
-
-def _eval_loader(
-    part: Part | None, config: DataConfig, spec: ImageSpec, seed: int, rank: int, world_size: int
-) -> EvalLoader | EvalStream | None:
-    if part is None:
-        return None
-    transform, mode = eval_transform(config, spec), image_mode(spec)
-    batch_size = config.validation_batch_size or config.batch_size
-    if isinstance(part, StreamPart):
-        workers = max(1, config.workers)
-        stream = StreamReader(
-            part, transform, mode, batch_size, seed=seed, rank=rank, ranks=world_size, workers=workers
-        )
-        return EvalStream(stream, workers=workers, pin_mem=config.pin_mem)
-    requests = EvalRequests(len(part), batch_size, rank=rank, world_size=world_size)
-    reader = BatchReader(part, transform, mode, seed=seed, skip_bad_images=config.skip_bad_images)
-    return EvalLoader(reader, requests, workers=config.workers, pin_mem=config.pin_mem)
+    return Loaders(training(sources.train), evaluation(sources.val), evaluation(sources.test))

@@ -8,68 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from isometry.data.batch_reader import Batch, BatchReader, Request
+from isometry.data.batch_reader import Batch, Request
 from isometry.data.image_modes import quiet_decoders
-from isometry.data.sampler import EvalRequests, TrainRequests
 from isometry.data.worker_failures import watch_workers
 from isometry.errors import UserError
-
-
-class TrainLoader:
-    """Epochs of augmented batches; each a pure function of (seed, epoch, batch number).
-
-    Workers start with the first epoch and persist. Only one epoch can be read at a time.
-    """
-
-    def __init__(
-        self, reader: BatchReader, requests: TrainRequests, *, workers: int = 0, pin_mem: bool = False
-    ) -> None:
-        self._requests = requests
-        self._batches = Batches(reader, requests, workers=workers, pin_mem=pin_mem)
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return self._requests.batches_per_epoch
-
-    @property
-    def global_batch_size(self) -> int:
-        """Images of a batch of all processes together."""
-        return self._requests.global_batch_size
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch from image ``start`` of the global order; earlier ones are not decoded.
-
-        Raises:
-            UserError: an unreadable image (without ``skip_bad_images``), or no readable image.
-        """
-        self._requests.epoch = epoch
-        self._requests.start = start
-        yield from self._batches
-
-    def close(self) -> None:
-        """Ends the workers; the next epoch starts new ones."""
-        self._batches.close()
-
-
-class EvalLoader:
-    """All images once, in order; the last batch may be smaller."""
-
-    def __init__(
-        self, reader: BatchReader, requests: EvalRequests, *, workers: int = 0, pin_mem: bool = False
-    ) -> None:
-        self._requests = requests
-        self._batches = Batches(reader, requests, workers=workers, pin_mem=pin_mem)
-
-    def __len__(self) -> int:
-        """Batches of this rank."""
-        return len(self._requests)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
-
-    def close(self) -> None:
-        """Ends the workers; the next iteration starts new ones."""
-        self._batches.close()
 
 
 class Batches:
@@ -84,10 +26,11 @@ class Batches:
         dataset: Dataset[Batch | UserError],
         requests: Iterable[Request] | None,
         *,
-        workers: int,
-        pin_mem: bool,
+        workers: int = 0,
+        pin_mem: bool = False,
         seed: int = 0,
     ) -> None:
+        self._requests: Any = requests
         self._options: dict[str, Any] = {
             "dataset": dataset,
             "sampler": requests,
@@ -116,8 +59,41 @@ class Batches:
             yield batch
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers; the next iteration starts new ones."""
         self._loader = None
+
+
+class EvalLoader(Batches):
+    """All images once, in order, by :class:`isometry.data.sampler.EvalRequests`; the last batch may be smaller."""
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return len(self._requests)
+
+
+class TrainLoader(Batches):
+    """Epochs of augmented batches, by :class:`isometry.data.sampler.TrainRequests`.
+
+    Each is a pure function of (seed, epoch, batch number). Only one epoch can be read at a time.
+    """
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._requests)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Images of a batch of all processes together."""
+        return self._requests.global_batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's batches of an epoch from image ``start`` of the global order; earlier ones are not decoded.
+
+        Raises:
+            UserError: an unreadable image (without ``skip_bad_images``), or no readable image.
+        """
+        self._requests.epoch, self._requests.start = epoch, start
+        yield from self
 
 
 def _unchanged(batch: Any) -> Any:

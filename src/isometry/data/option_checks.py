@@ -1,65 +1,49 @@
-"""Valid ranges of the data options, checked before anything is opened."""
+"""Valid values of the data options, checked before anything is opened."""
+
+from collections.abc import Callable
+from typing import Any
 
 from isometry.config import DataConfig
 from isometry.errors import UserError
 
-CROP_MODES = ("rrc", "rkrc", "rkrr", "pad")
-ERASING_MODES = ("const", "rand", "pixel")
-MIXUP_MODES = ("batch", "pair", "elem")
 INTERPOLATIONS = ("random", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+CHOICES = {
+    "train_crop_mode": ("rrc", "rkrc", "rkrr", "pad"),
+    "remode": ("const", "rand", "pixel"),
+    "mixup_mode": ("batch", "pair", "elem"),
+    "train_interpolation": INTERPOLATIONS,
+}
+
+RANGES: dict[tuple[str, ...], tuple[Callable[[Any], bool], str]] = {
+    ("batch_size", "validation_batch_size", "recount"): (lambda value: value >= 1, "at least 1"),
+    ("workers", "aug_repeats", "color_jitter", "mixup", "cutmix"): (lambda value: value >= 0, "0 or more"),
+    ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob"): (
+        lambda value: 0 <= value <= 1,
+        "between 0 and 1",
+    ),
+    ("val_fraction",): (lambda value: 0 < value < 1, "between 0 and 1"),
+    ("smoothing",): (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    ("crop_pct",): (lambda value: 0 < value <= 1, "in (0, 1]"),
+    ("scale", "ratio"): (
+        lambda value: len(value) == 2 and 0 < value[0] <= value[1],
+        "two positive numbers, the smaller first",
+    ),
+}
 
 
 def check_options(config: DataConfig) -> None:
     """Raises UserError for the first option with an invalid value."""
-    validation_batch_size = config.validation_batch_size
-    rules: dict[str, tuple[object, bool, str]] = {
-        "--batch-size": (config.batch_size, config.batch_size >= 1, "at least 1"),
-        "--validation-batch-size": (
-            validation_batch_size,
-            validation_batch_size is None or validation_batch_size >= 1,
-            "at least 1",
-        ),
-        "--workers": (config.workers, config.workers >= 0, "0 or more"),
-        "--val-fraction": (config.val_fraction, 0 < config.val_fraction < 1, "between 0 and 1"),
-        "--aug-repeats": (config.aug_repeats, config.aug_repeats >= 0, "0 or more"),
-        "--train-crop-mode": (
-            config.train_crop_mode,
-            config.train_crop_mode is None or config.train_crop_mode in CROP_MODES,
-            _one_of(CROP_MODES),
-        ),
-        "--scale": (config.scale, _is_range(config.scale), "two positive numbers, the smaller first"),
-        "--ratio": (config.ratio, _is_range(config.ratio), "two positive numbers, the smaller first"),
-        "--color-jitter": (config.color_jitter, config.color_jitter >= 0, "0 or more"),
-        "--remode": (config.remode, config.remode in ERASING_MODES, _one_of(ERASING_MODES)),
-        "--recount": (config.recount, config.recount >= 1, "at least 1"),
-        "--mixup": (config.mixup, config.mixup >= 0, "0 or more"),
-        "--cutmix": (config.cutmix, config.cutmix >= 0, "0 or more"),
-        "--mixup-mode": (config.mixup_mode, config.mixup_mode in MIXUP_MODES, _one_of(MIXUP_MODES)),
-        "--smoothing": (config.smoothing, 0 <= config.smoothing < 1, "at least 0 and below 1"),
-        "--train-interpolation": (
-            config.train_interpolation,
-            config.train_interpolation in INTERPOLATIONS,
-            _one_of(INTERPOLATIONS),
-        ),
-        "--crop-pct": (config.crop_pct, config.crop_pct is None or 0 < config.crop_pct <= 1, "in (0, 1]"),
-    }
-    own_classes = config.dataset == "digits" or config.dataset.startswith("torch/")
-    rules["--class-map"] = (
-        config.class_map,
-        config.class_map is None or not own_classes,
-        f"left out: {config.dataset} has its own classes",
-    )
-    for name in ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob"):
-        value = getattr(config, name)
-        rules[f"--{name.replace('_', '-')}"] = (value, 0 <= value <= 1, "between 0 and 1")
-    for option, (value, holds, wanted) in rules.items():
-        if not holds:
-            raise UserError(f"{option} is {value}: it must be {wanted}")
+    for names, (holds, wanted) in RANGES.items():
+        for name in names:
+            _check(config, name, holds, wanted)
+    for name, choices in CHOICES.items():
+        _check(config, name, choices.__contains__, f"one of {', '.join(choices)}")
+    if config.dataset == "digits" or config.dataset.startswith("torch/"):
+        _check(config, "class_map", lambda value: False, f"left out: {config.dataset} has its own classes")
 
 
-def _is_range(values: list[float]) -> bool:
-    return len(values) == 2 and 0 < values[0] <= values[1]
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    return f"one of {', '.join(names)}"
+def _check(config: DataConfig, name: str, holds: Callable[[Any], bool], wanted: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+        raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")

@@ -39,20 +39,16 @@ class TrainRequests:
             )
         self.count = count
         self.batch_size = min(batch_size, count // world_size)
-        self.seed = seed
-        self.repeats = repeats
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0
+        self.seed, self.repeats = seed, repeats
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
 
     @property
     def global_batch_size(self) -> int:
         """Images of a batch of all ranks together."""
         return self.batch_size * self.world_size
 
-    @property
-    def batches_per_epoch(self) -> int:
+    def __len__(self) -> int:
         """Batches in a whole epoch; at least 1."""
         return self.count // self.global_batch_size
 

@@ -7,7 +7,7 @@ from isometry.config import DataConfig
 from isometry.data.digits import open_digits
 from isometry.data.folders import open_folder
 from isometry.data.option_checks import check_options
-from isometry.data.splits import Part
+from isometry.data.splits import Part, Splits
 from isometry.data.timm_datasets import open_scheme
 
 
@@ -36,16 +36,12 @@ def find_sources(config: DataConfig) -> Sources:
     """
     check_options(config)
     if config.dataset == "digits":
-        train, val, test = open_digits()
-        class_to_idx = {str(digit): digit for digit in range(10)}
-        return _sources("digits (scikit-learn)", train, val, test, class_to_idx)
+        splits = Splits(*open_digits(), {str(digit): digit for digit in range(10)})
+        return _sources("digits (scikit-learn)", splits)
     if config.dataset:
-        scheme = open_scheme(config)
-        what = f"{config.dataset}{f' in {config.data_dir}' if config.data_dir else ''}"
-        return _sources(what, scheme.train, scheme.val, None, scheme.class_to_idx)
-    folder = open_folder(config)
-    what = f"image folder {config.data_dir}"
-    return _sources(what, folder.train, folder.val, folder.test, folder.class_to_idx, folder.note)
+        where = f" in {config.data_dir}" if config.data_dir else ""
+        return _sources(f"{config.dataset}{where}", open_scheme(config))
+    return _sources(f"image folder {config.data_dir}", open_folder(config))
 
 
 def without_labels(sources: Sources) -> Sources:
@@ -56,28 +52,18 @@ def without_labels(sources: Sources) -> Sources:
     return replace(sources, num_classes=None, class_names=None, labelled=False, description=description)
 
 
-def _sources(
-    what: str,
-    train: Part,
-    val: Part | None,
-    test: Part | None,
-    class_to_idx: Mapping[str, int] | None,
-    note: str = "",
-) -> Sources:
-    """``class_to_idx``: None for data without labels, empty for labels without names."""
-    names = _class_names(class_to_idx) if class_to_idx else None
+def _sources(what: str, splits: Splits) -> Sources:
+    labelled = splits.class_to_idx is not None
+    names = _class_names(splits.class_to_idx) if splits.class_to_idx else None
     named = f"{len(names)} classes" if names else "classes not named"
-    classes = "no labels" if class_to_idx is None else named
-    parts = {"training": train, "validation": val, "test": test}
+    parts = {"training": splits.train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
     return Sources(
-        train=train,
-        val=val,
-        test=test,
+        *(splits.train, splits.val, splits.test),
         num_classes=len(names) if names else None,
         class_names=names,
-        labelled=class_to_idx is not None,
-        description=f"{what}: {counts} images, {classes}{note}",
+        labelled=labelled,
+        description=f"{what}: {counts} images, {named if labelled else 'no labels'}{splits.note}",
     )
 
 

@@ -74,10 +74,10 @@ class MapPart:
 class StreamPart:
     """A timm ``IterableImageDataset`` (WebDataset, TFDS, Hugging Face streaming) and its approximate length.
 
-    ``open_for`` takes (batch size, seed), which timm's readers need at construction.
+    ``open_for`` takes ``batch_size`` and ``seed``, which timm's readers need at construction.
     """
 
-    open_for: Callable[[int, int], Any]
+    open_for: Callable[..., Any]
     count: int
 
     def __len__(self) -> int:
@@ -87,11 +87,25 @@ class StreamPart:
 Part = MapPart | StreamPart
 
 
+@dataclass(frozen=True)
+class Splits:
+    """The splits of a data set, one label space for all.
+
+    ``class_to_idx`` is None without labels, and empty if the data set does not name its classes; ``note`` describes
+    what was split off.
+    """
+
+    train: Part
+    val: Part | None
+    test: Part | None
+    class_to_idx: Mapping[str, int] | None
+    note: str = ""
+
+
 def relabelling(own: Mapping[str, int], common: Mapping[str, int], where: str) -> dict[int, int] | None:
     """Maps a split's labels (classes ``own``) to the training split's (``common``); None if they are equal.
 
-    Raises:
-        UserError: the split has a class that the training split lacks.
+    Raises UserError for a class that the training split lacks.
     """
     unknown = sorted(own.keys() - common.keys())
     if unknown:
@@ -108,10 +122,8 @@ def shuffled_classes(targets: Sequence[int]) -> list[np.ndarray]:
     """The positions of each class's images, always shuffled the same way, independent of the run's seed."""
     # RandomState, not Generator: NumPy promises that its stream never changes.
     random_state = np.random.RandomState(derive_seed("isometry", "split") % 2**32)
-    targets_array = np.asarray(targets)
-    return [
-        random_state.permutation(np.flatnonzero(targets_array == label)) for label in np.unique(targets_array)
-    ]
+    array = np.asarray(targets)
+    return [random_state.permutation(np.flatnonzero(array == label)) for label in np.unique(array)]
 
 
 def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:

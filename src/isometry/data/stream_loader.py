@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from isometry.data.batch_reader import Batch, reseed, stack
+from isometry.data.batch_reader import Batch, stack
 from isometry.data.image_modes import to_mode
 from isometry.data.map_loader import Batches
 from isometry.data.splits import DECODE_ERRORS, UNLABELLED, StreamPart
 from isometry.data.transforms import Transform
 from isometry.errors import UserError, first_line
-from isometry.seeding import derive_seed
+from isometry.seeding import derive_seed, seed_cpu_generators
 
 
 class StreamReader(IterableDataset[Batch | UserError]):
@@ -38,19 +38,11 @@ class StreamReader(IterableDataset[Batch | UserError]):
         ranks: int,
         workers: int,
     ) -> None:
-        self.dataset = part.open_for(batch_size, derive_seed(seed, "stream") % 2**31)
+        self.dataset = part.open_for(batch_size=batch_size, seed=derive_seed(seed, "stream") % 2**31)
         self.dataset.set_loader_cfg(num_workers=workers)
-        self.transform = transform
-        self.mode = mode
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank, self.ranks = rank, ranks
+        self.transform, self.mode, self.batch_size = transform, mode, batch_size
+        self.seed, self.rank, self.ranks, self.workers = seed, rank, ranks, workers
         self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of the next iteration; call it before the workers start."""
-        self.epoch = epoch
-        self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch | UserError]:
         samples = enumerate(self.dataset)
@@ -65,32 +57,41 @@ class StreamReader(IterableDataset[Batch | UserError]):
         worker_id = worker.id if worker else 0
         images, targets = [], []
         for number, (image, target) in chunk:
-            reseed(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
+            seed_cpu_generators(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
             images.append(self.transform(to_mode(image, self.mode)))
             targets.append(UNLABELLED if target is None else int(target))
         return Batch(stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])
 
 
-class TrainStream:
-    """``TrainLoader`` for streams; see the module's docstring for determinism and the cost of resuming."""
+class _Stream:
+    """A loader whose workers end with each iteration."""
 
-    def __init__(self, reader: StreamReader, *, workers: int, pin_mem: bool) -> None:
-        self._reader = reader
-        self._batches = max(1, len(reader.dataset) // reader.batch_size)
-        self._workers = workers
-        self._pin_mem = pin_mem
+    def __init__(self, reader: StreamReader, *, pin_mem: bool) -> None:
+        self._reader, self._pin_mem = reader, pin_mem
+
+    def close(self) -> None:
+        """Nothing to do: the workers end with the iteration."""
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        reader = self._reader
+        # Before the workers start, which copy the reader.
+        reader.epoch = epoch
+        reader.dataset.set_epoch(epoch)
+        seed = derive_seed(reader.seed, "stream", epoch, reader.rank)
+        return iter(Batches(reader, None, workers=reader.workers, pin_mem=self._pin_mem, seed=seed))
+
+
+class TrainStream(_Stream):
+    """``TrainLoader`` for streams; see the module's docstring for determinism and the cost of resuming."""
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return self._batches
+        return max(1, len(self._reader.dataset) // self._reader.batch_size)
 
     @property
     def global_batch_size(self) -> int:
         """Images of a batch of all processes together."""
         return self._reader.batch_size * self._reader.ranks
-
-    def close(self) -> None:
-        """Nothing to do: the workers end with their epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process's batches of an epoch, starting after the first ``start`` images of all processes.
@@ -98,38 +99,23 @@ class TrainStream:
         Raises:
             UserError: the stream ends early, or cannot be read.
         """
-        batches = _fresh_batches(self._reader, epoch, self._workers, self._pin_mem)
         count, done = 0, start // self.global_batch_size
-        for count, batch in enumerate(islice(batches, len(self)), start=1):
+        for count, batch in enumerate(islice(self._batches(epoch), len(self)), start=1):
             if count > done:
                 yield batch
         if count < len(self):
             raise UserError(
                 f"the training stream ended after {count} of {len(self)} batches: "
-                f"use fewer than --workers {self._workers}, or as many shards as workers at least"
+                f"use fewer than --workers {self._reader.workers}, or as many shards as workers at least"
             )
 
 
-class EvalStream:
+class EvalStream(_Stream):
     """``EvalLoader`` for streams: workers take turns; the last batch of each may be smaller."""
-
-    def __init__(self, reader: StreamReader, *, workers: int, pin_mem: bool) -> None:
-        self._reader = reader
-        self._workers = workers
-        self._pin_mem = pin_mem
-
-    def close(self) -> None:
-        """Nothing to do: the workers end with the iteration."""
 
     def __len__(self) -> int:
         """Batches of this rank, by the stream's nominal length."""
         return -(-len(self._reader.dataset) // self._reader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _fresh_batches(self._reader, 0, self._workers, self._pin_mem)
-
-
-def _fresh_batches(reader: StreamReader, epoch: int, workers: int, pin_mem: bool) -> Iterator[Batch]:
-    reader.set_epoch(epoch)
-    seed = derive_seed(reader.seed, "stream", epoch, reader.rank)
-    return iter(Batches(reader, None, workers=workers, pin_mem=pin_mem, seed=seed))
+        return self._batches(0)

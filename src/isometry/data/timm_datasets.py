@@ -1,7 +1,6 @@
 """Data sets of timm's ``create_dataset``: torch/ and hfds/ (map-style), hfids/, tfds/ and wds/ (streams)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ from isometry.data.folders import (
     find_split,
     read_class_map,
 )
-from isometry.data.splits import MapPart, Part, StreamPart, relabelling
+from isometry.data.splits import MapPart, Splits, StreamPart, relabelling
 from isometry.errors import UserError, first_line, printable
 
 STREAMS = ("hfids", "tfds", "wds")
@@ -33,8 +32,7 @@ LIBRARIES = {
 }
 TORCH_FOLDERS = ("image_folder", "folder")
 TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
-"""torchvision data sets of exactly two splits: timm uses the test split for any name other than the training
-split's."""
+"""torchvision data sets of two splits: timm uses the test split for any name other than the training split's."""
 
 
 class TorchvisionImages:
@@ -54,24 +52,12 @@ class TorchvisionImages:
 
     def where(self, number: int) -> str:
         """The image's path, if the data set has files."""
-        samples = getattr(self.dataset, "samples", None)
-        return (
-            printable(str(samples[number][0]))
-            if samples
-            else f"image {number} of {type(self.dataset).__name__}"
-        )
+        if samples := getattr(self.dataset, "samples", None):
+            return printable(str(samples[number][0]))
+        return f"image {number} of {type(self.dataset).__name__}"
 
 
-@dataclass(frozen=True)
-class SchemeParts:
-    """The splits of a data set; ``class_to_idx`` is empty if the data set does not name its classes."""
-
-    train: Part
-    val: Part
-    class_to_idx: Mapping[str, int]
-
-
-def open_scheme(config: DataConfig) -> SchemeParts:
+def open_scheme(config: DataConfig) -> Splits:
     """Opens ``config.dataset`` through timm; reads no image (the scheme may download or index).
 
     Raises:
@@ -97,7 +83,7 @@ def open_scheme(config: DataConfig) -> SchemeParts:
     relabel = None
     if train.class_to_idx and val.class_to_idx:
         relabel = relabelling(val.class_to_idx, train.class_to_idx, f"--val-split {config.val_split}")
-    return SchemeParts(MapPart(train), MapPart(val, relabel=relabel), train.class_to_idx)
+    return Splits(MapPart(train), MapPart(val, relabel=relabel), None, train.class_to_idx)
 
 
 def _open_images(
@@ -122,12 +108,12 @@ def _open_images(
     )
 
 
-def _open_streams(config: DataConfig) -> SchemeParts:
+def _open_streams(config: DataConfig) -> Splits:
     class_map = read_class_map(config)
 
     def part(split: str, option: str, is_training: bool) -> tuple[StreamPart, Mapping[str, int]]:
-        open_for = partial(_open_stream, config, option, split, class_map, is_training)
-        dataset = open_for(1, 0)
+        open_for = partial(_create, config, option, split, class_map=class_map, is_training=is_training)
+        dataset = open_for(batch_size=1, seed=0)
         return StreamPart(open_for, len(dataset)), getattr(dataset.reader, "class_to_idx", None) or {}
 
     train, class_to_idx = part(config.train_split, "--train-split", is_training=True)
@@ -136,21 +122,7 @@ def _open_streams(config: DataConfig) -> SchemeParts:
         raise UserError(
             f"--dataset {config.dataset}: train and validation have different classes: give --class-map"
         )
-    return SchemeParts(train, val, class_to_idx)
-
-
-def _open_stream(
-    config: DataConfig,
-    option: str,
-    split: str,
-    class_map: dict[str, int] | None,
-    is_training: bool,
-    batch_size: int,
-    seed: int,
-) -> Any:
-    return _create(
-        config, option, split, class_map=class_map, is_training=is_training, batch_size=batch_size, seed=seed
-    )
+    return Splits(train, val, None, class_to_idx)
 
 
 def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:

@@ -8,7 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from helpers.pages import DOCS, ROOT, Block, apply_diff, code_blocks, read
 
@@ -31,9 +34,54 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def run_with(heading: str, changed: str, options: str, folder: Path) -> Path:
-    """The folder of a run by a copy of the package with a section's code, which changes one file."""
+RUNS = {
+    "A growth operator": f"grow {VIT} --grow.depth 2,3 --grow.depth-operator spread --epochs 2",
+    "An architecture that grows": f"grow {INCEPTION} --grow.depth 1-1-1-1,1-1-2-1 --grow.depth-operator identity "
+    "--epochs 2",
+    "An architecture that can be pruned": "prune --model darknet17 --from-scratch --keep-rate 0.5 --img-size 8 "
+    "--epochs 1",
+}
+"""Command lines that use the code of a section."""
+
+IN_ONE_PROCESS = """
+import json, sys
+from isometry.cli.main import main
+sys.exit(max(main(words) for words in json.load(sys.stdin)))
+"""
+
+
+@dataclass
+class Used:
+    """The changed copy: the folder of each section's run, and the files that the section changed."""
+
+    runs: dict[str, Path]
+    changed: dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory) -> Used:
+    """A copy of the package with the code of all sections, and one run for each."""
+    folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    changed = {heading: apply(heading, folder) for heading in RUNS}
+    runs = {heading: folder / f"run-{number}" for number, heading in enumerate(RUNS)}
+    words = [f"{options} {DIGITS} --out {runs[heading]}".split() for heading, options in RUNS.items()]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS],
+        input=json.dumps(words),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Used(runs, changed)
+
+
+def apply(heading: str, folder: Path) -> set[str]:
+    """The files of the package that the code of a section changes."""
     before = contents(folder)
     for block in source_blocks(heading):
         if block.title:
@@ -41,18 +89,7 @@ def run_with(heading: str, changed: str, options: str, folder: Path) -> Path:
         else:
             apply_diff(block, folder)
     after = contents(folder)
-    assert {name for name in after if after[name] != before.get(name)} == {f"src/isometry/{changed}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "isometry", *f"{options} {DIGITS} --out run".split()],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "run"
+    return {name for name in after if after[name] != before.get(name)}
 
 
 def stages(run: Path) -> list[tuple[str, str]]:
@@ -61,21 +98,21 @@ def stages(run: Path) -> list[tuple[str, str]]:
     return [(stage["model"], stage["by"]) for stage in found]
 
 
-def test_a_growth_operator_is_one_file(tmp_path):
-    options = f"grow {VIT} --grow.depth 2,3 --grow.depth-operator spread --epochs 2"
-    run = run_with("A growth operator", "grow/operators/spread.py", options, tmp_path)
-    assert stages(run) == [("depth 2", ""), ("depth 3", "spread")]
+def test_a_growth_operator_is_one_file(used):
+    heading = "A growth operator"
+    assert used.changed[heading] == {"src/isometry/grow/operators/spread.py"}
+    assert stages(used.runs[heading]) == [("depth 2", ""), ("depth 3", "spread")]
 
 
-def test_an_architecture_that_grows_is_one_file(tmp_path):
-    options = f"grow {INCEPTION} --grow.depth 1-1-1-1,1-1-2-1 --grow.depth-operator identity --epochs 2"
-    changed = "grow/architectures/inception_next.py"
-    run = run_with("An architecture that grows", changed, options, tmp_path)
-    assert stages(run) == [("depth 1-1-1-1", ""), ("depth 1-1-2-1", "identity")]
+def test_an_architecture_that_grows_is_one_file(used):
+    heading = "An architecture that grows"
+    assert used.changed[heading] == {"src/isometry/grow/architectures/inception_next.py"}
+    assert stages(used.runs[heading]) == [("depth 1-1-1-1", ""), ("depth 1-1-2-1", "identity")]
 
 
-def test_a_block_that_can_be_pruned_is_one_entry(tmp_path):
-    options = "prune --model darknet17 --from-scratch --keep-rate 0.5 --img-size 8 --epochs 1"
-    run = run_with("An architecture that can be pruned", "prune/sites.py", options, tmp_path)
-    saved = json.loads((run / "student" / "config.json").read_text(encoding="utf-8"))["isometry"]
+def test_a_block_that_can_be_pruned_is_one_entry(used):
+    heading = "An architecture that can be pruned"
+    assert used.changed[heading] == {"src/isometry/prune/sites.py"}
+    config = used.runs[heading] / "student" / "config.json"
+    saved = json.loads(config.read_text(encoding="utf-8"))["isometry"]
     assert list(saved["widths"]) == [f"stages.{stage}.blocks.0.conv1" for stage in range(5)]

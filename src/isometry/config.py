@@ -130,7 +130,8 @@ class TeacherConfig:
     teacher_shard: bool = False
     """Shard the teacher's weights over the processes (FSDP2)."""
     losses: dict[str, float | dict[str, Any]] = field(default_factory=dict)
-    """Loss weights: `--losses.whole 4`, 0 to disable; options of a loss: `--losses.soft.temperature 2`."""
+    """Loss weights (`--losses.whole 4`) and options (`--losses.soft.temperature 2`). Giving any replaces the defaults:
+    soft 1 and whole 4 with a teacher, else ce 1; with gates, sparsity 0.005 and similarity 1 besides."""
     reduction: Reduction = "mean"
     """`mean` over entries and blocks, or `paper`: sums as in arXiv:2107.01378v1."""
     teacher_cache: str = ""
@@ -206,9 +207,9 @@ class GrowConfig:
     at: str | list[int] | None = None
     """First epoch of each stage, e.g. 0,150; stages of equal length if not given."""
     depth_operator: str = "insert"
-    """Blocks to add: copies of the last ones, next to them (insert) or at the end (stack), or identity blocks."""
+    """How blocks are added; `isometry list operators` describes the choices."""
     width_operator: str = "duplicate"
-    """Units to add: copies that share the outgoing weights (duplicate), or interpolated ones."""
+    """How units are added, likewise."""
     optimizer: Literal["carry", "reset"] = "carry"
     """Carry the optimizer's state over with the weights, or reset it (as published)."""
     lr: Literal["continue", "restart"] = "continue"
@@ -255,7 +256,6 @@ class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """Growth."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Pruning."""
-
     out: str = ""
     """Output folder."""
     seed: int = 42

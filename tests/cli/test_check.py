@@ -9,6 +9,7 @@ import timm
 import torch
 from rich.console import Console
 
+from helpers.messages import mentions
 from isometry.cli.check import (
     check,
     figures,
@@ -71,7 +72,7 @@ def test_it_says_what_the_run_would_do(capsys):
         r"student\s+vit_tiny_patch16_224\s+3×8×8",
         r"teacher\s+cait_xxs24_224\s+3×8×8",
         "Weights of the student  random",
-        "10 classes in data and student, as many in the teacher",
+        "10 classes; the teacher has as many",
         r"0\s+2×2\s+24\s+0\s+4×4\s+48\s+teacher pooled to 2×2",
         r"1\s+2×2\s+24\s+2\s+4×4\s+48\s+teacher pooled to 2×2",
         r"loss = 1 soft \+ 4 whole \(mean over entries and blocks\)",
@@ -80,8 +81,8 @@ def test_it_says_what_the_run_would_do(capsys):
             rf", {part} [\d.]+ [KMG]iB"
             for part in ("weights", "gradients", "optimizer", "moving average", "teacher")
         ),
-        "DRY RUN",
-        "no --out is given",
+        "--teacher-weights none: .*random weights",
+        "can start once --out",
     ):
         assert re.search(part.replace("(scikit-learn)", r"\(scikit-learn\)"), output), f"{part}\n{output}"
 
@@ -107,13 +108,29 @@ def test_it_says_which_label_spaces_do_not_agree():
     config = replace(
         CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "num_classes": 7}, losses={"whole": 1, "ce": 1}
     )
-    assert "7 in the teacher" in labels_text(assemble(config, ALONE))
+    assert mentions(labels_text(assemble(config, ALONE)), "10 classes … teacher … 7")
 
 
 def test_it_warns_of_what_may_not_be_meant(capsys):
     output = output_of(replace(CONFIG, batch_size=500, losses={"ce": 1}), capsys)
-    assert "an epoch has only 1 steps at -b 500" in output
+    assert re.search(r"only 1 step at --batch-size 500\b", output)
     assert "no term needs the teacher: it is not run" in output
+
+
+def test_steps_of_a_small_epoch(capsys):
+    assert re.search(
+        r"900 training images .*--batch-size 1000\b", output_of(replace(CONFIG, batch_size=1000), capsys)
+    )
+    assert "an epoch has only 9 steps" in output_of(replace(CONFIG, batch_size=100), capsys)
+    assert "an epoch" not in output_of(replace(CONFIG, batch_size=90), capsys)
+
+
+def test_one_process_sends_nothing(capsys):
+    assert not re.search("every process|sends", output_of(CONFIG, capsys))
+
+
+def test_a_run_with_a_folder_can_start(tmp_path, capsys):
+    assert output_of(replace(CONFIG, out=str(tmp_path / "new")), capsys).endswith("This run can start.\n")
 
 
 def test_it_trains_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -132,7 +149,7 @@ def test_a_folder_that_the_run_would_refuse_is_said_last(tmp_path, capsys):
         check(replace(CONFIG, out=str(tmp_path)), Console(width=200))
     output = capsys.readouterr().out
     assert "Memory of a step" in output
-    assert "This run can start" not in output
+    assert "can start" not in output
 
 
 @pytest.mark.parametrize(

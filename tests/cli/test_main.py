@@ -1,5 +1,6 @@
 """The command line from a person's side: bad input gets one line and exit code 2, and nothing is touched."""
 
+import os
 import pickle
 import re
 import shlex
@@ -112,7 +113,7 @@ BAD = [
     ),
     (f"check {STUDENT} --config wrong.yaml", "--config wrong.yaml … --epochs soon"),
     (f"check {STUDENT} --config gone.yaml", "--config gone.yaml"),
-    ("check", "--model"),
+    ("check", "--model … --student"),
     (
         f"check {SMALL} --model vit_tny_patch16",
         "--model vit_tny_patch16 … vit_tiny_patch16",
@@ -125,7 +126,7 @@ BAD = [
         f"check {STUDENT} --teacher local-dir:gone",
         "--teacher local-dir:gone … config.json",
     ),
-    (f"distill {STUDENT} --out new", "--teacher"),
+    (f"distill {STUDENT} --out new", "--teacher … timm … folder … isometry train"),
     (f"train {BOTH} --out new", "--teacher … train"),
     ("compare", "--config"),
     ("compare --config typo.yaml", "--config typo.yaml … epochs"),
@@ -176,7 +177,7 @@ BAD = [
         f"check {STUDENT} --teacher cait_xxs24_224",
         "--teacher cait_xxs24_224 … pretrained weights",
     ),
-    (f"check {STUDENT} --pretrained", "--model vit_tiny_patch16_224 … pretrained weights"),
+    (f"check {STUDENT} --pretrained", "--student vit_tiny_patch16_224 … pretrained weights"),
     # What is learned, and from where.
     (
         f"check {BOTH} --taps.student 0,7 --taps.teacher 0,1",
@@ -198,7 +199,8 @@ BAD = [
     (f"check {BOTH} --drop-path 1.5", "--drop-path 1.5 … 0"),
     (f"check {BOTH} --opt-betas 0.9", "--opt-betas [0.9]"),
     (f"check {BOTH} --clip-grad 0", "--clip-grad 0.0"),
-    (f"check {BOTH} -b 0", "--batch-size … 0"),
+    (f"check {BOTH} -b 0", "-b … 0"),
+    (f"check {BOTH} --batch-size 0", "--batch-size … 0"),
     (f"check {BOTH} --mixup -1", "--mixup … -1.0"),
     (
         f"check {BOTH} --img-size 5",
@@ -214,11 +216,13 @@ BAD = [
     (f"check {BOTH} --device warp", "--device warp"),
     (f"check {BOTH} --compile --compile-backend warp", "--compile-backend warp"),
     (f"check {BOTH} --amp-dtype int8", "--amp-dtype int8 … bfloat16 or float16"),
-    (f"check {BOTH} --student-kwargs depht=2", "--model vit_tiny_patch16_224 … depht"),
+    (f"check {BOTH} --student-kwargs depht=2", "--student vit_tiny_patch16_224 … depht"),
+    (f"check {SMALL} --student vit_tny_patch16", "--student vit_tny_patch16 … vit_tiny_patch16"),
+    (f"check {SMALL} --student=vit_tny_patch16", "--student vit_tny_patch16"),
     # The folder.
     (f"distill {BOTH}", "--out"),
     (f"distill {BOTH} --out full", "--out full … thesis.txt"),
-    (f"distill {BOTH} --out other", "--out other … --resume"),
+    (f"distill {BOTH} --out other", "--out other … --resume … another --out"),
     (f"distill {BOTH} --out typo.yaml/new", "--out typo.yaml/new"),
     (f"distill {BOTH} --out new --resume", "--resume … new"),
     (f"check {BOTH} --out full", "--out full … thesis.txt"),
@@ -361,3 +365,23 @@ def test_a_process_says_the_same(place, words, code, message):
     assert len(done.stderr.splitlines()) == 1
     assert not (place / "sprung").exists()
     assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--version", "distill --help", "list losses", "list models", "completion bash"]
+)
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        command = [sys.executable, "-m", "isometry", *words.split()]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_a_reader_that_needs_the_first_line_only():
+    command = shlex.join([sys.executable, "-m", "isometry", "completion", "bash"])
+    done = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

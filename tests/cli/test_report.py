@@ -55,7 +55,7 @@ def test_runs_are_compared_from_the_command_line(runs, tmp_path):
     place = tmp_path / "page.html"
     ended = run("report", str(runs), "--out", str(place), "--baseline", "soft", said=tmp_path / "said")
     assert ended.code == 0, ended.err
-    assert ended.out.splitlines() == ["soft: 1 of seed 0", "whole: 2 of seed 0, 1", f"Report   {place}"]
+    assert ended.out.splitlines() == ["soft: 1 run, seed 0", "whole: 2 runs, seeds 0, 1", f"Report   {place}"]
     page = place.read_text(encoding="utf-8")
     for words in (
         "2 variants, 3 runs",

@@ -176,7 +176,7 @@ def test_a_pruned_run_has_three_variants(places, capsys):
         assert weight_bytes(places.dense) / 2 < single < four
     assert found["conditions"]["threads"] == "1"
     assert found["conditions"]["torch"] == torch.__version__
-    assert set(found["slower"]) == {line for line in out.splitlines() if "is not faster" in line}
+    assert set(found["slower"]) == {line for line in out.splitlines() if "as fast as dense" in line}
     for said in (
         "cifar_resnet20",
         "skipping",
@@ -236,7 +236,7 @@ def test_a_dense_network_on_a_given_dataset(places, capsys):
     (dense,) = saved(folder)["forms"]
     assert dense["form"] == "dense"
     assert dense["top1"] == pytest.approx(top1(places.dense, places))
-    assert "is not faster" not in out
+    assert "as fast as dense" not in out
 
 
 BAD = [
@@ -328,8 +328,8 @@ def test_without_dense_there_is_no_ratio(monkeypatch):
 def test_variants_that_are_not_faster_are_named(places, monkeypatch, capsys):
     clock(monkeypatch, {"dense": 1.0, "masked": 2.0, "skipping": 1.25}, [])
     _, out, _ = benched(capsys, str(places.folder / "gated"), *QUICK)
-    told = [f"skipping is not faster at batch {size}: 0.80 times dense" for size in (1, 4)]
-    assert [line for line in out.splitlines() if "not faster" in line] == told
+    told = [f"skipping is slower at batch {size}: 0.80 times as fast as dense" for size in (1, 4)]
+    assert [line for line in out.splitlines() if "as fast as dense" in line] == told
     assert saved(places.folder / "gated")["slower"] == told
 
 

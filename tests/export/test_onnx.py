@@ -149,14 +149,18 @@ def test_skipping_is_exported_if_it_is_faster(gates, made_once, monkeypatch, cap
     torch.testing.assert_close(skipping(network)(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_skipping_that_is_not_faster_is_refused(gates, made_once, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(1.01, 1.8, "not measurably 5 % faster"), (0.8, 1.8, "not measurably"), (0.7, 0.9, "slower")],
+)
+def test_skipping_that_is_not_faster_is_refused(gates, made_once, monkeypatch, capsys, low, high, verdict):
     before = names_in(gates)
-    # The lower end of the interval counts, not the median.
-    monkeypatch.setattr(onnx_export, "speed_up", says(low=1.01, high=1.8))
+    # The ends of the interval count, not the median.
+    monkeypatch.setattr(onnx_export, "speed_up", says(low=low, high=high))
     assert export(gates, "--to", "onnx", *QUICK) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "1.50 times" in said
+    assert mentions(said, f"{verdict} … 1.50 times")
     assert "add --masked" in said
     assert names_in(gates) == before
 

@@ -81,7 +81,7 @@ def test_the_card_has_the_figures_of_the_run_and_of_the_export(folder, distilled
     for speed in told["speeds"]:
         assert f"**latency, batch {speed['batch_size']}**: median" in card
     assert f"torch {torch.__version__}, timm {timm.__version__}" in card
-    assert mentions(card, "distilled from … `cait_xxs24_224`")
+    assert mentions(card, "distilled … from … `cait_xxs24_224`")
     assert "1 × whole" in card
     assert "random weights" in card
     assert mentions(card, "**depth … 1,2")
@@ -123,6 +123,17 @@ def test_without_the_images_the_card_has_no_accuracy(distilled, tmp_path, capsys
     assert "top-1" not in card
     assert "**images**: photos" in card
     assert "/gone" not in card + (moved / "timm" / FIGURES).read_text()
+
+
+def test_the_card_says_that_the_teacher_was_random(distilled, tmp_path):
+    assert "random" not in (distilled / "timm" / CARD).read_text().replace("random weights\n", "")
+    again = tmp_path / "run"
+    shutil.copytree(distilled, again, ignore=shutil.ignore_patterns("timm", "last", "best"))
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    (again / "config.yaml").write_text(yaml.safe_dump({**config, "teacher_weights": "none"}))
+    assert export(again, "--to", "timm", "--seconds", "0.01") == 0
+    card = (again / "timm" / CARD).read_text()
+    assert mentions(card, "distilled … `cait_xxs24_224` with random weights … **teacher** … random weights")
 
 
 def test_an_untrained_head_has_no_accuracy(distilled, tmp_path):

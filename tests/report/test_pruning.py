@@ -20,17 +20,19 @@ from isometry.report.records.data import ImageGroup, PruningData, ReportData, Sa
 
 
 def test_forms_that_are_not_faster_are_named_with_the_batch_size():
-    assert slower_sentences(forms(1.5, 0.93)) == ["skipping is not faster at batch 64: 0.93 times dense"]
+    assert slower_sentences(forms(1.5, 0.93)) == [
+        "skipping is slower at batch 64: 0.93 times as fast as dense"
+    ]
     assert slower_sentences(forms(1.5, 1.01)) == []
     assert slower_sentences(forms(0.3, 1.004)) == [
-        "skipping is not faster at batch 1: 0.30 times dense",
-        "skipping is not faster at batch 64: 1.00 times dense",
+        "skipping is slower at batch 1: 0.30 times as fast as dense",
+        "skipping is not faster at batch 64: 1.00 times as fast as dense",
     ]
 
 
 def test_a_cut_network_is_named_too_and_the_trained_form_never():
     cut = [forms(1, 1)[0], {"form": "cut", "macs": 2e7, "speeds": speeds(0.9, 1.4)}]
-    assert slower_sentences(cut) == ["cut is not faster at batch 1: 0.90 times dense"]
+    assert slower_sentences(cut) == ["cut is slower at batch 1: 0.90 times as fast as dense"]
     assert slower_sentences(forms(2, 2)) == []
 
 
@@ -103,7 +105,7 @@ def test_the_section_follows_the_curves(full):
     page = Page(render_report(replace(full, pruning=PRUNED)))
     assert page.sections == ["models", "training", "cost", "pruning", "relations", "cka", "facts", "config"]
     for text in (
-        "skipping is not faster at batch 64: 0.93 times dense.",
+        "skipping is slower at batch 64: 0.93 times as fast as dense.",
         "1 thread on cpu",
         "An easy one took 15.0\u00a0M multiply-accumulates on average, a hard one 18.0\u00a0M (+20.0\u00a0%).",
         "layer2.0.conv1",
@@ -127,7 +129,7 @@ def test_a_network_without_gates_shows_its_forms_alone(full):
     cut = [forms(1, 1)[0], {"form": "cut", "macs": 2e7, "speeds": speeds(0.9, 1.4)}]
     page = Page(render_report(ReportData("cut", pruning=PruningData(cut))))
     assert page.sections == ["pruning"]
-    assert "cut is not faster at batch 1: 0.90 times dense" in page.text
+    assert "cut is slower at batch 1: 0.90 times as fast as dense" in page.text
     assert "Channels kept" not in page.text
     assert page.count("img") == 0
 

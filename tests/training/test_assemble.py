@@ -56,7 +56,7 @@ def test_a_random_teacher_is_noted_and_has_the_classes_of_the_data():
     run = assemble(TAUGHT, ALONE)
     assert run.teacher is not None
     assert run.teacher.num_classes == 10
-    assert any(note.startswith("DRY RUN") for note in run.notes)
+    assert any(note.startswith("--teacher-weights none") for note in run.notes)
 
 
 def test_a_warm_up_longer_than_the_run_is_shortened_with_a_note():

@@ -94,7 +94,9 @@ def test_gates(dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [row["role"] for row in summary] == ["start", "student"]
     assert summary[1]["macs"] < 0.7 * summary[0]["macs"]
     assert all(1 < kept.double().mean() < 16 for kept in channels_kept(masked, images))
-    assert "as it was" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "before pruning" in out
+    assert f"Model    local-dir:{tmp_path}/run/student" in out
 
 
 def test_groups(dense: Path, tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def recipe_named(arguments: Sequence[str]) -> str:
     return find_recipe(named[-1][0]) if named else ""
 
 
+def as_typed(message: str, arguments: Sequence[str]) -> str:
+    """A message in which options have the names that were typed: ``--student`` instead of ``--model``."""
+    words = [argument.partition("=")[0] for argument in arguments if OPTION.match(argument)]
+    typed = {f"--{canonical(word.lstrip('-'))}".replace("_", "-"): word for word in words}
+    return re.sub(r"(?<![\w-])--[\w.-]*\w", lambda found: typed.get(found[0], found[0]), message)
+
+
 def _by_option(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Each option with the words up to the next one."""
     found: list[tuple[str, list[str]]] = []

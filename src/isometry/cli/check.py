@@ -25,7 +25,6 @@ from isometry.prune.gates import gated_convs
 from isometry.report import formats
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
-from isometry.training.communication import communication_note
 from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.step_memory import StepMemory, step_memory
@@ -59,12 +58,11 @@ def check(config: RunConfig, console: Console) -> None:
         _show(console, "Pruning", pruning_text(run))
     _show(console, "Loss", loss_text(run))
     _show(console, "Memory of a step", memory_text(needed))
-    for note in communication_note(run.config.batch_size, run.objective):
-        _show(console, "Several processes", note)
     for warning in warnings(run):
         _show(console, "Warning", warning)
     _refuse_folder(run)
-    console.print("[green]This run can start.[/]")
+    folder = "" if config.out else " once --out names its folder, e.g. --out runs/first"
+    console.print(f"[green]This run can start{folder}.[/]", highlight=False, soft_wrap=True)
 
 
 def figures(model: nn.Module, img_size: int | None, counted: int = 0) -> dict[str, Any]:
@@ -82,16 +80,16 @@ def labels_text(run: Run) -> str:
     """The classes of data, student and teacher, and whether they agree."""
     if not run.sources.labelled:
         return f"none; the student gets {run.config.num_classes} classes"
-    data = f"{run.config.num_classes} classes in data and student"
+    data = f"{run.config.num_classes} classes"
     if run.teacher is None:
         return data
     if run.teacher.num_classes != run.config.num_classes:
-        return f"{data}, {run.teacher.num_classes} in the teacher: its tokens are used, its logits are not"
+        return f"{data}; the teacher has {run.teacher.num_classes}, so its tokens are used and its logits are not"
     names = label_names(run.teacher)
     if names and run.sources.class_names:
         same = names == run.sources.class_names
-        return f"{data}, as many in the teacher, with {'the same' if same else 'DIFFERENT'} names"
-    return f"{data}, as many in the teacher (its weights have no class names, so their order is not checked)"
+        return f"{data}; the teacher has as many, with {'the same' if same else 'other'} names"
+    return f"{data}; the teacher has as many (without names to compare, so make sure that their order is the same)"
 
 
 def loss_text(run: Run) -> str:
@@ -195,11 +193,14 @@ def memory_text(memory: StepMemory) -> str:
 def warnings(run: Run) -> list[str]:
     """Settings that work, but are perhaps not intended."""
     found = list(run.notes)
-    if not run.config.out:
-        found.append("no --out is given, and a run needs a folder")
-    steps = len(run.sources.train) // run.config.batch_size
-    if steps < 10:
-        found.append(f"an epoch has only {max(1, steps)} steps at -b {run.config.batch_size}")
+    images, batch = len(run.sources.train), run.config.batch_size
+    if images < batch:
+        found.append(
+            f"an epoch is one step: the {images} training images are fewer than --batch-size {batch}"
+        )
+    elif images < 10 * batch:
+        steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
+        found.append(f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more")
     if run.sources.val is None:
         found.append("no validation split: the last epoch counts as the best")
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):

@@ -11,7 +11,7 @@ from isometry.cli.evaluate import EvaluateConfig, evaluate
 from isometry.cli.export import ExportConfig, export
 from isometry.cli.help import Command, Invocation
 from isometry.cli.list import ListConfig, listing
-from isometry.cli.output import say
+from isometry.cli.output import say, write
 from isometry.cli.report import ReportConfig, report
 from isometry.config import RunConfig
 from isometry.errors import UserError
@@ -45,7 +45,8 @@ def _show(result: RunResult, console: Console) -> None:
     if times := times_sentence(result.times):
         say(console, f"Time     {times}")
     say(console, f"Folder   {result.folder}")
-    say(console, f"Student  local-dir:{result.folder / 'student'}")
+    name = "Student" if any(row["role"] == "teacher" for row in result.rows) else "Model"
+    say(console, f"{name:<9}local-dir:{result.folder / 'student'}")
     say(console, f"Report   {result.report}")
 
 
@@ -55,7 +56,7 @@ def _list(call: Invocation) -> None:
 
 
 def _completion(call: Invocation) -> None:
-    print(completion(call.names[0], COMMANDS), end="")
+    write(call.console, completion(call.names[0], COMMANDS))
 
 
 COMMANDS: dict[str, Command] = {
@@ -64,7 +65,8 @@ COMMANDS: dict[str, Command] = {
         "Distil a large model into a small one.",
         _trains(
             lambda config: config.teacher,
-            "--teacher: no teacher named; give a timm name or local-dir:PATH (or use isometry train)",
+            "--teacher: not given; give a timm name or the folder of the teacher's run, or train without a teacher: "
+            "isometry train",
         ),
         (
             "isometry distill --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos --out runs/a",
@@ -87,7 +89,7 @@ COMMANDS: dict[str, Command] = {
         "Train a model that starts smaller and grows to its full size.",
         _trains(
             lambda config: config.grow.wanted,
-            "--grow: no sizes named; give those on the way to the model's own, e.g. --grow.depth 6,12",
+            "--grow: no sizes given; give them from the smallest to the model's own, e.g. --grow.depth 6,12",
         ),
         ("isometry grow --model deit_base_patch16_224 --grow.depth 6,12 --data-dir photos --out runs/grown",),
     ),

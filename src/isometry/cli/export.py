@@ -24,7 +24,7 @@ class ExportConfig(ImagesConfig):
     masked: bool = False
     """For a network with gates: export the variant that computes every channel, which runs anywhere."""
     license: str = ""
-    """License of the weights for the model card, by its identifier on hubs, e.g. apache-2.0; unknown if not given."""
+    """Licence of the weights for the model card, by its identifier on hubs, e.g. apache-2.0; unknown if not given."""
     threads: int | None = None
     """Threads during timing; torch's default if not given."""
     seconds: float = 1.0

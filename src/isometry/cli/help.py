@@ -6,7 +6,7 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -94,24 +94,26 @@ def _literals(hint: Any) -> list[str]:
 
 @cache
 def option_groups(kind: type) -> list[tuple[str, list[Option]]]:
-    """The options of a class by the class that declares them, with the docstring of each; its own come last."""
+    """The options of a class by the class that declares them, with the docstring of each; its own come first."""
     own, *bases = [part for part in kind.__mro__ if dataclasses.is_dataclass(part)]
-    return [group for part in (*bases, own) for group in _groups(part)]
+    first, *sections = _groups(own)
+    return [first, *(group for part in bases for group in _groups(part)), *sections]
 
 
-def _groups(part: type, prefix: str = "") -> Iterator[tuple[str, list[Option]]]:
+def _groups(part: type, prefix: str = "") -> list[tuple[str, list[Option]]]:
+    """The options of a class, then those of its sections."""
     hints = typing.get_type_hints(part)
     defaults = {field.name: _default(field) for field in dataclasses.fields(part)}
-    options = []
+    options, sections = [], []
     # Those of the class itself, without inherited ones.
     for parameter in parse_from_object(part).params:
         name = f"{prefix}{parameter.arg_name}"
         hint, default = hints[parameter.arg_name], defaults[parameter.arg_name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from _groups(hint, f"{name}.")
+            sections += _groups(hint, f"{name}.")
         else:
             options.append(Option(name, _spelled(name), parameter.description or "", hint, default))
-    yield inspect.getdoc(part) or part.__name__, options
+    return [(inspect.getdoc(part) or part.__name__, options), *sections]
 
 
 def _spelled(name: str) -> list[str]:
@@ -123,7 +125,9 @@ def _default(field: dataclasses.Field[Any]) -> str:
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
-    return "" if value in (None, "", False, {}, []) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value in (None, "", False, {}) else str(value)
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type) -> list[tuple[Option, argparse.Action]]:
@@ -167,4 +171,4 @@ def help_text(name: str, command: Command, program: str = "isometry") -> str:
     )
     add_options(parser, command.kind)
     examples = (f"  {example}" for example in command.examples)
-    return "\n".join([command.about, "", *examples, "", parser.format_help().rstrip()])
+    return "\n".join([command.about, "", *examples, "", parser.format_help()])

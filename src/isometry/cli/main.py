@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from isometry import __version__
-from isometry.cli.arguments import leading, parse, recipe_named
+from isometry.cli.arguments import as_typed, leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import Invocation, help_text
+from isometry.cli.output import write
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
 from isometry.errors import UserError, printable
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     0, also after a SIGTERM once the run is saved; 2 for bad input, which is reported in one line; 128 + signal for a
-    run that was stopped.
+    run that was stopped. If the reader of the output closes its pipe, the process exits with 1 and no message.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: _run(words, Console()))
@@ -54,10 +55,10 @@ def guarded(action: Callable[[], None]) -> int:
 
 def _run(words: list[str], console: Console) -> None:
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
+        write(console, usage())
         return
     if words[0] == "--version":
-        print(f"isometry {__version__}")
+        write(console, f"isometry {__version__}\n")
         return
     name, *rest = words
     if name not in COMMANDS:
@@ -66,13 +67,16 @@ def _run(words: list[str], console: Console) -> None:
         raise UserError(f"{name}: no such command; {hint}")
     command = COMMANDS[name]
     if {"-h", "--help"} & set(rest):
-        print(help_text(name, command))
+        write(console, help_text(name, command))
         return
     names, options = leading(rest) if command.names else ([], rest)
     if not _as_many(names, command.names.split()):
         raise UserError(f"{name}: expected {command.names} first, e.g. {command.examples[0]}")
-    config: Any = parse(command.kind, options)
-    command.action(Invocation(names, config, recipe_named(options), console))
+    try:
+        config: Any = parse(command.kind, options)
+        command.action(Invocation(names, config, recipe_named(options), console))
+    except UserError as error:
+        raise UserError(as_typed(str(error), options)) from error
 
 
 def _as_many(names: list[str], expected: list[str]) -> bool:
@@ -86,7 +90,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.about}" for name, command in COMMANDS.items()]
     closing = "isometry COMMAND --help shows examples and options."
-    return "\n".join(["usage: isometry COMMAND [OPTIONS]", "", *lines, "", closing])
+    return "\n".join(["usage: isometry COMMAND [OPTIONS]", "", *lines, "", closing, ""])
 
 
 def _plain(error: Exception) -> str:

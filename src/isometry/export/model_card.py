@@ -55,7 +55,9 @@ def _summary(result: Row) -> str:
         f"A timm `{result['model']}` that {does} {colours}images of {height} × {width} pixels{into}."
     ]
     if "teacher" in result:
-        sentences.append(f"It was distilled from a `{result['teacher']['model']}` with Isometry.")
+        sentences.append(
+            f"It was distilled with Isometry from a `{result['teacher']['model']}`{_random(result)}."
+        )
     elif "training" in result:
         sentences.append("It was trained with Isometry.")
     return " ".join(sentences)
@@ -108,7 +110,7 @@ def _training(result: Row) -> str:
     terms = ", ".join(f"{weight:g} × {name}" for name, weight in training["terms"].items())
     rows = [
         ["images", str(result["trained_on"])],
-        *([["teacher", str(result["teacher"]["model"])]] if "teacher" in result else []),
+        *([["teacher", result["teacher"]["model"] + _random(result)]] if "teacher" in result else []),
         *([["terms of the loss", terms]] if terms else []),
         ["initial weights", training["began_with"]],
         ["epochs", str(training["epochs"])],
@@ -120,6 +122,11 @@ def _training(result: Row) -> str:
         if sizes is not None:
             rows.append([f"{what} of each stage", str(sizes)])
     return _list(rows)
+
+
+def _random(result: Row) -> str:
+    """A caveat on a teacher that was never trained; empty for others."""
+    return " with random weights (a dry run)" if result["teacher"].get("weights") == "random" else ""
 
 
 def _list(rows: list[list[str]]) -> str:

@@ -61,9 +61,11 @@ def export_folder(job: Export, *, license_id: str) -> Row:
 
 def _check_place(place: Path, source: Path) -> None:
     if place.resolve() == source.resolve():
-        raise UserError(f"--out {place}: is the folder to export; give another destination")
+        raise UserError(f"--out {place}: is the folder that is exported; give another --out")
     if place.exists() and not (place / FIGURES).is_file():
-        raise UserError(f"--out {place}: holds something else; give another destination, or remove it")
+        raise UserError(
+            f"--out {place}: exists and is not an exported folder (no {FIGURES}); give another --out, or remove it"
+        )
 
 
 def _check_shape(job: Export) -> None:
@@ -77,7 +79,7 @@ def _check_shape(job: Export) -> None:
 
 
 def _write(place: Path, source: Path, result: Row, network: nn.Module) -> None:
-    with disk_errors(place, "free some space, or give another destination"), replace_folder(place) as new:
+    with disk_errors(place, "free some space, or give another --out"), replace_folder(place) as new:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(source / name, new / name)
         (new / CARD).write_text(card(result), encoding="utf-8")
@@ -92,8 +94,8 @@ def _check_copy(folder: Path, network: nn.Module) -> None:
     images = torch.randn(2, *image_spec(network).input_size, generator=torch.Generator().manual_seed(0))
     if not torch.equal(copied(images), network(images)):
         raise UserError(
-            "export: the model that timm builds from the exported folder has other outputs; nothing was written; "
-            "save the network again"
+            "export: the model that timm builds from the exported folder does not have the network's outputs; "
+            "nothing was written; save the network again"
         )
 
 

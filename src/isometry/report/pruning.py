@@ -66,7 +66,8 @@ def forms_grid(forms: Sequence[Row]) -> Grid:
 def slower_sentences(forms: Sequence[Row]) -> list[str]:
     """A sentence for each form that is meant to be faster than dense, and each batch size at which it is not."""
     return [
-        f"{form['form']} is not faster at batch {speed['batch_size']}: {speed['ratio']:.2f} times dense"
+        f"{form['form']} is {'slower' if round(speed['ratio'], 2) < 1 else 'not faster'} at batch "
+        f"{speed['batch_size']}: {speed['ratio']:.2f} times as fast as dense"
         for form in forms
         if form["form"] not in NOT_FOR_SPEED
         for speed in form["speeds"]

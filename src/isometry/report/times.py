@@ -8,7 +8,7 @@ from isometry.report.drawing.charts import Bar
 from isometry.report.records.data import REST, Row
 from isometry.report.tables import Grid
 
-NAMES = {"student": "student forward"}
+NAMES = {"student": "student forward", "terms": "losses", REST: "other"}
 """Of phases whose key is not clear by itself."""
 
 
@@ -22,7 +22,7 @@ def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> dict[str, Any] 
     shares = _shares(rows)
     longest = max(shares.values())
     bars = [
-        Bar(name, share / longest, formats.percent(share, 0), "muted" if name == REST else "series-1")
+        Bar(name, share / longest, formats.percent(share, 0), "muted" if name == NAMES[REST] else "series-1")
         for name, share in shares.items()
     ]
     return {"text": _text(rows, epochs), "grid": times_grid(rows), "bars": bars}
@@ -42,7 +42,7 @@ def times_grid(rows: Sequence[Row]) -> Grid:
         [name, formats.duration(spent), formats.milliseconds(spent / steps), formats.percent(share)]
         for name, spent, share in (*lines, ("together", sum(seconds.values()), 100.0))
     ]
-    return Grid(["phase", "whole run", "ms a step", "share"], cells)
+    return Grid(["phase", "whole run", "ms per step", "share"], cells)
 
 
 def _text(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
@@ -51,10 +51,10 @@ def _text(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
     text = (
         f"In the main process {steps:,} optimizer steps took {formats.duration(whole)}, "
         f"{formats.milliseconds(whole / steps)} ms each; the largest phase is “{largest}” with "
-        f"{formats.percent(shares[largest], 0)}. Validation and the saves between epochs are not counted."
+        f"{formats.percent(shares[largest], 0)}. Validation and checkpoints between epochs are not counted."
     )
-    if REST in seconds:
-        text += " The rest is reading losses, saves inside an epoch and the loop itself."
+    if NAMES[REST] in seconds:
+        text += " “Other” is logging, checkpoints within an epoch and the training loop itself."
     taken = epochs[-1].get("step", steps) if epochs else steps
     if taken > steps:
         text += f" Of the run's {taken:,} steps {steps:,} were timed: those of an epoch before it was resumed were not."

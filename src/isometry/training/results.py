@@ -111,7 +111,7 @@ def measure(trainer: Trainer, loaders: Loaders, variants: Sequence[Row] = ()) ->
         figures = gathered.figures if gathered else figures_of(trainer, teacher, loaders)
         rows.append({"model": f"teacher {architecture(teacher)}", "role": "teacher", **figures})
     if variants and not run.config.prune.from_scratch:
-        rows.append({"model": "as it was", "role": "start", **_figures_of_variant(variants[0])})
+        rows.append({"model": "before pruning", "role": "start", **_figures_of_variant(variants[0])})
     name = architecture(run.student)
     rows.append(
         {

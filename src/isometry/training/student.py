@@ -76,11 +76,12 @@ class StudentPlan:
             check_surgery(surgery, image_spec(self.schedule.target, self.spec.img_size).input_size)
         if changing := dict.fromkeys(surgery.label for surgery in planned if not surgery.preserves):
             notes.append(
-                f"{', '.join(changing)}: does not preserve the function, so the network's outputs change at growth"
+                f"growth by {', '.join(changing)} changes the network's outputs: it does not preserve the function"
             )
         if any(surgery.copies_average for surgery in planned) and not averages:
             notes.append(
-                f"no --model-ema: {self.grow.depth_operator} copies the current weights of blocks, not their average"
+                f"without --model-ema, {self.grow.depth_operator} copies the current weights of blocks; with it, it "
+                "copies their moving average"
             )
         return notes
 

@@ -28,7 +28,9 @@ def build_teacher(
         return None, None
     spec = ModelSpec(config.teacher, config.teacher_kwargs, config.teacher_weights)
     if config.teacher_weights == "none":
-        notes.append("DRY RUN: --teacher-weights none, the teacher is random and teaches nothing")
+        notes.append(
+            "--teacher-weights none: the teacher has random weights and teaches nothing; for dry runs only"
+        )
         if "num_classes" not in config.teacher_kwargs:
             spec = replace(spec, num_classes=classes)
     seed_global_generators(derive_seed(seed, "teacher"))

@@ -53,6 +53,14 @@ def test_same_figures_same_bytes(tmp_path, name):
     assert path.read_bytes() == first
 
 
+def test_a_runtime_without_a_mark_of_its_own_is_drawn_and_named(tmp_path):
+    latency_picture(
+        tmp_path / "a.svg", [network("a", form("dense", 90, eager=1, tensorrt=0.2, openvino=0.5))]
+    )
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8").partition("</title>")[2]
+    assert all(name in drawn for name in ("eager", "tensorrt", "openvino"))
+
+
 def test_names_are_text_and_not_markup(tmp_path):
     latency_picture(tmp_path / "a.svg", [network('<b>"$x$"', form("dense", 90, eager=1))])
     svg = (tmp_path / "a.svg").read_text(encoding="utf-8")

@@ -31,6 +31,8 @@ LONGEST_LABEL = 34
 EDGE = ("axes fraction", "data")
 BLANK = {"fc": LIGHT.background, "ec": "none", "pad": 2}
 MARKS = {"eager": ("o", "eager"), "compiled": ("^", "torch.compile"), "onnx": ("s", "ONNX Runtime")}
+OTHER_MARK = "D"
+"""Of a runtime that is none of these."""
 
 
 Form = tuple[str, Row]
@@ -145,9 +147,14 @@ def _draw(axes: Axes, runtimes: Sequence[Row], level: float, label_height: float
     axes.plot([1, 1 + 14 * pixel], [level, label_height], **dotted | beyond)
     axes.plot([1 + 14 * pixel, 1 + 24 * pixel], [label_height, label_height], lw=4, **beyond)
     for row in runtimes:
-        first, (mark, _) = row["speeds"][0], MARKS[row["runtime"]]
+        first, (mark, _) = row["speeds"][0], _mark(row["runtime"])
         axes.plot([first["ms_low"], first["ms_high"]], [level, level], color=colour, lw=5, alpha=0.35)
         axes.plot(first["ms"], level, mark, color=colour, mec=LIGHT.background, ms=9, zorder=3, clip_on=False)
+
+
+def _mark(runtime: str) -> tuple[str, str]:
+    """The mark of a runtime, and its name in the legend."""
+    return MARKS.get(runtime, (OTHER_MARK, runtime))
 
 
 def separated(heights: Sequence[float], floor: float, ceiling: float) -> list[float]:
@@ -171,8 +178,9 @@ def _draw_header(figure: Figure, used: set[str]) -> None:
     figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.text, fontsize=15, va="center")
     marks = [
         Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=name)
-        for runtime, (mark, name) in MARKS.items()
-        if runtime in used
+        for mark, name in map(
+            _mark, [*(each for each in MARKS if each in used), *sorted(used - MARKS.keys())]
+        )
     ]
     figure.legend(
         handles=marks, loc="center right", bbox_to_anchor=(1, middle), ncols=len(marks), frameon=False,

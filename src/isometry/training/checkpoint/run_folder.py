@@ -129,7 +129,7 @@ class RunFolder:
         if self.config.is_file():
             if not self._resume:
                 raise UserError(
-                    f"--out {self.path}: holds another run; add --resume to go on with it, or choose another"
+                    f"--out {self.path}: already holds a run; add --resume to continue that run, or give another --out"
                 )
         elif holds and self._resume:
             raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")

@@ -51,14 +51,12 @@ class TimmImages:
 def open_folder(config: DataConfig) -> Splits:
     """Detects the layout of ``config.data_dir`` and opens it; reads file names, no image.
 
-    A folder with train/ and a validation folder (timm's synonyms) keeps its splits, and test/ if it has
-    labels. In any other folder, and in a train/ alone, ``val_fraction`` of each class is split off for
-    validation, always the same images. Images directly inside the folder, without class folders, have no
-    labels.
+    A folder with train/ and a validation folder (timm's synonyms) keeps its splits, and test/ if it has labels. In any
+    other folder, and in a train/ alone, ``val_fraction`` of each class is split off for validation, always the same
+    images. Images directly inside the folder, without class folders, have no labels.
 
     Raises:
-        UserError: no such folder, no images, one class, a validation class without training images, a bad
-            class map.
+        UserError: no such folder, no images, one class, a validation class without training images, a bad class map.
     """
     root = existing_folder(config.data_dir)
     class_map = read_class_map(config)

@@ -12,9 +12,8 @@ from isometry.seeding import derive_seed
 def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Tensor:
     """The global order of an epoch, int64 (count,): a permutation, or with repeats its first images several times.
 
-    Repeated augmentation (Hoffer et al. 2020, "Augment your batch"; as DeiT uses it): copies of an image
-    are adjacent, so that they share a global batch. The epoch keeps its length and so has count/repeats
-    different images.
+    Repeated augmentation (Hoffer et al. 2020, "Augment your batch"; as DeiT uses it): copies of an image are adjacent,
+    so that they share a global batch. The epoch keeps its length and so has count/repeats different images.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     order = torch.randperm(count, generator=generator)

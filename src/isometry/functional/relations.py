@@ -24,19 +24,17 @@ def gram_gap(
 ) -> Tensor:
     """Squared Frobenius distance between two cosine relation maps, ‖M(student) − M(teacher)‖²_F.
 
-    M(x) = x̂ x̂ᵀ, a hat meaning each token divided by its L2 norm; the sum runs over all N×N entries.
-    Leading dimensions are independent problems. Invariant to each token's scale and to a rotation of either
-    side's channels. Tokens flattened to (B·N, C) give the whole-batch map of Hao et al. (2021,
-    https://arxiv.org/abs/2107.01378, eq. 8), without its (B·N)² entries: the identity used (``_gap.py``
-    cites it) was not found in prior toolkits for this map.
+    M(x) = x̂ x̂ᵀ, a hat meaning each token divided by its L2 norm; the sum runs over all N×N entries. Leading
+    dimensions are independent problems. Invariant to each token's scale and to a rotation of either side's channels.
+    Tokens flattened to (B·N, C) give the whole-batch map of Hao et al. (2021, https://arxiv.org/abs/2107.01378, eq. 8),
+    without its (B·N)² entries: the identity used (``_gap.py`` cites it) was not found in prior toolkits for this map.
 
     - ``form="tokens"`` builds the N×N maps, with N²(2Cs + Ct) multiplications for value and student gradient;
       ``"channels"`` never does, with N(2Cs² + Ct² + 2CsCt) and no memory beyond small matrices, a tile of
       tokens and the gradient; ``"auto"`` takes the fewer.
     - Precision, with scale = ‖M(student)‖²_F + ‖M(teacher)‖²_F: the value is never below 0, within 1e-7 of
-      the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within 1e-5
-      (relative norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of
-      it.
+      the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within 1e-5 (relative
+      norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of it.
     - A zero token has a zero row and column, and a zero gradient. Finite tokens
       never give NaN.
     - With ``group`` the rows of the map are the tokens of all its ranks, in any split; every rank must
@@ -52,9 +50,8 @@ def gram_gap(
         group: process group over which the tokens are spread.
 
     Returns:
-        (...), float64 if an input is and float32 otherwise. Lower precisions are computed in float32 or
-        better, without TF32, whatever autocast and the global settings say. The device must have float64.
-        Not differentiable twice.
+        (...), float64 if an input is and float32 otherwise. Lower precisions are computed in float32 or better, without
+        TF32, whatever autocast and the global settings say. The device must have float64. Not differentiable twice.
 
     Raises:
         ValueError: shapes or dtypes that don't match, an unknown form, or ``form="tokens"`` with a group.
@@ -78,9 +75,8 @@ def gram_gap(
 def relation_map(tokens: Tensor) -> Tensor:
     """Cosine relation map M(x) = x̂ x̂ᵀ: (..., N, C) -> (..., N, N), entries in [−1, 1] up to rounding.
 
-    Differentiable; a zero token has a zero row and column, and a zero gradient. float64 for float64 tokens,
-    computed in float32 otherwise. Raises ValueError for fewer than two dimensions or tokens that are not
-    floating point.
+    Differentiable; a zero token has a zero row and column, and a zero gradient. float64 for float64 tokens, computed in
+    float32 otherwise. Raises ValueError for fewer than two dimensions or tokens that are not floating point.
     """
     _check_tokens("tokens", tokens)
     with full_precision(tokens.device):

@@ -14,11 +14,7 @@ TOLERANCE = 1e-3
 
 
 def check_surgery(surgery: Surgery, input_size: tuple[int, int, int]) -> None:
-    """Checks a growth as far as possible before training.
-
-    Args:
-        surgery: the growth.
-        input_size: (C, H, W) of an image.
+    """Checks a growth as far as possible before training, for images of ``input_size`` (C, H, W).
 
     Raises:
         UserError: an operator can't be applied to this architecture, or does not preserve the function as it declares.
@@ -37,18 +33,16 @@ def check_surgery(surgery: Surgery, input_size: tuple[int, int, int]) -> None:
 def check_widths(
     operator: WidthOperator, small: nn.Module, large: nn.Module, architecture: Architecture
 ) -> None:
-    """Checks that layer norms widen by integer factors under an operator that preserves the function.
+    """Raises UserError unless layer norms widen by integer factors under an operator that preserves the function.
 
     LayerNorm divides by the standard deviation over all units, which copies leave as it is only where all units have
     the same number of copies.
-
-    Raises:
-        UserError: a layer norm grows by another factor.
     """
     if not operator.preserves:
         return
-    norms = {name: module for name, module in large.named_modules() if hasattr(module, "normalized_shape")}
-    for name, norm in norms.items():
+    for name, norm in large.named_modules():
+        if not hasattr(norm, "normalized_shape"):
+            continue
         old, new = _units(small.get_submodule(name)), _units(norm)
         if new % old:
             possible = ", ".join(map(format_size, architecture.widths(large))) or "none"
@@ -59,15 +53,12 @@ def check_widths(
             )
 
 
+@torch.no_grad()
 def check_outputs(surgery: Surgery, input_size: tuple[int, int, int]) -> float:
-    """Grows a network of random weights, and compares its logits before and after.
-
-    Args:
-        surgery: a growth that preserves the function.
-        input_size: (C, H, W) of an image.
+    """Grows a network of random weights by a ``surgery`` that preserves the function, and compares its logits.
 
     Returns:
-        The largest difference of logits, over their standard deviation.
+        The largest difference of logits before and after, over their standard deviation.
 
     Raises:
         UserError: they differ by more than :data:`TOLERANCE`.
@@ -77,9 +68,9 @@ def check_outputs(surgery: Surgery, input_size: tuple[int, int, int]) -> float:
     _randomise(small, generator)
     _randomise(large, generator)
     image = torch.randn(2, *input_size, generator=generator)
-    before = _logits(small, image)
+    before: Tensor = small.eval()(image)
     large.load_state_dict(surgery.transfer(TrainingState(small.state_dict()), large).weights)
-    difference = float((_logits(large, image) - before).abs().max() / before.std())
+    difference = float((large.eval()(image) - before).abs().max() / before.std())
     if not difference <= TOLERANCE:
         raise UserError(
             f"--grow: {surgery.label} must leave the logits as they are, and for {type(large).__name__} with these "
@@ -103,9 +94,3 @@ def _randomise(model: nn.Module, generator: torch.Generator) -> None:
             else:
                 fan_in = tensor[0].numel() if tensor.dim() > 1 else 1
                 tensor.copy_(noise / fan_in**0.5)
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    logits: Tensor = model.eval()(image)
-    return logits

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import gt
 from typing import Any
 
 from torch import nn
@@ -69,11 +70,7 @@ class Schedule:
 
 
 def one_stage(grow: GrowConfig, epochs: int) -> Schedule:
-    """The schedule of a run that does not grow.
-
-    Raises:
-        UserError: the options name epochs and no sizes, or an unknown operator.
-    """
+    """The schedule of a run that does not grow; raises UserError for an unknown operator, or epochs without sizes."""
     find_operators(grow)
     if grow.at is not None:
         raise UserError("--grow.at: names epochs and no sizes; add --grow.depth or --grow.width")
@@ -84,8 +81,7 @@ def make_schedule(grow: GrowConfig, epochs: int, target: nn.Module, name: str) -
     """The stages that the options name, of a run that grows.
 
     Args:
-        grow: the options.
-        epochs: of the run.
+        grow, epochs: of the run.
         target: the full-size model (torch's meta device will do).
         name: of the model, for error messages.
 
@@ -105,7 +101,7 @@ def make_schedule(grow: GrowConfig, epochs: int, target: nn.Module, name: str) -
         raise UserError(
             f"--grow.depth names {len(depths)} stages and --grow.width {len(widths)}; name the same number"
         )
-    sizes = [Size(*both) for both in zip(depths, widths, strict=True)]
+    sizes = list(map(Size, depths, widths))
     _check_growth(sizes)
     firsts = _first_epochs(grow.at, epochs, count)
     stages = [
@@ -169,7 +165,7 @@ def _check_growth(sizes: list[Size]) -> None:
     for before, after in pairwise(sizes):
         for name, old in vars(before).items():
             new = vars(after)[name]
-            if any(n < o for o, n in zip(old, new, strict=True)):
+            if any(map(gt, old, new)):
                 raise UserError(
                     f"--grow.{name}: {format_size(old)} to {format_size(new)} shrinks; sizes must grow"
                 )

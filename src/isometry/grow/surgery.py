@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 
@@ -67,8 +68,7 @@ class Surgery:
     def _orders(self) -> list[list[Placed]]:
         if self.depth_operator is None:
             return []
-        depths = zip(self.before.depth, self.after.depth, strict=True)
-        return [_order(self.depth_operator, old, new) for old, new in depths]
+        return list(map(partial(_order, self.depth_operator), self.before.depth, self.after.depth))
 
     def transfer(self, state: TrainingState, large: nn.Module) -> TrainingState:
         """The state for ``large``, a new network of the size after: grown in depth first, then in width.
@@ -117,15 +117,9 @@ def plan_surgery(
         UserError: there is no such operator.
     """
     depth, width = find_operators(grow)
-    return Surgery(
-        architecture,
-        depth if before.depth != after.depth else None,
-        width if before.width != after.width else None,
-        before,
-        after,
-        seed,
-        build,
-    )
+    deeper = depth if before.depth != after.depth else None
+    wider = width if before.width != after.width else None
+    return Surgery(architecture, deeper, wider, before, after, seed, build)
 
 
 def _order(operator: DepthOperator, old: int, new: int) -> list[Placed]:

@@ -33,11 +33,8 @@ tensors for matrices than for vectors, and the same name may mean another quanti
 class TrainingState:
     """All tensors that are carried over, by the names of parameters and buffers.
 
-    Attributes:
-        weights: parameters and buffers.
-        average: their moving average, if there is one.
-        optimizer: the optimizer's state of each parameter that has one.
-        degrees: how the tensors in ``optimizer`` scale, as far as it is known.
+    ``average`` is the moving average of ``weights``, if there is one; ``optimizer`` the optimizer's state of each
+    parameter that has one; ``degrees`` how its tensors scale, as far as it is known.
     """
 
     weights: Tensors
@@ -59,8 +56,7 @@ def deepen(
     branches end in zeros, and have no optimizer state.
 
     Args:
-        operator: its name is for errors.
-        architecture: of the network.
+        operator, architecture: of the growth.
         orders: where each block comes from, by the name of the module that holds the blocks.
         large: a new network of the larger size.
         state: of the smaller network.
@@ -90,9 +86,8 @@ def deepen(
         average[name] = averages[source].clone()
         if source in state.optimizer:
             optimizer[name] = deepcopy(state.optimizer[source])
-    return replace(
-        state, weights=weights, average=None if state.average is None else average, optimizer=optimizer
-    )
+    moving = None if state.average is None else average
+    return replace(state, weights=weights, average=moving, optimizer=optimizer)
 
 
 def widen(operator: WidthOperator, large: nn.Module, state: TrainingState, seed: int) -> TrainingState:
@@ -219,24 +214,19 @@ def _check_fit(
 
 
 def _shapes(tensors: Tensors, block: str) -> dict[str, torch.Size]:
-    return {
-        name.removeprefix(block): tensor.shape
-        for name, tensor in tensors.items()
-        if name.startswith(f"{block}.")
-    }
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{block}.")}
+    return {name.removeprefix(block): tensor.shape for name, tensor in own.items()}
 
 
 def _can_stretch(state: dict[str, Any], shape: torch.Size, degrees: Degrees) -> bool:
     """Whether the degrees of a parameter's state are known, all values have its shape or are numbers, and none depends
     on weights."""
     known = degrees.get(frozenset(state))
-    return (
-        known is not None
-        and not any(degree.of_weights for degree in known.values())
-        and all(
-            value.shape == shape or value.numel() == 1
-            if isinstance(value, Tensor)
-            else isinstance(value, int | float)
-            for value in state.values()
-        )
+    if known is None or any(degree.of_weights for degree in known.values()):
+        return False
+    return all(
+        value.shape == shape or value.numel() == 1
+        if isinstance(value, Tensor)
+        else isinstance(value, int | float)
+        for value in state.values()
     )

@@ -61,7 +61,7 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
 def check_name(spec: ModelSpec, flag: str) -> None:
     """Raises UserError unless timm can build ``spec.name``."""
     if not spec.name:
-        raise UserError(f"{flag}: no model named; give a timm name or local-dir:PATH")
+        raise UserError(f"{flag} (or --student): not given; give a timm name or the folder of a run")
     if spec.folder is not None:
         return _check_folder(spec.folder, f"{flag} {spec.name}")
     if spec.name.startswith("hf-hub:"):
@@ -110,25 +110,23 @@ def _check_folder(folder: Path, option: str) -> None:
         raise UserError(f"{option}: config.json names {architecture:.80}, which timm does not have")
 
 
-def _near(name: str, known: list[str], count: int = 3) -> list[str]:
-    """Names whose beginnings are most similar to ``name``, because timm's names are long and often abbreviated."""
+def _near(name: str, known: list[str]) -> list[str]:
+    """The names whose beginnings are most similar to ``name``, because timm's names are long and often abbreviated."""
 
     def likeness(candidate: str) -> float:
         return SequenceMatcher(None, name, candidate[: len(name)]).ratio()
 
-    return sorted(known, key=likeness, reverse=True)[:count]
+    return sorted(known, key=likeness, reverse=True)[:3]
 
 
 def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
-    arguments = dict(spec.kwargs)
-    if spec.num_classes is not None:
-        arguments["num_classes"] = spec.num_classes
-    if spec.in_chans is not None:
-        arguments["in_chans"] = spec.in_chans
-    if spec.drop_rate:
-        arguments["drop_rate"] = spec.drop_rate
-    if spec.drop_path_rate:
-        arguments["drop_path_rate"] = spec.drop_path_rate
+    given = {
+        "num_classes": spec.num_classes,
+        "in_chans": spec.in_chans,
+        "drop_rate": spec.drop_rate or None,
+        "drop_path_rate": spec.drop_path_rate or None,
+    }
+    arguments = spec.kwargs | {name: value for name, value in given.items() if value is not None}
     if spec.img_size is not None:
         try:
             sized = resolve_model_input_args(spec.name, {"img_size": spec.img_size}, **spec.kwargs)
@@ -194,7 +192,8 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
             reason = reason or first_line(error)
     if model is None:
         _create(spec, arguments, flag)
-        if spec.folder is not None and _was_pruned(spec.folder):
+        # Pruned networks may have other shapes than timm's.
+        if spec.folder is not None and OWN_KEY in read_json(spec.folder / "config.json", dict[str, Any]):
             raise UserError(
                 f"{flag} {spec.name}: is a pruned network, which only isometry.load and isometry bench can read; "
                 "give the network from before pruning"
@@ -204,11 +203,6 @@ def _with_file(spec: ModelSpec, path: Path, flag: str) -> tuple[nn.Module, Weigh
         # The rest is known to match by now; timm drops a classifier of another number of classes.
         model = _load(spec, {**arguments, "num_classes": asked}, state, {"num_classes": model.num_classes})
     return model, WeightSource(f"file {path}", sha256_of(path))
-
-
-def _was_pruned(folder: Path) -> bool:
-    """Whether the folder was saved by :mod:`isometry.prune.saving`, so that shapes may differ from timm's."""
-    return OWN_KEY in read_json(folder / "config.json", dict[str, Any])
 
 
 def _load(
@@ -226,9 +220,8 @@ def _classes_in(state: dict[str, Tensor], spec: ModelSpec) -> int | None:
         return None
     classifier = get_pretrained_cfg_value(spec.name, "classifier")
     weight = state.get(f"{classifier[0] if isinstance(classifier, list | tuple) else classifier}.weight")
-    if weight is None:
-        return None
-    return len(weight) - (get_pretrained_cfg_value(spec.name, "label_offset") or 0)
+    offset = get_pretrained_cfg_value(spec.name, "label_offset") or 0
+    return None if weight is None else len(weight) - offset
 
 
 def _shown(spec: ModelSpec) -> str:

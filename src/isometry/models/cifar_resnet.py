@@ -13,22 +13,13 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-
 
 class PaddedShortcut(nn.Module):
-    """Option A: every ``stride``-th pixel in both directions, padded with channels of zeros.
-
-    Args:
-        stride: step between the pixels.
-        new_channels: channels of zeros to add.
-    """
+    """Option A: every ``stride``-th pixel in both directions, with ``new_channels`` more channels, of zeros."""
 
     def __init__(self, stride: int, new_channels: int) -> None:
         super().__init__()
-        self.stride = stride
-        self.new_channels = new_channels
+        self.stride, self.new_channels = stride, new_channels
 
     def forward(self, input_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C + new_channels, ⌈H/stride⌉, ⌈W/stride⌉), of the same dtype."""
@@ -104,24 +95,19 @@ class CifarResNet(ResNet):
         return super().forward_intermediates(x, taken, **kwargs)
 
 
-def _cfg() -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "pool_size": (8, 8),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": CIFAR10_MEAN,
-        "std": CIFAR10_STD,
-        "first_conv": "conv1",
-        "classifier": "fc",
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {"cifar_resnet20": _cfg(), "cifar_resnet32": _cfg(), "cifar_resnet56": _cfg()}
-)
+CIFAR10 = {
+    "url": "",
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "pool_size": (8, 8),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2470, 0.2435, 0.2616),
+    "first_conv": "conv1",
+    "classifier": "fc",
+}
+default_cfgs = generate_default_cfgs({f"cifar_resnet{depth}": CIFAR10 for depth in (20, 32, 56)})
 
 
 def _create(name: str, blocks: int, pretrained: bool, **kwargs: Any) -> CifarResNet:

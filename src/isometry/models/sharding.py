@@ -53,9 +53,8 @@ def bytes_held(network: nn.Module) -> int:
     parameters = list(network.parameters())
     if not is_sharded(network):
         return sum(map(_bytes, parameters))
-    blocks = [list(block.parameters()) for block in repeated_blocks(network)]
     own = sum(_bytes(cast(DTensor, parameter).to_local()) for parameter in parameters)
-    in_blocks = [sum(map(_bytes, block)) for block in blocks]
+    in_blocks = [sum(map(_bytes, block.parameters())) for block in repeated_blocks(network)]
     rest = sum(map(_bytes, parameters)) - sum(in_blocks)
     return own + rest + max(in_blocks, default=0)
 

@@ -4,10 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timm.models import (
-    get_model_input_config,
-    get_pretrained_cfg_value,
-)
+from timm.models import get_model_input_config, get_pretrained_cfg_value
 from torch import nn
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
@@ -56,9 +53,8 @@ def image_spec(model: nn.Module, img_size: int | None = None) -> ImageSpec:
     """The images that a model wants: at its own size where that is fixed, else at ``img_size`` if given."""
     config = get_model_input_config(model)
     height = config["input_size"][1] if config["fixed_input_size"] or img_size is None else img_size
-    return ImageSpec.from_pretrained_cfg(
-        {**pretrained_cfg(model), "input_size": config["input_size"]}, height
-    )
+    cfg = {**pretrained_cfg(model), "input_size": config["input_size"]}
+    return ImageSpec.from_pretrained_cfg(cfg, height)
 
 
 def pretrained_cfg(model: nn.Module) -> dict[str, Any]:

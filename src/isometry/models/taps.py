@@ -84,14 +84,9 @@ class BlockPair:
     @property
     def alignment(self) -> str:
         """How the grids are aligned, as text."""
-        if self.student.grid == self.teacher.grid:
-            return "same grid"
-        pooled = [
-            name
-            for name, shape in (("student", self.student), ("teacher", self.teacher))
-            if shape.grid != self.grid
-        ]
-        return f"{' and '.join(pooled)} pooled to {self.grid[0]}×{self.grid[1]}"
+        grids = {"student": self.student.grid, "teacher": self.teacher.grid}
+        pooled = " and ".join(name for name, grid in grids.items() if grid != self.grid)
+        return f"{pooled} pooled to {self.grid[0]}×{self.grid[1]}" if pooled else "same grid"
 
 
 def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
@@ -114,15 +109,10 @@ def block_count(model: Any, name: str) -> int:
     return len(model.feature_info)
 
 
-def first_and_last(student_blocks: int, teacher_blocks: int, most: int = 8) -> tuple[list[int], list[int]]:
-    """The first and last four blocks of each (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
-    count = min(most, student_blocks, teacher_blocks)
-    head, tail = math.ceil(count / 2), count // 2
-
-    def ends(blocks: int) -> list[int]:
-        return [*range(head), *range(blocks - tail, blocks)]
-
-    return ends(student_blocks), ends(teacher_blocks)
+def first_and_last(*blocks: int) -> tuple[list[int], ...]:
+    """The first and last four of each number of blocks (Table 5 of arXiv:2107.01378v1), fewer where one has fewer."""
+    count = min(8, *blocks)
+    return tuple([*range(math.ceil(count / 2)), *range(own - count // 2, own)] for own in blocks)
 
 
 def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
@@ -135,24 +125,18 @@ def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
         count: blocks of the full-size network.
         smaller: blocks of the smaller network.
     """
-    places: list[int | None] = []
-    for block in blocks:
-        if count == smaller:
-            places.append(block)
-        elif block < math.ceil(count / 2):
-            places.append(block if block < math.ceil(smaller / 2) else None)
-        else:
-            place = smaller - (count - block)
-            places.append(place if place >= math.ceil(smaller / 2) else None)
-    return places
+    if count == smaller:
+        return list(blocks)
+    half, own_half = math.ceil(count / 2), math.ceil(smaller / 2)
+    places = [block if block < half else smaller - (count - block) for block in blocks]
+    return [
+        place if (place < own_half) == (block < half) else None
+        for block, place in zip(blocks, places, strict=True)
+    ]
 
 
 def parse_blocks(chosen: str | list[int] | None, option: str) -> list[int] | None:
-    """Block numbers from ``0,1,10,11`` or a list.
-
-    Raises:
-        UserError: ``chosen`` is neither.
-    """
+    """Block numbers from ``0,1,10,11`` or a list; raises UserError for anything else."""
     if chosen is None or isinstance(chosen, list):
         return chosen
     try:
@@ -175,10 +159,13 @@ def choose_blocks(
         UserError: a block that a model lacks, numbers that do not ascend, or lists of different length.
     """
     counts = block_count(student, "the student"), block_count(teacher, "the teacher")
-    defaults = first_and_last(*counts)
     chosen = []
     for taps, count, default, option in zip(
-        (student_taps, teacher_taps), counts, defaults, ("--taps.student", "--taps.teacher"), strict=True
+        (student_taps, teacher_taps),
+        counts,
+        first_and_last(*counts),
+        ("--taps.student", "--taps.teacher"),
+        strict=True,
     ):
         blocks = parse_blocks(taps, option)
         blocks = default if blocks is None else blocks
@@ -220,14 +207,8 @@ def pair_blocks(
 ) -> list[BlockPair]:
     """The pairs of blocks whose tokens are compared, in order; errors as in :func:`choose_blocks`."""
     student_blocks, teacher_blocks = choose_blocks(student, teacher, student_taps, teacher_taps)
-    return [
-        BlockPair(s, t)
-        for s, t in zip(
-            block_shapes(student, student_blocks, student_input),
-            block_shapes(teacher, teacher_blocks, teacher_input),
-            strict=True,
-        )
-    ]
+    student_shapes = block_shapes(student, student_blocks, student_input)
+    return list(map(BlockPair, student_shapes, block_shapes(teacher, teacher_blocks, teacher_input)))
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
@@ -237,14 +218,10 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
     ``stages.*.blocks.*`` of a ConvNeXt, ``layer1.*`` of a ResNet. Empty for a network without repeated blocks. The
     blocks don't overlap and are in the order of ``modules()``.
     """
-    repeated = []
+    repeated: list[nn.Module] = []
     for parent in network.modules():
         children = list(parent.children())
-        if (
-            len(children) > 1
-            and len({type(child) for child in children}) == 1
-            and any(children[0].children())
-        ):
+        if len(children) > 1 and len(set(map(type, children))) == 1 and any(children[0].children()):
             repeated += children
     known = {id(block) for block in repeated}
     return [

@@ -57,10 +57,8 @@ def read_weights(path: str | Path, *, flag: str) -> dict[str, Tensor]:
             f"{flag} {path}: can't be loaded with weights_only=True, and other checkpoints are not opened; "
             "save its state_dict as safetensors"
         ) from error
-    for key in WEIGHT_KEYS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
+    if isinstance(state, dict):
+        state = next((state[key] for key in WEIGHT_KEYS if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(
             f"{flag} {path}: holds no state_dict (one of {', '.join(WEIGHT_KEYS)}, or tensors by name)"

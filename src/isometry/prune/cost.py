@@ -5,6 +5,7 @@ Shape suffixes: B or N images, C channels in, D channels out, L layers.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,10 @@ from isometry.prune.gates import GatedConv, gated_convs, take_gate_outputs
 
 @dataclass(frozen=True)
 class ChannelUse:
-    """Use of a gated network by each of N images.
+    """Use of a gated network, whose gated convolutions are ``layers``, by each of N images.
 
-    Attributes:
-        layers: names of the gated convolutions.
-        kept: (N, L), channels that are on, int64.
-        channels: (L,), all channels.
-        macs: (N,), multiply-accumulates of an image without the channels that are off, gates included.
+    ``kept`` (N, L) of ``channels`` (L,) are on, int64; ``macs`` (N,): multiply-accumulates of an image without the
+    channels that are off, gates included.
     """
 
     layers: list[str]
@@ -77,43 +75,31 @@ def channels_on(network: nn.Module) -> Tensor:
 @torch.no_grad()
 def use_of(network: nn.Module, kept_NL: Tensor, input_size: tuple[int, int, int]) -> ChannelUse:
     """Use by images that have ``kept_NL`` channels on (see :func:`channels_on`); all on the CPU."""
-    convs = gated_convs(network)
-    channels_L = torch.tensor([conv.conv.out_channels for conv in convs.values()])
-    return ChannelUse(list(convs), kept_NL, channels_L, _macs(network, convs, kept_NL, input_size))
-
-
-def _macs(
-    network: nn.Module, convs: dict[str, GatedConv], kept_NL: Tensor, input_size: tuple[int, int, int]
-) -> Tensor:
-    everything = macs(network, input_size)
-    pixels = _pixels(network, convs, input_size)
-    place = {id(conv): at for at, conv in enumerate(convs.values())}
+    gated = gated_convs(network)
+    convs = list(gated.values())
+    place = {id(conv): at for at, conv in enumerate(convs)}
     feeds = {id(found.reader): id(found.conv) for found in cuttable_convs(network).values()}
-    whole, spent_N = 0, torch.zeros(len(kept_NL), dtype=torch.int64)
-    for name, conv in convs.items():
-        taps = conv.conv.kernel_size[0] * conv.conv.kernel_size[1] * pixels[name]
-        whole += taps * conv.conv.in_channels * conv.conv.out_channels
+    macs_N = torch.full((len(kept_NL),), macs(network, input_size))
+    for at, (conv, pixels) in enumerate(zip(convs, _pixels(network, convs, input_size), strict=True)):
+        taps = conv.conv.kernel_size[0] * conv.conv.kernel_size[1] * pixels
         source = feeds.get(id(conv))
         inputs_N = conv.conv.in_channels if source is None else kept_NL[:, place[source]]
-        spent_N += taps * inputs_N * kept_NL[:, place[id(conv)]]
-    return everything - whole + spent_N
+        macs_N += taps * (inputs_N * kept_NL[:, at] - conv.conv.in_channels * conv.conv.out_channels)
+    channels_L = torch.tensor([conv.conv.out_channels for conv in convs])
+    return ChannelUse(list(gated), kept_NL, channels_L, macs_N)
 
 
-def _pixels(
-    network: nn.Module, convs: dict[str, GatedConv], input_size: tuple[int, int, int]
-) -> dict[str, int]:
+def _pixels(network: nn.Module, convs: list[GatedConv], input_size: tuple[int, int, int]) -> list[int]:
     """Output pixels of each gated convolution, for one image."""
-    found: dict[str, int] = {}
+    found: dict[nn.Module, int] = {}
 
-    def note(name: str) -> torch.utils.hooks.RemovableHandle:
-        return convs[name].conv.register_forward_hook(
-            lambda module, given, output: found.__setitem__(name, output.shape[2] * output.shape[3])
-        )
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        found[module] = output.shape[2:].numel()
 
-    handles = [note(name) for name in convs]
+    handles = [conv.conv.register_forward_hook(note) for conv in convs]
     parameter = next(network.parameters())
     network(torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype))
     for handle in handles:
         handle.remove()
-    take_gate_outputs(list(convs.values()))
-    return found
+    take_gate_outputs(convs)
+    return [found[conv.conv] for conv in convs]

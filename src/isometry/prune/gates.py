@@ -3,6 +3,7 @@
 Shape suffixes: B images, C channels in, D channels out, G gates (D over the size of a group), H and W.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -92,7 +93,7 @@ def gated_convs(network: nn.Module) -> dict[str, GatedConv]:
     return {name: module for name, module in network.named_modules() if isinstance(module, GatedConv)}
 
 
-def take_gate_outputs(convs: list[GatedConv]) -> list[GateOutput]:
+def take_gate_outputs(convs: Iterable[GatedConv]) -> list[GateOutput]:
     """The outputs of the last forward pass's gates; removed from the network, so that it does not keep the graph."""
     outputs = []
     for conv in convs:

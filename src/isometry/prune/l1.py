@@ -18,12 +18,9 @@ def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
     so the MACs drop by less than 1 − r.
 
     Args:
-        network: a timm model without gates.
+        network: a timm model without gates, which is returned.
         name: from the user.
         keep_rate: r, in (0, 1].
-
-    Returns:
-        The network.
 
     Raises:
         UserError: a network that :func:`isometry.prune.sites.check_prunable` refuses.
@@ -38,14 +35,10 @@ def l1_cut(network: nn.Module, name: str, keep_rate: float) -> nn.Module:
 
 
 def largest_filters(weight: Tensor, keep_rate: float) -> Tensor:
-    """The ⌈r·C⌉ filters of largest L1 norm, of equal ones the first: bool (C,).
-
-    Args:
-        weight: (C, ...), one filter per row.
-        keep_rate: r, in (0, 1].
+    """The ⌈r·C⌉ filters of largest L1 norm, of equal ones the first, by ``weight`` (C, ...): bool (C,).
 
     Raises:
-        ValueError: the keep rate is not in (0, 1].
+        ValueError: the keep rate r is not in (0, 1].
     """
     norms = weight.detach().abs().flatten(1).sum(1, dtype=torch.float64)
     first = norms.argsort(descending=True, stable=True)[: number_kept(len(norms), keep_rate)]

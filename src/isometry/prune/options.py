@@ -15,12 +15,7 @@ def has_gates(prune: PruneConfig) -> bool:
 
 
 def check_pruning(prune: PruneConfig, model: ModelConfig, grows: bool) -> None:
-    """Checks the options before anything is built.
-
-    Args:
-        prune: the options.
-        model: the network to prune.
-        grows: whether the run grows.
+    """Checks the options before anything is built; ``grows`` is whether the run grows.
 
     Raises:
         UserError: a value out of range, options without ``--keep-rate``, growth in the same run, or a network that
@@ -46,19 +41,13 @@ def check_pruning(prune: PruneConfig, model: ModelConfig, grows: bool) -> None:
         raise UserError(
             "--grow, --keep-rate: a network can't grow and be pruned in one run; grow it first, then prune its student/"
         )
-    if not prune.from_scratch and never_trained(model):
+    name, file = model.model, model.initial_checkpoint
+    has_weights = bool(file) or ":" in name or not is_model(name) or is_model_pretrained(name)
+    if not prune.from_scratch and not has_weights:
         raise UserError(
-            f"--model {model.model}: was never trained (timm has no weights of it); give a trained folder, "
+            f"--model {name}: was never trained (timm has no weights of it); give a trained folder, "
             "--initial-checkpoint FILE, or --from-scratch"
         )
-
-
-def never_trained(model: ModelConfig) -> bool:
-    """Whether there are no weights of the model: neither a file nor timm's."""
-    name = model.model
-    return (
-        not model.initial_checkpoint and ":" not in name and is_model(name) and not is_model_pretrained(name)
-    )
 
 
 def pruned(network: nn.Module, name: str, prune: PruneConfig) -> nn.Module:

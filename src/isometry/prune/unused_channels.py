@@ -41,7 +41,7 @@ def unused_channels(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, 
     for batch in batches:
         network(batch)
         images += len(batch)
-        for (name, conv), output in zip(convs.items(), take_gate_outputs(list(convs.values())), strict=True):
+        for (name, conv), output in zip(convs.items(), take_gate_outputs(convs.values()), strict=True):
             used[name] |= conv.gate.kept(output.saliency).any(0)
     if not images:
         raise ValueError("there are no images that could use channels")
@@ -99,6 +99,6 @@ def _compare(network: nn.Module, smaller: nn.Module, batches: Iterable[Tensor]) 
     if not gaps:
         raise ValueError("the images are iterated twice, and the second time there were none")
     for each in (network, smaller):
-        take_gate_outputs(list(_gated_sites(each).values()))
+        take_gate_outputs(_gated_sites(each).values())
     # Python's min and max would ignore NaN.
     return torch.cat(gaps), float(torch.stack(highs).max() - torch.stack(lows).min())

@@ -3,7 +3,7 @@
 A new column is one more entry in a list here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from isometry.report import formats
@@ -11,40 +11,32 @@ from isometry.report.records.data import PARTS, Row, on_part
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        key: of the figure in a row of ``summary.json``; a column whose key no row has is left out.
-        heading: what stands above the column.
-        text: the cell of a row.
-        measure: computes the figure of a trained network, and of its teacher, at the end of a run; None for a figure
-            that the run measures itself.
-    """
+    """A column of a table; it is left out where no row has its ``key``."""
 
     key: str
+    """Of the figure in a row of ``summary.json``."""
     heading: str
     text: Callable[[Row], str]
+    """The cell of a row."""
     measure: Callable[[Any], float] | None = None
+    """Computes the figure of a trained network, and of its teacher, at the end of a run; None for a figure that the run
+    measures itself."""
 
 
 def figure(
-    key: str,
-    heading: str,
-    write: Callable[[Any], str],
-    measure: Callable[[Any], float] | None = None,
+    key: str, heading: str, write: Callable[[Any], str], measure: Callable[[Any], float] | None = None
 ) -> Column:
     """A column that shows the value of ``key`` as ``write`` formats it, and a dash in rows without it."""
-    return Column(
-        key, heading, lambda row: formats.MISSING if row.get(key) is None else write(row[key]), measure
-    )
+
+    def text(row: Row) -> str:
+        return formats.MISSING if row.get(key) is None else write(row[key])
+
+    return Column(key, heading, text, measure)
 
 
 def model_columns(part: str | None = None) -> list[Column]:
-    """The table of models, whose rows are those of `ReportData.models`, from left to right.
-
-    Args:
-        part: of the data that all accuracies are of; None where they differ in it, and each cell names its own.
-    """
+    """The table of models, whose rows are those of `ReportData.models`, from left to right. ``part`` is the part of the
+    data that all accuracies are of; None where they differ in it, and each cell names its own."""
 
     def top1(row: Row) -> str:
         named = not part and formats.is_number(row.get("top1")) and row.get("top1_part")
@@ -61,11 +53,8 @@ def model_columns(part: str | None = None) -> list[Column]:
 
 
 def comparison_columns(baseline: str) -> list[Column]:
-    """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right.
-
-    Args:
-        baseline: what the gains and speed-ups are over.
-    """
+    """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right; gains and
+    speed-ups are over ``baseline``."""
     return [
         figure("name", "variant", str),
         Column("values", "seeds", lambda row: str(len(row["values"]))),
@@ -73,7 +62,7 @@ def comparison_columns(baseline: str) -> list[Column]:
         Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
         Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
         Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),
-        Column("values", "gain of each seed", _gain_of_each_seed),
+        Column("values", "gain of each seed", lambda row: _joined(row.get("gains") or [])),
     ]
 
 
@@ -92,5 +81,5 @@ def _mean(prefix: str, write: Callable[[Any], str], decimals: int = 1) -> Callab
     return text
 
 
-def _gain_of_each_seed(row: Row) -> str:
-    return "  ".join(formats.signed(gain) for gain in row.get("gains") or []) or formats.MISSING
+def _joined(gains: Sequence[float]) -> str:
+    return "  ".join(map(formats.signed, gains)) or formats.MISSING

@@ -48,9 +48,8 @@ def growth_grid(stages: Sequence[Row]) -> Grid:
         Column("stage", "time", lambda stage: formats.duration(stage["seconds"])),
         Column("stage", "at full size", lambda stage: formats.duration(stage["full_seconds"])),
     ]
-    if any(map(_is_scored, stages)):
-        score = next(stage["score"] for stage in stages if _is_scored(stage))
-        columns.append(Column("stage", f"{score} before → after", _scores))
+    if scores := [stage["score"] for stage in stages if _is_scored(stage)]:
+        columns.append(Column("stage", f"{scores[0]} before → after", _scores))
     return grid(columns, stages)
 
 

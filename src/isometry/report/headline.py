@@ -25,11 +25,15 @@ def headline(
     of the data."""
     teacher, student = by_role(models, "teacher"), by_role(models, "student")
     if student is None or not formats.is_number(student.get("top1")):
-        return _without_accuracy(epochs, relations)
+        if best := best_validation(epochs):
+            return f"The best validation accuracy is {formats.percent(best[0])}, in epoch {best[1]:g}."
+        measured = f"No accuracy was measured. {gap_sentence(relations)}"
+        return measured if relations else "No accuracy was measured in this run."
     if teacher is not None and _comparable(student, teacher):
         return _against(student, teacher)
+    on = on_part(student.get("top1_part"), THE_PART)
     size = f" with {formats.params(student['params'])} parameters" if student.get("params") else ""
-    reached = f"The student reaches {formats.percent(student['top1'])} top-1{_on_the_part(student)}{size}"
+    reached = f"The student reaches {formats.percent(student['top1'])} top-1{on}{size}"
     if teacher is None or not formats.is_number(teacher.get("top1")):
         return f"{reached}."
     return f"{reached}; its teacher was measured on other images, so the two are not compared."
@@ -68,8 +72,8 @@ def key_figures(models: Sequence[Row]) -> list[tuple[str, str, str]]:
     figures = []
     if formats.is_number(student.get("top1")):
         detail = f"teacher {formats.percent(teacher['top1'])}" if _comparable(student, teacher) else ""
-        label = f"top-1 accuracy{_on_the_part(student)}"
-        figures.append((label, formats.percent(student["top1"]), detail))
+        on = on_part(student.get("top1_part"), THE_PART)
+        figures.append((f"top-1 accuracy{on}", formats.percent(student["top1"]), detail))
     for key, label, write in COSTS:
         if formats.is_number(student.get(key)):
             share = _share(student, teacher, key)
@@ -109,21 +113,9 @@ def _against(student: Row, teacher: Row) -> str:
     return f"The student keeps {formats.percent(100 * reached / teachers)} of the teacher's accuracy{size}."
 
 
-def _without_accuracy(epochs: Sequence[Row], relations: Sequence[RelationMaps]) -> str:
-    if best := best_validation(epochs):
-        return f"The best validation accuracy is {formats.percent(best[0])}, in epoch {best[1]:g}."
-    if relations:
-        return f"No accuracy was measured. {gap_sentence(relations)}"
-    return "No accuracy was measured in this run."
-
-
 def _share(student: Row, teacher: Row, key: str) -> str:
     value, teachers = student.get(key), teacher.get(key)
     if not (formats.is_number(value) and formats.is_number(teachers)) or teachers <= 0:
         return ""
     share = value / teachers
     return f"{formats.percent(100 * share)} of" if share <= 1 else f"{share:.3g} times"
-
-
-def _on_the_part(row: Row) -> str:
-    return on_part(row.get("top1_part"), THE_PART)

@@ -8,7 +8,7 @@ from isometry.report import formats
 from isometry.report.drawing.colours import COLOUR_MAP
 from isometry.report.drawing.images import colour_range
 from isometry.report.drawing.matrices import matrix_picture
-from isometry.report.records.data import ImageGroup, Matrix, Picture, PruningData, RelationMaps, ReportData
+from isometry.report.records.data import Matrix, Picture, RelationMaps, ReportData
 
 LEAST_SIDE = 256
 """Pixels of a map: viewers of logs blur what they enlarge."""
@@ -30,7 +30,7 @@ def logged_figures(data: ReportData) -> dict[str, float]:
     for maps in data.relations:
         found |= {f"gap before/{maps.block}": maps.gap_before, f"gap after/{maps.block}": maps.gap_after}
     if data.pruning:
-        for name, group in _groups(data.pruning):
+        for name, group in data.pruning.groups.items():
             shares = zip(data.pruning.layers, group.shares, strict=True)
             found |= {f"kept by {name} images/{layer}": share for layer, share in shares}
     return found
@@ -40,15 +40,18 @@ def logged_pictures(data: ReportData) -> dict[str, Picture]:
     """The report's maps, matrices and images, uint8 (H, W, 3): the teacher's relation map beside the student's before
     and after training, block by block; CKA before and after; maps by saliencies and features; easy and hard images."""
     found = {f"relations/{maps.block}": relations_picture(maps) for maps in data.relations}
-    for name, matrix in (("before", data.cka_before), ("after", data.cka_after)):
-        if matrix is not None:
-            found[f"CKA/{name} training"] = matrix_picture(matrix, data.student_blocks, data.teacher_blocks)
+    for name, matrix in data.cka.items():
+        found[f"CKA/{name}"] = matrix_picture(matrix, data.student_blocks, data.teacher_blocks)
     if data.pruning:
         for maps in data.pruning.maps:
             found[f"saliencies and features/{maps.layer}"] = _maps([maps.saliencies, maps.features])
-        for name, group in _groups(data.pruning):
+        for name, group in data.pruning.groups.items():
             if group.examples:
-                found[f"images/{name}"] = _side_by_side([_rgb(each.pixels) for each in group.examples])
+                # Grey images as RGB.
+                pictures = [
+                    np.broadcast_to(each.pixels, (*each.pixels.shape[:2], 3)) for each in group.examples
+                ]
+                found[f"images/{name}"] = _side_by_side(pictures)
     return found
 
 
@@ -57,27 +60,16 @@ def relations_picture(maps: RelationMaps) -> Picture:
     return _maps([maps.teacher, maps.before, maps.after])
 
 
-def _groups(pruning: PruningData) -> list[tuple[str, ImageGroup]]:
-    return [(name, group) for name, group in (("easy", pruning.easy), ("hard", pruning.hard)) if group]
-
-
 def _maps(maps: Sequence[Matrix]) -> Picture:
     low, high = colour_range(maps)
-    scaled = [np.clip((np.nan_to_num(each, nan=low) - low) / (high - low), 0, 1) for each in maps]
+    scaled = [(np.nan_to_num(each, nan=low) - low) / (high - low) for each in maps]
     return _side_by_side([COLOUR_MAP(each, bytes=True)[:, :, :3] for each in scaled])
-
-
-def _rgb(pixels: Picture) -> Picture:
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def _side_by_side(pictures: Sequence[Picture]) -> Picture:
     """Pictures in a row on white, each enlarged by a whole number so that its pixels stay sharp."""
     scales = [-(-LEAST_SIDE // max(each.shape[:2])) for each in pictures]
-    large = [
-        np.kron(each, np.ones((scale, scale, 1), np.uint8))
-        for each, scale in zip(pictures, scales, strict=True)
-    ]
+    large = [each.repeat(scale, 0).repeat(scale, 1) for each, scale in zip(pictures, scales, strict=True)]
     height, width = max(len(each) for each in large), sum(each.shape[1] + GAP for each in large) - GAP
     canvas, left = np.full((height, width, 3), 255, np.uint8), 0
     for each in large:

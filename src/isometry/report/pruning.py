@@ -7,9 +7,9 @@ from typing import Any
 from isometry.report import formats
 from isometry.report.columns import Column, figure
 from isometry.report.drawing.charts import shares_chart
-from isometry.report.drawing.images import colour_range, map_png, picture_png
+from isometry.report.drawing.images import picture_png
 from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps, common_part, on_part
-from isometry.report.relations import MapSet
+from isometry.report.relations import CaptionedMap, map_set
 from isometry.report.tables import Grid, grid
 
 NOT_FOR_SPEED = ("dense", "masked")
@@ -20,8 +20,7 @@ def pruning_section(data: PruningData | None) -> dict[str, Any] | None:
     """The section by its names in the template; None for a run that did not prune."""
     if data is None:
         return None
-    both = (("easy images", data.easy), ("hard images", data.hard))
-    groups = [(name, group) for name, group in both if group]
+    groups = [(f"{name} images", group) for name, group in data.groups.items()]
     shares = [(name, group.shares) for name, group in groups]
     return {
         "sentence": saving_sentence(data.forms),
@@ -32,7 +31,7 @@ def pruning_section(data: PruningData | None) -> dict[str, Any] | None:
         "shares_sentence": _shares_sentence(data),
         "shares": shares_chart(data.layers, shares) if data.layers and groups else None,
         "examples": [(name, _examples(group)) for name, group in groups if group.examples],
-        "maps": [_maps(maps) for maps in data.maps],
+        "maps": [map_set(maps.layer, [("", _captioned(maps))]) for maps in data.maps],
     }
 
 
@@ -43,15 +42,15 @@ def forms_grid(forms: Sequence[Row]) -> Grid:
         return Grid([""], [])
     dense = _dense(forms)
     sizes = [speed["batch_size"] for speed in forms[0]["speeds"]]
+
+    def macs(form: Row) -> str:
+        return _with_ratio(formats.macs(form.get("macs")), form, _macs_ratio(form, dense))
+
     columns = [
         figure("form", "", str),
         figure("top1", f"top-1{on_part(common_part(forms))}", formats.percent),
         figure("params", "params", formats.params),
-        Column(
-            "macs",
-            "MACs",
-            lambda form: _with_ratio(formats.macs(form.get("macs")), form, _macs_ratio(form, dense)),
-        ),
+        Column("macs", "MACs", macs),
         Column("macs_std", "over images", _spread),
         *(
             Column("speeds", f"batch {size}, {'ms' if size == 1 else 'images/s'}", partial(_speed, index))
@@ -105,11 +104,8 @@ def _macs_ratio(form: Row, dense: Row | None) -> float | None:
 
 
 def _with_ratio(text: str, form: Row, ratio: float | None) -> str:
-    return (
-        text
-        if form["form"] == "dense" or not formats.is_number(ratio)
-        else f"{text} · {formats.times(ratio)}"
-    )
+    compared = form["form"] != "dense" and formats.is_number(ratio)
+    return f"{text} · {formats.times(ratio)}" if compared else text
 
 
 def _spread(form: Row) -> str:
@@ -142,10 +138,6 @@ def _examples(group: ImageGroup) -> list[tuple[str, str, str]]:
     ]
 
 
-def _maps(maps: SaliencyMaps) -> MapSet:
-    low, high = colour_range([maps.saliencies, maps.features])
-    drawn = [
-        ("saliencies", map_png(maps.saliencies, low, high), f"gap {formats.number(maps.gap)}"),
-        ("pooled features", map_png(maps.features, low, high), ""),
-    ]
-    return MapSet(maps.layer, [("", drawn)], formats.number(low), formats.number(high))
+def _captioned(maps: SaliencyMaps) -> list[CaptionedMap]:
+    gap = f"gap {formats.number(maps.gap)}"
+    return [("saliencies", maps.saliencies, gap), ("pooled features", maps.features, "")]

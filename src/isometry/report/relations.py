@@ -6,46 +6,46 @@ from typing import NamedTuple
 from isometry.report import formats
 from isometry.report.drawing.images import colour_range, map_png
 from isometry.report.headline import change
-from isometry.report.records.data import RelationMaps, ReportData
+from isometry.report.records.data import Matrix, RelationMaps, ReportData
 
-LabelledMap = tuple[str, str, str]
-"""(caption, PNG, gap)."""
+CaptionedMap = tuple[str, Matrix, str]
+"""(caption, map, gap)."""
 
 
 class MapSet(NamedTuple):
-    """Relation maps that share one colour scale.
-
-    Attributes:
-        name: of the pair of blocks, or of the layer.
-        rows: (name of the run, its maps); the name is "" where there is one run.
-        low, high: ends of the colour scale.
-    """
+    """Relation maps that share one colour scale, from ``low`` to ``high``."""
 
     name: str
-    rows: list[tuple[str, list[LabelledMap]]]
+    """Of the pair of blocks, or of the layer."""
+    rows: list[tuple[str, list[tuple[str, str, str]]]]
+    """(name of the run, its maps as (caption, PNG, gap)); the name is "" where there is one run."""
     low: str
     high: str
 
 
 def block_maps(runs: Sequence[tuple[str, ReportData]]) -> list[MapSet]:
     """The blocks that any of the runs, given with their names, has maps of; each with the runs that have them."""
-    found: dict[str, list[tuple[str, RelationMaps]]] = {}
+    found: dict[str, list[tuple[str, list[CaptionedMap]]]] = {}
     for name, data in runs:
         for maps in data.relations:
-            found.setdefault(maps.block, []).append((name, maps))
-    return [_map_set(name, rows) for name, rows in found.items()]
+            found.setdefault(maps.block, []).append((name, _captioned(maps)))
+    return [map_set(name, rows) for name, rows in found.items()]
 
 
-def _map_set(name: str, rows: Sequence[tuple[str, RelationMaps]]) -> MapSet:
-    low, high = colour_range([each for _, maps in rows for each in (maps.teacher, maps.before, maps.after)])
-    drawn = [(run, _labelled(maps, low, high)) for run, maps in rows]
+def map_set(name: str, rows: Sequence[tuple[str, Sequence[CaptionedMap]]]) -> MapSet:
+    """The maps of (name of a run, its maps), drawn."""
+    low, high = colour_range([matrix for _, maps in rows for _, matrix, _ in maps])
+    drawn = [
+        (run, [(caption, map_png(matrix, low, high), gap) for caption, matrix, gap in maps])
+        for run, maps in rows
+    ]
     return MapSet(name, drawn, formats.number(low), formats.number(high))
 
 
-def _labelled(maps: RelationMaps, low: float, high: float) -> list[LabelledMap]:
+def _captioned(maps: RelationMaps) -> list[CaptionedMap]:
     after = f"gap {formats.number(maps.gap_after)}{change(maps.gap_before, maps.gap_after)}"
     return [
-        ("teacher", map_png(maps.teacher, low, high), ""),
-        ("student before", map_png(maps.before, low, high), f"gap {formats.number(maps.gap_before)}"),
-        ("student after", map_png(maps.after, low, high), after),
+        ("teacher", maps.teacher, ""),
+        ("student before", maps.before, f"gap {formats.number(maps.gap_before)}"),
+        ("student after", maps.after, after),
     ]

@@ -36,11 +36,16 @@ def times_sentence(rows: Sequence[Row]) -> str:
 
 def times_grid(rows: Sequence[Row]) -> Grid:
     """A row for each phase: its time in the whole run, in an optimizer step, and its share; then their sum."""
-    seconds, steps, shares = _seconds(rows), _steps(rows), _shares(rows)
-    lines = [(name, spent, shares[name]) for name, spent in seconds.items()]
+    seconds, steps = _seconds(rows), _steps(rows)
+    whole = sum(seconds.values())
     cells = [
-        [name, formats.duration(spent), formats.milliseconds(spent / steps), formats.percent(share)]
-        for name, spent, share in (*lines, ("together", sum(seconds.values()), 100.0))
+        [
+            name,
+            formats.duration(spent),
+            formats.milliseconds(spent / steps),
+            formats.percent(100 * spent / whole),
+        ]
+        for name, spent in (*seconds.items(), ("together", whole))
     ]
     return Grid(["phase", "whole run", "ms per step", "share"], cells)
 

@@ -57,7 +57,7 @@ def test_gains_are_paired_by_seed():
 
 
 def test_gains_need_the_same_seeds():
-    with pytest.raises(ValueError, match=r"2 .*3"):
+    with pytest.raises(ValueError, match="longer"):
         paired_gains([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
@@ -92,5 +92,5 @@ def test_times_of_one_seed_and_of_the_baseline():
 
 
 def test_speed_ups_need_the_same_seeds():
-    with pytest.raises(ValueError, match=r"1 .*2"):
+    with pytest.raises(ValueError, match="longer"):
         comparison_times([1.0], [1.0, 2.0])

@@ -17,7 +17,7 @@ from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from isometry.errors import UserError
 from isometry.files import write_atomically
@@ -89,7 +89,7 @@ def write(
 def number_ticks(axis: Axis, most: int = 5) -> None:
     """Round numbers on a linear axis."""
     axis.set_major_locator(MaxNLocator(most, steps=ROUND_STEPS))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", formats.MINUS)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", formats.MINUS))
 
 
 def name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:

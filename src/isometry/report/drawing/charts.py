@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
@@ -45,13 +45,11 @@ def line_charts(
     reference: tuple[float, str] | None = None,
 ) -> list[Chart]:
     """Panels, drawn: marks are labelled in the first one, and the reference is a line in the panel of top-1."""
-    unlabelled = [(epoch, "") for epoch, _ in marks]
-    return [
-        line_chart(
-            panel, epochs, unlabelled if index else marks, reference if panel.metric == "top1" else None
-        )
-        for index, panel in enumerate(panels)
-    ]
+    unlabelled, charts = [(epoch, "") for epoch, _ in marks], []
+    for index, panel in enumerate(panels):
+        line = reference if panel.metric == "top1" else None
+        charts.append(line_chart(panel, epochs, unlabelled if index else marks, line))
+    return charts
 
 
 def line_chart(
@@ -60,14 +58,8 @@ def line_chart(
     marks: Sequence[tuple[float, str]] = (),
     reference: tuple[float, str] | None = None,
 ) -> Chart:
-    """Curves by epoch.
-
-    Args:
-        panel: the curves.
-        epochs: first and last epoch of the horizontal axis.
-        marks: dotted vertical lines at (epoch, label); labels are written as far as they fit.
-        reference: dashed horizontal line at (value, label).
-    """
+    """Curves by epoch, from the first to the last of ``epochs``. Marks are dotted vertical lines at (epoch, label) with
+    their labels as far as they fit; the reference is a dashed horizontal line at (value, label)."""
     labelled = any(label for _, label in marks)
     with canvas.plain_style(panel.title):
         figure = canvas.new_figure(CHART_SIZE)
@@ -99,7 +91,7 @@ def shares_chart(layers: Sequence[str], groups: Sequence[tuple[str, Sequence[flo
         axes.set_xlim(-0.6, len(layers) - 0.4)
         axes.set_ylim(0, 100)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        axes.yaxis.set_major_formatter("{x:g} %")
         canvas.name_ticks(axes.xaxis, layers, most=len(layers))
         axes.tick_params(axis="x", rotation=90)
         names = " and ".join(name for name, _ in groups)
@@ -122,8 +114,8 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
         # An interval may reach below 0, which a logarithmic axis does not have.
         axes.set_ylim(*panel.span)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     else:
         if panel.metric.startswith("top"):
             # An interval over few seeds may reach outside of 0 to 100 %.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator
 
 from isometry.report import formats
 from isometry.report.bench_tables import labelled_forms
@@ -68,10 +68,10 @@ def model_points(models: Sequence[Row], key: str) -> list[Point]:
 
 def group_points(groups: Sequence[Group], key: str) -> list[Point]:
     """A point for each group: means over its seeds, and the 95 % interval of top-1."""
-    figures = [(group, group.values(key), group.values("top1")) for group in groups]
+    figures = [(group.name, group.values(key), group.values("top1")) for group in groups]
     return [
-        Point(group.name, fmean(costs), *interval(tops))
-        for group, costs, tops in figures
+        Point(name, fmean(costs), *interval(tops))
+        for name, costs, tops in figures
         if costs and tops and all(map(_positive, costs))
     ]
 
@@ -89,12 +89,8 @@ def bench_points(networks: Sequence[Row]) -> list[Point]:
 
 
 def cost_charts(points: Sequence[tuple[Cost, Sequence[Point]]], part: str | None) -> list[Chart]:
-    """A chart for each cost that at least two models were measured at.
-
-    Args:
-        points: costs and the models' points.
-        part: of the data that top-1 is of, "test" or "val"; None where it is not known.
-    """
+    """A chart for each cost that at least two models were measured at, from the models' points; ``part`` is the part of
+    the data that top-1 is of, None where it is not known."""
     label = f"Top-1{on_part(part)}, %"
     return [
         Chart(
@@ -129,8 +125,8 @@ def cost_svg(points: Sequence[Point], cost: Cost, label: str) -> Markup:
         canvas.number_ticks(axes.yaxis)
         ticks = np.geomspace(low, high, 5)[1:-1]
         axes.xaxis.set_major_locator(FixedLocator(sorted({float(f"{tick:.2g}") for tick in ticks})))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost.write(value)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: cost.write(value))
+        axes.minorticks_off()
         figures = "; ".join(
             f"{point.name} {formats.percent(point.top1)} at {cost.write(point.cost)}" for point in points
         )

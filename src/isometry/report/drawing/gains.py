@@ -20,9 +20,6 @@ VALUES, GAINS = (200, 340), (512, 92)
 LONGEST_NAME = 26
 KEY = "dot: one seed · line and bar: mean and its 95 % interval · grey: the gain's interval contains 0"
 
-Spread = tuple[float, float | None, float | None]
-"""Mean, and low and high of its interval."""
-
 
 def comparison_picture(path: Path, rows: Sequence[Row], title: str, baseline: str) -> None:
     """Draws rows of `isometry.report.comparison_row` to `path`: PNG, or SVG if the name ends so.
@@ -51,10 +48,9 @@ def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
         weight = "bold" if is_baseline else "normal"
         name, place = _shortened(row["name"]), ("figure points", "data")
         canvas.write(values, name, (22, index), place, colour=LIGHT.text, va="center", fontweight=weight)
-        _draw(values, index, row["values"], (row["mean"], row["low"], row["high"]), colour, formats.fixed)
+        _draw(values, index, row, ("values", ""), colour, formats.fixed)
         if row.get("gains"):
-            spread = (row["gain_mean"], row["gain_low"], row["gain_high"])
-            _draw(gains, index, row["gains"], spread, colour, formats.signed)
+            _draw(gains, index, row, ("gains", "gain_"), colour, formats.signed)
         else:
             _write_beside(gains, index, "baseline" if is_baseline else formats.MISSING)
     return figure
@@ -78,15 +74,11 @@ def _axes(figure: Figure, sides: tuple[int, int], rows: int, label: str) -> Axes
 
 
 def _draw(
-    axes: Axes,
-    index: int,
-    values: Sequence[float],
-    spread: Spread,
-    colour: str,
-    text: Callable[[float], str],
+    axes: Axes, index: int, row: Row, keys: tuple[str, str], colour: str, text: Callable[[float], str]
 ) -> None:
-    mean, low, high = spread
-    finite = [value for value in values if formats.is_number(value)]
+    """Draws the values of ``keys[0]``, and their mean and interval, whose keys begin with ``keys[1]``."""
+    mean, low, high = (row[f"{keys[1]}{end}"] for end in ("mean", "low", "high"))
+    finite = [value for value in row[keys[0]] if formats.is_number(value)]
     if formats.is_number(low) and formats.is_number(high):
         axes.plot([low, high], [index, index], color=colour, lw=7, alpha=0.25, solid_capstyle="butt")
     axes.plot(

@@ -5,6 +5,7 @@ below.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from isometry.report import formats
 from isometry.report.bench_tables import labelled_forms
@@ -83,8 +84,7 @@ def _figure(forms: Sequence[Form]) -> Figure:
     labels = [_label(name, form) for name, form in forms]
     right = 42 + round(canvas.CHARACTER_WIDTH * 1.04 * max(map(len, labels)))
     axes = canvas.add_axes(figure, LEFT, right, TOP, BOTTOM, grid="both")
-    axes.set_ylim(0, ceiling)
-    axes.set_yticks([])
+    axes.set(ylim=(0, ceiling), yticks=[])
     _draw_times(axes, [row["speeds"][0] for _, form in forms for row in form["runtimes"]])
     levels = [LABEL_HEIGHT * (row - 0.25) for row in range(unscored, 0, -1)]
     heights = levels
@@ -95,10 +95,8 @@ def _figure(forms: Sequence[Form]) -> Figure:
     if unscored:
         above = LABEL_HEIGHT * (unscored + 1)
         canvas.write(axes, "without an accuracy", (0, above), EDGE, (-40, 2), va="bottom", bbox=BLANK)
-    for index, ((_, form), label, level, height) in enumerate(
-        zip(forms, labels, levels, heights, strict=True)
-    ):
-        colour = LIGHT.series[index % len(LIGHT.series)]
+    places = zip(forms, labels, levels, heights, cycle(LIGHT.series), strict=False)
+    for (_, form), label, level, height, colour in places:
         _draw(axes, form["runtimes"], level, height, colour)
         canvas.write(axes, label, (1, height), EDGE, (30, 0), LIGHT.text, va="center")
     _draw_header(figure, {row["runtime"] for _, form in forms for row in form["runtimes"]})
@@ -113,8 +111,8 @@ def _draw_times(axes: Axes, speeds: Sequence[Row]) -> None:
     ratio = longest / shortest * margin**2
     steps = (1.0,) if ratio > 300 else (1.0, 2.0, 5.0) if ratio >= 4 else tuple(np.arange(1, 10, 0.5))
     axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.number(value)))
+    axes.xaxis.set_minor_formatter("")
+    axes.xaxis.set_major_formatter(lambda value, _: formats.number(value))
     axes.set_xlabel("one image takes, ms", color=LIGHT.muted, labelpad=6)
 
 
@@ -178,9 +176,7 @@ def _draw_header(figure: Figure, used: set[str]) -> None:
     figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.text, fontsize=15, va="center")
     marks = [
         Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=name)
-        for mark, name in map(
-            _mark, [*(each for each in MARKS if each in used), *sorted(used - MARKS.keys())]
-        )
+        for mark, name in map(_mark, sorted(used, key=[*MARKS, *sorted(used)].index))
     ]
     figure.legend(
         handles=marks, loc="center right", bbox_to_anchor=(1, middle), ncols=len(marks), frameon=False,

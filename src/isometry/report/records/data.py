@@ -42,7 +42,8 @@ Picture = Annotated[
 @closed
 @dataclass(frozen=True)
 class RelationMaps:
-    """The cosine relation maps of one tapped block: M[i, j] = cos(token i, token j), each (N, N), in [-1, 1].
+    """The cosine relation maps of one tapped block, each (N, N): M[i, j] = cos(token i, token j), in [-1, 1]; the
+    teacher's, and the student's before and after training. A gap is the mean over all entries of (student − teacher)².
 
     Raises:
         ValueError: a map is not square.
@@ -52,13 +53,9 @@ class RelationMaps:
     """Label, such as "block 12 ◄ 24"."""
     teacher: Matrix
     before: Matrix
-    """The student's map before training."""
     after: Matrix
-    """The student's map after training."""
     gap_before: float
-    """Mean over all entries of (before − teacher)²."""
     gap_after: float
-    """Mean over all entries of (after − teacher)²."""
 
     def __post_init__(self) -> None:
         for name in ("teacher", "before", "after"):
@@ -91,7 +88,8 @@ class ImageGroup:
 @closed
 @dataclass(frozen=True)
 class SaliencyMaps:
-    """Cosine relation maps over the same N images at one gated layer, each (N, N): by saliencies and by features.
+    """Cosine relation maps over the same N images at one gated layer, each (N, N): by saliencies and by features. Their
+    gap is the mean over all entries of (saliencies − features)².
 
     Raises:
         ValueError: a map is not square, or the two differ in size.
@@ -101,7 +99,6 @@ class SaliencyMaps:
     saliencies: Matrix
     features: Matrix
     gap: float
-    """Mean over all entries of (saliencies − features)²."""
 
     def __post_init__(self) -> None:
         shapes = {self.saliencies.shape, self.features.shape, self.features.shape[::-1]}
@@ -127,9 +124,8 @@ class PruningData:
     layers: list[str] = field(default_factory=list)
     """The gated convolutions, from the input on."""
     easy: ImageGroup | None = None
-    """The quarter of the images with the lowest loss."""
     hard: ImageGroup | None = None
-    """The quarter with the highest."""
+    """The quarters of the images with the lowest and with the highest loss."""
     maps: list[SaliencyMaps] = field(default_factory=list)
 
     def __post_init__(self) -> None:

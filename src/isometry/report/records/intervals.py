@@ -15,21 +15,19 @@ CONFIDENCE = 0.95
 
 def interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """The mean and its 95 % interval, mean ± t(0.975, n − 1)·s/√n, with s the sample standard deviation
-    (Student 1908, "The probable error of a mean").
-
-    Returns:
-        (mean, low, high); low and high are None for a single value.
+    (Student 1908, "The probable error of a mean"), as (mean, low, high); low and high are None for a single value.
 
     Raises:
         ValueError: no value at all.
     """
     if not values:
         raise ValueError("no values: an interval needs at least one")
-    mean = fmean(values)
-    if len(values) == 1:
+    mean, count = fmean(values), len(values)
+    if count == 1:
         return mean, None, None
-    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
-    half = quantile * _deviation(values) / math.sqrt(len(values))
+    # statistics.stdev works in exact fractions, which a diverged seed's NaN or infinity does not have.
+    deviation = stdev(values) if all(map(math.isfinite, values)) else math.nan
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(count)
     return mean, mean - half, mean + half
 
 
@@ -40,21 +38,16 @@ def paired_gains(values: Sequence[float], baseline: Sequence[float]) -> list[flo
     zero than two separate means.
 
     Raises:
-        ValueError: the two differ in length, so they cannot be paired.
+        ValueError: the two differ in length.
     """
-    return [value - base for value, base in _pairs(values, baseline)]
+    return [value - base for value, base in zip(values, baseline, strict=True)]
 
 
 def comparison_row(
     name: str, values: Sequence[float], baseline: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """One row for `comparison_grid` and `comparison_picture`.
-
-    Args:
-        name: the variant.
-        values: top-1 in percent, one a seed.
-        baseline: the same seeds of the baseline; None for the baseline itself, whose row has no gains.
-    """
+    """The row of a variant for `comparison_grid` and `comparison_picture`: its top-1 in percent, one a seed, and
+    its gains over the same seeds of ``baseline``, which is None for the baseline itself."""
     mean, low, high = interval(values)
     row = {"name": name, "values": list(values), "mean": mean, "low": low, "high": high}
     return row | _paired("gain", None if baseline is None else paired_gains(values, baseline))
@@ -64,15 +57,11 @@ def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None 
     """More keys for a row of `comparison_row` where training was timed: "seconds", "seconds_mean", and for all but the
     baseline "speed_ups", whose entry i is baseline[i] / seconds[i], and their mean and interval.
 
-    Args:
-        seconds: measured training time, > 0, one a seed.
-        baseline: the same seeds' of the baseline; None for the baseline itself.
-
     Raises:
-        ValueError: the two differ in length, so they cannot be paired.
+        ValueError: the two differ in length.
     """
     row = {"seconds": list(seconds), "seconds_mean": fmean(seconds)}
-    pairs = None if baseline is None else _pairs(seconds, baseline)
+    pairs = None if baseline is None else zip(seconds, baseline, strict=True)
     return row | _paired("speed_up", None if pairs is None else [base / spent for spent, base in pairs])
 
 
@@ -88,17 +77,5 @@ def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _paired(name: str, values: list[float] | None) -> dict[str, Any]:
-    """Keys of a figure over the baseline: its value for each seed, their mean and interval; None for the baseline."""
     mean, low, high = (None, None, None) if values is None else interval(values)
     return {f"{name}s": values, f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
-
-
-def _pairs(first: Sequence[float], second: Sequence[float]) -> list[tuple[float, float]]:
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} values cannot be paired with {len(second)}")
-    return list(zip(first, second, strict=True))
-
-
-def _deviation(values: Sequence[float]) -> float:
-    # statistics.stdev works in exact fractions, which a diverged seed's NaN or infinity does not have.
-    return stdev(values) if all(map(math.isfinite, values)) else math.nan

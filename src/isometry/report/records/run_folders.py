@@ -1,7 +1,7 @@
 """The folder of a run, read for its report: from its record, or without one from its tables."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from isometry.files import parse_json, parse_yaml, read_json, validate
 from isometry.recipes import saved_config
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
-from isometry.report.records.schema import Bench, Epochs, Models, Stages, Table, Times
+from isometry.report.records.schema import Bench, Epochs, Models, Stages, Times
 
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+CONFIG, METRICS, BENCH = "config.yaml", "metrics.jsonl", "bench.json"
 TABLES: dict[str, tuple[str, Any]] = {
     "models": ("summary.json", Models),
     "stages": ("stages.json", Stages),
@@ -21,25 +21,25 @@ TABLES: dict[str, tuple[str, Any]] = {
     "times": ("times.jsonl", Times),
 }
 """The tables of a report that are also files of the run's folder, with their types."""
+PARSERS: dict[str, Callable[[str], Any]] = {
+    ".json": parse_json,
+    ".jsonl": lambda text: [parse_json(line) for line in text.splitlines()],
+    ".yaml": str,
+}
 MOST_BYTES = 2**28
 """Largest file that is read."""
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """The folder of a run, as read.
-
-    Attributes:
-        folder: its path.
-        data: of its own page.
-        options: of its config, by dotted name; empty without a config.
-        bench: "name" and "forms" of the network, as ``isometry bench`` measured it; empty without.
-    """
+    """The folder of a run, as read."""
 
     folder: Path
     data: ReportData
     options: dict[str, Any] = field(default_factory=dict)
+    """Of its config, by dotted name; empty without a config."""
     bench: dict[str, Any] = field(default_factory=dict)
+    """What ``isometry bench`` measured: "name" and "forms" of the network; empty without."""
 
     @property
     def seed(self) -> int | None:
@@ -80,10 +80,11 @@ def read_run(folder: Path) -> RunReport:
         data = read_record(folder) if has_record(folder) else _from_tables(folder, notes)
     except RecordError as error:
         notes.append(f"{error}; so its maps and pictures are not shown, only tables and curves")
-        data = _from_tables(folder, notes, noted=True)
-    options = _options(folder, data.config_yaml, notes)
-    bench = _bench(folder, notes)
-    return RunReport(folder, replace(data, notes=[*data.notes, *notes]), options, bench)
+        data = _from_tables(folder, notes)
+    options = _options(data.config_yaml or _read(folder / CONFIG, str, notes) or "", notes)
+    bench = _read(folder / BENCH, Bench, notes, "; give isometry bench again")
+    data = replace(data, notes=[*data.notes, *notes])
+    return RunReport(folder, data, options, {"name": str(folder), **bench} if bench else {})
 
 
 def read_summary(folder: Path) -> dict[str, dict[str, Any]]:
@@ -131,53 +132,36 @@ def _natural(name: str) -> list[int | str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _from_tables(folder: Path, notes: list[str], noted: bool = False) -> ReportData:
+def _from_tables(folder: Path, notes: list[str]) -> ReportData:
+    noted = bool(notes)
     tables: dict[str, Any] = {
-        name: _table(folder / file, kind, notes) for name, (file, kind) in TABLES.items()
+        name: _read(folder / file, kind, notes) or [] for name, (file, kind) in TABLES.items()
     }
-    config = _text(folder / CONFIG, notes)
-    unfinished = not tables["models"]
+    config = _read(folder / CONFIG, str, notes) or ""
     if not noted:
-        why = "not finished" if unfinished else "made by an older version of isometry"
+        why = "made by an older version of isometry" if tables["models"] else "not finished"
         notes.append(f"{why}, so only tables and curves are shown")
     names = [str(row["model"]) for row in tables["models"] if row.get("role") in ("student", "teacher")]
-    title = " ◄ ".join(names[::-1]) or folder.resolve().name
-    return ReportData(title, config_yaml=config, **tables)
+    return ReportData(" ◄ ".join(names[::-1]) or folder.resolve().name, config_yaml=config, **tables)
 
 
-def _table(path: Path, kind: Any, notes: list[str]) -> Table:
+def _read(path: Path, kind: Any, notes: list[str], advice: str = "") -> Any:
+    """The content of a file as ``kind``; None where there is none or, with a note, where it can't be read."""
     if not path.is_file():
-        return []
-    try:
-        text = _text(path, notes)
-        rows = (
-            [parse_json(line) for line in text.splitlines()]
-            if path.suffix == ".jsonl"
-            else parse_json(text or "[]")
-        )
-        table: Table = validate(rows, kind)
-        return table
-    except ValueError as error:
-        notes.append(f"{path.name}: can't be read ({error}), so it is left out")
-        return []
-
-
-def _text(path: Path, notes: list[str]) -> str:
-    if not path.is_file():
-        return ""
+        return None
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        return path.read_text(encoding="utf-8")
+        return validate(PARSERS[path.suffix](path.read_text(encoding="utf-8")), kind)
     except (OSError, ValueError) as error:
-        notes.append(f"{path.name}: can't be read ({reason(error)}), so it is left out")
-        return ""
+        notes.append(f"{path.name}: can't be read ({reason(error)}), so it is left out{advice}")
+        return None
 
 
-def _options(folder: Path, text: str, notes: list[str]) -> dict[str, Any]:
+def _options(text: str, notes: list[str]) -> dict[str, Any]:
     """A config's options by their dotted names."""
     try:
-        values = parse_yaml(text or _text(folder / CONFIG, notes))
+        values = parse_yaml(text)
         return dict(_flat(asdict(saved_config(values, CONFIG)[0]), "")) if values else {}
     except UserError as error:
         fault = str(error).removeprefix(f"{CONFIG}: ")
@@ -191,16 +175,3 @@ def _flat(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
-
-
-def _bench(folder: Path, notes: list[str]) -> dict[str, Any]:
-    path = folder / "bench.json"
-    if not path.is_file():
-        return {}
-    try:
-        bench: Bench = validate(parse_json(_text(path, notes) or "{}"), Bench)
-    except ValueError as error:
-        notes.append(f"{path.name}: can't be read ({error}), so it is left out; give isometry bench again")
-        return {}
-    forms = [{**form, "refused": list(form.get("refused", ()))} for form in bench["forms"]]
-    return {"name": bench.get("name", str(folder)), "forms": forms}

@@ -174,15 +174,21 @@ def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> N
 def _check(config: CompareConfig, recipe: str) -> None:
     where = f"--config {recipe}"
     for wrong, message in (
-        (not recipe, "--config: no comparison named; give its recipe, e.g. recipes/digits/ablation.yaml"),
-        (not config.variants, f"{where}: names no variants to compare"),
+        (
+            not recipe,
+            "--config: not given; give the recipe of a comparison, e.g. recipes/digits/ablation.yaml",
+        ),
+        (
+            not config.variants,
+            f"{where}: has no variants; add the key variants with the options that each changes",
+        ),
         (not config.out, "--out: no folder given for the comparison, e.g. --out runs/compare"),
         (config.seeds < 1, f"--seeds {config.seeds}: must be at least 1"),
         (
             config.baseline and config.baseline not in config.variants,
-            f"{where}: baseline {config.baseline} is none of the variants",
+            f"{where}: baseline {config.baseline} is none of the variants {', '.join(config.variants)}",
         ),
-        (not config.base, f"{where}: names no base recipe"),
+        (not config.base, f"{where}: has no base recipe; add the key base with its path"),
         (
             config.start_recipe and START in config.variants,
             f"{where}: a variant can't be called {START}, which is the name of start_recipe's network",
@@ -227,7 +233,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
             same, notes = same and begun == plans[name], notes + lacking
         if not same:
             raise UserError(
-                f"--out {out}: holds another comparison (see plan.yaml there); choose another folder"
+                f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"
             )
     print_notes(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):

@@ -56,7 +56,7 @@ def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None
     for words in ([], ["--resume"]):
         second = run(*ALONE, "--out", str(out), *words, said=tmp_path / "second")
         assert second.code == 2
-        assert second.err == f"isometry: --out {out}: another run is writing here; choose another folder\n"
+        assert second.err == f"isometry: --out {out}: another run is writing here; give another --out\n"
     assert everything(out) == before
     stopped.touch()
     assert first.wait().code == 0

@@ -81,7 +81,7 @@ class RunFolder:
             self._lock.close()
             taken = isinstance(error, BlockingIOError | PermissionError)
             why = "another run is writing here" if taken else f"can't be locked ({reason(error)})"
-            raise UserError(f"--out {self.path}: {why}; choose another folder") from error
+            raise UserError(f"--out {self.path}: {why}; give another --out") from error
         try:
             self.refuse_other_contents()
         except UserError:
@@ -113,7 +113,8 @@ class RunFolder:
                 f"--{name.replace('_', '-')} was {old!r} and is {new!r} now" for name, old, new in changed
             )
             raise UserError(
-                f"--resume: not the run in {self.path}: {differences}; take it back, or start a new --out"
+                f"--resume: not the run in {self.path}: {differences}; "
+                "give the same value again, or start a new run with another --out"
             )
         return notes
 
@@ -134,7 +135,7 @@ class RunFolder:
         elif holds and self._resume:
             raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")
         elif holds:
-            raise UserError(f"--out {self.path}: is not empty (it holds {holds[0]}); choose another folder")
+            raise UserError(f"--out {self.path}: is not empty (it holds {holds[0]}); give another --out")
 
     def _leave(self, failed: bool) -> None:
         if failed and self._new and not has_checkpoint(self.last):
@@ -208,7 +209,7 @@ class Metrics:
         for path in self.files:
             size = sizes.get(path.name, 0)
             if now[path.name] < size:
-                raise UserError(f"{path}: has lost rows that were there at the last save; put the file back")
+                raise UserError(f"{path}: has lost rows that were there at the last save; restore the file")
             if path.exists():
                 os.truncate(path, size)
 

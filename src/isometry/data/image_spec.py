@@ -69,6 +69,4 @@ def _are_numbers(values: Any, above: float) -> bool:
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

@@ -32,11 +32,8 @@ class Preprocess:
         self.num_classes = num_classes
         self._mean_1C11 = 255 * torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self._std_1C11 = 255 * torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
-        self._erase = None
-        if config.reprob > 0:
-            self._erase = RandomErasing(
-                config.reprob, mode=config.remode, max_count=config.recount, device=str(device)
-            )
+        erasing = {"mode": config.remode, "max_count": config.recount, "device": str(device)}
+        self._erase = RandomErasing(config.reprob, **erasing) if config.reprob > 0 else None
         self._smoothing = config.smoothing
         self._mix = None
         if config.mixup > 0 or config.cutmix > 0:
@@ -51,11 +48,7 @@ class Preprocess:
             )
 
     def normalise(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """For evaluation: normalised images and class indices.
-
-        Raises:
-            UserError: a label outside the classes.
-        """
+        """For evaluation: normalised images and class indices; raises UserError for a label outside the classes."""
         self._check_labels(batch)
         images_BCHW = batch.images.to(self.device, non_blocking=True).float()
         images_BCHW = images_BCHW.sub_(self._mean_1C11).div_(self._std_1C11)
@@ -77,13 +70,11 @@ class Preprocess:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         even = len(images_BCHW) // 2 * 2
         labels_B = torch.zeros_like(targets_B) if self.num_classes is None else targets_B
-        single_BK = mixup_target(labels_B[even:], mix.num_classes, smoothing=mix.label_smoothing)
-        if even == 0:
-            mixed_BK = single_BK
-        else:
+        mixed_BK = mixup_target(labels_B[even:], mix.num_classes, smoothing=mix.label_smoothing)
+        if even:
             # timm mixes in place and takes even batches only
             _, pairs_BK = mix(images_BCHW[:even], labels_B[:even])
-            mixed_BK = torch.cat([pairs_BK, single_BK])
+            mixed_BK = torch.cat([pairs_BK, mixed_BK])
         return images_BCHW, targets_B if self.num_classes is None else mixed_BK
 
     def _check_labels(self, batch: Batch) -> None:

@@ -138,6 +138,5 @@ def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[
 
 def decode_trouble(error: BaseException) -> str:
     """Why an image can't be decoded, without repeating its path."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image format that Pillow supports"
-    return reason(error)
+    unknown = isinstance(error, UnidentifiedImageError)
+    return "not an image format that Pillow supports" if unknown else reason(error)

@@ -23,13 +23,9 @@ TOLERANCE = 1e-3
 
 @torch.no_grad()
 def differences(run: Forward, reference: Forward, images: Tensor, batch_sizes: Sequence[int]) -> list[Row]:
-    """Differences between two variants' outputs, by batch size.
+    """Differences of a variant's outputs from those of the network that it should equal, by batch size.
 
-    Args:
-        run: the variant to check.
-        reference: the network that it should equal.
-        images: (N, C, H, W); repeated if a batch is larger.
-        batch_sizes: batches of each size are made of the images.
+    Batches are made of the images (N, C, H, W), repeated if a batch is larger.
 
     Returns:
         A row a batch size: ``batch_size``; ``images``; ``gap``, the largest difference; ``share``, that relative
@@ -58,16 +54,13 @@ def differences(run: Forward, reference: Forward, images: Tensor, batch_sizes: S
 
 
 def check_differences(rows: Sequence[Row], allowed: float, compared: str, exact: bool = True) -> None:
-    """Raises an error for a variant that differs from the reference.
+    """Raises UserError for a variant that differs from the reference.
 
     Args:
         rows: of :func:`differences`.
         allowed: share of images that may differ, because rounding can switch a gate that is near its threshold.
         compared: what was compared, for the message.
         exact: if False, the outputs need only be finite.
-
-    Raises:
-        UserError: more images differ.
     """
     for row in rows:
         if not math.isfinite(row["gap"]) or (exact and row["apart"] > allowed * row["images"]):
@@ -82,13 +75,8 @@ def speed_up(run: Forward, reference: Forward, images: Tensor, seconds: float) -
     """Speed of a variant relative to another at batch 1, image by image.
 
     The median of reference's time / run's time over rounds in which both have the same image, and its 95 % interval by
-    order statistics (ranks n/2 ± 0.98·√n of the n ratios). Load that slows a whole round cancels.
-
-    Args:
-        run: the variant to measure.
-        reference: the variant to compare with.
-        images: (N, C, H, W).
-        seconds: about how long each is timed.
+    order statistics (ranks n/2 ± 0.98·√n of the n ratios). Load that slows a whole round cancels. Each is timed for
+    about ``seconds``.
 
     Returns:
         ``median``, ``low``, ``high``, ``rounds``.
@@ -127,23 +115,17 @@ def evaluate_variants(
         outputs = {name: run(images_BCHW) for name, run in variants.items()}
         wanted = next(iter(outputs.values()))
         for name, found in outputs.items():
-            sums[name] += torch.stack(
-                [_right(found, labels_B, classes), _agreement(found, wanted, classes)]
-            ).cpu()
+            sums[name] += _right_and_agreeing(found, wanted, labels_B, classes)
         images += len(labels_B)
     return {name: _row(totals.tolist(), images, dataset, classes) for name, totals in sums.items()}
 
 
-def _right(found: Tensor, labels_B: Tensor, classes: int) -> Tensor:
+def _right_and_agreeing(found: Tensor, wanted: Tensor, labels_B: Tensor, classes: int) -> Tensor:
     if not classes:
-        return torch.zeros((), dtype=torch.float64, device=found.device)
-    return (found.argmax(1) == labels_B).double().sum()
-
-
-def _agreement(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
-    if not classes:
-        return F.cosine_similarity(found.flatten(1), wanted.flatten(1)).double().sum()
-    return (found.argmax(1) == wanted.argmax(1)).double().sum()
+        cosine = F.cosine_similarity(found.flatten(1), wanted.flatten(1)).double().sum()
+        return torch.stack([torch.zeros_like(cosine), cosine]).cpu()
+    predicted_B = found.argmax(1)
+    return torch.stack([(predicted_B == labels_B).sum(), (predicted_B == wanted.argmax(1)).sum()]).cpu()
 
 
 def _row(totals: list[float], images: int, dataset: EvaluationImages, classes: int) -> Row:

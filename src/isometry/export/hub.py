@@ -41,18 +41,10 @@ class PushConfig:
 
 
 def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitInfo:
-    """Uploads card, config, weights and figures in one commit; creates the repository if needed.
+    """Uploads card, config, weights and figures to ``repo`` in one commit; creates the repository if needed.
 
-    The hub is ``HF_ENDPOINT``, or huggingface.co if that is not set.
-
-    Args:
-        name: an exported folder, or the run that it was exported from.
-        repo: ``USER/NAME``.
-        options: of the upload.
-        console: for messages.
-
-    Returns:
-        The hub's commit information.
+    The hub is ``HF_ENDPOINT``, or huggingface.co if that is not set. ``name`` is an exported folder, or the run that
+    it was exported from.
 
     Raises:
         UserError: no complete exported folder, no token, no write access, or a hub that can't be reached.

@@ -41,7 +41,6 @@ class Export:
         threads: during timing; None for torch's default.
         seconds: about how long each variant is timed at each batch size.
         out: destination; empty for one in the network's folder.
-        console: for messages.
     """
 
     saved: SavedNetwork
@@ -79,13 +78,10 @@ def input_of(spec: ImageSpec) -> Row:
 
 @dataclass(frozen=True)
 class ExportImages:
-    """The images on which an export is evaluated.
+    """The images on which an export is evaluated: ``dataset`` is the evaluation split of ``sources``.
 
-    Attributes:
-        config: the run's, on these images.
-        sources: without labels where the network's answers are no classes that anyone trained.
-        spec: the images that the network expects.
-        dataset: the evaluation split.
+    ``config`` is the run's, on these images. ``sources`` have no labels where the network's outputs are no classes that
+    anyone trained.
     """
 
     config: DataConfig

@@ -13,11 +13,7 @@ Row = dict[str, Any]
 
 
 def card(result: Row) -> str:
-    """README.md of an exported folder; unknown facts are left out.
-
-    Args:
-        result: what :func:`isometry.export.timm_folder.export_folder` returns.
-    """
+    """README.md of a folder of :func:`isometry.export.timm_folder.export_folder`; unknown facts are left out."""
     sections = [
         f"# {result['model']}" + (f" on {result['trained_on']}" if "trained_on" in result else ""),
         _summary(result),

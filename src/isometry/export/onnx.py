@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ from isometry.export.job import BATCH_SIZES, IMAGES, Export, ExportImages, Row, 
 from isometry.export.tables import forms_table, notes_on, skipping_text
 from isometry.files import sha256_of, write_atomically
 from isometry.models.cost import Forward
-from isometry.models.onnx import onnx_run, to_onnx
+from isometry.models.onnx import library, onnx_run, to_onnx
 from isometry.models.spec import label_names
 from isometry.prune.gates import gated_convs
 from isometry.prune.onnx_skipping import skipping_to_onnx
@@ -108,11 +107,11 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
 
 
 def _check_request(job: Export, *, gated: bool, masked: bool, int8: bool) -> None:
-    for library in ("onnx", "onnxscript", "onnxruntime"):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
-            import_module(library)
-        except ImportError as error:
-            raise UserError(f"--to onnx: {library} is not installed; pip install 'isometry[onnx]'") from error
+            library(name)
+        except UserError as error:
+            raise UserError(f"--to onnx: {error}") from error
     if job.images.device not in ("", "cpu"):
         raise UserError(
             f"--device {job.images.device}: --to onnx checks and measures on the CPU; remove the option"
@@ -157,10 +156,11 @@ def _one_line(job: Export) -> Iterator[None]:
 def _build(
     job: Export, data: ExportImages, images: Tensor, scratch: Path, *, skips: bool, int8: bool
 ) -> Built:
-    network = job.saved.network
+    onnx, network = library("onnx"), job.saved.network
     paths = {FLOATS: scratch / "floats.onnx"}
     to_onnx(network, images[:2].expand(2, -1, -1, -1), paths[FLOATS])
-    _in_one_file(paths[FLOATS])
+    # The exporter writes weights to a file of their own.
+    onnx.save(onnx.load(paths[FLOATS]), paths[FLOATS])
     if skips:
         paths[SKIPPING] = scratch / "skipping.onnx"
         skipping_to_onnx(skipping(network), images[0], paths[SKIPPING])
@@ -171,13 +171,6 @@ def _build(
     paths[INT8] = scratch / "int8.onnx"
     calibration = _training_images(job, data, CALIBRATION_IMAGES)
     return Built(paths, quantize(paths[FLOATS], paths[INT8], calibration, gated=bool(gated_convs(network))))
-
-
-def _in_one_file(path: Path) -> None:
-    """Merges the external weights of an exported graph into its file."""
-    import onnx
-
-    onnx.save(onnx.load(path), path)
 
 
 def _training_images(job: Export, data: ExportImages, count: int) -> Tensor:
@@ -243,19 +236,15 @@ def _skipping_gain(job: Export, runs: Mapping[str, Forward], images: Tensor) -> 
 
 def _described(path: Path, job: Export, data: ExportImages) -> Any:
     """The graph with metadata: architecture, normalisation, class names."""
-    import onnx
-
+    onnx = library("onnx")
     model = onnx.load(path)
     known = {"architecture": job.architecture, **input_of(data.spec)}
     names = label_names(job.saved.network) or data.sources.class_names
     if names:
         known["class_names"] = names
-    onnx.helper.set_model_props(model, {key: _text(value) for key, value in known.items()})
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+    onnx.helper.set_model_props(model, texts)
     return model
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _print(job: Export, result: Row, place: Path) -> None:

@@ -21,13 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
@@ -52,38 +46,28 @@ def is_convolutional(path: Path) -> bool:
 
 
 def quantize(source: Path, target: Path, calibration: Tensor, *, gated: bool) -> str:
-    """Writes the graph in ``source`` to ``target`` with int8 weights, scaled per channel.
+    """Writes the graph in ``source`` to ``target`` with int8 weights, scaled per channel; returns the kind.
 
     Args:
         source: an ONNX file with one input, ``images``.
         target: another file; temporary files are written beside it.
         calibration: normalised training images (N, C, H, W).
         gated: whether the network has gates, which stay in float32.
-
-    Returns:
-        The kind of quantisation: :data:`STATIC` or :data:`DYNAMIC`.
     """
     prepared = target.with_suffix(".prepared.onnx")
+    common = {"per_channel": True, "weight_type": QuantType.QInt8}
     with _quiet():
         quant_pre_process(str(source), str(prepared))
         if not is_convolutional(prepared):
-            quantize_dynamic(
-                str(prepared),
-                str(target),
-                op_types_to_quantize=list(MATRICES),
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-            )
+            quantize_dynamic(prepared, target, op_types_to_quantize=list(MATRICES), **common)
             return DYNAMIC
         quantize_static(
-            str(prepared),
-            str(target),
+            prepared,
+            target,
             Calibration(calibration),
-            quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"] if gated else None,
-            per_channel=True,
             activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            **common,
         )
     return STATIC
 

@@ -73,13 +73,8 @@ def _cells(row: Row) -> list[str]:
     size = f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else formats.MISSING
     agreement = formats.percent(row["agreement"]) if "agreement" in row else f"{row['cosine']:.4f}"
     top1 = [formats.percent(row["top1"])] if "top1" in row else []
-    return [
-        row["form"],
-        size,
-        *top1,
-        agreement,
-        *(formats.milliseconds(speed["ms"] / 1000) for speed in row["speeds"]),
-    ]
+    times = (formats.milliseconds(speed["ms"] / 1000) for speed in row["speeds"])
+    return [row["form"], size, *top1, agreement, *times]
 
 
 def latency_text(speed: Row) -> str:

@@ -28,9 +28,7 @@ WEIGHTS, CONFIG, CARD, FIGURES = "model.safetensors", "config.json", "README.md"
 def export_folder(job: Export, *, license_id: str) -> Row:
     """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card; replaces an older one once it is complete.
 
-    Args:
-        job: the request.
-        license_id: the weights' licence, as a hub identifier; empty if not given.
+    ``license_id`` is the weights' licence, as a hub identifier; empty if not given.
 
     Returns:
         The content of ``export.json`` and of the card: the known keys of :mod:`isometry.export.card_facts`,

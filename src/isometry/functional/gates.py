@@ -13,17 +13,10 @@ from isometry.functional.relations import gram_gap
 
 
 def kept_gates(saliency_BG: Tensor, threshold: Tensor | float) -> Tensor:
-    """The open gates of each image: those with a saliency of at least the layer's threshold.
+    """The open gates of each image: those with a saliency of at least the layer's threshold, a scalar.
 
     A saliency of 0 is closed, because it would multiply a channel by 0. An image's largest saliency is always
-    open, so that every layer keeps a channel.
-
-    Args:
-        saliency_BG: (B, G), at least 0.
-        threshold: the layer's, a scalar.
-
-    Returns:
-        (B, G), bool, with at least one True a row.
+    open, so that every layer keeps a channel: saliencies (B, G), at least 0 -> bool (B, G).
     """
     kept_BG = (saliency_BG >= threshold) & (saliency_BG > 0)
     # By index: of equal saliencies only the first is opened.
@@ -84,9 +77,7 @@ def adaptive_weight(cross_entropy_B: Tensor, limit: Tensor | float, gamma: float
 def adaptive_sparsity(saliency_BG: Tensor, weight_B: Tensor) -> Tensor:
     """Complexity-aware sparsity of one layer: mean_i(w_i · mean_c π_ic), a float32 scalar.
 
-    Args:
-        saliency_BG: π (B, G), at least 0.
-        weight_B: w (B,), of :func:`adaptive_weight`.
+    π (B, G) is at least 0; w (B,) is of :func:`adaptive_weight`.
     """
     return (weight_B * saliency_BG.float().mean(1)).mean()
 

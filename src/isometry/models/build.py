@@ -40,9 +40,7 @@ class TimmConfig(TypedDict):
 def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, WeightSource]:
     """The model that ``spec`` describes, on the CPU, and where its weights came from.
 
-    Args:
-        spec: what to build.
-        flag: the option that named it, for error messages.
+    ``flag`` is the option that named it, for error messages.
 
     Raises:
         UserError: unknown name (near names are given), arguments that the architecture rejects, weights that

@@ -20,11 +20,8 @@ def parameter_count(model: nn.Module) -> int:
 def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image: half of the FLOPs that torch counts in matrix products.
 
-    Counted on the meta device where the architecture allows it, with the same result.
-
-    Args:
-        model: may be on the meta device if its forward does not depend on values.
-        input_size: (C, H, W) of the image.
+    Counted on the meta device where the architecture allows it, with the same result; ``input_size`` is (C, H, W). The
+    model may be there if its forward does not depend on values.
     """
     was_training = model.training
     model.eval()

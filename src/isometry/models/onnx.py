@@ -48,8 +48,7 @@ def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
 def onnx_run(path: Path, threads: int) -> Forward:
     """An ONNX Runtime session on a file of :func:`to_onnx`, on ``threads`` CPU threads: images -> logits.
 
-    Raises:
-        UserError: the ``onnx`` extra is not installed.
+    Raises UserError if the ``onnx`` extra is not installed.
     """
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
@@ -70,12 +69,7 @@ def onnx_bytes(path: Path, images: Tensor, threads: int) -> int | None:
     """Bytes of memory that ONNX Runtime takes to load a file and run one forward pass, measured in a new process.
 
     Resident memory, including weights and the session, excluding the library. None if the system has no /proc or the
-    process failed.
-
-    Args:
-        path: of the ``.onnx`` file.
-        images: (B, C, H, W); only the shape is used.
-        threads: number of CPU threads.
+    process failed. Of the images only the shape is used.
     """
     # -P: the script's folder must not be on sys.path, because onnx.py there would shadow the onnx package.
     command = [sys.executable, "-P", str(PROBE), str(path), str(threads), *map(str, images.shape)]
@@ -84,11 +78,7 @@ def onnx_bytes(path: Path, images: Tensor, threads: int) -> int | None:
 
 
 def library(name: str) -> Any:
-    """A module of the ``onnx`` extra.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """A module of the ``onnx`` extra; raises UserError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:

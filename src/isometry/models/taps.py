@@ -97,11 +97,7 @@ def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
 
 
 def block_count(model: Any, name: str) -> int:
-    """Blocks (stages, for hierarchical models) that can be tapped.
-
-    Raises:
-        UserError: the architecture has no intermediate features.
-    """
+    """Blocks (stages, for hierarchical models) that can be tapped; raises UserError if there are none."""
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
         raise UserError(
             f"{name}: timm has no intermediate features for this architecture; use terms without tokens"
@@ -118,12 +114,8 @@ def first_and_last(*blocks: int) -> tuple[list[int], ...]:
 def in_smaller(blocks: list[int], count: int, smaller: int) -> list[int | None]:
     """The positions of tapped blocks in a network of fewer blocks: at the same distance from the nearer end.
 
-    The first four and last four stay the first four and last four. None for a block that its half lacks.
-
-    Args:
-        blocks: block numbers in the full-size network.
-        count: blocks of the full-size network.
-        smaller: blocks of the smaller network.
+    The first four and last four stay the first four and last four. None for a block that its half lacks. ``blocks`` are
+    numbers in the full-size network, which has ``count`` blocks.
     """
     if count == smaller:
         return list(blocks)

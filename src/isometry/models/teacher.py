@@ -36,12 +36,7 @@ class TeacherSource(Protocol):
     """Anything that returns teacher outputs: a :class:`Teacher`, or a cache of its outputs."""
 
     def __call__(self, input_BCHW: Tensor, position: BatchPosition | None = None) -> TeacherOutput:
-        """Outputs for images that are normalised for the student.
-
-        Args:
-            input_BCHW: the images.
-            position: of a training batch; None for other images.
-        """
+        """Outputs for images that are normalised for the student; ``position`` is None for those not of training."""
 
 
 class InputAdapter(nn.Module):
@@ -104,8 +99,6 @@ class Teacher:
         pairs: whose teacher blocks are tapped.
 
     Attributes:
-        model: as timm built it.
-        dtype: of its weights, as given.
         grids: rows and columns of the tokens of each tapped block.
     """
 

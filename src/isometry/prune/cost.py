@@ -44,13 +44,7 @@ def channel_use(
     input channels count where the input is a block's, or where layers between two convolutions mix channels. All other
     layers count as in the network without gates, and the gates' own linear layers are added.
 
-    Args:
-        network: with gates, in eval mode.
-        batches: normalised images (B, C, H, W).
-        input_size: (C, H, W).
-
-    Raises:
-        ValueError: the network is in training mode, or has no gates.
+    The batches are normalised images (B, C, H, W). Raises ValueError unless the network has gates and is in eval mode.
     """
     convs = gated_convs(network)
     if network.training or not convs:

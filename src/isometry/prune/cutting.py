@@ -50,16 +50,9 @@ def widths(network: nn.Module) -> dict[str, int]:
 
 
 def set_widths(network: nn.Module, wanted: dict[str, int]) -> nn.Module:
-    """Cuts a network to ``wanted`` widths, in place, so that weights of a cut network can be loaded.
+    """Cuts a network to ``wanted`` widths by name, in place, so that weights of a cut network can be loaded.
 
-    It keeps the first channels of each convolution.
-
-    Args:
-        network: as in :func:`cut`.
-        wanted: by name, some of :func:`widths`.
-
-    Raises:
-        ValueError: a name or a width that the network can't have.
+    It keeps the first channels of each convolution. Raises ValueError for a name or a width that it can't have.
     """
     have = widths(network)
     for name, width in wanted.items():
@@ -77,11 +70,8 @@ def cut(network: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
     The tensors are replaced: an optimizer that holds the old ones has to be built again.
 
     Args:
-        network: a timm model, perhaps with gates (:func:`isometry.prune.sites.add_gates`).
+        network: a timm model, perhaps with gates (:func:`isometry.prune.sites.add_gates`); it is returned.
         kept: bool (D,) by name of :func:`cuttable_convs`, at least one True each; with gates on groups, whole groups.
-
-    Returns:
-        The network.
 
     Raises:
         ValueError: an unknown name or a mask that does not fit; the network is then left as it was.
@@ -93,10 +83,17 @@ def cut(network: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
         _check_mask(name, found[name], kept_D)
     for name, kept_D in kept.items():
         conv, norm, reader = found[name]
-        _keep_outputs(conv, kept_D)
+        outputs, inputs = _plain(conv), _plain(reader)
+        _keep(outputs, kept_D, 0, "weight", "bias")
         _keep(norm, kept_D, 0, "weight", "bias", "running_mean", "running_var")
-        norm.num_features = int(kept_D.sum())
-        _keep_inputs(reader, kept_D)
+        _keep(inputs, kept_D, 1, "weight")
+        outputs.out_channels = norm.num_features = inputs.in_channels = int(kept_D.sum())
+        if isinstance(conv, GatedConv):
+            _keep(conv.gate.excite, kept_D[:: conv.group], 0, "weight", "bias")
+            conv.gate.excite.out_features = len(conv.gate.excite.bias)
+        if isinstance(reader, GatedConv):
+            _keep(reader.gate.squeeze, kept_D, 1, "weight")
+            reader.gate.squeeze.in_features = inputs.in_channels
     return network
 
 
@@ -114,26 +111,6 @@ def _check_mask(name: str, found: CuttableConv, kept_D: Tensor) -> None:
             raise ValueError(
                 f"{name}: the channels of a gate are kept or cut together, in groups of {found.conv.group}"
             )
-
-
-def _keep_outputs(conv: Conv, kept_D: Tensor) -> None:
-    if isinstance(conv, GatedConv):
-        excite = conv.gate.excite
-        _keep(excite, kept_D[:: conv.group], 0, "weight", "bias")
-        excite.out_features = len(excite.weight)
-    plain = _plain(conv)
-    _keep(plain, kept_D, 0, "weight", "bias")
-    plain.out_channels = len(plain.weight)
-
-
-def _keep_inputs(reader: Conv, kept_D: Tensor) -> None:
-    if isinstance(reader, GatedConv):
-        squeeze = reader.gate.squeeze
-        _keep(squeeze, kept_D, 1, "weight")
-        squeeze.in_features = squeeze.weight.shape[1]
-    plain = _plain(reader)
-    _keep(plain, kept_D, 1, "weight")
-    plain.in_channels = plain.weight.shape[1]
 
 
 def _keep(module: nn.Module, kept: Tensor, dim: int, *names: str) -> None:

@@ -18,16 +18,12 @@ Tensors = dict[str, Tensor]
 class GateStatistics:
     """Sums over an epoch's training images: saliencies of each layer, cross-entropy, and the number of images.
 
-    Args:
-        layers: number of gates of each layer, by name.
-        world: the processes that share the images.
+    ``layers`` has the number of gates of each layer, by name; the processes of ``world`` share the images.
     """
 
     def __init__(self, layers: dict[str, int], world: World) -> None:
-        self.world = world
-        self.layers = layers
-        self._total = self._zeros()
-        self._own = self._zeros()
+        self.world, self.layers = world, layers
+        self._total, self._own = self._zeros(), self._zeros()
 
     def _zeros(self) -> Tensor:
         return torch.zeros(sum(self.layers.values()) + 2, dtype=torch.int64, device=self.world.device)
@@ -47,10 +43,8 @@ class GateStatistics:
     def means(self) -> tuple[dict[str, Tensor], float]:
         """Mean saliencies (G,) by layer, float64, and mean cross-entropy (nats), of all settled images."""
         *sums, cross_entropy, images = self._total.double().split([*self.layers.values(), 1, 1])
-        return (
-            {name: saliency / images for name, saliency in zip(self.layers, sums, strict=True)},
-            float(cross_entropy / images),
-        )
+        saliencies = {name: saliency / images for name, saliency in zip(self.layers, sums, strict=True)}
+        return saliencies, float(cross_entropy / images)
 
     def clear(self) -> None:
         """Starts another epoch."""

@@ -85,12 +85,7 @@ class OneImage(nn.Module):
 
 @torch.no_grad()
 def skipping_to_onnx(network: SkippingNetwork, image_CHW: Tensor, path: Path) -> None:
-    """Writes a skipping network to an ONNX file that takes batches of any size, image by image.
-
-    Args:
-        network: of :func:`isometry.prune.skipping.skipping`, on the CPU; it is not changed.
-        image_CHW: an example.
-        path: of the ``.onnx`` file.
+    """Writes a skipping network on the CPU to an ONNX file that takes batches of any size, image by image.
 
     Raises:
         UserError: the ``onnx`` extra is not installed.
@@ -98,7 +93,6 @@ def skipping_to_onnx(network: SkippingNetwork, image_CHW: Tensor, path: Path) ->
     """
     library("onnxscript")
     onnx = library("onnx")
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -124,18 +118,10 @@ def _each_image(single: Any) -> Any:
         )
 
     scan = helper.make_node("Scan", ["images"], ["logits"], body=single.graph, num_scan_inputs=1)
-    graph = helper.make_graph(
-        [scan],
-        "network",
-        [batched(single.graph.input[0], "images")],
-        [batched(single.graph.output[0], "logits")],
-    )
-    return helper.make_model(
-        graph,
-        opset_imports=single.opset_import,
-        ir_version=single.ir_version,
-        functions=single.functions,
-    )
+    images, logits = batched(single.graph.input[0], "images"), batched(single.graph.output[0], "logits")
+    graph = helper.make_graph([scan], "network", [images], [logits])
+    versions = {"opset_imports": single.opset_import, "ir_version": single.ir_version}
+    return helper.make_model(graph, functions=single.functions, **versions)
 
 
 def _gathered(module: nn.Module) -> nn.Module:

@@ -92,12 +92,12 @@ class ResidualBlock:
 
 def residual_blocks(network: nn.Module) -> dict[str, ResidualBlock]:
     """The blocks of :data:`BLOCKS` in a network by name, in the order of its modules."""
-    found = {}
-    for name, block in network.named_modules():
-        for kind, layout in BLOCKS.items():
-            if isinstance(block, kind):
-                found[name] = _parts(name, block, layout)
-    return found
+    return {
+        name: _parts(name, block, layout)
+        for name, block in network.named_modules()
+        for kind, layout in BLOCKS.items()
+        if isinstance(block, kind)
+    }
 
 
 def sites(network: nn.Module) -> list[Site]:
@@ -160,10 +160,7 @@ def add_gates(network: nn.Module, name: str, group: int = 1) -> nn.Module:
     A convolution and its norm become one :class:`isometry.prune.gates.GatedConv` in place of the convolution. What
     timm has in one layer with the norm, such as the activation in RegNets, stays in place of the norm.
 
-    Args, errors and ``name``, ``group`` as in :func:`check_prunable`.
-
-    Returns:
-        The network.
+    Args, errors and ``name``, ``group`` as in :func:`check_prunable`; returns the network.
     """
     for site in check_prunable(network, name, group):
         conv, norm = site.modules()

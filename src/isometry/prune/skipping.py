@@ -73,11 +73,7 @@ class SkippingNetwork(nn.Module):
         return self.network(images_BCHW.contiguous(memory_format=torch.channels_last))
 
     def train(self, mode: bool = True) -> "SkippingNetwork":
-        """Stays in eval mode.
-
-        Raises:
-            UserError: ``mode`` is true.
-        """
+        """Stays in eval mode; raises UserError if ``mode`` is true."""
         if mode:
             raise UserError(
                 "skipping: this form is for inference; train the gated network and convert that again"
@@ -90,13 +86,7 @@ class SkippingBlock(nn.Module):
     """A residual block ``act(shortcut(x) + branch(x))`` whose branch computes an image's kept channels only.
 
     Image by image where that was measured to be faster (:meth:`pays`); else the whole batch, with all channels
-    computed and masked, and the norms folded in.
-
-    Args:
-        convs: of the branch, in order.
-        afters: the layers after each of them.
-        shortcut: None where there is none.
-        act: the activation after the sum.
+    computed and masked, and the norms folded in. ``afters`` are the layers after each of ``convs``.
     """
 
     def __init__(
@@ -152,15 +142,13 @@ class SkippingBlock(nn.Module):
 
     def _skipped(self, image_1CHW: Tensor, shortcut_1CHW: Tensor | None) -> Tensor:
         output, channels_K = self.branch(image_1CHW)
-        if shortcut_1CHW is None:
-            return self.act(
-                output if channels_K is None else self.spread(output, channels_K, self.widths[-1])
-            )
-        # A copy, since the output of an identity is the block's input.
-        total = shortcut_1CHW.clone(memory_format=torch.channels_last)
-        return self.act(
-            total.add_(output) if channels_K is None else _add_channels(total, channels_K, output)
-        )
+        if shortcut_1CHW is not None:
+            # A copy, since the output of an identity is the block's input.
+            total = shortcut_1CHW.clone(memory_format=torch.channels_last)
+            output = total.add_(output) if channels_K is None else _add_channels(total, channels_K, output)
+        elif channels_K is not None:
+            output = self.spread(output, channels_K, self.widths[-1])
+        return self.act(output)
 
     def _masked(self, images_BCHW: Tensor, shortcut_BCHW: Tensor | None) -> Tensor:
         output_BCHW = images_BCHW

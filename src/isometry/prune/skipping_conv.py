@@ -17,11 +17,7 @@ class SkippingConv(nn.Module):
     """``π · kept · norm(conv(x))`` of one image at a time, on the kept channels; the norm is folded in.
 
     Weights have one row per filter, with the input channels innermost, so that a filter is one piece of memory and the
-    selected filters are a channels-last weight. Skipping saves time only with both.
-
-    Args:
-        gated: the convolution; its tensors are copied.
-        name: its name in the network, for error messages.
+    selected filters are a channels-last weight. Skipping saves time only with both. The tensors are copied.
 
     Raises:
         UserError: a convolution that is grouped, or padded otherwise than with a fixed number of zeros.
@@ -80,8 +76,7 @@ class SkippingConv(nn.Module):
             weight = weight.index_select(1, (self.taps + columns_C).flatten())
         bias_K = self.bias.index_select(0, rows_K)
         # π multiplies the smaller tensor: the weights or the output.
-        on_weights = weight.numel() < len(rows_K) * image_1CHW.shape[2] * image_1CHW.shape[3]
-        if on_weights:
+        if weight.numel() < len(rows_K) * image_1CHW.shape[2] * image_1CHW.shape[3]:
             return self._convolve(image_1CHW, weight.mul_(scale_K[:, None]), bias_K.mul_(scale_K)), rows_K
         return self._convolve(image_1CHW, weight, bias_K).mul_(scale_K[:, None, None]), rows_K
 

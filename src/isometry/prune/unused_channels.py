@@ -24,11 +24,8 @@ channel on or off when the removed zeros change the rounding."""
 def unused_channels(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """The channels that are off for every image: bool (channels of the layer,) by :class:`Site` name.
 
-    An image's largest saliency is always on, so every layer uses a channel.
-
-    Args:
-        network: a gated network in eval mode.
-        batches: normalised images (B, C, H, W) on the network's device.
+    An image's largest saliency is always on, so every layer uses a channel. The batches are normalised images
+    (B, C, H, W) on the network's device.
 
     Raises:
         ValueError: the network is in training mode or has no gates, or there are no images.
@@ -51,11 +48,8 @@ def unused_channels(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, 
 def compact(network: nn.Module, batches: Iterable[Tensor]) -> tuple[nn.Module, dict[str, int]]:
     """A copy of a gated network without those of the :func:`unused_channels` that can be cut.
 
-    It has gates on the other channels. Its logits on the batches are compared with the network's.
-
-    Args:
-        network: a gated network in eval mode, on the batches' device; it is not changed.
-        batches: normalised images (B, C, H, W); iterated twice.
+    It has gates on the other channels. Its logits on the batches, which are iterated twice, are compared with the
+    network's, which is not changed.
 
     Returns:
         The copy, and the number of channels cut from each layer, by name, where there are any.

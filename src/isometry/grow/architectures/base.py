@@ -96,9 +96,7 @@ class Architecture:
 def find_architecture(model: nn.Module, name: str) -> Architecture:
     """The architecture of a model, in the file that has the name of its class's module.
 
-    Args:
-        model: of timm, or of a class that derives from one of timm's.
-        name: from the user.
+    The class may derive from one of timm's. ``name`` is from the user.
 
     Raises:
         UserError: there is no such file.

@@ -4,10 +4,9 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TypeVar
 
-from isometry.errors import UserError
+from isometry.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -36,8 +35,7 @@ def choose(found: Mapping[str, T], name: str, flag: str, kind: str) -> T:
         UserError: there is no such name; near names are given.
     """
     if name not in found:
-        near = get_close_matches(name, found, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(found))}"
+        hint = did_you_mean(name, found, f"there are {', '.join(sorted(found))}")
         raise UserError(f"{flag}: no such {kind}; {hint}")
     return found[name]
 

@@ -1,8 +1,17 @@
 """Errors that invalid input causes; the command line prints them on one line and exits with code 2."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """An error that the user can fix; the message is one line that says what is wrong, where, and what to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Hint for an unknown name: the known ones that are near, or ``otherwise``."""
+    near = get_close_matches(name, known, n=2)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def first_line(error: BaseException) -> str:

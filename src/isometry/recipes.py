@@ -5,7 +5,6 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -13,7 +12,7 @@ import jsonargparse
 import yaml
 
 from isometry.config import ALIASES, FREE_ON_RESUME, RunConfig, canonical
-from isometry.errors import UserError
+from isometry.errors import UserError, did_you_mean
 from isometry.files import YAML_ERRORS, YamlLoader, read_yaml, validate
 
 Config = TypeVar("Config")
@@ -36,15 +35,8 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> str:
-    """The file that ``--config`` names: a path if it exists, otherwise the shipped recipe of that name.
-
-    Args:
-        name: a path, or a name of :func:`shipped_recipes`, with or without ``recipes/`` before it, so that the commands
-            of the documentation work in any folder.
-
-    Returns:
-        A path; ``name`` itself if there is neither.
-    """
+    """The file that ``--config`` names: a path if it exists; otherwise the shipped recipe of that name, with or without
+    ``recipes/`` before it, so that the commands of the documentation work in any folder; otherwise ``name`` itself."""
     if Path(name).exists():
         return name
     return str(shipped_recipes().get(name.removeprefix("recipes/"), name))
@@ -164,19 +156,19 @@ def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
     known = get_type_hints(kind)
     for key, value in values.items():
         if key not in known:
-            raise UserError(f"{where}{key}: no such key{_near(key, [*known, *ALIASES])}")
+            raise UserError(f"{where}{key}: no such key{_hint(key, [*known, *ALIASES])}")
         if not is_dataclass(known[key]):
             continue
         parts = get_type_hints(known[key])
         if not isinstance(value, dict):
             raise UserError(f"{where}{key}: must hold {' and '.join(parts)}, not {value!r}")
         for part in value.keys() - parts.keys():
-            raise UserError(f"{where}{key}.{part}: no such key{_near(str(part), parts)}")
+            raise UserError(f"{where}{key}.{part}: no such key{_hint(str(part), parts)}")
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def _hint(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(name, known, "")
+    return f"; {hint}" if hint else ""
 
 
 NOUNS = {
@@ -276,8 +268,8 @@ def flat_options(config: RunConfig) -> dict[str, Any]:
     """Options by name, those in groups as ``grow.depth``."""
     flat: dict[str, Any] = {}
     for name, value in vars(config).items():
-        if is_dataclass(value):
-            flat |= {f"{name}.{part}": inner for part, inner in vars(value).items()}
-        else:
-            flat[name] = value
+        inside = (
+            {f"{name}.{part}": inner for part, inner in vars(value).items()} if is_dataclass(value) else {}
+        )
+        flat |= inside or {name: value}
     return flat

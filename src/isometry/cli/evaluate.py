@@ -33,9 +33,8 @@ from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
 from isometry.files import write_atomically
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
+from isometry.report.records.data import PARTS
 from isometry.training.finetune import transfer
-
-SPLITS = {"test": "test", "val": "validation"}
 
 Reader = Callable[[Part], AbstractContextManager[Pairs]]
 """Reads the labelled images of a split for the network."""
@@ -163,15 +162,10 @@ def _probe(saved: SavedNetwork, read: Reader, train_part: Part, part: Part) -> R
         train, train_labels = features_of(saved.network, pairs)
     with read(part) as pairs:
         test, test_labels = features_of(saved.network, pairs)
-    rows = [
-        {
-            "name": name,
-            "numbers": train[name].shape[1],
-            **probe(train[name], train_labels, test[name], test_labels),
-        }
-        for name in train
-        if name in test
-    ]
+    rows = []
+    for name in [name for name in train if name in test]:
+        accuracies = probe(train[name], train_labels, test[name], test_labels)
+        rows.append({"name": name, "numbers": train[name].shape[1], **accuracies})
     return {"train": len(train_labels), "features": rows}
 
 
@@ -181,8 +175,10 @@ def _finish(result: Row, place: Path, console: Console) -> None:
     for table in tables(result):
         console.print(table)
     if "part" in result:
-        split = SPLITS[result["part"]]
-        say(console, f"On the {split} split; intervals are over images, not over training runs.")
+        say(
+            console,
+            f"On the {PARTS[result['part']]} split; intervals are over images, not over training runs.",
+        )
     say(console, environment_text(result["conditions"]))
     for note in result["notes"]:
         say(console, note, "yellow")

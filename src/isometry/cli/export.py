@@ -50,14 +50,8 @@ def export(name: str, options: ExportConfig, console: Console) -> Row:
             export whose outputs differ from the network's. Nothing is written then.
     """
     _check(options)
-    job = Export(
-        saved=open_folder(name, command="export"),
-        images=options,
-        threads=options.threads,
-        seconds=options.seconds,
-        out=options.out,
-        console=console,
-    )
+    saved = open_folder(name, command="export")
+    job = Export(saved, options, options.threads, options.seconds, options.out, console)
     if options.to == "timm":
         return export_folder(job, license_id=options.license)
     return export_onnx(job, masked=options.masked, int8=options.quantize is not None)

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from timm.models import is_model_pretrained
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
-from isometry.errors import UserError
+from isometry.errors import UserError, did_you_mean
 from isometry.grow.architectures import find_architecture
 from isometry.grow.operators import Operator
 from isometry.grow.operators import available as operators
@@ -52,14 +51,12 @@ def listing(named: Sequence[str]) -> Iterator[str]:
     """
     kind, pattern = (*named, "*")[:2]
     if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
+        hint = did_you_mean(kind, KINDS, f"there are {', '.join(KINDS)}")
         raise UserError(f"list {kind}: no such list; {hint}")
     names, rows = KINDS[kind]
     chosen = [name for name in names() if fnmatch(name, pattern)]
     if not chosen:
-        near = get_close_matches(pattern.strip("*?"), names(), n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"isometry list {kind} shows all"
+        hint = did_you_mean(pattern.strip("*?"), names(), f"isometry list {kind} shows all")
         raise UserError(f"list {kind} {pattern}: no such name; {hint}")
     yield from rows(chosen)
 
@@ -98,29 +95,23 @@ def _recipes(names: list[str]) -> Iterator[str]:
 
 def _losses(names: list[str]) -> Iterator[str]:
     losses = available()
-    rows = [
-        (
-            name,
-            " ".join(loss_options(losses[name])) or MISSING,
-            first_line(sys.modules[losses[name].__module__].__doc__),
-        )
-        for name in names
-    ]
-    yield from _table([("name", "options", "what it compares"), *rows])
+    rows: list[Row] = [("name", "options", "what it compares")]
+    for name in names:
+        described = first_line(sys.modules[losses[name].__module__].__doc__)
+        rows.append((name, " ".join(loss_options(losses[name])) or MISSING, described))
+    yield from _table(rows)
 
 
 def _operators(names: list[str]) -> Iterator[str]:
-    rows = _operator_rows()
-    yield from _table(
-        [("name", "option", "function-preserving", "what it does"), *(rows[name] for name in names)]
-    )
+    rows, head = _operator_rows(), ("name", "option", "function-preserving", "what it does")
+    yield from _table([head, *(rows[name] for name in names)])
 
 
 def _operator_rows() -> dict[str, Row]:
     """Growth operators and pruning methods; "exact" ones preserve the network's function."""
+    growth = sorted(operators(Operator).values(), key=lambda operator: operator.option)
     known: list[tuple[str, str, bool, object]] = [
-        (operator.name, operator.option, operator.preserves, operator)
-        for operator in sorted(operators(Operator).values(), key=lambda operator: operator.option)
+        (each.name, each.option, each.preserves, each) for each in growth
     ]
     known += [("gates", "--prune.method", True, gates), ("l1", "--prune.method", False, l1)]
     return {

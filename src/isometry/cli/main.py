@@ -5,7 +5,6 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from isometry.cli.help import Invocation, help_text
 from isometry.cli.output import write
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
-from isometry.errors import UserError, printable
+from isometry.errors import UserError, did_you_mean, printable
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
 
@@ -62,8 +61,7 @@ def _run(words: list[str], console: Console) -> None:
         return
     name, *rest = words
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}")
         raise UserError(f"{name}: no such command; {hint}")
     command = COMMANDS[name]
     if {"-h", "--help"} & set(rest):

@@ -24,16 +24,17 @@ def render_comparison(groups: Sequence[Group], baseline: str, command: str = "")
     """The page, one HTML file; ``baseline`` is the name of a group, and ``command`` made the page."""
     rows, unpaired = gain_rows(groups, baseline)
     part, models = _part(groups), _model_rows(groups)
+    runs = [run for group in groups for run in group.runs]
     return rendered(
         "compared.html.j2",
-        title=_count(groups),
+        title=f"{len(groups)} variants, {len(runs)} runs" if len(groups) > 1 else f"{len(runs)} runs",
         headline=comparison_headline(rows, part),
-        notes=[*unpaired, *notes_of([run for group in groups for run in group.runs])],
+        notes=[*unpaired, *notes_of(runs)],
         part=on_part(part, THE_PART),
         grid=comparison_grid(rows) if rows else None,
         models=models_grid(models) if models else None,
         charts=_charts(groups),
-        has_intervals=any(len(group.runs) > 1 for group in groups),
+        has_intervals=len(runs) > len(groups),
         marks=_marks(groups),
         costs=_costs(groups, part),
         blocks=block_maps([(group.name if len(groups) > 1 else "", group.shown.data) for group in groups]),
@@ -51,7 +52,8 @@ def gain_rows(groups: Sequence[Group], baseline: str) -> tuple[list[Row], list[s
     rows: list[Row] = []
     unpaired = []
     for group in scored:
-        pair = base if base is not None and group is not base and _paired(group, base) else None
+        same = base is not None and group.seeds == base.seeds and _part([group, base]) is not None
+        pair = base if same and group is not base else None
         row = comparison_row(group.name, group.values("top1"), pair.values("top1") if pair else None)
         if seconds := group.values("seconds"):
             row |= comparison_times(seconds, pair.values("seconds") or None if pair else None)
@@ -95,10 +97,6 @@ def _listed(names: Sequence[str], most: int = 2) -> str:
 def _part(groups: Sequence[Group]) -> str | None:
     """The part of the data that all top-1 are of; None where they are of different ones."""
     return common_part([row for group in groups for row in group.students()])
-
-
-def _paired(group: Group, base: Group) -> bool:
-    return group.seeds == base.seeds and _part([group, base]) is not None
 
 
 def _model_rows(groups: Sequence[Group]) -> list[Row]:
@@ -160,11 +158,6 @@ def _run(run: RunReport) -> dict[str, str]:
         "top1": formats.percent(student.get("top1")),
         "command": dict(run.data.facts).get("Command", ""),
     }
-
-
-def _count(groups: Sequence[Group]) -> str:
-    runs = sum(len(group.runs) for group in groups)
-    return f"{runs} runs" if len(groups) == 1 else f"{len(groups)} variants, {runs} runs"
 
 
 def group_panels(groups: Sequence[Group]) -> list[Panel]:

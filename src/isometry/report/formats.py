@@ -99,9 +99,8 @@ def signed(value: float | None, decimals: int = 1) -> str:
     """A difference with its sign: "+2.6", "−0.4", "0.0"."""
     if not is_number(value):
         return MISSING
-    text = f"{abs(value):.{decimals}f}"
-    sign = "" if float(text) == 0 else "+" if value > 0 else MINUS
-    return sign + text
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", MINUS)
 
 
 def margin(low: float | None, high: float | None, decimals: int = 1) -> str:

@@ -31,9 +31,7 @@ class World:
         """Element-wise sum over the processes, in float64; one synchronization."""
         if self.size == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
+        return self.total(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
 
     def total(self, values: Tensor) -> Tensor:
         """Element-wise sum of a tensor over the processes, on its device and in its dtype."""

@@ -10,15 +10,13 @@ only be read sequentially.
 from isometry.data.batch_reader import Batch
 from isometry.data.image_spec import ImageSpec
 from isometry.data.loaders import Loaders, make_loaders
-from isometry.data.map_loader import EvalLoader, TrainLoader
+from isometry.data.map_loader import TrainLoader
 from isometry.data.preprocess import Preprocess
 from isometry.data.sources import Sources, find_sources, without_labels
-from isometry.data.stream_loader import EvalStream, TrainStream
+from isometry.data.stream_loader import TrainStream
 
 __all__ = [
     "Batch",
-    "EvalLoader",
-    "EvalStream",
     "ImageSpec",
     "Loaders",
     "Preprocess",

@@ -114,7 +114,8 @@ def run_facts(job: Export) -> Row:
     if "seconds" in rows.get("student", {}):
         training["seconds"] = rows["student"]["seconds"]
     methods = papers(config, config.grow, config.prune)
-    facts: Row = {"trained_on": _data(config), "training": training, "papers": methods}
+    trained_on = config.dataset or Path(config.data_dir or "").name
+    facts: Row = {"trained_on": trained_on, "training": training, "papers": methods}
     if config.teacher:
         row = rows.get("teacher", {"model": Path(config.teacher).name})
         kept = {key: row[key] for key in ("top1", "top1_part") if key in row}
@@ -134,11 +135,6 @@ def _initial_weights(config: ModelConfig) -> str:
     return f"timm's pretrained weights of {config.model}" if config.pretrained else "random weights"
 
 
-def _data(config: DataConfig) -> str:
-    return config.dataset or Path(config.data_dir or "").name
-
-
 def _without_path(description: str, config: DataConfig) -> str:
-    return (
-        description.replace(config.data_dir, Path(config.data_dir).name) if config.data_dir else description
-    )
+    folder = config.data_dir or ""
+    return description.replace(folder, Path(folder).name) if folder else description

@@ -10,7 +10,7 @@ from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from typing_extensions import TypedDict
 
-from isometry.errors import UserError, reason
+from isometry.errors import UserError, first_line, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
 from isometry.files import read_json, sha256_of
 
@@ -100,5 +100,4 @@ def _why(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         message = (error.server_message or error.response.reason_phrase).rstrip(".")
         return f"the hub answered {error.response.status_code} {message}".strip()
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

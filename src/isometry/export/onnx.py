@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,13 +39,6 @@ LARGEST = 2**31 - 2**24
 
 REALLY_FASTER = 1.05
 """Smallest speed-up of skipping at batch 1, at the low end of its interval."""
-
-
-class Built(NamedTuple):
-    """Graph files by name, the one to be exported last, and its precision."""
-
-    paths: dict[str, Path]
-    precision: str = "float32"
 
 
 def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
@@ -81,20 +74,20 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
     ):
         images = data.dataset.sample(IMAGES)
         with _one_line(job):
-            built = _build(job, data, images, Path(scratch), skips=gated and not masked, int8=int8)
-            runs = {name: onnx_run(path, torch.get_num_threads()) for name, path in built.paths.items()}
+            paths, precision = _build(job, data, images, Path(scratch), skips=gated and not masked, int8=int8)
+            runs = {name: onnx_run(path, torch.get_num_threads()) for name, path in paths.items()}
             measured = _measure(job, runs, data, images)
-            model = _described(list(built.paths.values())[-1], job, data)
+            model = _described(list(paths.values())[-1], job, data)
         for row in measured["forms"]:
-            if row["form"] in built.paths:
-                row["bytes"] = built.paths[row["form"]].stat().st_size
+            if row["form"] in paths:
+                row["bytes"] = paths[row["form"]].stat().st_size
     content = model.SerializeToString()
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place, content)
     result: Row = {
         "model": job.architecture,
-        "form": list(built.paths)[-1],
-        "precision": built.precision,
+        "form": list(paths)[-1],
+        "precision": precision,
         "file": place.name,
         "bytes": len(content),
         "sha256": sha256_of(place),
@@ -155,7 +148,8 @@ def _one_line(job: Export) -> Iterator[None]:
 
 def _build(
     job: Export, data: ExportImages, images: Tensor, scratch: Path, *, skips: bool, int8: bool
-) -> Built:
+) -> tuple[dict[str, Path], str]:
+    """Graph files by name, the one to be exported last, and its precision."""
     onnx, network = library("onnx"), job.saved.network
     paths = {FLOATS: scratch / "floats.onnx"}
     to_onnx(network, images[:2].expand(2, -1, -1, -1), paths[FLOATS])
@@ -165,12 +159,12 @@ def _build(
         paths[SKIPPING] = scratch / "skipping.onnx"
         skipping_to_onnx(skipping(network), images[0], paths[SKIPPING])
     if not int8:
-        return Built(paths)
+        return paths, "float32"
     from isometry.export.quantize import CALIBRATION_IMAGES, quantize
 
     paths[INT8] = scratch / "int8.onnx"
     calibration = _training_images(job, data, CALIBRATION_IMAGES)
-    return Built(paths, quantize(paths[FLOATS], paths[INT8], calibration, gated=bool(gated_convs(network))))
+    return paths, quantize(paths[FLOATS], paths[INT8], calibration, gated=bool(gated_convs(network)))
 
 
 def _training_images(job: Export, data: ExportImages, count: int) -> Tensor:

@@ -77,7 +77,10 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
     if shape is None:
         return build_model(ModelSpec(name, weights="pretrained"), flag=flag)[0].eval()
     try:
-        _give_shape(network, name, validate(shape, Shape))
+        shape = validate(shape, Shape)
+        if shape["group"] is not None:
+            add_gates(network, name, shape["group"])
+        set_widths(network, shape["widths"])
     except (UserError, ValueError) as error:
         raise UserError(
             f'{flag} {folder}: "{OWN_KEY}" in config.json does not fit its architecture ({error}); '
@@ -92,9 +95,3 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
             f"{flag} {folder}: {WEIGHTS} does not fit config.json ({reason}); copy both files from one run"
         ) from error
     return network.eval()
-
-
-def _give_shape(network: nn.Module, name: str, shape: Shape) -> None:
-    if shape["group"] is not None:
-        add_gates(network, name, shape["group"])
-    set_widths(network, shape["widths"])

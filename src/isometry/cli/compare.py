@@ -19,12 +19,18 @@ from isometry.evaluation.representations import last_block_maps
 from isometry.files import disk_errors, read_yaml, write_atomically
 from isometry.losses import find_loss
 from isometry.recipes import recipe_path, saved_config, with_overrides
-from isometry.report.columns import model_columns
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
 from isometry.report.records.run_folders import read_summary
-from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
+from isometry.report.tables import (
+    comparison_grid,
+    comparison_table,
+    markdown_table,
+    model_columns,
+    models_grid,
+    rich_table,
+)
 from isometry.training.progress import print_notes
 from isometry.training.run import execute
 
@@ -186,7 +192,7 @@ def _check(config: CompareConfig, recipe: str) -> None:
         (config.seeds < 1, f"--seeds {config.seeds}: must be at least 1"),
         (
             config.baseline and config.baseline not in config.variants,
-            f"{where}: baseline {config.baseline} is none of the variants {', '.join(config.variants)}",
+            f"{where}: baseline {config.baseline} is none of the variants {', '.join(map(str, config.variants))}",
         ),
         (not config.base, f"{where}: has no base recipe; add the key base with its path"),
         (

@@ -24,10 +24,9 @@ from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, w
 from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
 from isometry.files import write_atomically
 from isometry.models.cost import Forward
-from isometry.report.bench_tables import networks_grid, runtimes_grid
 from isometry.report.drawing.latency import latency_description, latency_picture
 from isometry.report.pruning import forms_grid, slower_sentences
-from isometry.report.tables import rich_table
+from isometry.report.tables import networks_grid, rich_table, runtimes_grid
 
 SEVERAL = Path("runs/bench")
 """Default folder for several networks."""

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from isometry.report import formats
-from isometry.report.columns import Column, figure
 from isometry.report.drawing.charts import Bar
 from isometry.report.records.data import Row
-from isometry.report.tables import Grid, grid
+from isometry.report.tables import Column, Grid, figure, grid
 
 
 def growth_section(stages: Sequence[Row]) -> dict[str, Any] | None:

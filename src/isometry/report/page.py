@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from isometry.files import write_atomically
 from isometry.report import formats
-from isometry.report.bench_tables import runtimes_grid
 from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.colours import palette_css
 from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, model_points
@@ -22,7 +21,7 @@ from isometry.report.headline import gap_sentence, headline, key_figures
 from isometry.report.pruning import pruning_section
 from isometry.report.records.data import ReportData, Row, by_role
 from isometry.report.relations import block_maps
-from isometry.report.tables import models_grid
+from isometry.report.tables import models_grid, runtimes_grid
 from isometry.report.times import times_section
 
 

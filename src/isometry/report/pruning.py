@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 from isometry.report import formats
-from isometry.report.columns import Column, figure
 from isometry.report.drawing.charts import shares_chart
 from isometry.report.drawing.images import picture_png
 from isometry.report.records.data import ImageGroup, PruningData, Row, SaliencyMaps, common_part, on_part
 from isometry.report.relations import CaptionedMap, map_set
-from isometry.report.tables import Grid, grid
+from isometry.report.tables import Column, Grid, figure, grid
 
 NOT_FOR_SPEED = ("dense", "masked")
 """The form that others are measured against, and the one that trains."""

@@ -1,15 +1,80 @@
-"""Tables as text, and how the terminal (rich) and Markdown show them; the page has a template for them."""
+"""Tables as text, and how the terminal (rich) and Markdown show them; the page has a template for them.
+
+The terminal, Markdown files, CSV files and the report share the lists of columns: a new column is one more entry in
+`model_columns` or `comparison_columns`.
+"""
 
 import html
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from isometry.files import format_bytes
 from isometry.report import formats
-from isometry.report.columns import Column, comparison_columns, figure, model_columns
-from isometry.report.records.data import Row, common_part
+from isometry.report.records.data import PARTS, Row, common_part, on_part
+
+
+class Column(NamedTuple):
+    """A column of a table; it is left out where no row has its ``key``."""
+
+    key: str
+    """Of the figure in a row of ``summary.json``."""
+    heading: str
+    text: Callable[[Row], str]
+    """The cell of a row."""
+    measure: Callable[[Any], float] | None = None
+    """Computes the figure of a trained network, and of its teacher, at the end of a run; None for a figure that the run
+    measures itself."""
+
+
+def figure(
+    key: str, heading: str, write: Callable[[Any], str], measure: Callable[[Any], float] | None = None
+) -> Column:
+    """A column that shows the value of ``key`` as ``write`` formats it, and a dash in rows without it."""
+
+    def text(row: Row) -> str:
+        return formats.MISSING if row.get(key) is None else write(row[key])
+
+    return Column(key, heading, text, measure)
+
+
+def model_columns(part: str | None = None) -> list[Column]:
+    """The table of models, whose rows are those of `ReportData.models`, from left to right. ``part`` is the part of the
+    data that all accuracies are of; None where they differ in it, and each cell names its own."""
+
+    def top1(row: Row) -> str:
+        named = not part and formats.is_number(row.get("top1")) and row.get("top1_part")
+        return formats.percent(row.get("top1")) + (f" ({PARTS.get(named, named)})" if named else "")
+
+    return [
+        figure("model", "model", str),
+        Column("top1", f"top-1{on_part(part)}", top1),
+        figure("params", "params", formats.params),
+        figure("macs", "MACs", formats.macs),
+        figure("images_per_s", "images/s", formats.rate),
+        figure("seconds", "training", formats.duration),
+    ]
+
+
+def comparison_columns(baseline: str) -> list[Column]:
+    """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right; gains and
+    speed-ups are over ``baseline``."""
+    return [
+        figure("name", "variant", str),
+        Column("values", "seeds", lambda row: str(len(row["values"]))),
+        Column("values", "top-1, %", _mean("", formats.fixed)),
+        Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
+        Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
+        Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),
+        Column("values", "gain of each seed", lambda row: _joined(row.get("gains") or [])),
+    ]
+
+
+def measured_figures(network: Any) -> dict[str, float]:
+    """The figures of the columns that have a ``measure``, by key."""
+    return {column.key: column.measure(network) for column in model_columns() if column.measure}
 
 
 class Grid(NamedTuple):
@@ -69,6 +134,56 @@ def markdown_table(table: Grid) -> str:
     return "".join(f"| {' | '.join(_markdown_cell(cell) for cell in line)} |\n" for line in lines)
 
 
+def labelled_forms(networks: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+    """Every form of every network under a name that tells it from the others: the network's, where it has one form;
+    the form's, where there is one network."""
+    for network in networks:
+        for form in network["forms"]:
+            if len(network["forms"]) == 1:
+                yield str(network["name"]), form
+            else:
+                yield form["form"] if len(networks) == 1 else f"{network['name']}, {form['form']}", form
+
+
+def networks_grid(networks: Sequence[Row]) -> Grid:
+    """Accuracy, parameters and multiply-accumulates of each form of each network."""
+    shown = ("top1", "top1_part", "params", "macs")
+    return models_grid(
+        [
+            {"model": label, **{key: form[key] for key in shown if key in form}}
+            for label, form in labelled_forms(networks)
+        ]
+    )
+
+
+def runtimes_grid(networks: Sequence[Row]) -> Grid:
+    """A row for each form of a network and runtime: latency at batch 1 (median, quartiles), and at the largest batch
+    images a second and peak memory; dashes where a runtime could not run it."""
+    forms = list(labelled_forms(networks))
+    sizes = [row["speeds"][-1]["batch_size"] for _, form in forms for row in form["runtimes"]]
+    header = ["", "runtime", "batch 1, ms", "quartiles", f"batch {max(sizes)}, images/s", "memory"]
+    cells = []
+    for label, form in forms:
+        lines = [[row["runtime"], *_figures(row["speeds"])] for row in form["runtimes"]]
+        lines += [[runtime, *[formats.MISSING] * 4] for runtime in form.get("refused", {})]
+        cells += [[label if index == 0 else "", *line] for index, line in enumerate(lines)]
+    return Grid(header, cells)
+
+
+def _mean(prefix: str, write: Callable[[Any], str], decimals: int = 1) -> Callable[[Row], str]:
+    """The cell of a mean and half the width of its interval."""
+
+    def text(row: Row) -> str:
+        mean, low, high = (row.get(f"{prefix}{key}") for key in ("mean", "low", "high"))
+        return write(mean) + formats.margin(low, high, decimals)
+
+    return text
+
+
+def _joined(gains: Sequence[float]) -> str:
+    return "  ".join(map(formats.signed, gains)) or formats.MISSING
+
+
 def _markdown_cell(text: str) -> str:
     return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
@@ -77,3 +192,14 @@ def _any_value(value: object) -> str:
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else formats.number(value)  # type: ignore[arg-type]
+
+
+def _figures(speeds: Sequence[Row]) -> list[str]:
+    first, last = speeds[0], speeds[-1]
+    peak = last.get("peak_bytes")
+    return [
+        formats.number(first["ms"]),
+        f"{formats.number(first['ms_low'])}–{formats.number(first['ms_high'])}",
+        formats.rate(last["images_per_s"]),
+        format_bytes(peak) if formats.is_number(peak) else formats.MISSING,
+    ]

@@ -25,11 +25,11 @@ from isometry.models.spec import architecture, image_spec
 from isometry.prune.saving import save_network
 from isometry.prune.unused_channels import compact
 from isometry.recipes import config_to_yaml
-from isometry.report.columns import measured_figures
 from isometry.report.log_panels import logged_figures, logged_pictures
 from isometry.report.page import render_report, write_page
 from isometry.report.records.data import PruningData, ReportData
 from isometry.report.records.record import write_record
+from isometry.report.tables import measured_figures
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import load_with_note
 from isometry.training.loggers import open_loggers

@@ -10,13 +10,13 @@ from markupsafe import Markup
 from matplotlib.ticker import FixedLocator
 
 from isometry.report import formats
-from isometry.report.bench_tables import labelled_forms
 from isometry.report.drawing import canvas
 from isometry.report.drawing.charts import SERIES, Chart
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row, on_part
 from isometry.report.records.groups import Group
 from isometry.report.records.intervals import interval
+from isometry.report.tables import labelled_forms
 
 SIZE = (344, 260)
 """CSS pixels."""

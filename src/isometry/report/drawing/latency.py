@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from isometry.report import formats
-from isometry.report.bench_tables import labelled_forms
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.records.data import Row, common_part, on_part
+from isometry.report.tables import labelled_forms
 
 WIDTH, TOP, BOTTOM, LEFT, GAP = 820, 64, 48, 56, 34
 """CSS pixels: the picture's width, its margins, and the distance from networks without an accuracy to the others."""

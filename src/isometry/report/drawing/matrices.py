@@ -36,14 +36,7 @@ def matrix_picture(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) 
 
 
 def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, str], title: str) -> None:
-    """Writes relation maps (N, N) in a row, on one colour scale, each under its name, as PNG or SVG.
-
-    Args:
-        path: the file to write.
-        maps: cosine maps by name.
-        captions: text below each map, by name.
-        title: the picture's heading.
-    """
+    """Writes relation maps (N, N) side by side on one colour scale, each between its name and caption, as PNG or SVG."""
     low = min(float(np.percentile(values, 1)) for values in maps.values())
     step = MAP_SIDE + 10
     width, height = 12 + step * len(maps), MAP_SIDE + 100

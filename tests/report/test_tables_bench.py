@@ -1,5 +1,5 @@
 from helpers.bench_rows import NETWORKS, form, network, speed
-from isometry.report.bench_tables import networks_grid, runtimes_grid
+from isometry.report.tables import networks_grid, runtimes_grid
 
 
 def test_each_runtime_of_each_form_is_a_row_under_a_name_said_once():

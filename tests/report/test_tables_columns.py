@@ -9,8 +9,7 @@ import sys
 
 from helpers.pages import DOCS, ROOT, code_blocks
 from isometry.report import formats
-from isometry.report.columns import Column, figure, measured_figures, model_columns
-from isometry.report.tables import Grid, grid
+from isometry.report.tables import Column, Grid, figure, grid, measured_figures, model_columns
 
 RUN_AND_TEST = """
 import sys, pytest

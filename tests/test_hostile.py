@@ -278,7 +278,7 @@ CONFIGS: dict[str, tuple[Callable[[str, Path], str], str]] = {
     "wrong kind": (lambda text, _: text.replace("epochs: 1\n", "epochs: {a: b}\n"), "epochs"),
     "no group": (lambda text, _: text.split("grow:")[0] + "grow: 5\n", "config.yaml"),
     "a key more in a group": (lambda text, _: text.replace("grow:", "grow:\n  evil: 1"), "config.yaml"),
-    "empty": (lambda _, __: "", "--model"),
+    "empty": (lambda _, __: "", "--student"),
 }
 
 

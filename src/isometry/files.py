@@ -149,12 +149,8 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def validate(value: Any, kind: Any, context: Any = None) -> Any:
-    """Value read from a file as an instance of ``kind``, by pydantic: a dataclass, TypedDict, or other annotation.
-
-    Args:
-        value: nested lists, mappings, text, numbers and None.
-        kind: its type.
-        context: ``info.context`` of the validators that ``kind`` has.
+    """Value read from a file (nested lists, mappings, text, numbers and None) as an instance of ``kind``, by pydantic:
+    a dataclass, TypedDict, or other annotation, whose validators get ``context``.
 
     Raises:
         ValueError: the value does not fit; the message gives the place, such as ``models.0.top1``, and the fault.

@@ -55,12 +55,8 @@ class EvaluateConfig(ImagesConfig):
 
 
 def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
-    """Evaluates a network, prints tables, writes ``evaluation.json`` and, for a classifier, ``evaluation.svg``.
-
-    Args:
-        name: the folder of a run or of a saved network, or a name of timm.
-        options: the images, and what to evaluate on them.
-        console: for the output.
+    """Evaluates the network in a folder, of a run or a saved network, or of a name of timm; prints tables, writes
+    ``evaluation.json`` and, for a classifier, ``evaluation.svg``.
 
     Returns:
         The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``command``, ``date``, ``conditions``,

@@ -34,12 +34,8 @@ class ExportConfig(ImagesConfig):
 
 
 def export(name: str, options: ExportConfig, console: Console) -> Row:
-    """Exports the network in a folder, prints the measurements and writes them beside the export as JSON.
-
-    Args:
-        name: the folder of a run, or of a saved network (a run's ``student``).
-        options: format and measurement.
-        console: for the output.
+    """Exports the network in a folder, of a run or a saved network (a run's ``student``), prints the measurements and
+    writes them beside the export as JSON.
 
     Returns:
         The content of the JSON file: see :func:`isometry.export.onnx.export_onnx` and
@@ -60,12 +56,11 @@ def export(name: str, options: ExportConfig, console: Console) -> Row:
 def _check(options: ExportConfig) -> None:
     if options.to is None:
         raise UserError("--to: not given; --to onnx for a file, or --to timm for a folder with a model card")
-    required: dict[str, tuple[str, object]] = {
-        "--quantize": ("onnx", options.quantize),
-        "--masked": ("onnx", options.masked),
-        "--license": ("timm", options.license),
-    }
-    for flag, (to, value) in required.items():
+    for flag, to, value in (
+        ("--quantize", "onnx", options.quantize),
+        ("--masked", "onnx", options.masked),
+        ("--license", "timm", options.license),
+    ):
         if value and to != options.to:
             raise UserError(f"{flag}: only for --to {to}; leave it out")
     if options.threads is not None and options.threads < 1:

@@ -22,55 +22,40 @@ PRECEDENCE = "Options override the recipe, which overrides the defaults; a recip
 
 
 class Invocation(NamedTuple):
-    """A command line, parsed.
-
-    Attributes:
-        names: what stands before the options.
-        config: the options, of the command's class.
-        recipe: the file that ``--config`` names, or an empty string.
-        console: for the output.
-    """
+    """A command line, parsed."""
 
     names: list[str]
+    """What stands before the options."""
     config: Any
+    """The options, of the command's class."""
     recipe: str
+    """The file that ``--config`` names, or an empty string."""
     console: Console
 
 
 class Command(NamedTuple):
-    """A command of the command line.
-
-    Attributes:
-        kind: class of its options, a dataclass.
-        about: its purpose, in one sentence.
-        action: the function that carries it out.
-        examples: whole command lines, the simplest first.
-        names: what stands before the options: choices in small letters, such as ``bash|zsh``, or ``DIR``.
-    """
+    """A command of the command line: the dataclass of its options, its purpose in one sentence, the function that does
+    it, and whole command lines, the simplest first."""
 
     kind: type
     about: str
     action: Callable[[Invocation], object]
     examples: tuple[str, ...]
     names: str = ""
+    """What stands before the options: choices in small letters, such as ``bash|zsh``, or ``DIR``."""
 
 
 class Option(NamedTuple):
-    """An option of a command.
-
-    Attributes:
-        name: its field, with that of its section: ``grow.depth``.
-        spelled: the ways to write it: ``--batch-size``, ``-b``.
-        help: its meaning.
-        hint: its type.
-        default: as text; empty for None, False and empty values.
-    """
+    """An option of a command, with its meaning and its type."""
 
     name: str
+    """Its field, with that of its section: ``grow.depth``."""
     spelled: list[str]
+    """The ways to write it: ``--batch-size``, ``-b``."""
     help: str
     hint: Any
     default: str
+    """As text; empty for None, False and empty values."""
 
     @property
     def types(self) -> tuple[Any, ...]:

@@ -41,10 +41,8 @@ class ListConfig:
 
 
 def listing(named: Sequence[str]) -> Iterator[str]:
-    """The lines that ``isometry list KIND [PATTERN]`` prints.
-
-    Args:
-        named: one of :data:`KINDS`, and perhaps a shell pattern for its names: ``deit*``.
+    """The lines that ``isometry list KIND [PATTERN]`` prints; ``named`` has one of :data:`KINDS`, and perhaps a shell
+    pattern for its names: ``deit*``.
 
     Raises:
         UserError: no such kind, or no such name.

@@ -30,12 +30,8 @@ class ReportConfig:
 def report(names: list[str], options: ReportConfig, console: Console) -> Path:
     """Writes the report page of the runs in folders, and returns its path; needs neither data nor weights.
 
-    Several runs are compared: those that differ only in their seed are one variant, with means and 95 % intervals.
-
-    Args:
-        names: folders of runs, or folders that contain such.
-        options: output and baseline.
-        console: for the output.
+    ``names`` are folders of runs, or folders that contain such. Several runs are compared: those that differ only in
+    their seed are one variant, with means and 95 % intervals.
 
     Raises:
         UserError: no such folder, no run in it, no variant of the baseline's name, or the page can't be written.

@@ -36,7 +36,7 @@ def matrix_picture(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) 
 
 
 def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, str], title: str) -> None:
-    """Writes relation maps (N, N) side by side on one colour scale, each between its name and caption, as PNG or SVG."""
+    """Writes relation maps (N, N) side by side on one colour scale, each with its name and caption, as PNG or SVG."""
     low = min(float(np.percentile(values, 1)) for values in maps.values())
     step = MAP_SIDE + 10
     width, height = 12 + step * len(maps), MAP_SIDE + 100

@@ -44,6 +44,24 @@ def test_a_file_defines_exactly_one_class(shape, tmp_path, text, count):
         discover(shape)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class A(Shape)\n    pass\n", r"star\.py: SyntaxError: .*\(star\.py, line 2\)"),
+        ("x = 1\nimport missing\n", r"star\.py, line 3: ModuleNotFoundError: .*'missing'"),
+        ("class A(Shape):\n    x = Round\n", r"star\.py, line 3: NameError: .*'Round'"),
+        ("import broken\n", r"star\.py, line 2: SyntaxError: .*\(broken\.py, line 1\)"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_named_with_the_line(shape, tmp_path, text, message):
+    (tmp_path / "broken.py").write_text("def\n")
+    (tmp_path / "shapes" / "star.py").write_text(f"from shapes.base import Shape\n{text}")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=rf"^{message}") as raised:
+        discover(shape)
+    assert "\n" not in str(raised.value)
+
+
 def test_losses_are_found_so():
     assert discover(Loss) == available()
     assert set(available()) >= {"soft", "whole"}

@@ -332,6 +332,8 @@ def test_every_declared_input_is_computed_as_often_as_its_scope_says(batch):
 
 
 def test_a_new_input_needs_its_declaration_and_its_value(batch, monkeypatch):
+    monkeypatch.setitem(INPUTS, "token_norms", Input("block", needs_teacher=True))
+
     class Norms(Loss):
         """The mean norm of the student's tokens."""
 
@@ -346,7 +348,6 @@ def test_a_new_input_needs_its_declaration_and_its_value(batch, monkeypatch):
 
     compute = Objective._loss_inputs
     monkeypatch.setattr(Objective, "_loss_inputs", loss_inputs)
-    monkeypatch.setitem(INPUTS, "token_norms", Input("block", needs_teacher=True))
     monkeypatch.setattr(isometry.losses.base, "available", lambda: {"norms": Norms})
     objective = Objective(student(), {"norms": 1}, teacher(), taps=([0, 2], [1, 3]))
     assert objective.needs_labels

@@ -63,13 +63,23 @@ class Loss(nn.Module):
 
     A loss on tokens is built and called once for each pair of blocks; the objective averages (``reduction="mean"``)
     or sums (``"paper"``) over blocks. A loss on gates is built once, called for each gated layer, and summed.
-    ``forward`` returns a scalar. The constructor gets the recipe's options for the term and, if it names them,
-    ``reduction``, ``relations``, ``generator``, ``student_width`` and ``teacher_width``.
+    ``forward`` returns a finite float32 scalar, at least 0, and refuses shapes that do not match. The constructor gets
+    the recipe's options for the term and, if it names them, ``reduction``, ``relations``, ``generator``,
+    ``student_width`` and ``teacher_width``.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
     relates_images: ClassVar[bool] = False
     """Whether the value of a batch is more than the mean over its images."""
+    scale_invariant: ClassVar[bool] = False
+    """Whether tokens are compared up to scale: scaling those of either side changes nothing, and equal ones cost 0."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(cls.inputs, str):
+            raise UserError(f"{cls.__name__}.inputs must be a tuple of names, not a string")
+        for name in cls.inputs:
+            choose(INPUTS, name, f"{cls.__name__}.inputs: {name}", "input")
 
     @classmethod
     def scope(cls) -> Scope:

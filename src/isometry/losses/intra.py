@@ -14,6 +14,7 @@ class IntraImage(Loss):
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    scale_invariant = True
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class RandomPatches(Loss):
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    scale_invariant = True
     relates_images = True
 
     def __init__(

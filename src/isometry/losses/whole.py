@@ -19,6 +19,7 @@ class WholeBatch(BatchLoss):
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    scale_invariant = True
 
     def __init__(self, reduction: Reduction = "mean", relations: Relations = "global") -> None:
         super().__init__(relations)

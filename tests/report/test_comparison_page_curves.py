@@ -81,7 +81,7 @@ def test_an_interval_below_zero_leaves_a_logarithmic_axis_alone():
         for row in run.data.epochs:
             row["train/loss"] = scale * 10.0 ** -row["epoch"]
     panel = next(p for p in group_panels(group_runs(runs)) if p.metric == "train/loss")
-    assert panel.log
+    assert panel.log_span
     assert min(panel.series[0].low) < 0
     svg = line_chart(panel, (1, 5)).svg
     assert "nan" not in svg

@@ -178,4 +178,4 @@ def test_the_keep_rate_has_a_panel_of_its_own_and_is_linear():
     ]
     found = panels(rows)
     assert [panel.title for panel in found] == ["Learning rate", "Keep rate"]
-    assert not found[1].log
+    assert not found[1].log_span

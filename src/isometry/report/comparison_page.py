@@ -79,11 +79,9 @@ def comparison_headline(rows: Sequence[Row], part: str | None) -> str:
     if not others:
         return f"{best['name']} reaches {reached} top-1{on}."
     highest = f"Highest top-1{on}: {best['name']} with {reached}"
-    alone = [row["name"] for row in ordered if not formats.is_number(row["low"])]
-    if alone:
+    if alone := [row["name"] for row in ordered if not formats.is_number(row["low"])]:
         return f"{highest}; there is no interval over seeds, with one seed of {_listed(alone)}."
-    near = [row["name"] for row in others if row["high"] >= best["low"]]
-    if near:
+    if near := [row["name"] for row in others if row["high"] >= best["low"]]:
         return f"{highest}; its interval overlaps that of {_listed(near)}."
     return f"{highest}, above every other's interval."
 
@@ -171,7 +169,7 @@ def group_panels(groups: Sequence[Group]) -> list[Panel]:
 
 
 def mean_series(group: Group, key: str, colour: int = 0) -> Series:
-    """The group's curve: mean ± t(0.975, n − 1)·s/√n over its n runs (see `isometry.report.interval`), at the epochs
+    """The group's curve: mean ± t(0.975, n − 1)·s/√n over its n runs (see `interval`), at the epochs
     that all of them have reached; NaN where a run's value was not finite. A single run has no interval."""
     found = [values_by_epoch(run.data.epochs, key) for run in group.runs]
     epochs = tuple(sorted(set.intersection(*map(set, found))))

@@ -77,7 +77,5 @@ def _is_scored(stage: Row) -> bool:
 
 
 def _scores(stage: Row) -> str:
-    if not _is_scored(stage):
-        return formats.MISSING
     write = formats.percent if stage["score"] == "top-1" else formats.number
-    return f"{write(stage['before'])} → {write(stage['after'])}"
+    return f"{write(stage['before'])} → {write(stage['after'])}" if _is_scored(stage) else formats.MISSING

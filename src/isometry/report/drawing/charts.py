@@ -88,12 +88,10 @@ def shares_chart(layers: Sequence[str], groups: Sequence[tuple[str, Sequence[flo
         for index, (_, shares) in enumerate(groups):
             lefts = np.arange(len(layers)) - 0.4 + index * bar
             axes.bar(lefts, 100 * np.asarray(shares), width=0.92 * bar, align="edge", color=SERIES[index])
-        axes.set_xlim(-0.6, len(layers) - 0.4)
-        axes.set_ylim(0, 100)
+        axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(0, 100))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:g} %")
-        canvas.name_ticks(axes.xaxis, layers, most=len(layers))
-        axes.tick_params(axis="x", rotation=90)
+        axes.set_xticks(range(len(layers)), layers, rotation=90)
         names = " and ".join(name for name, _ in groups)
         return canvas.inline_svg(figure, f"Share of channels that {names} kept, by layer"), width
 
@@ -109,10 +107,9 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
         if line.last:
             axes.plot(*line.last, "o", color=colour, ms=5, clip_on=False, zorder=4)
     axes.margins(y=0.08)
-    if panel.log:
-        axes.set_yscale("log")
+    if span := panel.log_span:
         # An interval may reach below 0, which a logarithmic axis does not have.
-        axes.set_ylim(*panel.span)
+        axes.set(yscale="log", ylim=span)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")

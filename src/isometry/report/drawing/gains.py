@@ -22,7 +22,7 @@ KEY = "dot: one seed · line and bar: mean and its 95 % interval · grey: the ga
 
 
 def comparison_picture(path: Path, rows: Sequence[Row], title: str, baseline: str) -> None:
-    """Draws rows of `isometry.report.comparison_row` to `path`: PNG, or SVG if the name ends so.
+    """Draws rows of `comparison_row` to `path`: PNG, or SVG if the name ends so.
 
     Left: each seed's top-1 as a dot, the mean as a line, its 95 % interval as a bar. Right: each seed's gain over
     `baseline`, their mean and its interval. A variant whose gain's interval contains 0 is grey.

@@ -24,12 +24,8 @@ LOG_RATIO = 20
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: values at epochs; NaN where a value was recorded but was not finite.
-
-    Attributes:
-        low, high: the ends of the values' intervals, where the values are means.
-        colour: place among the colours.
-    """
+    """One curve: values at epochs; NaN where a value was recorded but was not finite. ``low`` and ``high`` are the ends
+    of the values' intervals, where the values are means; ``colour`` is the place among the colours."""
 
     name: str
     epochs: tuple[float, ...]
@@ -63,15 +59,14 @@ class Panel:
     series: tuple[Series, ...]
 
     @property
-    def log(self) -> bool:
-        """Whether the values span so much that a linear axis would hide the small ones."""
+    def log_span(self) -> tuple[float, float] | None:
+        """Ends of a logarithmic axis, a little beyond the least and the largest value; None where a linear axis shows
+        the small values too."""
+        finite = [value for line in self.series for value in line.values if math.isfinite(value)]
+        least, most = min(finite), max(finite)
         is_loss = not self.metric.startswith("top") and self.metric not in WITHOUT_SPLIT
-        return is_loss and min(self._finite) > 0 and max(self._finite) / min(self._finite) > LOG_RATIO
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """Ends of a logarithmic axis, a little beyond the least and the largest value."""
-        least, most = min(self._finite), max(self._finite)
+        if not is_loss or least <= 0 or most / least <= LOG_RATIO:
+            return None
         margin = (most / least) ** 0.08
         return least / margin, most * margin
 
@@ -84,10 +79,6 @@ class Panel:
             return ""
         named = ", ".join(f"{epoch:g}" for epoch in lost[:4]) + (", …" if len(lost) > 4 else "")
         return f"not finite in epoch{'s' if len(lost) > 1 else ''} {named}"
-
-    @property
-    def _finite(self) -> list[float]:
-        return [value for line in self.series for value in line.values if math.isfinite(value)]
 
 
 def panels(epochs: Sequence[Row]) -> list[Panel]:

@@ -81,6 +81,15 @@ def test_our_own_networks_are_among_them():
     assert rows("models", "cifar*")["cifar_resnet20"][1:] == ["no", "yes", "yes"]
 
 
+def test_a_broken_architecture_file_is_an_error_not_a_model_that_does_not_grow(monkeypatch):
+    def broken(base: type, module: str) -> type:
+        raise UserError("grow/architectures/mine.py, line 1: NameError: name 'x' is not defined")
+
+    monkeypatch.setattr("isometry.discovery._only_class", broken)
+    with pytest.raises(UserError, match=r"^grow/architectures/mine\.py, line 1"):
+        rows("models", "resnet14t")
+
+
 def test_many_models_are_not_built(monkeypatch):
     monkeypatch.setattr(timm, "create_model", None)
     *lines, last = listing(["models"])

@@ -16,6 +16,7 @@ from timm.models import is_model_pretrained
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
 from isometry.errors import UserError, did_you_mean
+from isometry.grow.architectures import available as architectures
 from isometry.grow.architectures import find_architecture
 from isometry.grow.operators import Operator
 from isometry.grow.operators import available as operators
@@ -124,6 +125,7 @@ def _models(names: list[str]) -> Iterator[str]:
         yield from _table([("name", "weights"), *weights.items()])
         yield f"{len(names):,} models; sizes are shown for up to {SIZED}, e.g. isometry list models 'deit*'"
         return
+    architectures()  # A file of them that cannot be imported is an error, not a "no".
     head = ("name", "parameters", "weights", "grows", "prunes")
     yield from _table([head, *(_model_row(name, weights[name]) for name in names)])
 

@@ -93,6 +93,11 @@ class Architecture:
         return names
 
 
+def available() -> dict[str, type[Architecture]]:
+    """Every architecture by its file's name."""
+    return discover(Architecture)
+
+
 def find_architecture(model: nn.Module, name: str) -> Architecture:
     """The architecture of a model, in the file that has the name of its class's module.
 
@@ -101,7 +106,7 @@ def find_architecture(model: nn.Module, name: str) -> Architecture:
     Raises:
         UserError: there is no such file.
     """
-    found = discover(Architecture)
+    found = available()
     for kind in type(model).__mro__:
         module = kind.__module__.rpartition(".")[2]
         if module in found:

@@ -53,7 +53,10 @@ def as_typed(message: str, arguments: Sequence[str]) -> str:
     """A message in which options have the names that were typed: ``--student`` instead of ``--model``."""
     words = [argument.partition("=")[0] for argument in arguments if OPTION.match(argument)]
     typed = {f"--{canonical(word.lstrip('-'))}".replace("_", "-"): word for word in words}
-    return re.sub(r"(?<![\w-])--[\w.-]*\w", lambda found: typed.get(found[0], found[0]), message)
+    # Names that are suggested are those of a list, and stay as they are.
+    said, suggests, names = message.partition("did you mean")
+    said = re.sub(r"(?<![\w-])--[\w.-]*\w", lambda found: typed.get(found[0], found[0]), said)
+    return said + suggests + names
 
 
 def _by_option(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

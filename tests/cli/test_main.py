@@ -367,17 +367,32 @@ def test_a_process_says_the_same(place, words, code, message):
     assert not (place / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "words", ["", "--version", "distill --help", "list losses", "list models", "completion bash"]
-)
+def printing(words: str, output: object) -> subprocess.CompletedProcess[str]:
+    """``isometry WORDS`` in a process that prints into ``output``."""
+    command = [sys.executable, "-m", "isometry", *words.split()]
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+
+
+# Help is printed as it is; lists are printed by rich.
+PRINTED = pytest.mark.parametrize("words", ["distill --help", "list losses"])
+
+
+@PRINTED
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(words):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
-        command = [sys.executable, "-m", "isometry", *words.split()]
-        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == ""
+        done = printing(words, pipe)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_full_disk_is_reported_in_one_line():
+    with open("/dev/full", "w") as full:
+        done = printing("list losses", full)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert mentions(line, "output … full")
 
 
 def test_a_reader_that_needs_the_first_line_only():

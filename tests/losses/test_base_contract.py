@@ -139,6 +139,13 @@ def test_inputs_that_do_not_exist_are_refused_with_near_ones(inputs, message):
         type("Mine", (Loss,), {"inputs": inputs})
 
 
+@pytest.mark.parametrize("forward", [lambda self, student: student, lambda self, *inputs: inputs[0], None])
+def test_forward_takes_the_inputs(forward):
+    own = {} if forward is None else {"forward": forward}
+    with pytest.raises(UserError, match=r"^Mine\.forward must take .*student_tokens, labels"):
+        type("Mine", (Loss,), {"inputs": ("student_tokens", "labels"), **own})
+
+
 def test_an_unknown_loss_is_refused_with_a_near_name():
     with pytest.raises(UserError, match=r"losses\.whol: .*whole"):
         build_loss("whol", {})

@@ -1,7 +1,9 @@
 """The command line `isometry COMMAND ...`: dispatch, errors on one line, exit codes, signals."""
 
+import errno
 import logging
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,6 +42,13 @@ def guarded(action: Callable[[], None]) -> int:
             action()
     except UserError as error:
         errors.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        return 2
+    except OSError as error:
+        # With the file's name it would be one that the command names; standard output has none.
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        errors.print("isometry: the output can't be written: the disk is full; make room", soft_wrap=True)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in its buffer can't be written either
         return 2
     except Interrupted as stop:
         errors.print(f"isometry: {_plain(stop)}", highlight=False, soft_wrap=True)

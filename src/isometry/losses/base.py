@@ -80,6 +80,11 @@ class Loss(nn.Module):
             raise UserError(f"{cls.__name__}.inputs must be a tuple of names, not a string")
         for name in cls.inputs:
             choose(INPUTS, name, f"{cls.__name__}.inputs: {name}", "input")
+        _, *arguments = inspect.signature(cls.forward).parameters.values()
+        if cls.inputs and len(arguments) != len(cls.inputs):
+            raise UserError(
+                f"{cls.__name__}.forward must take one argument for each of inputs: {', '.join(cls.inputs)}"
+            )
 
     @classmethod
     def scope(cls) -> Scope:

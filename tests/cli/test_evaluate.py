@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 
+from helpers.messages import mentions
 from helpers.pruned_runs import SMALL, dense_run, small_network
 from helpers.runs import run
 from isometry.cli.main import main
@@ -213,6 +214,14 @@ def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path,
 )
 def test_what_is_no_network_is_named(words, message, capsys):
     assert message in refused(capsys, *words)
+
+
+def test_a_file_is_no_folder_for_the_results(dense, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main(["evaluate", str(dense), "--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert mentions(line, f"--out {tmp_path / 'file'} … folder")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_without_images_nothing_can_be_judged(dense, capsys):

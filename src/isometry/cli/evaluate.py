@@ -70,6 +70,8 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     """
     saved = open_named(name, command="evaluate")
     place = Path(options.out) if options.out else saved.place
+    if place.exists() and not place.is_dir():
+        raise UserError(f"--out {place}: is not a folder; give another name")
     device = join_world(options.device).device
     saved.network.to(device)
     result: Row = {

@@ -8,6 +8,8 @@ import pytest
 
 from isometry.discovery import choose, discover
 from isometry.errors import UserError
+from isometry.grow.architectures import Architecture
+from isometry.grow.operators import DepthOperator, WidthOperator
 from isometry.losses import Loss, available
 
 BASE = "class Shape:\n    pass\n\nclass Round(Shape):\n    pass\n"
@@ -60,6 +62,31 @@ def test_a_file_that_cannot_be_imported_is_named_with_the_line(shape, tmp_path, 
     with pytest.raises(UserError, match=rf"^{message}") as raised:
         discover(shape)
     assert "\n" not in str(raised.value)
+
+
+def test_a_class_without_a_method_that_it_must_define_is_named(shape, tmp_path, monkeypatch):
+    base = "from abc import ABC, abstractmethod\n\nclass Shape(ABC):\n    @abstractmethod\n    def area(self): ...\n"
+    (tmp_path / "shapes" / "base.py").write_text(base)
+    (tmp_path / "shapes" / "circle.py").write_text(
+        "from shapes.base import Shape\nclass Circle(Shape):\n    def area(self): return 1\n"
+    )
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shapes"]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=r"^square\.py: Square must define area$"):
+        discover(importlib.import_module("shapes.base").Shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "methods"),
+    [
+        (Architecture, {"blocks", "width"}),
+        (DepthOperator, {"order"}),
+        (WidthOperator, {"stretch", "mean_shares", "shares"}),
+    ],
+)
+def test_kinds_of_growth_say_what_a_file_must_define(kind, methods):
+    assert kind.__abstractmethods__ == methods
 
 
 def test_losses_are_found_so():

@@ -18,7 +18,7 @@ def discover(base: type[T]) -> dict[str, type[T]]:
     """The subclasses of ``base`` in the files beside its own, by file name.
 
     Raises:
-        UserError: a file cannot be imported, or does not define exactly one.
+        UserError: a file cannot be imported, or does not define exactly one, with all abstract methods of ``base``.
     """
     package, _, own = base.__module__.rpartition(".")
     names = [found.name for found in pkgutil.iter_modules(importlib.import_module(package).__path__)]
@@ -53,6 +53,8 @@ def _only_class(base: type[T], module_name: str) -> type[T]:
     ]
     if len(own) != 1:
         raise UserError(f"{file}: must define exactly one {base.__name__}, and defines {len(own)}")
+    if missing := sorted(getattr(own[0], "__abstractmethods__", ())):
+        raise UserError(f"{file}: {own[0].__name__} must define {', '.join(missing)}")
     return own[0]
 
 

@@ -1,17 +1,19 @@
 """Gates on timm's networks: where they go, that nothing else changes, and what is refused."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
 from timm.layers import BatchNormAct2d
+from timm.models.resnet import BasicBlock
 from torch import nn
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm
 from isometry.errors import UserError
 from isometry.prune.gates import GatedConv, gated_convs
-from isometry.prune.sites import add_gates, check_prunable, sites
+from isometry.prune.sites import BLOCKS, add_gates, check_prunable, sites
 
 SHALLOW = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), "num_classes": 5}
 NETWORKS = {
@@ -270,3 +272,22 @@ def test_a_norm_that_drops_still_drops_before_it_activates():
     assert (dense.s1.b1.conv1(seen) == 0).all()
     assert (dense.eval().s1.b1.conv1(seen) > 0).any()
     assert (dense.s1.b1.conv1(seen) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"act": "actX"}, "has no actX; its parts are conv1, "),
+        ({"shortcut": "nope"}, "has no nope; "),
+        ({"convs": ("conv1", "convX")}, "has no convX; "),
+        ({"convs": "conv1"}, "has no c; "),
+        ({"convs": ("conv2",)}, "conv1 comes first, so it must be one of convs"),
+        ({"convs": ()}, "conv1 comes first, so it must be one of convs"),
+    ],
+)
+def test_a_layout_that_does_not_fit_its_block_is_refused(changed, message, monkeypatch):
+    monkeypatch.setitem(BLOCKS, BasicBlock, replace(BLOCKS[BasicBlock], **changed))
+    with pytest.raises(UserError) as raised:
+        check_prunable(network("resnet18"), "resnet18", group=1)
+    assert str(raised.value).startswith("prune/sites.py: BLOCKS: BasicBlock")
+    assert message in str(raised.value)

@@ -173,7 +173,15 @@ def add_gates(network: nn.Module, name: str, group: int = 1) -> nn.Module:
 
 
 def _parts(name: str, block: nn.Module, layout: BlockLayout) -> ResidualBlock:
-    """A block's parts, by its layout."""
+    """A block's parts, by its layout.
+
+    Raises:
+        UserError: the layout names a part that the block lacks, or does not name the first layer of the branch.
+    """
+    for part in (*layout.convs, layout.act, layout.shortcut):
+        if part and not hasattr(block, part):
+            kind, known = type(block).__name__, ", ".join(key for key, _ in block.named_children())
+            raise UserError(f"prune/sites.py: BLOCKS: {kind} has no {part}; its parts are {known}")
     parts = dict(block.named_children())
     shortcut = parts.pop(layout.shortcut, nn.Identity() if layout.identity else None)
     act = parts.pop(layout.act, nn.Identity())
@@ -183,8 +191,11 @@ def _parts(name: str, block: nn.Module, layout: BlockLayout) -> ResidualBlock:
         conv = path.removesuffix(".conv")
         if conv in layout.convs:
             found.append(Site(f"{name}.{conv}", block, path, next(layers)[0]))
-        else:
+        elif found:
             found[-1].others.append(module)
+        else:
+            kind = type(block).__name__
+            raise UserError(f"prune/sites.py: BLOCKS: {kind}: {path} comes first, so it must be one of convs")
     return ResidualBlock(found, shortcut, act)
 
 

@@ -1,5 +1,6 @@
 """What growth needs to know of an architecture, and how it is found by the name of timm's module."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ def format_size(numbers: Numbers) -> str:
     return "-".join(map(str, numbers))
 
 
-class Architecture:
+class Architecture(ABC):
     """How to build networks of one module of timm at other sizes. A subclass sits alone in a file of the module's name.
 
     Attributes:
@@ -38,13 +39,13 @@ class Architecture:
 
     branch_ends: ClassVar[Mapping[type[nn.Module], tuple[tuple[str, ...], ...]]] = {}
 
+    @abstractmethod
     def blocks(self, model: Any) -> list[str]:
         """Names of the modules that hold the blocks, one for each stage."""
-        raise NotImplementedError
 
+    @abstractmethod
     def width(self, model: Any) -> Numbers:
         """Channels of the model."""
-        raise NotImplementedError
 
     def depth_arguments(self, model: Any, depth: Numbers) -> dict[str, Any]:
         """Arguments of timm's constructor for another depth than the model's."""

@@ -1,5 +1,6 @@
 """What a growth operator is, and how it is found by the name of its file."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -9,7 +10,7 @@ from isometry.config import GrowConfig
 from isometry.discovery import choose, discover
 
 
-class Operator:
+class Operator(ABC):
     """Adds blocks or units to a network. A subclass of one of the two kinds below sits alone in its file.
 
     Attributes:
@@ -41,13 +42,13 @@ class DepthOperator(Operator):
 
     option = "--grow.depth-operator"
 
+    @abstractmethod
     def order(self, depth: int, larger: int) -> list[Placed]:
         """Where each of the ``larger`` network's blocks comes from.
 
         Raises:
             ValueError: ``larger - depth`` blocks can't be added.
         """
-        raise NotImplementedError
 
 
 class WidthOperator(Operator):
@@ -60,20 +61,20 @@ class WidthOperator(Operator):
 
     option = "--grow.width-operator"
 
+    @abstractmethod
     def stretch(self, x: Tensor, dim: int, size: int, groups: int) -> Tensor:
         """``x`` with ``size`` units along ``dim``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mean_shares(self, old: int, size: int, groups: int) -> Tensor:
         """Mean share of each unit of an axis that grew from ``old`` to ``size``: (size,), float64.
 
         The gradient with respect to a layer's output shrinks by the same factor.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def shares(self, weight: Tensor, dim: int, old: int, groups: int, generator: torch.Generator) -> Tensor:
         """Factors that broadcast with ``weight``, which was stretched along ``dim`` from ``old`` units."""
-        raise NotImplementedError
 
 
 def last_blocks(depth: int, larger: int) -> range:

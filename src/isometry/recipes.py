@@ -268,8 +268,8 @@ def flat_options(config: RunConfig) -> dict[str, Any]:
     """Options by name, those in groups as ``grow.depth``."""
     flat: dict[str, Any] = {}
     for name, value in vars(config).items():
-        inside = (
-            {f"{name}.{part}": inner for part, inner in vars(value).items()} if is_dataclass(value) else {}
-        )
-        flat |= inside or {name: value}
+        if is_dataclass(value):
+            flat |= {f"{name}.{part}": inner for part, inner in vars(value).items()}
+        else:
+            flat[name] = value
     return flat

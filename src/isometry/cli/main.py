@@ -44,7 +44,7 @@ def guarded(action: Callable[[], None]) -> int:
         errors.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return 2
     except OSError as error:
-        # With the file's name it would be one that the command names; standard output has none.
+        # A write that fails does not name its file. Those to files of a run are UserErrors; this one is the output's.
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         errors.print("isometry: the output can't be written: the disk is full; make room", soft_wrap=True)

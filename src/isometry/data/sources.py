@@ -59,7 +59,9 @@ def _sources(what: str, splits: Splits) -> Sources:
     parts = {"training": splits.train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
     return Sources(
-        *(splits.train, splits.val, splits.test),
+        splits.train,
+        splits.val,
+        splits.test,
         num_classes=len(names) if names else None,
         class_names=names,
         labelled=labelled,

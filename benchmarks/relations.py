@@ -1,9 +1,11 @@
-"""Cost and precision of the exact whole-batch relation map: ``python benchmarks/relations.py``.
+"""Cost and precision of the exact whole-batch relation map: ``python benchmarks/relations.py [--device cuda]``.
 
-Times are of forward and backward of one block's loss. The two sides of a ratio alternate in one process; the ratio is
-that of their medians. Writes results/relations.json.
+Times are of forward and backward: on a CPU of one block's loss, on a GPU of eight pairs of blocks together. The two
+sides of a ratio alternate in one process; the ratio is that of their medians. Writes results/relations.json, or
+results/relations_cuda.json.
 """
 
+import argparse
 import multiprocessing
 import resource
 import statistics
@@ -21,6 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 from isometry.functional import gram_gap
+from isometry.losses import WholeBatch
+from isometry.losses.base import values_of_calls
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles import relations as oracle
@@ -188,15 +192,94 @@ def precision_figures() -> list[Figure]:
     ]
 
 
+# --- on a GPU
+
+Pairs = list[tuple[Tensor, Tensor]]
+PAIRS = 8
+"""Pairs of blocks: the first four and the last four of both networks."""
+
+
+def whole_of_all(pairs: Pairs) -> Tensor:
+    """The whole maps of all pairs, as a run computes them."""
+    return values_of_calls([WholeBatch().train()] * len(pairs), pairs).mean()
+
+
+def whole_under_autocast(pairs: Pairs) -> Tensor:
+    """The same under autocast, which takes ``precision="high"``."""
+    with torch.autocast(pairs[0][0].device.type, dtype=torch.bfloat16):
+        return whole_of_all(pairs)
+
+
+def decoupled_of_all(pairs: Pairs) -> Tensor:
+    """The three sampled terms of all pairs by explicit maps."""
+    return torch.stack([decoupled(*pair) for pair in pairs]).mean()
+
+
+def gpu_figures(device: torch.device, images: int = IMAGES, rounds: int = 20) -> list[Figure]:
+    """Times and peak memory of eight pairs, and their ratios."""
+    pairs = [tuple(side.detach().to(device) for side in batch(images)) for _ in range(PAIRS)]
+    narrow = [(student.bfloat16().requires_grad_(), teacher.bfloat16()) for student, teacher in pairs]
+    full = [(student.requires_grad_(), teacher) for student, teacher in pairs]
+    sides = {
+        "whole maps under autocast, bfloat16 tokens": (
+            whole_under_autocast,
+            narrow,
+            "at most 2.5 ms on an H100",
+        ),
+        'whole maps, precision="highest"': (whole_of_all, full, "at most 9 ms on an H100"),
+        "three sampled terms with maps, float32": (decoupled_of_all, full, None),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    peaks: dict[str, float] = {}
+    for _ in range(rounds + 1):
+        for name, (loss, inputs, _) in sides.items():
+            milliseconds, peaks[name] = gpu_step(loss, inputs)
+            taken[name].append(milliseconds)
+    times = {name: statistics.median(values[1:]) for name, values in taken.items()}
+    shape = f"{PAIRS} pairs, B={images}, N={PATCHES}, {STUDENT}/{TEACHER} channels"
+    rows = [
+        figure(
+            f"milliseconds: {name}, {shape}", times[name], target, f"{peaks[name]:.0f} MiB beyond the inputs"
+        )
+        for name, (_, _, target) in sides.items()
+    ]
+    fast, exact, sampled = times.values()
+    rows.append(
+        figure("time: whole maps under autocast / three sampled terms", fast / sampled, "at most 0.25")
+    )
+    return [*rows, figure('time: whole maps, "highest" / three sampled terms', exact / sampled, None)]
+
+
+def gpu_step(loss: Callable[[Pairs], Tensor], pairs: Pairs) -> tuple[float, float]:
+    """Milliseconds of one forward and backward pass, and its peak memory beyond the inputs in MiB."""
+    for student, _ in pairs:
+        student.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    loss(pairs).backward()
+    torch.cuda.synchronize()
+    passed = time.perf_counter() - start
+    return 1e3 * passed, (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+# --- results
+
+
 def figure(meaning: str, value: float, target: str | None, measured: str = "") -> Figure:
     """A row of the table."""
     return {"meaning": meaning, "value": float(f"{value:.3g}"), "target": target, "measured": measured}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    device = torch.device(parser.parse_args().device)
     torch.set_num_threads(THREADS)
-    figures = cost_figures() + precision_figures()
-    setting = measured_on()
+    figures = gpu_figures(device) if device.type == "cuda" else cost_figures() + precision_figures()
+    setting = measured_on(device)
     table = Table(title="The exact whole-batch relation map", caption=caption(setting))
     for heading in ("what", "measured", "figure", "target"):
         table.add_column(heading, justify="right" if heading == "figure" else "left")
@@ -205,7 +288,7 @@ def main() -> None:
             str(row["meaning"]), str(row["measured"]), f"{row['value']:.3g}", str(row["target"] or "–")
         )
     Console().print(table)
-    save("relations", {**setting, "figures": figures})
+    save("relations_cuda" if device.type == "cuda" else "relations", {**setting, "figures": figures})
 
 
 if __name__ == "__main__":

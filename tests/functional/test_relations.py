@@ -10,6 +10,7 @@ from oracles import relations as oracle
 from oracles.relation_checks import FORMS, assert_as_promised, normal, rotation, tokens_of, with_gradients
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_gradcheck_in_both_arguments(form: str) -> None:
     student = normal(2, 7, 4, dtype=torch.float64).requires_grad_()
@@ -17,6 +18,7 @@ def test_gradcheck_in_both_arguments(form: str) -> None:
     assert torch.autograd.gradcheck(lambda s, t: gram_gap(s, t, form=form), (student, teacher))
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_equal_geometries_have_no_gap(form: str) -> None:
     student = normal(3, 50, 24)
@@ -53,6 +55,7 @@ def test_gap_grows_with_the_noise() -> None:
     assert (gaps.diff() > 0).all()
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_is_orthogonal_to_the_tokens(form: str) -> None:
     student, teacher = tokens_of("massive channel", 196, 64), normal(196, 32)
@@ -82,6 +85,7 @@ def test_zero_tokens(form: str, zeros: slice) -> None:
     assert (grads[1][35:] == 0).all()
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_all_zero_on_both_sides(form: str) -> None:
     value, *grads = with_gradients(torch.zeros(2, 9, 4), torch.zeros(2, 9, 6), form=form)
@@ -99,6 +103,7 @@ def test_tokens_whose_squares_leave_float32(form: str, size: float) -> None:
     torch.testing.assert_close(grad.double() * size, plain_grad.double(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_a_token_that_is_not_finite_shows(form: str, broken: float) -> None:
@@ -107,6 +112,7 @@ def test_a_token_that_is_not_finite_shows(form: str, broken: float) -> None:
     assert gram_gap(student, normal(20, 6, seed=1), form=form).isnan()
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0)])
 def test_leading_dimensions_are_independent(form: str, lead: tuple[int, ...]) -> None:
@@ -121,14 +127,17 @@ def test_leading_dimensions_are_independent(form: str, lead: tuple[int, ...]) ->
         assert_as_promised((one, s_grad, t_grad), oracle.explicit_gap(s, t))
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_more_than_one_tile(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isometry.functional._gap._CPU_TILE", 1000)
-    monkeypatch.setattr("isometry.functional._gap._CPU_ROWS", 7)
+    monkeypatch.setattr("isometry.functional._gap._TILE", 1000)
+    monkeypatch.setattr("isometry.functional._gap._ROWS", 7)
     monkeypatch.setattr("isometry.functional._gap._GRAM_BLOCK", 5)
+    monkeypatch.setattr("isometry.functional._batched_gap._TILE", 100)
     test_leading_dimensions_are_independent(form, (5,))
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("form", FORMS)
 def test_no_tokens(form: str) -> None:
     assert (gram_gap(torch.ones(3, 0, 4), torch.ones(3, 0, 5), form=form) == 0).all()
@@ -145,6 +154,7 @@ def test_strided_inputs(form: str) -> None:
         torch.testing.assert_close(found, contiguous)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_only_the_gradients_asked_for() -> None:
     for form in FORMS:
         student, teacher = normal(30, 8).requires_grad_(), normal(30, 6, seed=1)
@@ -164,6 +174,7 @@ def test_no_graph_without_gradients() -> None:
     assert not gram_gap(student.detach(), normal(30, 6)).requires_grad
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_gradient_scales_with_what_comes_from_above() -> None:
     for form in FORMS:
         student, teacher = normal(3, 30, 8).requires_grad_(), normal(3, 30, 6, seed=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.runs import as_rank, in_processes
-from isometry.functional import gram_gap
+from isometry.functional import gram_gap, relations
 
 SPLITS = {"even": (600, 600), "uneven": (1000, 200)}
 RANKS = 2
@@ -26,8 +26,10 @@ def layer() -> nn.Linear:
     return nn.Linear(24, 16)
 
 
-def on_rank(rank: int, rendezvous: str, split: tuple[int, ...], folder: Path) -> None:
+def on_rank(rank: int, rendezvous: str, split: tuple[int, ...], folder: Path, as_on_a_gpu: bool) -> None:
     as_rank(rank, rendezvous)
+    if as_on_a_gpu:
+        relations.launches_dominate = lambda device: True
     try:
         inputs, teacher = (x.split(split)[rank] for x in tokens())
         student = inputs.clone().requires_grad_()
@@ -47,9 +49,10 @@ def on_rank(rank: int, rendezvous: str, split: tuple[int, ...], folder: Path) ->
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
-def test_two_processes_equal_one(split: tuple[int, ...], tmp_path: Path) -> None:
-    in_processes(RANKS, on_rank, tmp_path, split, tmp_path)
+def test_two_processes_equal_one(split: tuple[int, ...], as_on_a_gpu: bool, tmp_path: Path) -> None:
+    in_processes(RANKS, on_rank, tmp_path, split, tmp_path, as_on_a_gpu)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
     inputs, teacher = tokens()

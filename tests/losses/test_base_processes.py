@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.runs import as_rank, in_processes
+from isometry import functional
 from isometry.losses import BatchLoss, build_loss
 
 IMAGES, STUDENT, TEACHER = 8, 10, 14
@@ -46,6 +47,51 @@ def step(name: str, options: dict[str, Any], model: nn.Module, inputs: Tensor, o
     value = loss(student, other)
     (2 * value).backward()
     return value.detach()
+
+
+def step_of_two_blocks(
+    name: str, options: dict[str, Any], model: nn.Module, inputs: Tensor, other: Tensor, at_once: bool
+) -> Tensor:
+    """The values of the loss for two blocks, in one call or in two."""
+    loss = build_loss(name, options).train()
+    blocks = [(model(inputs), other), (model(inputs.flip(-1)), other.flip(-1))]
+    if name == "similarity":
+        blocks = [(student.flatten(1).relu(), features.flatten(1)) for student, features in blocks]
+    if at_once:
+        values = loss(*map(torch.stack, zip(*blocks, strict=True)))
+    else:
+        values = torch.stack([loss(*block) for block in blocks])
+    (values * torch.tensor([2.0, 3.0])).sum().backward()
+    return values.detach()
+
+
+def on_rank_as_on_a_gpu(rank: int, rendezvous: str, folder: Path) -> None:
+    as_rank(rank, rendezvous)
+    functional.relations.launches_dominate = lambda device: True
+    try:
+        found = {}
+        for case, (name, options, tokens) in CASES.items():
+            model = DistributedDataParallel(layer())
+            share = (x.chunk(2)[rank] for x in sides(tokens))
+            values = step_of_two_blocks(name, options, model, *share, at_once=True)
+            found[case] = (values, model.module.weight.grad, model.module.bias.grad)
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_processes_relate_the_joined_batch_of_several_blocks_at_once(tmp_path: Path) -> None:
+    in_processes(2, on_rank_as_on_a_gpu, tmp_path, tmp_path)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for case, (name, options, tokens) in CASES.items():
+        model = layer()
+        values = step_of_two_blocks(name, options, model, *sides(tokens), at_once=False)
+        for rank in found:
+            for ours, wanted in zip(rank[case], (values, model.weight.grad, model.bias.grad), strict=True):
+                atol = 1e-5 * float(wanted.abs().max())
+                torch.testing.assert_close(
+                    ours, wanted, rtol=1e-5, atol=atol, msg=lambda m, c=case: f"{c}: {m}"
+                )
 
 
 def on_rank(rank: int, rendezvous: str, ranks: int, relations: str, folder: Path) -> None:

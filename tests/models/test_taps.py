@@ -10,9 +10,12 @@ from isometry.models.taps import (
     BlockShape,
     TappedModel,
     block_count,
+    block_shapes,
+    block_tokens,
     choose_blocks,
     first_and_last,
     in_smaller,
+    layout_of,
     pair_blocks,
     parse_blocks,
     tokens_on_grid,
@@ -57,6 +60,32 @@ def test_tapping_leaves_the_logits_as_they_are(name):
     torch.testing.assert_close(logits, model(images))
     assert len(features) == len(blocks)
     assert all(feature.ndim == 4 for feature in features)
+
+
+TOKENS = {
+    "vit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "vit_small_patch16_dinov3",
+    "cait_xxs24_224",
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_tokens_of_either_layout_are_the_same(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, **ARCHITECTURES[name]).eval()
+    size = ARCHITECTURES[name].get("img_size", 64)
+    images = torch.randn(2, 3, size, size)
+    shapes = block_shapes(model, list(range(block_count(model, name))), (3, size, size))
+    assert layout_of(shapes) == ("NLC" if name in TOKENS else "NCHW")
+    blocks = [shape.block for shape in shapes]
+    _, maps = TappedModel(model, blocks)(images)
+    _, features = TappedModel(model, blocks, layout_of(shapes))(images)
+    for feature, feature_map, shape in zip(features, maps, shapes, strict=True):
+        for grid in (shape.grid, (max(1, shape.grid[0] // 2), 1)):
+            wanted = tokens_on_grid(feature_map, grid)
+            torch.testing.assert_close(block_tokens(feature, shape, grid), wanted)
 
 
 @torch.no_grad()

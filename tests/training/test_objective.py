@@ -352,7 +352,7 @@ def test_a_new_input_needs_its_declaration_and_its_value(batch, monkeypatch):
     objective = Objective(student(), {"norms": 1}, teacher(), taps=([0, 2], [1, 3]))
     assert objective.needs_labels
     _, features, _ = objective.trainable_module(batch[0])
-    expected = torch.stack([feature.norm(dim=1).mean() for feature in features]).mean()
+    expected = torch.stack([tokens.norm(dim=2).mean() for tokens in features]).mean()
     torch.testing.assert_close(objective(*batch)["norms"], expected)
     with pytest.raises(UserError, match=r"losses\.norms needs a teacher"):
         Objective(student(), {"norms": 1})

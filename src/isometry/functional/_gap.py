@@ -26,10 +26,8 @@ from torch.distributed import ProcessGroup
 
 from isometry.functional._precision import full_precision
 
-# Tokens of a problem and numbers in a tile. On a CPU a tile stays in the cache; elsewhere, launching
-# kernels costs more than memory traffic.
-_CPU_ROWS, _CPU_TILE = 1024, 2**18
-_ROWS, _TILE = 4096, 2**24
+# Tokens of a problem and numbers in a tile, which stays in a CPU's cache.
+_ROWS, _TILE = 1024, 2**18
 # Columns of a block of G. Only blocks on and above the diagonal are computed: narrow ones save more work,
 # wide ones multiply faster.
 _GRAM_BLOCK = 96
@@ -93,7 +91,7 @@ class ChannelGap(torch.autograd.Function):
             inverse_norms = [tokens.new_empty(*tokens.shape[:-1], 1, dtype=dtype) for tokens in sides]
             gram_PZZ = _gram(sides, axes, inverse_norms)
             if group is not None:
-                gram_PZZ = _all_reduce(gram_PZZ, group)
+                gram_PZZ = all_reduce(gram_PZZ, group)
             gap_P = _signed_square(gram_PZZ, n=student_PNC.shape[-1]).clamp_min(0)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(student_PNC, teacher_PNC, gram_PZZ, *axes, *inverse_norms)
@@ -251,7 +249,7 @@ def _signs(sides: Sides) -> Tensor:
     return torch.cat([ones[0], -ones[1]])
 
 
-def _all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
+def all_reduce(gram_PZZ: Tensor, group: ProcessGroup) -> Tensor:
     """The sum over ranks, in one call; only the upper triangle of the symmetric matrix is sent."""
     row, column = torch.triu_indices(*gram_PZZ.shape[1:], device=gram_PZZ.device)
     upper = gram_PZZ[:, row, column]
@@ -270,17 +268,19 @@ def inverse_norm(tokens: Tensor, dtype: torch.dtype) -> Tensor:
     """1 / ‖token‖ (..., 1) in ``dtype``, zero for a zero token. Differentiable."""
     # In float64: squares of float32 numbers stay in its range, and a norm's rounding error is shared by all
     # relations of its token, and by similar tokens, so it doesn't average out.
-    norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float64)
-    is_zero = norm < torch.finfo(dtype).tiny  # whose inverse would overflow
-    return torch.where(is_zero, 0, 1 / torch.where(is_zero, 1, norm)).to(dtype)
+    return inverse(torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=torch.float64), dtype)
+
+
+def inverse(norm: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 / norm in ``dtype``, zero where that would overflow. Differentiable."""
+    return norm.masked_fill(norm < torch.finfo(dtype).tiny, torch.inf).reciprocal().to(dtype)
 
 
 def _tiles(sides: Sides, whole: bool = False) -> Iterator[tuple[slice, slice]]:
     """Slices of problems and of tokens that cover them all; ``whole`` keeps a problem's tokens together."""
     problems, n_tokens, n_student = sides[0].shape
-    most_rows, numbers = (_CPU_ROWS, _CPU_TILE) if sides[0].device.type == "cpu" else (_ROWS, _TILE)
-    rows = max(1, n_tokens if whole else min(most_rows, n_tokens))
-    some = max(1, numbers // (rows * max(1, n_student + sides[1].shape[-1])))
+    rows = max(1, n_tokens if whole else min(_ROWS, n_tokens))
+    some = max(1, _TILE // (rows * max(1, n_student + sides[1].shape[-1])))
     for problem in range(0, problems, some):
         for row in range(0, n_tokens, rows):
             yield slice(problem, problem + some), slice(row, row + rows)

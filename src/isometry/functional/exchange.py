@@ -15,10 +15,15 @@ from torch.distributed import ProcessGroup
 def exchange_images_for_positions(tokens_BNC: Tensor, group: ProcessGroup) -> Tensor:
     """This process's share of the positions, of the images of all processes: (B, N, C) -> (N here, all B, C).
 
+    (K, B, N, C) of several blocks -> (K, N here, all B, C): they travel together, as channels of one token.
     Differentiable; gradients return through the reverse exchange. Each process sends its tokens once, unlike an
     all-gather, which sends all tokens to all processes. Every process must call it, with equally many images.
     """
-    return _Exchange.apply(tokens_BNC, group)
+    if tokens_BNC.ndim == 3:
+        return _Exchange.apply(tokens_BNC, group)
+    *blocks, _, _, channels = tokens_BNC.shape
+    together_BNC = tokens_BNC.permute(1, 2, 0, 3).flatten(2)
+    return _Exchange.apply(together_BNC, group).unflatten(2, (*blocks, channels)).permute(2, 0, 1, 3)
 
 
 def sum_over(value: Tensor, group: ProcessGroup) -> Tensor:

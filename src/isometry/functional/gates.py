@@ -94,7 +94,8 @@ def similarity_gap(saliency_BG: Tensor, features_BC: Tensor, group: ProcessGroup
         group: process group that holds the batch; B is then the images of all its processes.
 
     Returns:
-        A scalar, at least 0; 0 where the maps are equal, whatever the scale of either side.
+        A scalar, at least 0, or (...) for sides (..., B, C); 0 where the maps are equal, whatever the scale of either
+        side.
     """
-    images = len(saliency_BG) * (1 if group is None else group.size())
+    images = saliency_BG.shape[-2] * (1 if group is None else group.size())
     return gram_gap(saliency_BG, features_BC.detach(), group=group) / images**2

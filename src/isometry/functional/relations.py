@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from isometry.functional._batched_gap import BatchedChannelGap, BatchedTokenGap
 from isometry.functional._gap import ChannelGap, TokenGap, normalise, result_dtype
 from isometry.functional._precision import full_precision
 
 Form = Literal["auto", "tokens", "channels"]
+Precision = Literal["highest", "high", "medium"]
 
 # Up to this many multiplications float64 is used: it costs milliseconds on two CPU cores.
 _SMALL = 2**28
 
 
 def gram_gap(
-    student: Tensor, teacher: Tensor, *, form: Form = "auto", group: ProcessGroup | None = None
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    form: Form = "auto",
+    group: ProcessGroup | None = None,
+    precision: Precision | None = None,
 ) -> Tensor:
     """Squared Frobenius distance between two cosine relation maps, ‖M(student) − M(teacher)‖²_F.
 
@@ -32,9 +39,11 @@ def gram_gap(
     - ``form="tokens"`` builds the N×N maps, with N²(2Cs + Ct) multiplications for value and student gradient;
       ``"channels"`` never does, with N(2Cs² + Ct² + 2CsCt) and no memory beyond small matrices, a tile of
       tokens and the gradient; ``"auto"`` takes the fewer.
-    - Precision, with scale = ‖M(student)‖²_F + ‖M(teacher)‖²_F: the value is never below 0, within 1e-7 of
-      the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within 1e-5 (relative
-      norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of it.
+    - Precision, with scale = ‖M(student)‖²_F + ‖M(teacher)‖²_F: the value is never below 0. With ``"highest"`` it is
+      within 1e-7 of the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within
+      1e-5 (relative norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of it.
+      ``"high"`` allows 1e-4 of the scale, and 5e-3 for the gradient where the value is at least 0.5 % of the scale: a
+      GPU multiplies float16 unit tokens with float32 sums then. On a CPU both compute the same.
     - A zero token has a zero row and column, and a zero gradient. Finite tokens
       never give NaN.
     - With ``group`` the rows of the map are the tokens of all its ranks, in any split; every rank must
@@ -48,13 +57,14 @@ def gram_gap(
         teacher: (..., N, Ct), floating point. Gradients are computed for whichever of the two requires one.
         form: ``"auto"``, ``"tokens"`` or ``"channels"``.
         group: process group over which the tokens are spread.
+        precision: ``"highest"``, ``"high"`` or ``"medium"`` (as high), as of torch.set_float32_matmul_precision, whose
+            setting is the default; under autocast the default is ``"high"``. float64 tokens take ``"highest"``.
 
     Returns:
-        (...), float64 if an input is and float32 otherwise. Lower precisions are computed in float32 or better, without
-        TF32, whatever autocast and the global settings say. The device must have float64. Not differentiable twice.
+        (...), float64 if an input is and float32 otherwise. The device must have float64. Not differentiable twice.
 
     Raises:
-        ValueError: shapes or dtypes that don't match, an unknown form, or ``form="tokens"`` with a group.
+        ValueError: shapes or dtypes that don't match, an unknown form or precision, or ``form="tokens"`` with a group.
     """
     _check_tokens("student", student)
     _check_tokens("teacher", teacher)
@@ -67,9 +77,12 @@ def gram_gap(
         raise ValueError(f"form must be 'auto', 'tokens' or 'channels', not {form!r}")
     if form == "tokens" and group is not None:
         raise ValueError("form='tokens' needs all tokens on one rank; with a group take 'channels' or 'auto'")
+    if precision not in (None, "highest", "high", "medium"):
+        raise ValueError(f"precision must be 'highest', 'high' or 'medium', not {precision!r}")
     *lead, n_tokens, _ = student.shape
     student_PNC, teacher_PNC = (x.reshape(math.prod(lead), n_tokens, x.shape[-1]) for x in (student, teacher))
-    return _gram_gap(student_PNC, teacher_PNC, form, group).reshape(lead)
+    high = (precision or _default_precision(student.device)) != "highest"
+    return _gram_gap(student_PNC, teacher_PNC, form, group, high).reshape(lead)
 
 
 def relation_map(tokens: Tensor) -> Tensor:
@@ -106,7 +119,9 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
 # For torch.compile this is one opaque call: tiles would unroll into a very long graph, and it sets global
 # precision.
 @torch.compiler.disable
-def _gram_gap(student_PNC: Tensor, teacher_PNC: Tensor, form: Form, group: ProcessGroup | None) -> Tensor:
+def _gram_gap(
+    student_PNC: Tensor, teacher_PNC: Tensor, form: Form, group: ProcessGroup | None, high: bool
+) -> Tensor:
     problems, n_tokens, n_student = student_PNC.shape
     n_teacher = teacher_PNC.shape[-1]
     cost = {
@@ -115,11 +130,26 @@ def _gram_gap(student_PNC: Tensor, teacher_PNC: Tensor, form: Form, group: Proce
     }
     if form == "auto":
         form = "tokens" if cost["tokens"] < cost["channels"] and group is None else "channels"
+    precise = result_dtype(student_PNC, teacher_PNC)
     small = problems * cost[form] <= _SMALL
-    dtype = torch.float64 if small else result_dtype(student_PNC, teacher_PNC)
+    if launches_dominate(student_PNC.device):
+        dtype = torch.float16 if high and precise == torch.float32 and not small else torch.float64
+        if form == "tokens":
+            return BatchedTokenGap.apply(student_PNC, teacher_PNC, dtype)
+        return BatchedChannelGap.apply(student_PNC, teacher_PNC, dtype, group)
+    dtype = torch.float64 if small else precise
     if form == "tokens":
         return TokenGap.apply(student_PNC, teacher_PNC, dtype)
     return ChannelGap.apply(student_PNC, teacher_PNC, dtype, group)
+
+
+def launches_dominate(device: torch.device) -> bool:
+    """Whether small operations cost their launch: on a GPU, where tiles that fit a cache win nothing either."""
+    return device.type != "cpu"
+
+
+def _default_precision(device: torch.device) -> str:
+    return "high" if torch.is_autocast_enabled(device.type) else torch.get_float32_matmul_precision()
 
 
 def _check_tokens(name: str, tokens: Tensor) -> None:

@@ -4,14 +4,17 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any, ClassVar, Literal
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from isometry.discovery import choose, discover
 from isometry.errors import UserError
+from isometry.functional.relations import launches_dominate
 
 Reduction = Literal["mean", "paper"]
 Relations = Literal["global", "local"]
@@ -71,6 +74,11 @@ class Loss(nn.Module):
     inputs: ClassVar[tuple[str, ...]] = ()
     relates_images: ClassVar[bool] = False
     """Whether the value of a batch is more than the mean over its images."""
+    batched: ClassVar[bool] = False
+    """Whether ``forward`` also takes several blocks or layers at once, (K, ...) of each input, and returns (K,).
+
+    The objective then calls the loss once for all blocks of equal shapes on a GPU, where each launch costs time.
+    """
     scale_invariant: ClassVar[bool] = False
     """Whether tokens are compared up to scale: scaling those of either side changes nothing, and equal ones cost 0."""
 
@@ -81,7 +89,7 @@ class Loss(nn.Module):
         for name in cls.inputs:
             choose(INPUTS, name, f"{cls.__name__}.inputs: {name}", "input")
         _, *arguments = inspect.signature(cls.forward).parameters.values()
-        if cls.inputs and len(arguments) != len(cls.inputs):
+        if cls.inputs and (cls.forward is nn.Module.forward or len(arguments) != len(cls.inputs)):
             raise UserError(
                 f"{cls.__name__}.forward must take one argument for each of inputs: {', '.join(cls.inputs)}"
             )
@@ -133,9 +141,24 @@ class BatchLoss(Loss):
         return 0
 
 
+def values_of_calls(losses: Iterable[Loss], calls: list[tuple[Tensor, ...]]) -> Tensor:
+    """Values (K,) of K calls, each of its own loss; a batched loss takes neighbours of equal shapes at once on a GPU.
+
+    Args:
+        losses: one for each call, at least; equal but for parameters, which a batched loss has none of.
+        calls: the arguments of each.
+    """
+    losses = list(islice(losses, len(calls)))
+    if not (losses[0].batched and launches_dominate(calls[0][0].device)):
+        return torch.stack([loss(*given) for loss, given in zip(losses, calls, strict=True)])
+    # Neighbours only, so that losses that draw at random draw in the order of the blocks.
+    groups = groupby(calls, key=lambda given: [(each.shape, each.dtype) for each in given])
+    return torch.cat([losses[0](*map(torch.stack, zip(*group, strict=True))) for _, group in groups])
+
+
 def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:
-    """Raises ValueError unless both sides have the same images and the same grid of tokens."""
-    if student_BNC.ndim != 3 or student_BNC.shape[:2] != teacher_BNC.shape[:2]:
+    """Raises ValueError unless both sides have the same images and the same grid of tokens, in (..., B, N, C)."""
+    if student_BNC.ndim < 3 or student_BNC.shape[:-1] != teacher_BNC.shape[:-1]:
         raise ValueError(
             f"student tokens {tuple(student_BNC.shape)} and teacher tokens {tuple(teacher_BNC.shape)} "
             "must be (images, tokens, channels) of the same images and the same grid"

@@ -1,5 +1,7 @@
 """Relations between patches drawn at random from the batch (arXiv:2107.01378v1, eq. 12: L_rs)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ class RandomPatches(Loss):
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    batched = True
     scale_invariant = True
     relates_images = True
 
@@ -35,9 +38,12 @@ class RandomPatches(Loss):
 
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
-        student_MC, teacher_MC = student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1)
-        drawn = torch.randperm(len(student_MC), generator=self.generator)[: self.k].to(
-            student_MC.device, non_blocking=True
-        )
-        gap = gram_gap(student_MC[drawn], teacher_MC[drawn])
-        return gap if self.reduction == "paper" else gap / len(drawn) ** 2
+        sides = student_BNC.flatten(-3, -2), teacher_BNC.flatten(-3, -2)
+        *lead, tokens, _ = sides[0].shape
+        draws = [self._draw(tokens) for _ in range(math.prod(lead))]
+        drawn = torch.stack(draws).reshape(*lead, -1, 1).to(student_BNC.device, non_blocking=True)
+        gap = gram_gap(*(torch.take_along_dim(side, drawn, -2) for side in sides))
+        return gap if self.reduction == "paper" else gap / drawn.shape[-2] ** 2
+
+    def _draw(self, tokens: int) -> Tensor:
+        return torch.randperm(tokens, generator=self.generator)[: self.k]

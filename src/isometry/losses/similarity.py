@@ -12,10 +12,11 @@ class Similarity(BatchLoss):
     ``‖M(π) − M(pooled features)‖²_F / B²``, images as tokens, summed over the gated layers; under torch.distributed
     the images are those of the global batch, unless ``relations="local"``. Gradients reach the saliencies only.
 
-    Shapes: saliencies (B, G), pooled features (B, C) -> scalar, at least 0.
+    Shapes: saliencies (B, G), pooled features (B, C) -> scalar, at least 0, or (K, B, ...) of K layers -> (K,).
     """
 
     inputs = ("saliencies", "pooled_features")
+    batched = True
 
     def forward(self, saliency_BG: Tensor, features_BC: Tensor) -> Tensor:
         return similarity_gap(saliency_BG, features_BC, self.group)

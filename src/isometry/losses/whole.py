@@ -1,5 +1,7 @@
 """The whole patch-level manifold, exactly (arXiv:2107.01378v1, eq. 8)."""
 
+import math
+
 from torch import Tensor
 
 from isometry.functional import gram_gap
@@ -13,12 +15,13 @@ class WholeBatch(BatchLoss):
     channel-sized matrices at a cost linear in B·N. Under torch.distributed the map is that of the global batch, unless
     ``relations="local"``: the processes sum those matrices, so traffic is independent of the batch size.
 
-    Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar.
+    Shapes: student (B, N, Cs), teacher (B, N, Ct) -> scalar, or (K, B, N, C) of K blocks -> (K,).
     ``reduction="paper"``: the sum of squares, eq. 8. ``"mean"``: divided by its (B·N)² entries.
     Invariant to rotating or scaling either side's tokens, and to one permutation of both sides' tokens.
     """
 
     inputs = ("student_tokens", "teacher_tokens")
+    batched = True
     scale_invariant = True
 
     def __init__(self, reduction: Reduction = "mean", relations: Relations = "global") -> None:
@@ -28,10 +31,10 @@ class WholeBatch(BatchLoss):
     def forward(self, student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
         check_same_tokens(student_BNC, teacher_BNC)
         group = self.group
-        gap = gram_gap(student_BNC.flatten(0, 1), teacher_BNC.flatten(0, 1), group=group)
+        gap = gram_gap(student_BNC.flatten(-3, -2), teacher_BNC.flatten(-3, -2), group=group)
         if self.reduction == "paper":
             return gap
-        tokens = student_BNC.shape[0] * student_BNC.shape[1] * (1 if group is None else group.size())
+        tokens = math.prod(student_BNC.shape[-3:-1]) * (1 if group is None else group.size())
         return gap / tokens**2
 
     def sent_bytes(self, images: int, tokens: int, student_width: int, teacher_width: int) -> int:

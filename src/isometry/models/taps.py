@@ -1,13 +1,13 @@
 """Tokens of chosen blocks of any timm model, without prefix tokens, on a known grid.
 
 Only this file knows about blocks, prefix tokens and grids. Features come from timm's ``forward_intermediates``, which
-returns block outputs of any architecture as feature maps without prefix tokens, before the final norm. Shape
-suffixes: B images, C channels, H and W the grid, N = H·W tokens.
+returns block outputs without prefix tokens, before the final norm: of any architecture as feature maps, and of those
+that compute on tokens also as these tokens. Shape suffixes: B images, C channels, H and W the grid, N = H·W tokens.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from isometry.errors import UserError
 
 Grid = tuple[int, int]
+Layout = Literal["NCHW", "NLC"]
 Logits = Tensor | tuple[Tensor, Tensor]
 
 
@@ -24,24 +25,25 @@ ENTRANCES = ("forward_intermediates", "forward_head")
 
 
 class TappedModel(nn.Module):
-    """A timm classifier that returns its logits and the feature maps of some blocks in one forward pass.
+    """A timm classifier that returns its logits and the features of some blocks in one forward pass.
 
     Args:
         model: a timm model.
         blocks: block numbers from 0, ascending (stages, for hierarchical models).
+        layout: of the features: ``"NCHW"`` maps, or ``"NLC"`` tokens, if the architecture computes on tokens.
     """
 
-    def __init__(self, model: nn.Module, blocks: list[int]) -> None:
+    def __init__(self, model: nn.Module, blocks: list[int], layout: Layout = "NCHW") -> None:
         super().__init__()
         self.model: Any = model
-        self.blocks = blocks
+        self.blocks, self.layout = blocks, layout
 
     def forward(self, input_BCHW: Tensor) -> tuple[Logits, list[Tensor]]:
-        """Logits (a pair in a training DeiT with a distillation head) and (B, C, H, W) of each tapped block."""
+        """Logits (a pair in a training DeiT with a distillation head), and the features of each tapped block."""
         if not self.blocks:
             return self.model(input_BCHW), []
         last, features = self.model.forward_intermediates(
-            input_BCHW, indices=self.blocks, norm=False, output_fmt="NCHW"
+            input_BCHW, indices=self.blocks, norm=False, output_fmt=self.layout
         )
         return self.model.forward_head(last), features
 
@@ -61,11 +63,12 @@ def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tens
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A tapped block's output: its number, channels, and token grid (rows, columns)."""
+    """A tapped block's output: its number, channels, token grid (rows, columns), and the layout that timm gives it."""
 
     block: int
     width: int
     grid: Grid
+    layout: Layout = "NCHW"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,19 @@ def tokens_on_grid(features_BCHW: Tensor, grid: Grid) -> Tensor:
     if tuple(features_BCHW.shape[-2:]) != grid:
         features_BCHW = F.adaptive_avg_pool2d(features_BCHW, grid)
     return features_BCHW.flatten(2).transpose(1, 2)
+
+
+def block_tokens(features: Tensor, shape: BlockShape, grid: Grid) -> Tensor:
+    """Tokens (B, N, C) of a block on ``grid``, from its features in either layout."""
+    if features.ndim == 3 and shape.grid == grid:
+        return features
+    features_BCHW = features if features.ndim == 4 else features.mT.unflatten(2, shape.grid)
+    return tokens_on_grid(features_BCHW, grid)
+
+
+def layout_of(shapes: list[BlockShape]) -> Layout:
+    """The layout of a model's features, the same for all its blocks."""
+    return shapes[0].layout if shapes else "NCHW"
 
 
 def block_count(model: Any, name: str) -> int:
@@ -182,11 +198,21 @@ def block_shapes(model: nn.Module, blocks: list[int], input_size: tuple[int, int
     parameter = next(model.parameters())
     image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
     _, features = TappedModel(model, blocks)(image)
+    layout = _layout(model, blocks, image)
     model.train(was_training)
     return [
-        BlockShape(block, feature.shape[1], (feature.shape[2], feature.shape[3]))
+        BlockShape(block, feature.shape[1], (feature.shape[2], feature.shape[3]), layout)
         for block, feature in zip(blocks, features, strict=True)
     ]
+
+
+def _layout(model: nn.Module, blocks: list[int], image: Tensor) -> Layout:
+    try:
+        _, features = TappedModel(model, blocks, "NLC")(image)
+    except AssertionError:
+        # How timm refuses a layout that an architecture does not have.
+        return "NCHW"
+    return "NLC" if all(feature.ndim == 3 for feature in features) else "NCHW"
 
 
 def pair_blocks(

@@ -11,7 +11,7 @@ from isometry.data.image_spec import ImageSpec
 from isometry.errors import UserError
 from isometry.models.cait_attention import use_faster_talking_heads
 from isometry.models.spec import image_spec
-from isometry.models.taps import BlockPair, Grid, TappedModel, tokens_on_grid
+from isometry.models.taps import BlockPair, Grid, TappedModel, block_tokens, layout_of
 
 
 class TeacherOutput(NamedTuple):
@@ -107,9 +107,11 @@ class Teacher:
         use_faster_talking_heads(model)
         self.model = model
         self.dtype = next(model.parameters()).dtype
+        shapes = [pair.teacher for pair in pairs]
+        self.shapes = {shape.block: shape for shape in shapes}
         self.grids: dict[int, Grid] = {pair.teacher.block: pair.grid for pair in pairs}
         self.adapter = InputAdapter(student, image_spec(model), self.dtype if self.narrow else None)
-        self.tapped: nn.Module = TappedModel(model, list(self.grids)).eval()
+        self.tapped: nn.Module = TappedModel(model, list(self.grids), layout_of(shapes)).eval()
 
     @property
     def narrow(self) -> bool:
@@ -123,7 +125,7 @@ class Teacher:
             logits, features = self.tapped(self.adapter(input_BCHW))
         tokens = {
             # Contiguous, so that tokens read from a cache give the same bits.
-            block: tokens_on_grid(feature, grid).contiguous()
+            block: block_tokens(feature, self.shapes[block], grid).contiguous()
             for (block, grid), feature in zip(self.grids.items(), features, strict=True)
         }
         return TeacherOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from isometry.errors import UserError
 from isometry.functional.labels import cross_entropy_each
 from isometry.losses import Loss, build_loss
-from isometry.losses.base import INPUTS, Reduction, Relations, Term, inputs_of, parse_terms
+from isometry.losses.base import INPUTS, Reduction, Relations, Term, inputs_of, parse_terms, values_of_calls
 from isometry.models.spec import image_spec
-from isometry.models.taps import BlockPair, TappedModel, pair_blocks, tokens_on_grid
+from isometry.models.taps import BlockPair, BlockShape, TappedModel, block_tokens, layout_of, pair_blocks
 from isometry.models.teacher import BatchPosition, Teacher, TeacherOutput, TeacherSource
 from isometry.prune.gates import GatedConv, GateOutput, gated_convs, take_gate_outputs
 from isometry.training.phase_timer import PhaseTimer
@@ -27,9 +27,9 @@ StudentOutput = tuple[Any, list[Tensor], list[GateOutput]]
 class Trainable(nn.Module):
     """All that the optimizer sees: the student with its taps, and the losses with their projections."""
 
-    def __init__(self, student: nn.Module, blocks: list[int], terms: nn.ModuleDict) -> None:
+    def __init__(self, student: nn.Module, shapes: list[BlockShape], terms: nn.ModuleDict) -> None:
         super().__init__()
-        self.tapped = TappedModel(student, blocks)
+        self.tapped = TappedModel(student, [shape.block for shape in shapes], layout_of(shapes))
         self.terms = terms
         # In a list, because they are submodules of the student already.
         self.gated: list[GatedConv] = list(gated_convs(student).values())
@@ -102,7 +102,7 @@ class Objective(TrainingTask):
         if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
             student.set_distilled_training(True)  # type: ignore[operator]
         self.trainable_module: nn.Module = Trainable(
-            student, [pair.student.block for pair in self.pairs], self._build_losses(generator)
+            student, [pair.student for pair in self.pairs], self._build_losses(generator)
         )
         self.eval_model = student
 
@@ -173,7 +173,8 @@ class Objective(TrainingTask):
             inputs["teacher_logits"] = teacher.logits
             inputs["teacher_tokens"] = [teacher.tokens[pair.teacher.block] for pair in self.pairs]
             inputs["student_tokens"] = [
-                tokens_on_grid(feature, pair.grid) for feature, pair in zip(features, self.pairs, strict=True)
+                block_tokens(feature, pair.student, pair.grid)
+                for feature, pair in zip(features, self.pairs, strict=True)
             ]
         return inputs
 
@@ -186,8 +187,7 @@ class Objective(TrainingTask):
             inputs[name] if INPUTS[name].scope == scope else repeat(inputs[name]) for name in loss.inputs
         )
         losses = modules if scope == "block" else repeat(loss)
-        calls = zip(losses, zip(*arguments, strict=False), strict=False)
-        values = torch.stack([each(*given) for each, given in calls])
+        values = values_of_calls(losses, list(zip(*arguments, strict=False)))
         return values.mean() if scope == "block" and self.reduction == "mean" else values.sum()
 
     def _check_terms(self, student: nn.Module, teacher: nn.Module | None, needs: set[str]) -> None:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from isometry.data import Batch, Preprocess
@@ -41,15 +41,14 @@ def accuracy(
     if is_sharded(model):
         assert adapter is not None
         batches = in_step(batches, world, partial(model, adapter(adapter.blank(world.device))))
-    totals: Tensor | None = None
-    classes = 0
+    totals, classes = torch.zeros(4, dtype=torch.float64, device=world.device), 0
     for batch in batches:
         images, labels = preprocess.normalise(batch)
         with autocast():
             logits = model(images if adapter is None else adapter(images)).float()
         classes = logits.shape[1]
         ranked = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
-        counts = torch.stack(
+        totals += torch.stack(
             [
                 F.cross_entropy(logits, labels, reduction="sum").double(),
                 ranked[:, 0].sum().double(),
@@ -57,9 +56,8 @@ def accuracy(
                 torch.tensor(float(len(labels)), dtype=torch.float64, device=logits.device),
             ]
         )
-        totals = counts if totals is None else totals + counts
     model.train(was_training)
-    loss, top1, top5, images_seen = world.sum(totals.tolist() if totals is not None else [0.0] * 4)
+    loss, top1, top5, images_seen = world.sum(totals.tolist())
     # A process without images has no logits to count classes in; the keys must be the same in all.
     known_classes = getattr(model, "num_classes", classes)
     result = {"loss": loss / images_seen, "top1": 100 * top1 / images_seen}

@@ -65,12 +65,8 @@ class Key(NamedTuple):
 def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[str, Any]:
     """Measures networks, prints tables, and writes ``bench.json``, ``bench.svg`` and ``bench.png``.
 
-    The measurements are interleaved, so that their times can be compared.
-
-    Args:
-        names: folders of runs or of saved networks (a run's ``student``), or timm names.
-        options: batch sizes, runtimes, threads, images.
-        console: for tables and messages.
+    The measurements are interleaved, so that their times can be compared. ``names`` are folders of runs or of saved
+    networks (a run's ``student``), or timm names.
 
     Returns:
         The content of ``bench.json``: ``conditions`` (the environment), ``picture`` (its text alternative), and the
@@ -88,12 +84,8 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
         inputs = [until_done.enter_context(benchmark_input(name, options, device)) for name in names]
         networks = _measured(inputs, options, scratch, console)
         found = environment(device)
-    if any(
-        row["runtime"] == ONNX
-        for network in networks
-        for variant in network["forms"]
-        for row in variant["runtimes"]
-    ):
+    forms = [form for network in networks for form in network["forms"]]
+    if ONNX in {row["runtime"] for form in forms for row in form["runtimes"]}:
         found["onnxruntime"] = importlib.metadata.version("onnxruntime")
     result = {
         **(networks[0] if len(networks) == 1 else {"networks": networks}),
@@ -110,33 +102,31 @@ def _measured(
 ) -> list[Row]:
     sizes = sorted({1, *options.batch_sizes})
     samples = [each.dataset.sample(max(IMAGES_TIMED, *sizes)) for each in inputs]
+    first_batches = [[whole_batches(sample, size)[0] for size in sizes] for sample in samples]
     made: dict[Key, Session] = {}
     refused: dict[Key, str] = {}
     for key in _keys(inputs, options.runtimes):
         folder = scratch / "-".join(map(str, key))
         folder.mkdir()
-        batches = [whole_batches(samples[key.network], size)[0] for size in sizes]
+        each = inputs[key.network]
         try:
-            with console.status(f"{inputs[key.network].name}: preparing {key.variant}, {key.runtime}"):
-                made[key] = prepare(key.runtime, inputs[key.network].variants[key.variant], batches, folder)
+            with console.status(f"{each.name}: preparing {key.variant}, {key.runtime}"):
+                batches = first_batches[key.network]
+                made[key] = prepare(key.runtime, each.variants[key.variant], batches, folder)
         except UserError as error:
             if key.runtime == EAGER:
-                raise UserError(f"bench {inputs[key.network].name}: can't run ({error})") from error
+                raise UserError(f"bench {each.name}: can't run ({error})") from error
             refused[key] = str(error)
     with console.status(f"timing {len(made)} measurements"):
         runs = {key: (one.run, samples[key.network]) for key, one in made.items()}
         speeds = interleaved_speeds(runs, sizes, options.seconds)
     rows: dict[Key, Row] = {}
     for key, one in made.items():
-        base = speeds[Key(key.network, DENSE, EAGER)]
-        batches = [whole_batches(samples[key.network], size)[0] for size in sizes]
-        timed = with_ratios(speeds[key], base)
-        rows[key] = {
-            "runtime": key.runtime,
-            "speeds": [
-                row | {"peak_bytes": one.peak_bytes(batch)} for row, batch in zip(timed, batches, strict=True)
-            ],
-        }
+        batches = first_batches[key.network]
+        timed = with_ratios(speeds[key], speeds[Key(key.network, DENSE, EAGER)])
+        for row, batch in zip(timed, batches, strict=True):
+            row["peak_bytes"] = one.peak_bytes(batch)
+        rows[key] = {"runtime": key.runtime, "speeds": timed}
         if key.runtime != EAGER:
             rows[key] |= differences(made[Key(key.network, key.variant, EAGER)].run, one.run, batches[-1])
     return [_network_row(number, each, rows, refused) for number, each in enumerate(inputs)]
@@ -214,11 +204,7 @@ def _print(console: Console, networks: Sequence[Row], found: dict[str, str], pla
 
     several = len(networks) > 1
     for network in networks:
-        say(
-            f"{network['name']}: {network['model']} on {network['data']}"
-            if several
-            else f"{network['model']} on {network['data']}"
-        )
+        say(f"{network['name']}: " * several + f"{network['model']} on {network['data']}")
     console.print(rich_table(networks_grid(networks) if several else forms_grid(networks[0]["forms"])))
     console.print(rich_table(runtimes_grid(networks)))
     say(environment_text(found))

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager as Context
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from isometry.config import RunConfig
-from isometry.data import Batch, Preprocess, Sources, find_sources
+from isometry.data import Batch, Preprocess, find_sources
 from isometry.distributed import World
 from isometry.evaluation.saved_network import (
     ImagesConfig,
@@ -19,62 +19,45 @@ from isometry.evaluation.saved_network import (
     open_named,
     sources_for,
 )
-from isometry.evaluation.unpruned import before_pruning
-from isometry.evaluation.variants import DENSE, IMAGES_TIMED, EvaluationImages, variants_of
+from isometry.evaluation.variants import DENSE, IMAGES_TIMED, EvaluationImages, before_pruning, variants_of
 from isometry.models.spec import image_spec, pretrained_cfg
 
 
 @dataclass(frozen=True)
 class BenchmarkInput:
-    """A network that is measured.
-
-    Attributes:
-        name: as given on the command line.
-        model: timm's name of its architecture.
-        data: a description of its images.
-        variants: by name, in eval mode, on the device.
-        dataset: its images.
-        untrained: variants with random weights, whose accuracy is meaningless.
-        notes: remarks for the output.
-    """
+    """A network that is measured, in all its variants, with its images."""
 
     name: str
     model: str
+    """timm's name of its architecture."""
     data: str
+    """A description of the images."""
     variants: dict[str, nn.Module]
     dataset: EvaluationImages
-    untrained: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    untrained: list[str]
+    """Variants with random weights, whose accuracy is meaningless."""
+    notes: list[str]
 
 
 @contextmanager
 def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> Iterator[BenchmarkInput]:
-    """The network of that name, with the options' images, else those of its run, else random ones.
-
-    Args:
-        name: a folder or a timm name.
-        options: the images.
-        device: to compute on.
+    """The network in a folder or of a timm name, with the options' images, else those of its run, else random ones.
 
     Raises:
         UserError: no network of that name, or a folder without matching images.
     """
     saved = open_named(name, command="bench")
-    before = None
-    if saved.folder is not None:
-        before = before_pruning(saved.network, saved.folder, saved.config)
-    dense = None if before is None else before.network.to(device)
-    note = [before.note] if before is not None and before.note else []
+    dense, note = before_pruning(saved.network, saved.folder, saved.config) if saved.folder else (None, "")
     images, data, notes = _images(saved, options, device)
     with images as dataset:
         yield BenchmarkInput(
             name.removeprefix("local-dir:"),
             str(pretrained_cfg(saved.network).get("architecture")),
             data,
-            variants_of(saved.network.to(device), dense),
+            variants_of(saved.network.to(device), None if dense is None else dense.to(device)),
             dataset,
             untrained=[DENSE] if note else [],
-            notes=[*saved.notes, *note, *notes],
+            notes=[*saved.notes, *([note] if note else []), *notes],
         )
 
 
@@ -82,33 +65,26 @@ def _images(
     saved: SavedNetwork, options: ImagesConfig, device: torch.device
 ) -> tuple[Context[EvaluationImages], str, list[str]]:
     """The images, their description, and notes."""
-    notes: list[str] = []
     if saved.folder is None and options.data_dir is None and not options.dataset:
-        return nullcontext(random_images(saved.network, device)), "random images", notes
+        return nullcontext(random_images(saved.network, device)), "random images", []
     config = images_named(saved, options, command="bench")
-    if saved.folder is None:
-        sources, notes = _for_a_name(saved, find_sources(config))
-    else:
+    notes = []
+    if saved.folder is not None:
         sources = sources_for(saved, config, command="bench")
+    else:
+        sources, classes = find_sources(config), saved.network.num_classes
+        other = sources.num_classes not in (None, classes)
+        if other and not saved.notes:
+            theirs = sources.num_classes
+            notes = [
+                f"{saved.name}: has {classes} classes and the data {theirs}, so accuracy is not measured"
+            ]
+        # Accuracy of an untrained network, or on other classes than its own, is meaningless.
+        if other or saved.notes:
+            sources = replace(sources, num_classes=None, class_names=None, labelled=False)
     spec = image_spec(saved.network, config.img_size)
-    return (
-        evaluation_images(saved.network, sources, spec, config, World(0, 1, device)),
-        sources.description,
-        notes,
-    )
-
-
-def _for_a_name(saved: SavedNetwork, sources: Sources) -> tuple[Sources, list[str]]:
-    """The images; without labels if the network is untrained or was trained on other classes."""
-    classes = int(saved.network.num_classes)  # type: ignore[arg-type]
-    other = sources.num_classes not in (None, classes)
-    note = (
-        f"{saved.name}: has {classes} classes and the data {sources.num_classes}, so accuracy is not measured"
-    )
-    if not (other or saved.notes):
-        return sources, []
-    unlabelled = replace(sources, num_classes=None, class_names=None, labelled=False)
-    return unlabelled, [] if saved.notes else [note]
+    images = evaluation_images(saved.network, sources, spec, config, World(0, 1, device))
+    return images, sources.description, notes
 
 
 def random_images(network: nn.Module, device: torch.device) -> EvaluationImages:

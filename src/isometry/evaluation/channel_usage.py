@@ -28,13 +28,7 @@ PICTURE_SIDE = 96
 
 def pruning_report(network: nn.Module, dataset: EvaluationImages, variants: Sequence[Row]) -> PruningData:
     """The pruning data of the report: the measured variants, and channel usage if the network has gates and the images
-    have labels.
-
-    Args:
-        network: in eval mode.
-        dataset: the images.
-        variants: rows of :func:`isometry.evaluation.variants.measure_variants`.
-    """
+    have labels. ``variants`` are rows of :func:`isometry.evaluation.variants.measure_variants`."""
     measured = environment_text(environment(dataset.preprocess.device))
     if gated_convs(network) and dataset.labelled:
         return pruning_data(network, dataset.pairs(), dataset.spec, variants, measured)
@@ -54,12 +48,7 @@ def pruning_data(
     By the cross-entropy (nats) of the network's own logits, the lowest quarter of the images is easy and the highest
     is hard.
 
-    Args:
-        network: gated, in eval mode.
-        batches: normalised images (B, C, H, W) on its device and their classes (B,).
-        spec: how they were normalised, and their size.
-        variants: rows of :func:`isometry.evaluation.variants.measure_variants`.
-        environment_line: device, threads and versions of the timings.
+    ``batches`` are images (B, C, H, W), normalised as in ``spec``, on the network's device, and their classes (B,).
 
     Raises:
         ValueError: the network trains, has no gates, or there are no images.

@@ -1,7 +1,7 @@
 """Predictions and features of a network over a split."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -34,38 +34,32 @@ def labelled_batches(
 
     With ``skip_bad_images``, names of unreadable images that were replaced are added to ``unreadable``.
     """
-    # The seed matters to training batches only.
-    loaders = make_loaders(replace(sources, val=part), config, spec, seed=0)
     preprocess = Preprocess(config, spec, sources.num_classes if sources.labelled else None, device)
-    try:
+
+    def normalised(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches:
+            if unreadable is not None:
+                unreadable.update(batch.unreadable)
+            yield preprocess.normalise(batch)
+
+    # The seed matters to training batches only.
+    with closing(make_loaders(replace(sources, val=part), config, spec, seed=0)) as loaders:
         assert loaders.val is not None
-        yield (_noting(batch, unreadable, preprocess) for batch in loaders.val)
-    finally:
-        loaders.close()
-
-
-def _noting(batch: Batch, unreadable: set[str] | None, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-    if unreadable is not None:
-        unreadable.update(batch.unreadable)
-    return preprocess.normalise(batch)
+        yield normalised(loaders.val)
 
 
 @torch.no_grad()
 def predict(network: nn.Module, pairs: Pairs) -> Predictions:
     """Predictions of a network with K classes, in eval mode, on labelled images."""
-    labels, predictions, confidences, within_five = [], [], [], []
-    classes = 0
+    batches, classes = [], 0
     for images_BCHW, labels_B in pairs:
         probabilities_BK = network(images_BCHW).double().softmax(1)
         classes = probabilities_BK.shape[1]
         best_B5 = probabilities_BK.topk(min(5, classes), dim=1)
-        labels.append(labels_B)
-        predictions.append(best_B5.indices[:, 0])
-        confidences.append(best_B5.values[:, 0])
-        within_five.append((best_B5.indices == labels_B[:, None]).any(1))
-    return Predictions(
-        _joined(labels), _joined(predictions), _joined(confidences), _joined(within_five), classes
-    )
+        within_five_B = (best_B5.indices == labels_B[:, None]).any(1)
+        batches.append((labels_B, best_B5.indices[:, 0], best_B5.values[:, 0], within_five_B))
+    labels, predictions, confidences, within_five = map(_joined, zip(*batches, strict=True))
+    return Predictions(labels, predictions, confidences, within_five, classes)
 
 
 @torch.no_grad()
@@ -75,11 +69,7 @@ def features_of(network: nn.Module, pairs: Pairs) -> tuple[dict[str, np.ndarray]
     ``POOLED``: the last block's feature map (after the final norm, where timm applies one), averaged over its patches,
     without prefix tokens: trained by the terms on tokens. ``HEAD``: the classifier's input, which also depends on
     layers that only terms on logits train (a class token, a convolution in the head). If an architecture has only one
-    of them, or both are equal, there is one.
-
-    Args:
-        network: a timm model in eval mode.
-        pairs: as yielded by :func:`labelled_batches`.
+    of them, or both are equal, there is one. ``network`` is a timm model in eval mode.
     """
     found: dict[str, list[Tensor]] = {POOLED: [], HEAD: []}
     labels = []
@@ -90,14 +80,11 @@ def features_of(network: nn.Module, pairs: Pairs) -> tuple[dict[str, np.ndarray]
             found[POOLED].append(pooled_BC.float())
         labels.append(labels_B)
     features = {name: _joined(batches) for name, batches in found.items() if batches}
-    if len(features) == 2 and _equal(features[POOLED], features[HEAD]):
+    pooled, head = features.get(POOLED), features[HEAD]
+    if pooled is not None and pooled.shape == head.shape and np.allclose(pooled, head, rtol=1e-4, atol=1e-5):
         del features[HEAD]
     return features, _joined(labels)
 
 
-def _equal(first: np.ndarray, second: np.ndarray) -> bool:
-    return first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-5)
-
-
-def _joined(batches: list[Tensor]) -> np.ndarray:
-    return torch.cat(batches).cpu().numpy()
+def _joined(batches: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat(list(batches)).cpu().numpy()

@@ -22,11 +22,7 @@ def pass_bytes(run: Callable[[Tensor], object], images: Tensor) -> int:
 
     Weights, ``images`` and the kernel libraries' own buffers (oneDNN's scratch space) are excluded. On the CPU it is
     computed from the allocator's record of every block, so exact and reproducible; on a GPU it is the allocator's peak,
-    in blocks of 512 bytes.
-
-    Args:
-        run: already warmed up at this batch size.
-        images: (B, C, H, W).
+    in blocks of 512 bytes. ``run`` has been warmed up at the size of ``images`` (B, C, H, W).
     """
     if images.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(images.device)

@@ -12,9 +12,8 @@ from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 
 SIDE = 400
 """CSS pixels of either panel, without labels."""
-ABOVE = 76
-BETWEEN = 86
-RIGHT = 36
+ABOVE, BETWEEN, RIGHT = 76, 86, 36
+"""CSS pixels around the panels."""
 MOST_COUNTED = 12
 """Most classes for which cells show counts."""
 MOST_NAMED = 30
@@ -25,11 +24,8 @@ LONGEST_NAME = 16
 def evaluation_svg(found: Row, title: str) -> str:
     """The confusion matrix and the reliability diagram side by side, as a self-contained SVG file.
 
-    Its colours follow the light or dark colour scheme, and :func:`description` is its text alternative.
-
-    Args:
-        found: what :func:`isometry.evaluation.scores.scores` returns.
-        title: network and data.
+    Its colours follow the light or dark colour scheme, and :func:`description` is its text alternative. ``found`` is a
+    result of :func:`isometry.evaluation.scores.scores`.
     """
     names = [_shortened(row["name"]) for row in found["classes"]]
     # Names are to the left of the matrix and, rotated, below it.
@@ -104,8 +100,7 @@ def _draw_reliability(axes: Axes, calibration: Row) -> None:
     axes.plot([0, 100], [0, 100], color=LIGHT.muted, lw=1.2, dashes=(4, 3))
     confidences = [row["confidence"] for row in filled]
     axes.plot(confidences, accuracies, "o", color=LIGHT.series[1], ms=5, clip_on=False)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 100)
+    axes.set(xlim=(0, 100), ylim=(0, 100))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     title = f"Reliability, calibration error {calibration['ece']:.1f} %"

@@ -24,13 +24,7 @@ HELD_OUT = 0.2
 def probe(
     train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.ndarray, test_labels_M: np.ndarray
 ) -> Row:
-    """``knn`` and ``linear``: accuracies (see :func:`isometry.evaluation.scores.accuracy`) of features on M images.
-
-    Args:
-        train_ND: features of the images that the probes are fitted on.
-        train_labels_N: their classes.
-        test_MD: features of the images that they are evaluated on.
-        test_labels_M: their classes.
+    """``knn`` and ``linear``: accuracies (:func:`isometry.evaluation.scores.accuracy`) of features on M test images.
 
     Raises:
         UserError: features that are not finite, or a class with fewer than two training images.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.config import DataConfig
-from isometry.data import Batch, ImageSpec, Loaders, Preprocess, find_sources, make_loaders
+from isometry.data import Batch, Loaders, Preprocess, find_sources, make_loaders
 from isometry.functional import linear_cka, relation_map
 from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, Grid, TappedModel, block_count, tokens_on_grid
@@ -28,13 +28,8 @@ def compare_representations(
     teacher_features: list[Tensor],
     images: Tensor,
 ) -> dict[str, Any]:
-    """The report's relation maps of the tapped blocks and CKA of all blocks, before and after training.
-
-    Args:
-        pairs: blocks of the student and the teacher.
-        before, after: the student before and after training.
-        teacher_features: :func:`block_features` of the same images.
-        images: (B, C, H, W), normalised for the student.
+    """The report's relation maps of the tapped blocks and CKA of all blocks, before and after training, on images
+    (B, C, H, W) that are normalised for the student; ``teacher_features`` are :func:`block_features` of the same.
     """
     features = {
         "teacher": teacher_features,
@@ -62,16 +57,18 @@ def last_block_maps(folders: dict[str, Path], config: DataConfig) -> dict[str, n
     built = {label: load_network(folder) for label, folder in folders.items()}
     specs = {label: image_spec(model) for label, model in built.items()}
     first = next(iter(specs.values()))
-    images = _first_images(config, first)
+    loaders = make_loaders(find_sources(config), config, first, seed=0)
+    images = compared_images(loaders, Preprocess(config, first, None, "cpu"))
     last = {
         label: block_features(model, InputAdapter(first, specs[label])(images))[-1]
         for label, model in built.items()
     }
-    grid = (
-        min(feature.shape[2] for feature in last.values()),
-        min(feature.shape[3] for feature in last.values()),
-    )
+    grid = _coarsest_grid(*last.values())
     return {label: drawn_map(feature, grid) for label, feature in last.items()}
+
+
+def _coarsest_grid(*features_BCHW: Tensor) -> Grid:
+    return min(each.shape[2] for each in features_BCHW), min(each.shape[3] for each in features_BCHW)
 
 
 def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
@@ -80,11 +77,6 @@ def drawn_map(features_BCHW: Tensor, grid: Grid) -> np.ndarray:
     shown = max(2, TOKENS_SHOWN // tokens_BNC.shape[1])
     stride = -(-shown * tokens_BNC.shape[1] // (2 * TOKENS_SHOWN))
     return relation_map(tokens_BNC[:shown, ::stride].flatten(0, 1).float()).cpu().numpy()
-
-
-def _first_images(config: DataConfig, spec: ImageSpec) -> Tensor:
-    loaders = make_loaders(find_sources(config), config, spec, seed=0)
-    return compared_images(loaders, Preprocess(config, spec, None, "cpu"))
 
 
 def compared_images(loaders: Loaders, preprocess: Preprocess) -> Tensor:
@@ -120,7 +112,7 @@ def _cka_matrix(student: list[Tensor], teacher: list[Tensor]) -> np.ndarray:
     values = np.zeros((len(student), len(teacher)))
     for row, ours in enumerate(student):
         for column, theirs in enumerate(teacher):
-            grid = min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3])
+            grid = _coarsest_grid(ours, theirs)
             sides = [tokens_on_grid(side, grid).flatten(0, 1) for side in (ours, theirs)]
             values[row, column] = float(linear_cka(*sides))
     return values

@@ -30,11 +30,8 @@ class Session(NamedTuple):
 def prepare(runtime: str, network: nn.Module, batches: Sequence[Tensor], scratch: Path) -> Session:
     """``network`` in a runtime, warmed up on each batch.
 
-    Args:
-        runtime: a key of :data:`RUNTIMES`.
-        network: in eval mode, on the batches' device.
-        batches: (B, C, H, W), one of each batch size to be measured.
-        scratch: a temporary folder for the session's files.
+    The network is in eval mode, on the batches' device; there is a batch (B, C, H, W) of each batch size to be
+    measured. ``scratch`` is a temporary folder.
 
     Raises:
         UserError: the runtime does not support the network.

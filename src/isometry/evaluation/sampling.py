@@ -7,10 +7,8 @@ from torch import Tensor
 class SmallestK:
     """The ``count`` added entries with the lowest keys, lowest first; ties go to the first added.
 
-    With random keys it is a uniform sample. NaN keys come last.
-
-    Attributes:
-        tensors: the tensors added with those keys, at most ``count`` rows each; empty at first.
+    With random keys it is a uniform sample. NaN keys come last. ``tensors`` are those added with these keys, at most
+    ``count`` rows each; empty at first.
     """
 
     def __init__(self, count: int) -> None:

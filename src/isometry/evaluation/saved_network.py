@@ -2,7 +2,7 @@
 on."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,23 +35,19 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A network and its origin.
-
-    Attributes:
-        name: as given on the command line.
-        network: in eval mode, on the CPU; a pruned one with multiplying gates or without its cut channels.
-        folder: of its config.json and weights; None for a timm name.
-        run: folder of the run that made it, if its config.yaml is there.
-        config: that run's.
-        notes: remarks for the output, such as that its weights are random.
-    """
+    """A network and its origin."""
 
     name: str
+    """As given on the command line."""
     network: nn.Module
+    """In eval mode, on the CPU; a pruned one with multiplying gates or without its cut channels."""
     folder: Path | None = None
+    """Of its config.json and weights; None for a timm name."""
     run: Path | None = None
+    """Of the run that made it, if its config.yaml is there."""
     config: RunConfig | None = None
     notes: list[str] = field(default_factory=list)
+    """For the output, such as that the weights are random."""
 
     @property
     def place(self) -> Path:
@@ -78,14 +74,10 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
         raise UserError(f"{command} {folder}: no such folder; give that of a run, or of a saved network")
     student = folder / "student" if (folder / "student").is_dir() else folder
     run = student.absolute().parent if student.absolute().name == "student" else folder
-    config = run / "config.yaml"
-    return SavedNetwork(
-        name,
-        load_network(student, flag=command),
-        student,
-        run if config.is_file() else None,
-        read_saved(config)[0] if config.is_file() else None,
-    )
+    network, config = load_network(student, flag=command), run / "config.yaml"
+    if not config.is_file():
+        return SavedNetwork(name, network, student)
+    return SavedNetwork(name, network, student, run, read_saved(config)[0])
 
 
 def open_named(name: str, *, command: str) -> SavedNetwork:
@@ -96,19 +88,18 @@ def open_named(name: str, *, command: str) -> SavedNetwork:
     """
     # A name with a slash means a folder, even if it does not exist.
     if (
-        Path(name).is_dir()
-        or name.startswith("local-dir:")
+        name.startswith("local-dir:")
+        or Path(name).is_dir()
         or ("/" in name and not name.startswith("hf-hub:"))
     ):
         return open_folder(name, command=command)
+    notes = []
     try:
         network, _ = build_model(ModelSpec(name, weights="pretrained"), flag=command)
-        return SavedNetwork(name, network.eval())
     except UserError as error:
         network, _ = build_model(ModelSpec(name), flag=command)
-        return SavedNetwork(
-            name, network.eval(), notes=[f"{name}: random weights, so accuracy is not measured ({error})"]
-        )
+        notes.append(f"{name}: random weights, so accuracy is not measured ({error})")
+    return SavedNetwork(name, network.eval(), notes=notes)
 
 
 def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) -> RunConfig:
@@ -133,8 +124,14 @@ def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sou
     Raises:
         UserError: they have another number of classes than the network, or no test or validation split.
     """
+    sources = find_sources(config) if saved.network.num_classes else without_labels(find_sources(config))
+    check_sources(saved, sources, command=command)
+    return sources
+
+
+def check_sources(saved: SavedNetwork, sources: Sources, *, command: str) -> None:
+    """Raises UserError for images as in :func:`sources_for`."""
     classes = saved.network.num_classes
-    sources = find_sources(config) if classes else without_labels(find_sources(config))
     if sources.num_classes not in (None, classes):
         raise UserError(
             f"{command} {saved.name}: the network has {classes} classes and the data {sources.num_classes}; "
@@ -144,7 +141,6 @@ def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sou
         raise UserError(
             f"{command} {saved.name}: the data has no test or validation split; give other images with --data-dir"
         )
-    return sources
 
 
 @contextmanager
@@ -153,14 +149,11 @@ def evaluation_images(
 ) -> Iterator[EvaluationImages]:
     """The images of the evaluation split (test, else validation), for the network."""
     classes = int(network.num_classes) if sources.labelled else None  # type: ignore[arg-type]
-    loaders = make_loaders(sources, config, spec, seed=0)
-    part, name = loaders.evaluation
-    assert part is not None
-    try:
+    with closing(make_loaders(sources, config, spec, seed=0)) as loaders:
+        part, name = loaders.evaluation
+        assert part is not None
         preprocess = Preprocess(config, spec, classes, world.device)
         yield EvaluationImages(lambda: part, preprocess, spec, name, sources.labelled)
-    finally:
-        loaders.close()
 
 
 def head_was_trained(saved: SavedNetwork) -> bool:

@@ -16,8 +16,6 @@ BINS = 15
 """Confidence bins, as in Guo et al."""
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
-FEWEST_FOR_TOP5 = 6
-"""Fewest classes for top-5: with five it is always 100 %."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +63,20 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 def accuracy(right: np.ndarray) -> Row:
     """``value``, ``low`` and ``high`` of its 95 % interval (percent), and ``images``; from bool (N,)."""
-    hits, images = int(right.sum()), len(right)
+    return {**_share(int(right.sum()), len(right)), "images": len(right)}
+
+
+def _share(hits: int, images: int) -> Row:
     low, high = wilson(hits, images)
-    return {"value": 100 * hits / images, "low": 100 * low, "high": 100 * high, "images": images}
+    return {"value": 100 * hits / images, "low": 100 * low, "high": 100 * high}
 
 
 def scores(predictions: Predictions, names: Sequence[str]) -> Row:
-    """All scores: ``top1``, ``top5`` (six classes or more), ``calibration``, ``classes``, ``confusion``.
-
-    Args:
-        predictions: of at least one image.
-        names: class names, in order.
+    """All scores of predictions on at least one image: ``top1``, ``top5`` (six classes or more), ``calibration``,
+    ``classes`` (by ``names`` in order), ``confusion``.
     """
     found: Row = {"top1": accuracy(predictions.right)}
-    if predictions.classes >= FEWEST_FOR_TOP5:
+    if predictions.classes > 5:  # with five it is always 100 %
         found["top5"] = accuracy(predictions.within_five)
     counts = confusion(predictions)
     return {
@@ -122,15 +120,11 @@ def confusion(predictions: Predictions) -> np.ndarray:
 
 def per_class(counts: np.ndarray, names: Sequence[str]) -> list[Row]:
     """A row a class: ``name``, ``images``, and if it has images, ``value``, ``low`` and ``high`` (percent)."""
-    rows = []
-    for place, name in enumerate(names):
-        right, images = int(counts[place, place]), int(counts[place].sum())
-        row: Row = {"name": name, "images": images}
-        if images:
-            low, high = wilson(right, images)
-            row |= {"value": 100 * right / images, "low": 100 * low, "high": 100 * high}
-        rows.append(row)
-    return rows
+    shares = zip(names, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
+    return [
+        {"name": name, "images": images} | (_share(right, images) if images else {})
+        for name, right, images in shares
+    ]
 
 
 def frequent_confusions(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:

@@ -1,6 +1,6 @@
 """Terminal tables of an evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from rich.markup import escape
@@ -27,73 +27,67 @@ def tables(found: Row) -> Iterator[Table]:
 
 def scores_table(scores: Row) -> Table:
     """Top-1, top-5 and calibration."""
-    table = _table("", ("figure", "95 % interval"))
-    for key, name in (("top1", "top-1"), ("top5", "top-5")):
-        if key in scores:
-            table.add_row(name, formats.percent(scores[key]["value"]), interval_text(scores[key]))
-    table.add_row("calibration error (ECE)", formats.percent(scores["calibration"]["ece"]), "")
-    return table
+    named = (("top1", "top-1"), ("top5", "top-5"))
+    rows = [[name, *_cells(scores[key])] for key, name in named if key in scores]
+    rows.append(["calibration error (ECE)", formats.percent(scores["calibration"]["ece"]), ""])
+    return _table(["", "figure", "95 % interval"], rows)
 
 
 def class_tables(scores: Row) -> Iterator[Table]:
     """For few classes the confusion matrix; for many the worst classes and the most frequent confusions."""
     rows, counts = scores["classes"], np.asarray(scores["confusion"])
     names = [row["name"] for row in rows]
+    header = ["class", "right", "95 % interval"]
     if len(rows) <= MOST_IN_MATRIX:
-        table = _table("class", ("right", "95 % interval", *names), title="Confusion matrix, images")
-        for row, predicted in zip(rows, counts, strict=True):
-            table.add_row(*_class(row), *(str(count) if count else "·" for count in predicted))
-        yield table
+        cells = [
+            [*_class(row), *(str(count) if count else "·" for count in predicted)]
+            for row, predicted in zip(rows, counts, strict=True)
+        ]
+        yield _table([*header, *names], cells, title="Confusion matrix, images")
         return
-    evaluated = sorted((row for row in rows if row["images"]), key=lambda row: float(row["value"]))
-    worst = _table("class", ("right", "95 % interval"), title=f"The worst of {len(rows)} classes")
-    for row in evaluated[:MOST_LISTED]:
-        worst.add_row(*_class(row))
-    yield worst
-    table = _table("class", ("predicted as", "images"), title="The most frequent confusions")
-    for i, j, images in frequent_confusions(counts, MOST_LISTED):
-        table.add_row(escape(names[i]), escape(names[j]), str(images))
-    yield table
+    worst = sorted((row for row in rows if row["images"]), key=lambda row: float(row["value"]))[:MOST_LISTED]
+    yield _table(header, map(_class, worst), title=f"The worst of {len(rows)} classes")
+    confused = frequent_confusions(counts, MOST_LISTED)
+    yield _table(
+        ["class", "predicted as", "images"],
+        ([names[i], names[j], str(images)] for i, j, images in confused),
+        title="The most frequent confusions",
+    )
 
 
 def probes_table(probes: Row) -> Table:
     """k-NN and linear probe of each kind of feature."""
-    heads = ("numbers", "k-NN", "95 % interval", "linear probe", "95 % interval")
-    table = _table("features", heads)
-    for row in probes["features"]:
-        cells = [cell for key in ("knn", "linear") for cell in _cells(row[key])]
-        table.add_row(row["name"], str(row["numbers"]), *cells)
-    return table
+    return _table(
+        ["features", "numbers", "k-NN", "95 % interval", "linear probe", "95 % interval"],
+        (
+            [row["name"], str(row["numbers"]), *_cells(row["knn"]), *_cells(row["linear"])]
+            for row in probes["features"]
+        ),
+    )
 
 
 def transfer_table(rows: Sequence[Row]) -> Table:
     """Top-1 on each folder after fine-tuning on it."""
-    table = _table("fine-tuned on", ("classes", "images", "epochs", "top-1", "95 % interval", "evaluated on"))
+    cells = []
     for row in rows:
-        evaluated = f"{row['images']:,} {row['part']}"
-        counts = (str(row["classes"]), f"{row['train']:,}", str(row["epochs"]))
-        table.add_row(escape(str(row["folder"])), *counts, *_cells(row), evaluated)
-    return table
-
-
-def interval_text(row: Row) -> str:
-    """``90.1 to 94.2 %``."""
-    return f"{row['low']:.1f} to {row['high']:.1f} %"
+        counts = str(row["classes"]), f"{row['train']:,}", str(row["epochs"])
+        cells.append([str(row["folder"]), *counts, *_cells(row), f"{row['images']:,} {row['part']}"])
+    header = ["fine-tuned on", "classes", "images", "epochs", "top-1", "95 % interval", "evaluated on"]
+    return _table(header, cells)
 
 
 def _class(row: Row) -> list[str]:
-    if not row["images"]:
-        return [escape(row["name"]), formats.MISSING, "no images"]
-    return [escape(row["name"]), *_cells(row)]
+    return [row["name"], *(_cells(row) if row["images"] else (formats.MISSING, "no images"))]
 
 
 def _cells(row: Row) -> list[str]:
-    return [formats.percent(row["value"]), interval_text(row)]
+    return [formats.percent(row["value"]), f"{row['low']:.1f} to {row['high']:.1f} %"]
 
 
-def _table(first: str, others: Sequence[str], title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    table.add_column(first)
-    for name in others:
-        table.add_column(escape(name), justify="right")
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for index, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table

@@ -4,7 +4,7 @@ import random
 import statistics
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,48 +19,29 @@ Row = dict[str, Any]
 Name = TypeVar("Name", bound=Hashable)
 
 
-class TimedNetwork(NamedTuple):
-    """A network and the batches that it is timed on."""
-
-    run: Forward
-    batches: Sequence[Tensor]
-    """(B, C, H, W) each, on the device that computes."""
-
-
 def images_per_second(
     model: nn.Module, input_size: tuple[int, int, int], batch_size: int = 64, seconds: float = 0.5
 ) -> float:
     """Images a second in eval mode: median over batches of zeros, for about ``seconds``, after a warm-up."""
     parameter = next(model.parameters())
     images = torch.zeros(batch_size, *input_size, device=parameter.device, dtype=parameter.dtype)
-    times = interleaved_model_times({"": model}, [images], seconds)[""]
+    was_training = model.training
+    times = interleaved_times({"": (model.eval(), [images])}, seconds)[""]
+    model.train(was_training)
     return batch_size / statistics.median(times)
 
 
-def interleaved_model_times(
-    models: Mapping[str, nn.Module], batches: Sequence[Tensor], seconds: float
-) -> dict[str, list[float]]:
-    """:func:`interleaved_times` of models in eval mode, on the same batches (B, C, H, W) on their device."""
-    training = {name: model.training for name, model in models.items()}
-    for model in models.values():
-        model.eval()
-    times = interleaved_times({name: TimedNetwork(model, batches) for name, model in models.items()}, seconds)
-    for name, model in models.items():
-        model.train(training[name])
-    return times
-
-
 @torch.no_grad()
-def interleaved_times(networks: Mapping[Name, TimedNetwork], seconds: float) -> dict[Name, list[float]]:
+def interleaved_times(
+    networks: Mapping[Name, tuple[Forward, Sequence[Tensor]]], seconds: float
+) -> dict[Name, list[float]]:
     """Seconds of every forward pass of networks that take turns, for about ``seconds`` each.
 
     In each round every network runs on one batch, the next round uses the next batch, and so on: other load on the
     machine affects all networks alike, so that their times can be compared. The order within a round is random; the
-    first rounds are a warm-up and not counted.
+    first rounds are a warm-up and not counted. At least :data:`ROUNDS` rounds are measured.
 
-    Args:
-        networks: by name.
-        seconds: about how long each network is timed, and at least :data:`ROUNDS` rounds.
+    ``networks`` are given by name, each with its batches (B, C, H, W) on its device.
     """
     times: dict[Name, list[float]] = {name: [] for name in networks}
     turns, spent, rounds = random.Random(0), 0.0, -WARM_UP_ROUNDS
@@ -91,12 +72,9 @@ def _wait_for(device: torch.device) -> None:
 def interleaved_speeds(
     runs: Mapping[Name, tuple[Forward, Tensor]], batch_sizes: Sequence[int], seconds: float
 ) -> dict[Name, list[Row]]:
-    """Latency and throughput of each network at each batch size, interleaved.
+    """Latency and throughput of each network at each batch size, interleaved, for about ``seconds`` each.
 
-    Args:
-        runs: by name, each with its images (N, C, H, W) on its device.
-        batch_sizes: batches of each size are made of the images.
-        seconds: about how long each network is timed at each batch size.
+    ``runs`` are given by name, each with its images (N, C, H, W) on its device, which :func:`whole_batches` splits.
 
     Returns:
         By name a row a batch size: ``batch_size``; ``ms`` (of a batch, median over ``rounds``), ``ms_low`` and
@@ -104,9 +82,7 @@ def interleaved_speeds(
     """
     found: dict[Name, list[Row]] = {name: [] for name in runs}
     for size in batch_sizes:
-        networks = {
-            name: TimedNetwork(run, whole_batches(images, size)) for name, (run, images) in runs.items()
-        }
+        networks = {name: (run, whole_batches(images, size)) for name, (run, images) in runs.items()}
         for name, taken in interleaved_times(networks, seconds).items():
             low, median, high = statistics.quantiles(taken, n=4, method="inclusive")
             found[name].append(

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from isometry.config import RunConfig
 from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.distributed import World
+from isometry.errors import UserError
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row, interleaved_speeds, with_ratios
+from isometry.models.build import build_model
 from isometry.models.cost import macs, parameter_count
+from isometry.models.spec import ModelSpec, student_spec
 from isometry.prune.cost import channel_use
+from isometry.prune.cutting import widths
 from isometry.prune.gates import gated_convs
 from isometry.prune.skipping import skipping
 
@@ -26,20 +32,13 @@ IMAGES_TIMED = 256
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The images that networks are evaluated on.
-
-    Attributes:
-        batches: returns an iterator over all batches at each call.
-        preprocess: normalises them, on the networks' device.
-        spec: the images that the network expects.
-        part: "test" or "val".
-        labelled: whether they have labels.
-    """
+    """The images that networks are evaluated on: ``batches`` returns all of them at each call."""
 
     batches: Callable[[], Iterable[Batch]]
     preprocess: Preprocess
     spec: ImageSpec
     part: str
+    """One of "test", "val" and "random"."""
     labelled: bool
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -60,17 +59,41 @@ class EvaluationImages:
 
 
 def variants_of(network: nn.Module, dense: nn.Module | None) -> dict[str, nn.Module]:
-    """The variants of a network by name, dense first; all in eval mode.
-
-    Args:
-        network: with gates, with channels cut, or dense.
-        dense: the network before pruning; None if it was not pruned.
+    """The variants of a network by name, dense first; all in eval mode. ``dense`` is the network before pruning; None
+    for a network that was not pruned.
     """
+    network.eval()
     if dense is None:
-        return {DENSE: network.eval()}
-    if not gated_convs(network):
-        return {DENSE: dense.eval(), CUT: network.eval()}
-    return {DENSE: dense.eval(), MASKED: network.eval(), SKIPPING: skipping(network)}
+        return {DENSE: network}
+    pruned = {MASKED: network, SKIPPING: skipping(network)} if gated_convs(network) else {CUT: network}
+    return {DENSE: dense.eval(), **pruned}
+
+
+def before_pruning(
+    network: nn.Module, student: Path, config: RunConfig | None
+) -> tuple[nn.Module | None, str]:
+    """The dense network from which a network was pruned, and a note if its weights are random because its former ones
+    are not available; ``(None, "")`` for a network that was not pruned.
+
+    ``student`` is the folder that it is saved in, ``config`` that of the run that pruned it, if known.
+    """
+    plain, _ = build_model(ModelSpec(f"local-dir:{student}"), flag="bench")
+    if not gated_convs(network) and widths(network) == widths(plain):
+        return None, ""
+    if config is None:
+        why = "there is no config.yaml of the run that pruned it"
+    elif config.prune.from_scratch:
+        why = "the network was pruned from scratch"
+    else:
+        try:
+            spec = replace(student_spec(config, config.prune), num_classes=None)
+            trained, _ = build_model(spec, flag="--model")
+            if trained.num_classes == network.num_classes:
+                return trained, ""
+            why = f"{config.model} has {trained.num_classes} classes"
+        except UserError as error:
+            why = str(error)
+    return plain, f"dense: random weights, so no top-1 ({why})"
 
 
 def measure_variants(
@@ -80,12 +103,16 @@ def measure_variants(
     seconds: float,
     untrained: Sequence[str] = (),
 ) -> list[Row]:
-    """The rows of :func:`describe_variants`, each with ``speeds``, the rows of :func:`time_variants` on a sample of the
-    images.
+    """The rows of :func:`describe_variants`, each with ``speeds`` on a sample of the images: the rows of
+    :func:`isometry.evaluation.timing.interleaved_speeds`, with ``ratio``, the speed relative to dense.
     """
     sample = dataset.sample(max(IMAGES_TIMED, *batch_sizes))
-    speeds = time_variants(variants, sample, batch_sizes, seconds)
-    return [row | {"speeds": speeds[row["form"]]} for row in describe_variants(variants, dataset, untrained)]
+    runs = {name: (variant, sample) for name, variant in variants.items()}
+    speeds = interleaved_speeds(runs, batch_sizes, seconds)
+    return [
+        row | {"speeds": with_ratios(speeds[row["form"]], speeds[DENSE])}
+        for row in describe_variants(variants, dataset, untrained)
+    ]
 
 
 def describe_variants(
@@ -102,33 +129,14 @@ def describe_variants(
             "form": name,
             "params": parameter_count(variants[MASKED] if name == SKIPPING else variant),
             **(_top1(variant, dataset) if name not in untrained else {}),
-            **(_gated_macs(variants[MASKED], dataset) if name == SKIPPING else _dense_macs(variant, dataset)),
+            **(
+                _gated_macs(variants[MASKED], dataset)
+                if name == SKIPPING
+                else {"macs": macs(variant, dataset.spec.input_size)}
+            ),
         }
         for name, variant in variants.items()
     ]
-
-
-def time_variants(
-    variants: Mapping[str, nn.Module], images: Tensor, batch_sizes: Sequence[int], seconds: float
-) -> dict[str, list[Row]]:
-    """Times of each variant at each batch size, interleaved, on the same images.
-
-    Args:
-        variants: by name; in eval mode, on the images' device.
-        images: (N, C, H, W), repeated if a batch is larger.
-        batch_sizes: batches of each size are made of the images.
-        seconds: about how long each variant is timed at each batch size.
-
-    Returns:
-        By variant the rows of :func:`interleaved_speeds`, each with ``ratio``, the speed relative to dense, if there
-        is a dense variant.
-    """
-    speeds = interleaved_speeds(
-        {name: (variant, images) for name, variant in variants.items()}, batch_sizes, seconds
-    )
-    if DENSE not in variants:
-        return speeds
-    return {name: with_ratios(rows, speeds[DENSE]) for name, rows in speeds.items()}
 
 
 def _top1(variant: nn.Module, dataset: EvaluationImages) -> Row:
@@ -137,10 +145,6 @@ def _top1(variant: nn.Module, dataset: EvaluationImages) -> Row:
     alone = World(0, 1, dataset.preprocess.device)
     found = accuracy(variant, dataset.batches(), dataset.preprocess, alone, nullcontext)
     return {"top1": found["top1"], "top1_part": dataset.part}
-
-
-def _dense_macs(variant: nn.Module, dataset: EvaluationImages) -> Row:
-    return {"macs": macs(variant, dataset.spec.input_size)}
 
 
 def _gated_macs(masked: nn.Module, dataset: EvaluationImages) -> Row:

@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +10,9 @@ from torch.nn import functional as F
 
 from isometry.errors import UserError
 from isometry.evaluation.scores import wilson
-from isometry.evaluation.timing import TimedNetwork, interleaved_times, whole_batches
+from isometry.evaluation.timing import Row, interleaved_times, whole_batches
 from isometry.evaluation.variants import EvaluationImages
 from isometry.models.cost import Forward
-
-Row = dict[str, Any]
 
 TOLERANCE = 1e-3
 """Largest allowed difference between two variants' outputs for an image, relative to the spread of all outputs."""
@@ -82,7 +79,7 @@ def speed_up(run: Forward, reference: Forward, images: Tensor, seconds: float) -
         ``median``, ``low``, ``high``, ``rounds``.
     """
     batches = images.split(1)
-    times = interleaved_times({0: TimedNetwork(run, batches), 1: TimedNetwork(reference, batches)}, seconds)
+    times = interleaved_times({0: (run, batches), 1: (reference, batches)}, seconds)
     ratios = sorted(slow / fast for fast, slow in zip(times[0], times[1], strict=True))
     rank = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
     return {
@@ -97,12 +94,9 @@ def speed_up(run: Forward, reference: Forward, images: Tensor, seconds: float) -
 def evaluate_variants(
     variants: Mapping[str, Forward], dataset: EvaluationImages, classes: int
 ) -> dict[str, Row]:
-    """Accuracy of variants on all images of a split, in one pass.
+    """Accuracy of variants, the reference first, on all images of a split, in one pass.
 
-    Args:
-        variants: by name, the reference first.
-        dataset: the images; labelled only if their classes are the network's.
-        classes: of the network; 0 for one that returns features.
+    The images are labelled only if their classes are the network's; ``classes`` is 0 for one that returns features.
 
     Returns:
         By variant ``images`` and ``part``; with labels ``top1`` (percent) and its 95 % interval ``top1_low``,

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -11,19 +10,17 @@ from rich.console import Console
 from isometry.config import DataConfig
 from isometry.data import ImageSpec, Sources, find_sources
 from isometry.distributed import World
-from isometry.errors import UserError
 from isometry.evaluation.saved_network import (
     ImagesConfig,
     SavedNetwork,
+    check_sources,
     evaluation_images,
     head_was_trained,
     images_named,
-    sources_for,
 )
+from isometry.evaluation.timing import Row
 from isometry.evaluation.variants import EvaluationImages
 from isometry.models.spec import image_spec, pretrained_cfg
-
-Row = dict[str, Any]
 
 BATCH_SIZES = (1, 8)
 """Batch sizes at which an export is checked and timed."""
@@ -33,15 +30,7 @@ IMAGES = 64
 
 @dataclass(frozen=True)
 class Export:
-    """An export request.
-
-    Attributes:
-        saved: the network and its origin.
-        images: options that name other images than the run's.
-        threads: during timing; None for torch's default.
-        seconds: about how long each variant is timed at each batch size.
-        out: destination; empty for one in the network's folder.
-    """
+    """An export request, with the options of :class:`isometry.cli.export.ExportConfig`."""
 
     saved: SavedNetwork
     images: ImagesConfig
@@ -98,18 +87,10 @@ def export_images(job: Export, device: torch.device) -> Iterator[ExportImages]:
         UserError: no images, no evaluation split, or other classes than the network's.
     """
     config = images_named(job.saved, job.images, command="export")
-    sources = _sources(job.saved, config)
+    sources = find_sources(config)
+    if not (job.saved.network.num_classes and head_was_trained(job.saved)):
+        sources = replace(sources, num_classes=None, class_names=None, labelled=False)
+    check_sources(job.saved, sources, command="export")
     spec = image_spec(job.saved.network, config.img_size)
     with evaluation_images(job.saved.network, sources, spec, config, World(0, 1, device)) as dataset:
         yield ExportImages(config, sources, spec, dataset)
-
-
-def _sources(saved: SavedNetwork, config: DataConfig) -> Sources:
-    if saved.network.num_classes and head_was_trained(saved):
-        return sources_for(saved, config, command="export")
-    sources = replace(find_sources(config), num_classes=None, class_names=None, labelled=False)
-    if sources.test is None and sources.val is None:
-        raise UserError(
-            f"export {saved.name}: the data has no test or validation split; give other images with --data-dir"
-        )
-    return sources

@@ -15,8 +15,13 @@ from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.representations import block_features, compare_representations, compared_images
 from isometry.evaluation.timing import images_per_second
-from isometry.evaluation.unpruned import before_pruning
-from isometry.evaluation.variants import DENSE, EvaluationImages, measure_variants, variants_of
+from isometry.evaluation.variants import (
+    DENSE,
+    EvaluationImages,
+    before_pruning,
+    measure_variants,
+    variants_of,
+)
 from isometry.files import write_atomically
 from isometry.models.build import save_model
 from isometry.models.cost import macs, parameter_count
@@ -212,13 +217,13 @@ def _measure_variants(
 ) -> tuple[list[Row], PruningData | None]:
     """Rows of the variants of a pruned student, dense first, and the report's data on them; none of other students."""
     run, (part, name) = trainer.run, loaders.evaluation
-    before = before_pruning(run.student, student, run.config) if run.config.prune.wanted else None
-    if before is None or part is None:
+    dense, note = before_pruning(run.student, student, run.config) if run.config.prune.wanted else (None, "")
+    if dense is None or part is None:
         return [], None
     batches = partial(trainer.batches.note_unreadable, part)
     images = EvaluationImages(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
-    variants = variants_of(run.student, before.network.to(trainer.world.device))
-    untrained = [DENSE] if before.note else []
+    variants = variants_of(run.student, dense.to(trainer.world.device))
+    untrained = [DENSE] if note else []
     rows = measure_variants(variants, images, BATCH_SIZES, SECONDS_TIMED, untrained)
     return rows, pruning_report(run.student, images, rows)
 

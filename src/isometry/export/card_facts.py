@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from timm.models import model_entrypoint
 
-from isometry.config import DataConfig, ModelConfig
+from isometry.config import ModelConfig
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, limited_threads
@@ -64,10 +64,10 @@ def accuracy_of(job: Export) -> Row:
                 return {}
             found = evaluate_variants({"": network}, data.dataset, int(network.num_classes))[""]  # type: ignore[arg-type]
             del found["agreement"]
-            return {
-                "judged_on": _without_path(data.sources.description, data.config),
-                "accuracy": found,
-            }
+            description, folder = data.sources.description, data.config.data_dir
+            if folder:
+                description = description.replace(folder, Path(folder).name)
+            return {"judged_on": description, "accuracy": found}
     except UserError as error:
         if job.images.data_dir is not None or job.images.dataset:
             raise
@@ -133,8 +133,3 @@ def _initial_weights(config: ModelConfig) -> str:
     if config.model.startswith("local-dir:"):
         return "a trained network"
     return f"timm's pretrained weights of {config.model}" if config.pretrained else "random weights"
-
-
-def _without_path(description: str, config: DataConfig) -> str:
-    folder = config.data_dir or ""
-    return description.replace(folder, Path(folder).name) if folder else description

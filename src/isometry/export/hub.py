@@ -71,8 +71,8 @@ def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitI
         raise UserError(
             f"push {repo}: {_why(error)}, at {api.endpoint}; fix that and run the command again"
         ) from error
-    console.print(f"Hub      {address}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"timm     hf-hub:{address.repo_id}", highlight=False, markup=False, soft_wrap=True)
+    places = f"Hub      {address}\ntimm     hf-hub:{address.repo_id}"
+    console.print(places, highlight=False, markup=False, soft_wrap=True)
     return commit
 
 

@@ -1,15 +1,12 @@
 """The model card: Markdown with a hub's front matter, from the figures of an export."""
 
-from typing import Any
-
 import yaml
 
 from isometry.evaluation.environment import environment_text
+from isometry.evaluation.timing import Row
 from isometry.export.tables import interval_text, latency_text
 from isometry.report import formats
 from isometry.report.records.data import PARTS
-
-Row = dict[str, Any]
 
 
 def card(result: Row) -> str:

@@ -46,12 +46,8 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
 
     The graph maps ``images`` (batch, C, H, W), float32, normalised, of any batch size, to ``logits`` (batch, K). The
     file's metadata contain the normalisation and the class names. A network with gates is exported as a graph that
-    skips channels, if that is measurably faster in ONNX Runtime.
-
-    Args:
-        job: the request.
-        masked: for a network with gates, export the graph that computes every channel.
-        int8: quantise, see :mod:`isometry.export.quantize`.
+    skips channels, if that is measurably faster in ONNX Runtime; with ``masked`` as one that computes every channel.
+    ``int8`` quantises, see :mod:`isometry.export.quantize`.
 
     Returns:
         ``model``, ``form`` (the exported variant), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
@@ -176,14 +172,13 @@ def _training_images(job: Export, data: ExportImages, count: int) -> Tensor:
         drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:count]
         part = replace(part, numbers=[numbers[place] for place in sorted(drawn.tolist())])
     sources = replace(data.sources, val=part, test=None)
-    batches, found = [], 0
+    batches: list[Tensor] = []
     with evaluation_images(
         job.saved.network, sources, data.spec, data.config, World(0, 1, torch.device("cpu"))
     ) as dataset:
         for batch in dataset.images():
             batches.append(batch)
-            found += len(batch)
-            if found >= count:
+            if sum(map(len, batches)) >= count:
                 break
     return torch.cat(batches)[:count]
 

@@ -46,13 +46,10 @@ def is_convolutional(path: Path) -> bool:
 
 
 def quantize(source: Path, target: Path, calibration: Tensor, *, gated: bool) -> str:
-    """Writes the graph in ``source`` to ``target`` with int8 weights, scaled per channel; returns the kind.
+    """Writes the graph in ``source``, whose input is ``images``, to ``target`` with int8 weights, scaled per channel;
+    returns the kind. Temporary files are written beside ``target``.
 
-    Args:
-        source: an ONNX file with one input, ``images``.
-        target: another file; temporary files are written beside it.
-        calibration: normalised training images (N, C, H, W).
-        gated: whether the network has gates, which stay in float32.
+    ``calibration`` are normalised training images (N, C, H, W). The gates of a network that has them stay in float32.
     """
     prepared = target.with_suffix(".prepared.onnx")
     common = {"per_channel": True, "weight_type": QuantType.QInt8}

@@ -1,15 +1,13 @@
 """Terminal table and messages of an export."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.table import Table
 
+from isometry.evaluation.timing import Row
 from isometry.report import formats
 from isometry.report.records.data import PARTS
 from isometry.report.tables import Grid, rich_table
-
-Row = dict[str, Any]
 
 WORTH_SAYING = 1.0
 """Loss of top-1, in points, above which int8 gets a note."""

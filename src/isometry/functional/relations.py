@@ -149,7 +149,9 @@ def launches_dominate(device: torch.device) -> bool:
 
 
 def _default_precision(device: torch.device) -> str:
-    return "high" if torch.is_autocast_enabled(device.type) else torch.get_float32_matmul_precision()
+    # Of a device without autocast, such as meta, is_autocast_enabled raises.
+    autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return "high" if autocast else torch.get_float32_matmul_precision()
 
 
 def _check_tokens(name: str, tokens: Tensor) -> None:

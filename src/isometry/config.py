@@ -29,6 +29,8 @@ class DataConfig:
     """Allow download of torch/ and hfds/ datasets."""
     skip_bad_images: bool = False
     """Replace unreadable images by their neighbours and report them, instead of stopping."""
+    decode: Literal["scaled", "full"] = "scaled"
+    """Decode large JPEGs at a reduced scale, after the crop was drawn, or in full."""
     batch_size: int = 128
     """Batch size of each process."""
     global_batch_size: int | None = None
@@ -284,11 +286,9 @@ ALIASES = {
 """Aliases of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = (
-    frozenset({"resume", "out", "device", "workers", "pin_mem"})
-    | {"log_interval", "recovery_interval", "log"}
+    frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
-    # Follows from the global batch size, which must not change.
-    | {"batch_size"}
+    | {"batch_size"}  # follows from the global batch size, which must not change
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""
 

@@ -8,11 +8,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from isometry.data.image_modes import to_mode
-from isometry.data.splits import DECODE_ERRORS, MapPart, decode_trouble
+from isometry.data.decoding import DecodeError, decode_errors, in_mode
+from isometry.data.splits import MapPart
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
 from isometry.seeding import derive_seed, seed_cpu_generators, seeded
@@ -55,10 +54,17 @@ class BatchReader(Dataset[Batch | UserError]):
     """
 
     def __init__(
-        self, part: MapPart, transform: Transform, mode: str, *, seed: int, skip_bad_images: bool
+        self,
+        part: MapPart,
+        transform: Transform,
+        mode: str,
+        *,
+        seed: int,
+        skip_bad_images: bool,
+        decode: str = "scaled",
     ) -> None:
         self.part, self.transform, self.mode = part, transform, mode
-        self.seed, self.skip_bad_images = seed, skip_bad_images
+        self.seed, self.skip_bad_images, self.decode = seed, skip_bad_images, decode
 
     def __getitem__(self, request: Request) -> Batch | UserError:
         images, targets, indices = [], [], []
@@ -67,27 +73,30 @@ class BatchReader(Dataset[Batch | UserError]):
             # once a batch, not once a sample: saving and restoring costs as much as a small image
             with seeded(self.seed):
                 for position, index in enumerate(request.indices, start=request.position):
-                    image, target, used = self._readable(index, unreadable)
-                    seed_cpu_generators(derive_seed(self.seed, "augment", request.epoch, position))
-                    images.append(self.transform(image))
+                    sample_seed = derive_seed(self.seed, "augment", request.epoch, position)
+                    image, target, used = self._readable(index, sample_seed, unreadable)
+                    images.append(image)
                     targets.append(target)
                     indices.append(used)
         except UserError as error:
             return error
         return Batch(stack(images), torch.tensor(targets), torch.tensor(indices), unreadable)
 
-    def _readable(self, index: int, unreadable: list[str]) -> tuple[Image.Image, int, int]:
-        """(image, target, index) of the first readable image at or after ``index``, wrapping around at the end."""
+    def _readable(self, index: int, seed: int, unreadable: list[str]) -> tuple[torch.Tensor, int, int]:
+        """(pixels, target, index) of the first readable image at or after ``index``, wrapping around at the end."""
         for candidate in range(index, index + len(self.part)):
             candidate %= len(self.part)
             try:
-                image, target = self.part.load(candidate)
-                return to_mode(image, self.mode), target, candidate
-            except DECODE_ERRORS as error:
+                with decode_errors():
+                    image, target = self.part.load(candidate)
+                image = in_mode(image, self.mode, full=self.decode == "full")
+                seed_cpu_generators(seed)
+                return self.transform(image), target, candidate
+            except DecodeError as error:
                 where = self.part.where(candidate)
                 if not self.skip_bad_images:
                     raise UserError(
-                        f"cannot read the image {where} ({decode_trouble(error)}): "
+                        f"cannot read the image {where} ({error}): "
                         "repair or remove it, or continue without it with --skip-bad-images"
                     ) from error
                 unreadable.append(where)

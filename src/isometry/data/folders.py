@@ -11,6 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
+from isometry.data.decoding import open_image
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
 from isometry.errors import UserError, first_line, printable
 
@@ -36,11 +37,10 @@ class TimmImages:
         return len(self.reader)
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """Decoded image and the reader's label (-1 if it has none); raises one of ``splits.DECODE_ERRORS``."""
+        """Image and the reader's label (-1 if it has none); raises one of ``splits.DECODE_ERRORS``."""
         file, label = self.reader[number]
         with file:
-            image = Image.open(file)
-            image.load()
+            image = open_image(file)
         return image, UNLABELLED if label is None else int(label)
 
     def where(self, number: int) -> str:

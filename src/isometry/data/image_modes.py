@@ -23,17 +23,20 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     ignored, as in timm.
 
     Raises:
-        ValueError: a mode that Pillow can't convert, values outside the range, or an aspect ratio above
-            ``MOST_ELONGATED``.
+        ValueError: a mode that Pillow can't convert, or values outside the range.
     """
-    short, long = sorted(image.size)
-    if long > MOST_ELONGATED * short:
-        raise ValueError(f"of {image.width}×{image.height} pixels, an aspect ratio too large to be resized")
     if image.mode.startswith(DEEP_GREYS):
         image = _eight_bits(image)
     # Pillow would warn about it, or try to convert it to the new mode.
     image.info.pop("transparency", None)
     return image.convert(mode)
+
+
+def check_size(image: Image.Image) -> None:
+    """Raises ValueError for an aspect ratio above ``MOST_ELONGATED``."""
+    short, long = sorted(image.size)
+    if long > MOST_ELONGATED * short:
+        raise ValueError(f"of {image.width}×{image.height} pixels, an aspect ratio too large to be resized")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -46,7 +46,9 @@ def make_loaders(
     share = {"rank": rank, "world_size": world_size}
     options: dict[str, Any] = {"workers": config.workers, "pin_mem": config.pin_mem}
     mode = image_mode(spec)
-    read = partial(BatchReader, mode=mode, seed=seed, skip_bad_images=config.skip_bad_images)
+    read = partial(
+        BatchReader, mode=mode, seed=seed, skip_bad_images=config.skip_bad_images, decode=config.decode
+    )
     stream = partial(
         StreamReader, mode=mode, seed=seed, rank=rank, ranks=world_size, workers=max(1, config.workers)
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from isometry.errors import UserError, reason
+from isometry.errors import UserError
 from isometry.seeding import derive_seed
 
 UNLABELLED = -1
@@ -40,7 +40,10 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """Decoded image and its label in the source's own label space; raises one of ``DECODE_ERRORS``."""
+        """An image, perhaps not decoded yet, and its label in the source's own label space.
+
+        Raises one of ``DECODE_ERRORS``.
+        """
 
     def where(self, number: int) -> str:
         """The image's path, or a description of where it is."""
@@ -58,7 +61,7 @@ class MapPart:
         return len(self.images) if self.numbers is None else len(self.numbers)
 
     def load(self, index: int) -> tuple[Image.Image, int]:
-        """Decoded image and target of the part's ``index``-th image; raises one of ``DECODE_ERRORS``."""
+        """Image and target of the part's ``index``-th image; raises one of ``DECODE_ERRORS``."""
         image, label = self.images.load(self._number(index))
         return image, label if self.relabel is None else self.relabel.get(label, UNLABELLED)
 
@@ -134,9 +137,3 @@ def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[
         split.extend(members[: min(wanted, len(members) - 1)].tolist())
     kept = np.setdiff1d(np.arange(len(targets)), split)
     return kept.tolist(), sorted(split)
-
-
-def decode_trouble(error: BaseException) -> str:
-    """Why an image can't be decoded, without repeating its path."""
-    unknown = isinstance(error, UnidentifiedImageError)
-    return "not an image format that Pillow supports" if unknown else reason(error)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from isometry.data.batch_reader import Batch, stack
-from isometry.data.image_modes import to_mode
+from isometry.data.image_modes import check_size, to_mode
 from isometry.data.map_loader import Batches
 from isometry.data.splits import DECODE_ERRORS, UNLABELLED, StreamPart
 from isometry.data.transforms import Transform
@@ -58,6 +58,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         images, targets = [], []
         for number, (image, target) in chunk:
             seed_cpu_generators(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
+            check_size(image)
             images.append(self.transform(to_mode(image, self.mode)))
             targets.append(UNLABELLED if target is None else int(target))
         return Batch(stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])

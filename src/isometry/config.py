@@ -39,8 +39,8 @@ class DataConfig:
     """Validation batch size; the training batch size if not given."""
     workers: int = 2
     """Data loading worker processes."""
-    pin_mem: bool = False
-    """Pin CPU memory for faster transfers to a GPU."""
+    pin_mem: bool = True
+    """Pin CPU memory, so that copies to a GPU overlap with computation; no effect without one."""
     no_aug: bool = False
     """Disable all training augmentation."""
     train_crop_mode: str | None = None

@@ -123,3 +123,10 @@ def join_world(device: str = "") -> World:
         atexit.register(gc.collect)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, chosen)
+
+
+def cores_per_process() -> int:
+    """CPU cores of this machine that each of its processes has, at least 1."""
+    # os.cpu_count also counts those that a container or a batch system withholds.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

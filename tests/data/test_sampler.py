@@ -1,8 +1,11 @@
 """An epoch is a function of (seed, epoch, position), not of workers, start, or what was read before."""
 
 import random
+import shutil
+import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +18,7 @@ from isometry.config import DataConfig
 from isometry.data import Batch, TrainLoader, find_sources, make_loaders
 from isometry.data.batch_reader import BatchReader, Request
 from isometry.data.digits import open_digits
+from isometry.data.map_loader import Batches
 from isometry.data.sampler import EvalRequests, TrainRequests, epoch_order
 from isometry.data.splits import MapPart
 from isometry.data.transforms import train_transform
@@ -225,3 +229,71 @@ def test_the_strongest_policies_pass_over_every_image(policy: str):
     config = replace(DIGITS, aa=policy)
     loader = make_loaders(find_sources(config), config, GREY8, seed=1).train
     assert sum(len(batch) for epoch in range(3) for batch in loader.epoch(epoch)) == 2700
+
+
+def run_of(config: DataConfig, epochs: int) -> TrainLoader:
+    return make_loaders(find_sources(config), config, GREY8, seed=1, epochs=epochs).train
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_read_in_one_stream_are_those_read_alone(workers: int):
+    loader = run_of(replace(DIGITS, workers=workers), epochs=3)
+    for epoch in range(3):
+        assert_same(list(loader.epoch(epoch)), epoch_of(DIGITS, epoch=epoch))
+    # Not in order: the stream starts anew.
+    assert_same(list(loader.epoch(1, start=400)), epoch_of(DIGITS, epoch=1, start=400))
+    assert_same(list(loader.epoch(2)), epoch_of(DIGITS, epoch=2))
+    assert_same(list(loader.epoch(2)), epoch_of(DIGITS, epoch=2))
+    loader.close()
+    assert_same(list(loader.epoch(1)), epoch_of(DIGITS, epoch=1))
+    halfway = loader.epoch(2)
+    next(halfway)
+    assert_same(list(loader.epoch(2)), epoch_of(DIGITS, epoch=2))
+    loader.close()
+
+
+def test_the_next_epoch_is_requested_while_this_one_ends_and_nothing_after_the_last():
+    requests = TrainRequests(900, 300, seed=1, repeats=0, epochs=2)
+    requests.start = 300
+    assert [(request.epoch, request.position) for request in requests] == [
+        *((0, position) for position in (300, 600)),
+        *((1, position) for position in (0, 300, 600)),
+    ]
+    requests.epoch, requests.start = 1, 600
+    assert [(request.epoch, request.position) for request in requests] == [(1, 600)]
+
+
+def test_workers_read_the_next_epoch_before_it_is_asked_for(tmp_path: Path):
+    """Files that vanish after the epoch before has ended do no harm, for a batch of each was read already."""
+    write_classes(tmp_path, {"a": 6, "b": 6})
+    config = folder_config(tmp_path, workers=1, batch_size=5)
+    expected = list(make_loaders(find_sources(config), config, RGB16, seed=1).train.epoch(1))
+    loader = make_loaders(find_sources(config), config, RGB16, seed=1, epochs=2).train
+    list(loader.epoch(0))
+    wait_until_read(loader, len(expected))
+    shutil.rmtree(tmp_path / "a")
+    assert_same(list(loader.epoch(1)), expected)
+    loader.close()
+
+
+def test_validation_is_read_ahead(tmp_path: Path):
+    write_classes(tmp_path, {"a": 6, "b": 6})
+    config = folder_config(tmp_path, workers=1, batch_size=2, val_fraction=0.34)
+    val = make_loaders(find_sources(config), config, RGB16, seed=1).val
+    expected = list(val)
+    val.prefetch()
+    val.prefetch()
+    wait_until_read(val, len(expected))
+    shutil.rmtree(tmp_path / "a")
+    assert_same(list(val), expected)
+    with pytest.raises(UserError, match="cannot read"):
+        list(val)
+
+
+def wait_until_read(loader: Batches, count: int) -> None:
+    """Waits until the workers have read so many batches ahead."""
+    queue = loader._loader._iterator._data_queue
+    deadline = time.monotonic() + 60
+    while queue.qsize() < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

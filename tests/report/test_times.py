@@ -1,5 +1,6 @@
 """The time of training by phase: as text, as a table, as bars, and on the page."""
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from helpers.epoch_times import PHASES, ROWS, epoch
 from helpers.html_page import Page
 from isometry.report.page import render_report
 from isometry.report.records.data import ReportData
-from isometry.report.times import times_grid, times_section, times_sentence
+from isometry.report.times import times_grid, times_section, times_sentence, waiting_sentence
 
 LABELS = ["data", "teacher", "student forward", "losses", "backward", "optimizer", "other"]
 
@@ -116,3 +117,51 @@ def test_nothing_else_of_the_page_changes(full):
     epochs = [row | {"step": 10} for row in full.epochs]
     shown, without = (render_report(replace(full, epochs=epochs, times=rows)) for rows in (ROWS, []))
     assert re.sub(r'<section id="times" .*?</section>\n\n', "", shown, flags=re.DOTALL) == without
+
+
+def rows_that_wait(seconds: float, steps: int = 10) -> list[dict[str, Any]]:
+    """Three epochs of 10 s each, so many of them waiting; in the first the workers started, for a minute."""
+    later = [epoch(number, steps, data=seconds, student=10.0 - seconds) for number in (2, 3)]
+    return [epoch(1, steps, data=60.0, student=10.0), *later]
+
+
+@pytest.mark.parametrize(
+    ("waited", "workers", "needed"), [(5.0, 4, 8), (2.5, 2, 3), (1.0, 9, 10), (5.0, 0, 1), (8.0, 0, 4)]
+)
+def test_what_waits_is_told_how_many_workers_would_do(waited: float, workers: int, needed: int):
+    sentence = waiting_sentence(rows_that_wait(waited), workers, cores=16)
+    assert f"{10 * waited:.0f}\u00a0%" in sentence or f"{10 * waited:.0f} %" in sentence
+    assert f"--workers {needed};" in sentence
+
+
+def test_the_number_of_workers_is_what_keeps_up():
+    """W workers that are never idle deliver an image in t/W; training takes s, so t/s of them are never waited for."""
+    for workers in (1, 2, 3, 7):
+        loading, training = 20.0, 4.0
+        waited = max(0.0, loading / workers - training)
+        rows = [epoch(1, data=waited, student=training)]
+        assert (
+            f"--workers {math.ceil(loading / training)};" in waiting_sentence(rows, workers, 64) or not waited
+        )
+
+
+def test_no_more_workers_than_cores_are_recommended():
+    sentence = waiting_sentence(rows_that_wait(5.0), 4, cores=7)
+    assert "--workers 8" not in sentence
+    assert "7 cores" in sentence
+
+
+@pytest.mark.parametrize("rows", [[], rows_that_wait(0.9), rows_that_wait(9.0, steps=0), ROWS])
+def test_nothing_is_said_where_data_is_not_the_bottleneck(rows: list[dict[str, Any]]):
+    assert waiting_sentence(rows, 2, 8) == ""
+
+
+def test_a_run_of_one_epoch_counts_it():
+    assert "--workers 4;" in waiting_sentence([epoch(1, data=5.0, student=5.0)], 2, 8)
+
+
+def test_the_page_has_the_sentence(full):
+    times = rows_that_wait(5.0)
+    sentence = waiting_sentence(times, 2, 16)
+    page = Page(render_report(replace(full, times=times, waiting=sentence)))
+    assert "--workers 4" in page.text

@@ -208,7 +208,7 @@ def test_the_moving_average_follows_the_student(words: list[str]) -> None:
 def test_images_that_could_not_be_read_are_kept_once(words: list[str]) -> None:
     trainer = trainer_of(*words)
     spoiled = replace(next(batches(trainer)), unreadable=["a.png"])
-    assert len(list(trainer.batches.note_unreadable([spoiled, spoiled]))) == 2
+    assert len(list(trainer.batches.read([spoiled, spoiled]))) == 2
     assert trainer.batches.unreadable == ["a.png"]
 
 

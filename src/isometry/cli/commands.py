@@ -44,6 +44,8 @@ def _show(result: RunResult, console: Console) -> None:
         say(console, growth_sentence(result.stages))
     if times := times_sentence(result.times):
         say(console, f"Time     {times}")
+    if result.waiting:
+        say(console, f"Data     {result.waiting}")
     say(console, f"Folder   {result.folder}")
     name = "Student" if any(row["role"] == "teacher" for row in result.rows) else "Model"
     say(console, f"{name:<9}local-dir:{result.folder / 'student'}")

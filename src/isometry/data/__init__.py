@@ -8,6 +8,7 @@ only be read sequentially.
 """
 
 from isometry.data.batch_reader import Batch
+from isometry.data.copy_ahead import copied_ahead
 from isometry.data.image_spec import ImageSpec
 from isometry.data.loaders import Loaders, make_loaders
 from isometry.data.map_loader import TrainLoader
@@ -23,6 +24,7 @@ __all__ = [
     "Sources",
     "TrainLoader",
     "TrainStream",
+    "copied_ahead",
     "find_sources",
     "make_loaders",
     "without_labels",

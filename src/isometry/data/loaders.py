@@ -36,9 +36,18 @@ class Loaders:
 
 
 def make_loaders(
-    sources: Sources, config: DataConfig, spec: ImageSpec, *, seed: int, rank: int = 0, world_size: int = 1
+    sources: Sources,
+    config: DataConfig,
+    spec: ImageSpec,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    epochs: int = 0,
 ) -> Loaders:
     """Builds this rank's loaders; ``config.batch_size`` is per rank. Decodes nothing and starts no process.
+
+    With ``epochs``, the number of a run's epochs, workers go on to the next epoch before it is asked for.
 
     Raises:
         UserError: fewer images than ranks, an unknown ``--aa`` policy, an unsupported number of channels.
@@ -57,7 +66,9 @@ def make_loaders(
         transform = train_transform(config, spec)
         if isinstance(part, StreamPart):
             return TrainStream(stream(part, transform, batch_size=config.batch_size), pin_mem=config.pin_mem)
-        requests = TrainRequests(len(part), config.batch_size, seed=seed, repeats=config.aug_repeats, **share)
+        requests = TrainRequests(
+            len(part), config.batch_size, seed=seed, repeats=config.aug_repeats, epochs=epochs, **share
+        )
         return TrainLoader(read(part, transform), requests, **options)
 
     def evaluation(part: Part | None) -> EvalLoader | EvalStream | None:

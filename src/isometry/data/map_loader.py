@@ -3,6 +3,7 @@
 import gc
 import signal
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -46,14 +47,22 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises the first error that a worker returns, and WorkerDied if a worker is killed."""
+        return self._checked(self._start())
+
+    def _start(self) -> Iterator[Batch | UserError]:
+        """Starts reading; workers read up to two batches each before the first is taken."""
         if self._loader is None:
             generator = torch.Generator().manual_seed(self._seed)
             self._loader = DataLoader(**self._options, generator=generator)
-        for batch in self._loader:
+        return iter(self._loader)
+
+    def _checked(self, batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
+        for batch in batches:
             watch_workers()
             if isinstance(batch, UserError):
                 # A stored exception keeps this frame alive, and DataLoader takes seconds to end workers in the
                 # garbage collector: end them here.
+                del batches
                 self.close()
                 raise UserError(*batch.args)
             yield batch
@@ -66,16 +75,37 @@ class Batches:
 class EvalLoader(Batches):
     """All images once, in order, by :class:`isometry.data.sampler.EvalRequests`; the last batch may be smaller."""
 
+    _ahead: Iterator[Batch | UserError] | None = None
+
     def __len__(self) -> int:
         """Batches of this rank."""
         return len(self._requests)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """See :class:`Batches`; continues what :meth:`prefetch` started."""
+        ahead, self._ahead = self._ahead, None
+        return self._checked(ahead or self._start())
+
+    def prefetch(self) -> None:
+        """Lets the workers read the first batches of the next iteration now, while something else is computed."""
+        self._ahead = self._ahead or self._start()
+
+    def close(self) -> None:
+        """Ends the workers; the next iteration starts new ones."""
+        self._ahead = None
+        super().close()
 
 
 class TrainLoader(Batches):
     """Epochs of augmented batches, by :class:`isometry.data.sampler.TrainRequests`.
 
-    Each is a pure function of (seed, epoch, batch number). Only one epoch can be read at a time.
+    Each is a pure function of (seed, epoch, batch number). Only one epoch can be read at a time. Where the requests go
+    on after an epoch, workers read the first batches of the next one while the run evaluates and saves.
     """
+
+    _stream: Iterator[Batch] | None = None
+    _position: tuple[int, int] | None = None
+    """Epoch and image at which ``_stream`` goes on; None inside an epoch and at the end."""
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -92,8 +122,18 @@ class TrainLoader(Batches):
         Raises:
             UserError: an unreadable image (without ``skip_bad_images``), or no readable image.
         """
-        self._requests.epoch, self._requests.start = epoch, start
-        yield from self
+        if self._stream is None or self._position != (epoch, start):
+            self._requests.epoch, self._requests.start = epoch, start
+            self._stream = iter(self)
+        self._position = None
+        yield from islice(self._stream, self._requests.batches_from(start))
+        if epoch + 1 < self._requests.epochs:
+            self._position = epoch + 1, 0
+
+    def close(self) -> None:
+        """Ends the workers; the next epoch starts new ones."""
+        self._stream = self._position = None
+        super().close()
 
 
 def _unchanged(batch: Any) -> Any:

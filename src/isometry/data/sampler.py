@@ -23,6 +23,8 @@ def epoch_order(count: int, *, seed: int, epoch: int, repeats: int) -> torch.Ten
 class TrainRequests:
     """One rank's requests for the batches of ``epoch``, starting at image ``start``; set both, then iterate.
 
+    After them come those of the whole epochs that follow, of ``epochs`` in all; without ``epochs`` there are none.
+
     The global order is cut into global batches of ``world_size * batch_size`` images, and rank r takes the
     r-th slice of each: the global batches are the same for any number of ranks with the same product;
     if it changes on resume, the rest of the order is cut anew. The last, partial global batch is dropped,
@@ -30,7 +32,15 @@ class TrainRequests:
     """
 
     def __init__(
-        self, count: int, batch_size: int, *, seed: int, repeats: int, rank: int = 0, world_size: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int,
+        repeats: int,
+        rank: int = 0,
+        world_size: int = 1,
+        epochs: int = 0,
     ) -> None:
         if count < world_size:
             raise UserError(
@@ -40,6 +50,7 @@ class TrainRequests:
         self.batch_size = min(batch_size, count // world_size)
         self.seed, self.repeats = seed, repeats
         self.rank, self.world_size = rank, world_size
+        self.epochs = epochs
         self.epoch = self.start = 0
 
     @property
@@ -49,12 +60,20 @@ class TrainRequests:
 
     def __len__(self) -> int:
         """Batches in a whole epoch; at least 1."""
-        return self.count // self.global_batch_size
+        return self.batches_from(0)
+
+    def batches_from(self, start: int) -> int:
+        """Batches of an epoch from image ``start`` of the global order on."""
+        return max(0, self.count - start) // self.global_batch_size
 
     def __iter__(self) -> Iterator[Request]:
-        epoch = self.epoch
+        yield from self._requests(self.epoch, self.start)
+        for epoch in range(self.epoch + 1, self.epochs):
+            yield from self._requests(epoch, 0)
+
+    def _requests(self, epoch: int, start: int) -> Iterator[Request]:
         order = epoch_order(self.count, seed=self.seed, epoch=epoch, repeats=self.repeats)
-        for begin in range(self.start, self.count - self.global_batch_size + 1, self.global_batch_size):
+        for begin in range(start, self.count - self.global_batch_size + 1, self.global_batch_size):
             first = begin + self.rank * self.batch_size
             yield Request(epoch, first, order[first : first + self.batch_size].tolist())
 

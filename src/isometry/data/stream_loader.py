@@ -120,3 +120,6 @@ class EvalStream(_Stream):
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches(0)
+
+    def prefetch(self) -> None:
+        """Does nothing: each iteration starts new workers."""

@@ -1,5 +1,6 @@
 """The section on the time of training, by the phases of a step: as text, as a table and as bars."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,15 @@ NAMES = {"student": "student forward", "terms": "losses", REST: "other"}
 """Of phases whose key is not clear by itself."""
 
 
-def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> dict[str, Any] | None:
+BOTTLENECK = 10
+"""Percent of the time of training from which on waiting for images is worth a sentence."""
+
+
+def times_section(rows: Sequence[Row], epochs: Sequence[Row], waiting: str = "") -> dict[str, Any] | None:
     """The section by its names in the template; None where no step was timed.
 
-    Keys read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
+    ``waiting`` is what :func:`waiting_sentence` returned. Keys read: those of
+    `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
     if not _steps(rows):
         return None
@@ -25,13 +31,39 @@ def times_section(rows: Sequence[Row], epochs: Sequence[Row]) -> dict[str, Any] 
         Bar(name, share / longest, formats.percent(share, 0), "muted" if name == NAMES[REST] else "series-1")
         for name, share in shares.items()
     ]
-    return {"text": _text(rows, epochs), "grid": times_grid(rows), "bars": bars}
+    text = " ".join(part for part in (_text(rows, epochs), waiting) if part)
+    return {"text": text, "grid": times_grid(rows), "bars": bars}
 
 
 def times_sentence(rows: Sequence[Row]) -> str:
     """Each phase's share, the largest first; empty where no step was timed."""
     shares = sorted(_shares(rows).items(), key=lambda item: -item[1]) if _steps(rows) else []
     return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in shares)
+
+
+def waiting_sentence(rows: Sequence[Row], workers: int, cores: int) -> str:
+    """How long training waited for images, and how many workers would do; empty where it hardly waited.
+
+    ``workers`` loaded the data, on ``cores`` cores. With W workers that are always busy, T seconds of training of which
+    D were spent waiting need W·T/(T−D) workers; without workers, the training process itself loads for D seconds. The
+    first epoch, in which the workers start, is left out where there is another.
+    """
+    timed = list(rows[1:]) if _steps(rows[1:]) else list(rows)
+    if not _steps(timed):
+        return ""
+    whole, waited = sum(_seconds(timed).values()), _seconds(timed).get("data", 0.0)
+    if 100 * waited < BOTTLENECK * whole:
+        return ""
+    share = formats.percent(100 * waited / whole, 0)
+    text = f"Training waited for images {share} of the time: loading them is the bottleneck."
+    busy = whole - waited
+    needed = math.ceil((workers * whole if workers else waited) / busy) if busy > 0 else cores + 1
+    if needed <= cores:
+        return f"{text} About {needed} workers would keep up (--workers {needed}; there were {workers})."
+    return (
+        f"{text} Keeping up needs more workers than the {cores} cores that each process has here: store smaller "
+        f"images, or augment less (--workers was {workers})."
+    )
 
 
 def times_grid(rows: Sequence[Row]) -> Grid:
@@ -59,7 +91,10 @@ def _text(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
         f"{formats.percent(shares[largest], 0)}. Validation and checkpoints between epochs are not counted."
     )
     if NAMES[REST] in seconds:
-        text += " “Other” is logging, checkpoints within an epoch and the training loop itself."
+        text += (
+            " “Other” is normalisation and mixing of images, logging, checkpoints within an epoch and the training loop"
+            " itself."
+        )
     taken = epochs[-1].get("step", steps) if epochs else steps
     if taken > steps:
         text += f" Of the run's {taken:,} steps {steps:,} were timed: those of an epoch before it was resumed were not."
@@ -72,7 +107,7 @@ def _steps(rows: Sequence[Row]) -> int:
 
 def _seconds(rows: Sequence[Row]) -> dict[str, float]:
     """Over all epochs, by phase; phases that took no time are left out."""
-    phases = [key for key in rows[0] if key not in ("epoch", "steps")]
+    phases = [key for key in (rows[0] if rows else ()) if key not in ("epoch", "steps")]
     seconds = {NAMES.get(phase, phase): sum(row[phase] for row in rows) for phase in phases}
     return {name: spent for name, spent in seconds.items() if spent > 0}
 

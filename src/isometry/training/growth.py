@@ -13,6 +13,7 @@ from isometry.distributed import World
 from isometry.grow.schedule import Stage
 from isometry.grow.weight_transfer import Degree, Degrees, Tensors, TrainingState
 from isometry.training.assemble import Run, enter_stage
+from isometry.training.checkpoint.run_state import LoopState
 from isometry.training.objective import Objective
 from isometry.training.optim import at_stage, build_optimizer
 
@@ -165,3 +166,29 @@ def _places(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, in
         )
     }
     return {name: order[id(p)] for name, p in module.named_parameters() if id(p) in order}
+
+
+def stage_rows(run: Run, state: LoopState) -> list[dict[str, Any]]:
+    """A row for each stage of growth; ``full_seconds`` from the time of an epoch at full size."""
+    begun = [0.0, *(growth["seconds"] for growth in state.growths)]
+    ended = [*begun[1:], state.seconds]
+    full_epoch = (ended[-1] - begun[-1]) / run.schedule.stages[-1].epochs
+    networks = run.plan.costs(run.spec.input_size)
+    score, key = ("top-1", "val/top1") if run.sources.labelled else ("loss", "val/loss")
+    growths: list[dict[str, Any]] = [{"before": {}, "after": {}}, *state.growths]
+    return [
+        {
+            "stage": stage.number + 1,
+            **network,
+            "first_epoch": stage.first_epoch,
+            "epochs": stage.epochs,
+            "seconds": end - begin,
+            "full_seconds": full_epoch * stage.epochs,
+            "before": growth["before"].get(key),
+            "after": growth["after"].get(key),
+            "score": score,
+        }
+        for stage, network, begin, end, growth in zip(
+            run.schedule.stages, networks, begun, ended, growths, strict=True
+        )
+    ]

@@ -50,18 +50,18 @@ class Trainer:
     def __init__(
         self, run: Run, folder: RunFolder | None, world: World, console: Console | None, label: str
     ) -> None:
-        self.config, self.world, self.folder = run.config, world, folder
+        config = self.config = run.config
+        self.world, self.folder = world, folder
         self.console, self.label = console, label
-        self.loaders = make_loaders(
-            run.sources, self.config, run.spec, seed=self.config.seed, rank=world.rank, world_size=world.size
-        )
-        classes = self.config.num_classes if run.sources.labelled else None
-        self.preprocess = Preprocess(self.config, run.spec, classes, world.device)
+        place = {"rank": world.rank, "world_size": world.size, "epochs": config.epochs}
+        self.loaders = make_loaders(run.sources, config, run.spec, seed=config.seed, **place)
+        classes = config.num_classes if run.sources.labelled else None
+        self.preprocess = Preprocess(config, run.spec, classes, world.device)
         self.timer = PhaseTimer(world.device)
-        self.batches = MicroBatches(self.loaders.train, self.config.grad_accum_steps, self.timer)
+        self.batches = MicroBatches(self.loaders.train, config.grad_accum_steps, self.timer, world.device)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.total_steps = self.steps_per_epoch * self.config.epochs
-        scaled = self.config.amp and self.config.amp_dtype == "float16"
+        self.total_steps = self.steps_per_epoch * config.epochs
+        scaled = config.amp and config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
         self.meter = LossMeter(["loss", *(term.name for term in run.terms)], world)
         self.state = LoopState()
@@ -154,6 +154,8 @@ class Trainer:
         """Takes the steps of the epoch that are left."""
         self.objective.train()
         self.timer.read()  # drops the times of evaluation
+        if self.loaders.val is not None:
+            self.loaders.val.prefetch()
         self._first_step = self.state.step
         with self.timer(REST):
             for batches in self.batches.groups(self.state.epoch, self.state.seen):
@@ -176,8 +178,7 @@ class Trainer:
             last = number == len(batches) - 1
             # For each batch, so that augmentation does not depend on what the student drew before.
             self._seed(f"step/{number}" if number else "step", state.step)
-            with self.timer("data"):
-                input, target = self.preprocess(batch)
+            input, target = self.preprocess(batch)
             before = state.seen + number * self.loaders.train.global_batch_size
             with nullcontext() if last else self.objective.no_sync():
                 with self.autocast():
@@ -270,7 +271,7 @@ class Trainer:
         if self.loaders.val is None:
             return {}
         self._seed("evaluate", self.state.epoch)
-        batches, labelled = partial(self.batches.note_unreadable, self.loaders.val), self.run.sources.labelled
+        batches, labelled = partial(self.batches.read, self.loaders.val), self.run.sources.labelled
         return validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
 
     def _keep_best(self, row: Mapping[str, float]) -> None:

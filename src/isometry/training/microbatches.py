@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from isometry.data import Batch, TrainLoader, TrainStream
+import torch
+
+from isometry.data import Batch, TrainLoader, TrainStream, copied_ahead
 from isometry.training.phase_timer import PhaseTimer
 
 
@@ -15,18 +17,21 @@ class MicroBatches:
         loader: of the batches.
         accumulate: batches of one optimizer step; the last group of an epoch may have fewer.
         timer: of the time that the loop waits for data.
+        device: that images are copied to.
 
     ``unreadable`` has the names of images that could not be read.
     """
 
-    def __init__(self, loader: TrainLoader | TrainStream, accumulate: int, timer: PhaseTimer) -> None:
-        self.loader, self.accumulate, self.timer = loader, accumulate, timer
+    def __init__(
+        self, loader: TrainLoader | TrainStream, accumulate: int, timer: PhaseTimer, device: torch.device
+    ) -> None:
+        self.loader, self.accumulate, self.timer, self.device = loader, accumulate, timer, device
         self.unreadable: list[str] = []
         self.steps_per_epoch = math.ceil(len(loader) / accumulate)
 
     def groups(self, epoch: int, seen: int) -> Iterator[list[Batch]]:
         """The epoch's batches from image ``seen`` of the global order on, grouped by optimizer step."""
-        batches = self.note_unreadable(self.loader.epoch(epoch, seen))
+        batches = self.read(self.loader.epoch(epoch, seen))
         while True:
             with self.timer("data"):
                 group = list(islice(batches, self.accumulate))
@@ -38,8 +43,8 @@ class MicroBatches:
         """Optimizer steps for so many images of an epoch, over all processes."""
         return math.ceil(seen / (self.loader.global_batch_size * self.accumulate))
 
-    def note_unreadable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; images that could not be read are added to ``unreadable``."""
-        for batch in batches:
+    def read(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches with images on the device; images that could not be read are added to ``unreadable``."""
+        for batch in copied_ahead(batches, self.device):
             self.unreadable += [name for name in batch.unreadable if name not in self.unreadable]
             yield batch

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 PHASES = ("data", "teacher", "student", "terms", "backward", "optimizer")
-"""The phases of a training step, in the order of tables."""
+"""The phases of a training step, in the order of tables; "data" is the time that it waits for images."""
 
 
 _Event = Any

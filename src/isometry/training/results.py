@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isometry.data import Loaders, make_loaders
+from isometry.distributed import cores_per_process
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.representations import block_features, compare_representations, compared_images
@@ -35,8 +36,10 @@ from isometry.report.page import render_report, write_page
 from isometry.report.records.data import PruningData, ReportData
 from isometry.report.records.record import write_record
 from isometry.report.tables import measured_figures
+from isometry.report.times import waiting_sentence
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import load_with_note
+from isometry.training.growth import stage_rows
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
 from isometry.training.provenance import provenance
@@ -58,6 +61,7 @@ class RunResult:
         rows: the models, with their figures.
         stages: of growth, with their times; none in a run that did not grow.
         times: seconds by phase, a row for each epoch.
+        waiting: a sentence on the time that training waited for images, where that was the bottleneck.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class RunResult:
     rows: list[Row]
     stages: list[Row] = field(default_factory=list)
     times: list[Row] = field(default_factory=list)
+    waiting: str = ""
 
     @property
     def student(self) -> Row:
@@ -90,7 +95,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
         variants, pruning = _measure_variants(trainer, folder.path / "student", loaders)
         rows = measure(trainer, loaders, variants)
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
-    stages = stage_rows(trainer) if run.schedule.grows else []
+    stages = stage_rows(run, trainer.state) if run.schedule.grows else []
     if stages:
         write_atomically(folder.path / "stages.json", json.dumps(stages, indent=1))
     report = folder.path / "report.html"
@@ -100,7 +105,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     with open_loggers(trainer.config, trainer.state.step) as loggers:
         for logger in loggers:
             logger.end(logged_figures(data), logged_pictures(data), trainer.state.step)
-    return RunResult(folder.path, report, rows, stages, folder.times.rows())
+    return RunResult(folder.path, report, rows, stages, data.times, data.waiting)
 
 
 def measure(trainer: Trainer, loaders: Loaders, variants: Sequence[Row] = ()) -> list[Row]:
@@ -163,7 +168,7 @@ def _compact(trainer: Trainer) -> None:
     class Calibration:
         def __iter__(self) -> Iterator[Tensor]:
             assert loaders.val is not None
-            for batch in trainer.batches.note_unreadable(loaders.val):
+            for batch in trainer.batches.read(loaders.val):
                 yield trainer.preprocess.normalise(batch)[0]
 
     before = parameter_count(run.student)
@@ -196,7 +201,7 @@ def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
     if part is not None and run.sources.labelled and comparable:
         found = accuracy(
             model,
-            trainer.batches.note_unreadable(part),
+            trainer.batches.read(part),
             trainer.preprocess,
             trainer.world if sharded else replace(trainer.world, rank=0, size=1),
             # A narrow teacher computes in its own dtype.
@@ -220,7 +225,7 @@ def _measure_variants(
     dense, note = before_pruning(run.student, student, run.config) if run.config.prune.wanted else (None, "")
     if dense is None or part is None:
         return [], None
-    batches = partial(trainer.batches.note_unreadable, part)
+    batches = partial(trainer.batches.read, part)
     images = EvaluationImages(batches, trainer.preprocess, run.spec, name, run.sources.labelled)
     variants = variants_of(run.student, dense.to(trainer.world.device))
     untrained = [DENSE] if note else []
@@ -236,6 +241,7 @@ def report_data(
     where = config.dataset or Path(config.data_dir or "").name
     models = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
     notes = [*run.notes, *skipped_images(trainer)]
+    times = folder.times.rows()
     return ReportData(
         title=f"{models} on {where}",
         subtitle=run.sources.description,
@@ -247,36 +253,10 @@ def report_data(
         marks=[(float(stage.first_epoch), stage.label) for stage in run.schedule.stages[1:]],
         stages=stages,
         pruning=pruning,
-        times=folder.times.rows(),
+        times=times,
+        waiting=waiting_sentence(times, config.workers, cores_per_process()),
         **_representations(trainer),
     )
-
-
-def stage_rows(trainer: Trainer) -> list[Row]:
-    """A row for each stage of growth; ``full_seconds`` from the time of an epoch at full size."""
-    run, state = trainer.run, trainer.state
-    begun = [0.0, *(growth["seconds"] for growth in state.growths)]
-    ended = [*begun[1:], state.seconds]
-    full_epoch = (ended[-1] - begun[-1]) / run.schedule.stages[-1].epochs
-    networks = run.plan.costs(run.spec.input_size)
-    score, key = ("top-1", "val/top1") if run.sources.labelled else ("loss", "val/loss")
-    growths: list[Row] = [{"before": {}, "after": {}}, *state.growths]
-    return [
-        {
-            "stage": stage.number + 1,
-            **network,
-            "first_epoch": stage.first_epoch,
-            "epochs": stage.epochs,
-            "seconds": end - begin,
-            "full_seconds": full_epoch * stage.epochs,
-            "before": growth["before"].get(key),
-            "after": growth["after"].get(key),
-            "score": score,
-        }
-        for stage, network, begin, end, growth in zip(
-            run.schedule.stages, networks, begun, ended, growths, strict=True
-        )
-    ]
 
 
 def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:

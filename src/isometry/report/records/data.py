@@ -182,6 +182,8 @@ class ReportData:
     """Rows of times.jsonl, one an epoch: "epoch", "steps" (optimizer steps that were timed, fewer than it had where
     the run was resumed inside it) and the seconds of each phase of these steps, in the main process, by its name;
     "rest" is their remaining time."""
+    waiting: str = ""
+    """A sentence on the time that training waited for images, where that was the bottleneck."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))

@@ -29,7 +29,9 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         image = _eight_bits(image)
     # Pillow would warn about it, or try to convert it to the new mode.
     image.info.pop("transparency", None)
-    return image.convert(mode)
+    image.load()
+    # convert would copy an image that has the mode.
+    return image if image.mode == mode else image.convert(mode)
 
 
 def check_size(image: Image.Image) -> None:

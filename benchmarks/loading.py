@@ -2,9 +2,10 @@
 
 Files are made from scikit-learn's two photographs: 500×375 pixels, as in ImageNet, and 4000×3000, as from a phone.
 First, images a second of one core: decoding, the random resized crop or the validation crop to 224 pixels, and
-RandAugment, with the same crops on all sides. Then images a second of whole loaders with worker processes, over epochs without a pause, normalised and
-randomly erased on the device; epochs in which workers start are not counted. Both sides have the same transforms and
-alternate in one process; a ratio is that of medians. Writes results/loading.json, or results/loading_cuda.json.
+RandAugment, with the same crops on all sides. Then images a second of whole loaders with worker processes, over epochs
+without a pause, normalised and randomly erased on the device; epochs in which workers start are not counted. The sides
+have the same transforms and alternate in one process; a ratio is that of medians. timm's decodes in full. Writes
+results/loading.json, or results/loading_cuda.json.
 """
 
 import argparse

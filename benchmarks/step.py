@@ -1,10 +1,14 @@
-"""Time of a training step: ``python benchmarks/step.py [--device cuda]``.
+"""Time of a training step: ``python benchmarks/step.py [--device cuda] [--pair resnet]``.
 
 DeiT-Tiny distilled from CaiT-S24 at 224 pixels, with random weights and images. Compared are the training step of
 ``isometry distill`` with the given options and a plain loop written from the equations: eager, keeping the outputs of
 all blocks, with the teacher in float32, and with explicit maps for three relation terms (arXiv:2107.01378v1, eq. 10 to
 12). On a GPU all sides use autocast, and peak memory is measured too. The sides alternate step by step in one process;
 a ratio is that of medians. Writes results/step.json (step_cuda.json on a GPU).
+
+With ``--pair resnet``, ResNet-18 is distilled from ResNet-34, and the step is compared with that of KD alone: what is
+missing to the same speed is the share of the relation terms and their backward pass. Writes results/step_resnet.json
+(step_resnet_cuda.json).
 """
 
 import argparse
@@ -104,18 +108,20 @@ def map_distance(a: Tensor, b: Tensor) -> Tensor:
 class Ours:
     """The training step of the package, without loading images."""
 
-    def __init__(self, images_BCHW: Tensor, options: dict[str, Any]) -> None:
+    def __init__(
+        self, images_BCHW: Tensor, options: dict[str, Any], pair: tuple[str, str] = (STUDENT, TEACHER)
+    ) -> None:
         world = World(0, 1, images_BCHW.device)
+        options = {"losses": {"soft": 1, "whole": 4}, **options}
         config = RunConfig(
-            model=STUDENT,
-            teacher=TEACHER,
+            model=pair[0],
+            teacher=pair[1],
             teacher_weights="none",
             dataset="digits",
             batch_size=len(images_BCHW),
             workers=0,
             device=str(images_BCHW.device),
             lr=LR,
-            losses={"soft": 1, "whole": 4},
             **options,
         )
         run = assemble(config, world)
@@ -144,6 +150,18 @@ def sides_on(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
     return {"plain loop": Plain} | {name: partial(Ours, options=options) for name, options in sets.items()}
 
 
+def sides_of_resnets(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
+    """The step of a pair of ResNets, of KD alone first."""
+    options: dict[str, Any] = {"amp": True, "amp_dtype": "float16"} if device.type == "cuda" else {}
+    sets: dict[str, dict[str, Any]] = {
+        "KD alone": {"losses": {"soft": 1}},
+        "KD + whole": {},
+        "KD + inter, intra, random": {"losses": {"soft": 1, "inter": 0.1, "intra": 4, "random": 0.2}},
+    }
+    pair = ("resnet18", "resnet34")
+    return {name: partial(Ours, options=options | more, pair=pair) for name, more in sets.items()}
+
+
 def timed(side: Side, device: torch.device) -> Phases:
     """Seconds of one step, by phase and in total (``step``)."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -168,10 +186,11 @@ def peak_memory(build: Callable[[Tensor], Side], images_BCHW: Tensor) -> float:
     return peak
 
 
-def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
-    """A row per side: images/s, speed-up over the plain loop, median seconds by phase, peak memory on a GPU."""
+def measure(
+    builders: dict[str, Callable[[Tensor], Side]], images_BCHW: Tensor, rounds: int
+) -> list[dict[str, Any]]:
+    """A row per side: images/s, ratio to the first side, median seconds by phase, peak memory on a GPU."""
     device = images_BCHW.device
-    builders = sides_on(device)
     peaks = {
         name: peak_memory(build, images_BCHW) for name, build in builders.items() if device.type == "cuda"
     }
@@ -188,12 +207,12 @@ def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
         name: {phase: statistics.median(step.get(phase, 0.0) for step in steps) for phase in steps[0]}
         for name, steps in taken.items()
     }
-    plain = medians["plain loop"]["step"]
+    first, reference = next((name, phases["step"]) for name, phases in medians.items())
     return [
         {
             "side": name,
             "images/s": len(images_BCHW) / phases["step"],
-            "times plain": plain / phases["step"],
+            f"times {first.removesuffix(' loop')}": reference / phases["step"],
             **({"peak MiB": peaks[name]} if peaks else {}),
             "seconds": phases,
         }
@@ -201,9 +220,9 @@ def measure(images_BCHW: Tensor, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def report(rows: list[dict[str, Any]], setting: dict[str, Any], name: str) -> None:
+def report(rows: list[dict[str, Any]], setting: dict[str, Any], name: str, pair: str) -> None:
     """Prints the rows as a table and saves them."""
-    title = f"A training step of {STUDENT} with {TEACHER} at {SIDE} pixels"
+    title = f"A training step of {pair} at {SIDE} pixels"
     table, rows = Table(title=title, caption=caption(setting)), rounded(rows)
     names = [name for name in rows[0] if name != "seconds"]
     for heading in (*names, *(f"{phase}, s" for phase in PHASES)):
@@ -215,21 +234,20 @@ def report(rows: list[dict[str, Any]], setting: dict[str, Any], name: str) -> No
     save(name, {**setting, "sides": rows})
 
 
-def run(device: str, batch: int | None, rounds: int, threads: int) -> None:
+def run(device: str, batch: int | None, rounds: int, threads: int, pair: str) -> None:
     """Measures on a device and reports."""
-    on_gpu = device == "cuda"
+    on_gpu, resnets = device == "cuda", pair == "resnet"
     batch = batch or (128 if on_gpu else 16)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
-    rows = measure(images, rounds)
-    setting = {
-        **measured_on(torch.device(device)),
-        "batch": batch,
-        "rounds": rounds,
-        "target, times plain": 1.5 if on_gpu else 1.7,
-    }
-    report(rows, setting, "step_cuda" if on_gpu else "step")
+    builders = sides_of_resnets(images.device) if resnets else sides_on(images.device)
+    rows = measure(builders, images, rounds)
+    target = {"target, times KD alone": 0.88 if on_gpu else None} if resnets else {}
+    target = target or {"target, times plain": 2.3 if on_gpu else 2.6}
+    setting = {**measured_on(torch.device(device)), "batch": batch, "rounds": rounds, **target}
+    names = "ResNet-18 with ResNet-34" if resnets else f"{STUDENT} with {TEACHER}"
+    report(rows, setting, f"step{'_resnet' * resnets}{'_cuda' * on_gpu}", names)
 
 
 def main() -> None:
@@ -241,9 +259,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="batch size; 16 on a CPU, 128 on a GPU by default")
     parser.add_argument("--rounds", type=int, default=9, help="measured steps of each side")
     parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
+    parser.add_argument("--pair", choices=("tokens", "resnet"), default="tokens", help="student and teacher")
     given = parser.parse_args()
     for device in [given.device] if given.device else available:
-        run(device, given.batch, given.rounds, given.threads)
+        run(device, given.batch, given.rounds, given.threads, given.pair)
 
 
 if __name__ == "__main__":

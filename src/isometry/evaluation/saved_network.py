@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -29,6 +30,8 @@ class ImagesConfig:
     """Image folder; the run's own images if neither this nor --dataset is given."""
     dataset: str = ""
     """`digits`, or a scheme of timm, as in training."""
+    decode: Literal["scaled", "full"] | None = None
+    """Decode large JPEGs at a reduced scale, or in full; as the run did if not given."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; a GPU if there is one."""
 
@@ -108,14 +111,16 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
     Raises:
         UserError: neither the options nor a run name images.
     """
-    if options.data_dir is None and not options.dataset:
-        if saved.config is None:
-            raise UserError(
-                f"{command} {saved.name}: has no config.yaml that names its training images; "
-                "give images with --data-dir or --dataset"
-            )
-        return saved.config
-    return replace(saved.config or RunConfig(), data_dir=options.data_dir, dataset=options.dataset)
+    config = saved.config or RunConfig()
+    config = replace(config, decode=options.decode or config.decode)
+    if options.data_dir is not None or options.dataset:
+        return replace(config, data_dir=options.data_dir, dataset=options.dataset)
+    if saved.config is None:
+        raise UserError(
+            f"{command} {saved.name}: has no config.yaml that names its training images; "
+            "give images with --data-dir or --dataset"
+        )
+    return config
 
 
 def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sources:

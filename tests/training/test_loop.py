@@ -286,7 +286,7 @@ def _disk_fills_up(ballast: str) -> None:
     """At the fifth save: something else takes all the room, or no file may grow past a few bytes."""
     save, saves = Trainer.save, []
 
-    def full(self: Trainer) -> None:
+    def full(self: Trainer, best: bool = False) -> None:
         saves.append(1)
         if len(saves) == 5 and ballast:
             with suppress(OSError), open(ballast, "wb", buffering=0) as file:
@@ -294,7 +294,7 @@ def _disk_fills_up(ballast: str) -> None:
                     file.write(b"x" * 1024)
         elif len(saves) == 5:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        save(self)
+        save(self, best)
 
     Trainer.save = full
 

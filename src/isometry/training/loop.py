@@ -19,6 +19,7 @@ from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.assemble import Run, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import LoopState, RunState
+from isometry.training.checkpoint.writer import Writer
 from isometry.training.gate_thresholds import GateThresholds
 from isometry.training.growth import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
@@ -64,8 +65,7 @@ class Trainer:
         scaled = config.amp and config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
         self.meter = LossMeter(["loss", *(term.name for term in run.terms)], world)
-        self.state = LoopState()
-        self.stop = StopRequest()
+        self.state, self.stop, self.writer = LoopState(), StopRequest(), Writer(world.device)
         self.reporter = reporter(None, label, 0, 0, 0)
         self._started, self._first_step = time.monotonic(), 0
         optimizer = build_stage_optimizer(run, world)
@@ -86,8 +86,9 @@ class Trainer:
         if self.config.model_ema:
             self.objective.setup_ema(self.config.model_ema_decay, use_warmup=self.config.model_ema_warmup)
         self.thresholds = GateThresholds(run, self.world)
-        statistics = self.thresholds.statistics
-        self.checkpoints = RunState(run, self.folder, self.world, optimizer, self.scaler, statistics)
+        self.checkpoints = RunState(
+            run, self.folder, self.writer, self.world, optimizer, self.scaler, self.thresholds.statistics
+        )
 
     @property
     def position(self) -> int:
@@ -108,7 +109,7 @@ class Trainer:
         )
         self._started = time.monotonic() - self.state.seconds
         logs = open_loggers(self.config, self.state.step, self.world.main)
-        with logs as loggers, self.stop.listening(), self.reporter:
+        with logs as loggers, self.stop.listening(), self.reporter, self.writer:
             self.reporter.stage(self.run.schedule.describe(self.run.stage))
             while self.state.epoch < self.config.epochs:
                 stage = self.run.schedule.at(self.state.epoch)
@@ -116,7 +117,7 @@ class Trainer:
                     self.grow(stage)
                 self.train_epoch()
                 row = self.end_epoch()
-                self.save()
+                self.save(best=self._is_best(row))
                 self.reporter.epoch(row)
                 for logger in loggers:
                     logger.row(row)
@@ -242,7 +243,7 @@ class Trainer:
         raise Interrupted(message, self.stop.signal_number or signal.SIGTERM, saved=True)
 
     def end_epoch(self) -> dict[str, Any]:
-        """Evaluates, writes the epoch's row of metrics, saves the best weights; returns the row."""
+        """Evaluates, writes the epoch's row of metrics; returns the row."""
         state, seconds = self.state, self.timer.read()
         times = {phase: seconds.get(phase, 0.0) for phase in (*PHASES, REST)}
         rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -260,7 +261,6 @@ class Trainer:
         self.meter = LossMeter(self.meter.names, self.world)
         if self.cache is not None:
             add_notes(self.run.notes, self.cache.take_notes(), self.console)
-        self._keep_best(row)
         if self.folder is not None:
             self.folder.metrics.append(row)
             self.folder.times.append({"epoch": state.epoch, "steps": state.step - self._first_step, **times})
@@ -274,18 +274,20 @@ class Trainer:
         batches, labelled = partial(self.batches.read, self.loaders.val), self.run.sources.labelled
         return validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
 
-    def _keep_best(self, row: Mapping[str, float]) -> None:
+    def _is_best(self, row: Mapping[str, float]) -> bool:
+        """Whether the epoch that has ended is the best so far, which the state says from then on."""
         score = score_of(row)
-        if self.state.best is None or score > self.state.best:
+        best = self.state.best is None or score > self.state.best
+        if best:
             self.state.best, self.state.best_epoch = score, self.state.epoch
-            self.checkpoints.save_best(self.state)
+        return best
 
-    def save(self) -> None:
-        """Writes ``last/``."""
+    def save(self, best: bool = False) -> None:
+        """Begins to write ``last/``, and ``best/`` if this epoch is the best; see ``writer``."""
         self.thresholds.statistics.settle()
         self.state.seconds, self.state.sums = time.monotonic() - self._started, self.meter.sums
         self.state.unreadable = self.batches.unreadable
-        self.checkpoints.save_last(self.state)
+        self.checkpoints.save_last(self.state, best)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision, if the config says so."""

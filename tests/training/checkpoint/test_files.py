@@ -25,6 +25,7 @@ from isometry.training.checkpoint.files import (
     load_checkpoint,
     restore_previous,
     save_checkpoint,
+    snapshot,
     tidy_checkpoint,
 )
 
@@ -113,7 +114,7 @@ def test_saves_of_one_step_share_no_file(tmp_path: Path) -> None:
 
 def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
     tied = torch.ones(3)
-    save_checkpoint(tmp_path, {"model": {"a": tied, "b": tied, "c": tied[::2]}}, {}, "x")
+    save_checkpoint(tmp_path, snapshot({"model": {"a": tied, "b": tied, "c": tied[::2]}}), {}, "x")
     assert {name: t.tolist() for name, t in load_checkpoint(tmp_path).parts["model"].items()} == {
         "a": [1, 1, 1],
         "b": [1, 1, 1],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,12 +38,24 @@ class Checkpoint:
     note: str = ""
 
 
+def snapshot(parts: dict[str, Tensors]) -> dict[str, Tensors]:
+    """Copies of all tensors as :func:`save_checkpoint` takes them, which the training does not change as it goes on."""
+    return {
+        part: {
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        for part, tensors in parts.items()
+    }
+
+
 def save_checkpoint(folder: Path, parts: dict[str, Tensors], state: dict[str, Any], tag: str) -> None:
     """Writes a checkpoint and keeps the previous one; at any moment the folder holds a complete checkpoint.
 
     Args:
         folder: the checkpoint's folder, e.g. ``last/``.
-        parts: tensors by name, one file per part (empty parts are left out).
+        parts: tensors by name, one file per part (empty parts are left out). They are on the CPU and contiguous, and
+            those of a part share no memory, see :func:`snapshot`.
         state: anything that JSON can represent.
         tag: part of file names and messages, e.g. the step.
 
@@ -172,7 +185,7 @@ def _load(folder: Path, index: str) -> Checkpoint:
 def _write_tensors(path: Path, tensors: Tensors) -> str:
     """Writes a part; returns its SHA-256."""
     new = new_path(path)
-    save_file({k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}, new)
+    save_file(tensors, new)
     flush(new)
     digest = sha256_of(new)
     new.replace(path)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from isometry.training.checkpoint.files import (
     load_checkpoint,
     restore_previous,
     save_checkpoint,
+    snapshot,
     tidy_checkpoint,
 )
 from isometry.training.checkpoint.optimizer_state import join_optimizer_state, split_optimizer_state
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
+from isometry.training.checkpoint.writer import Writer
 from isometry.training.progress import add_notes
 
 
@@ -87,49 +90,63 @@ def load_with_note(folder: Path, run: Run, console: Console | None) -> Checkpoin
 
 
 class RunState:
-    """Saves and restores a run; ``folder`` is None in processes that write nothing."""
+    """Saves and restores a run; ``folder`` is None in processes that write nothing.
+
+    Saves are written behind the next steps by ``writer``, from a copy of the state in the CPU's memory.
+    """
 
     def __init__(
         self,
         run: Run,
         folder: RunFolder | None,
+        writer: Writer,
         world: World,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         statistics: GateStatistics,
     ) -> None:
         self.run, self.config, self.objective = run, run.config, run.objective
-        self.folder, self.world, self.optimizer, self.scaler = folder, world, optimizer, scaler
-        self.statistics = statistics
+        self.folder, self.writer, self.world = folder, writer, world
+        self.optimizer, self.scaler, self.statistics = optimizer, scaler, statistics
 
-    def save_last(self, state: LoopState) -> None:
-        """Writes ``last/``: everything that the next step depends on."""
-        if self.folder is None:
+    def save_last(self, state: LoopState, best: bool = False) -> None:
+        """Begins to write ``last/``: everything that the next step depends on.
+
+        If this epoch is the ``best``, it writes ``best/`` first: the student's weights, or their moving average where
+        there is one.
+
+        Raises:
+            UserError: the save before this one was impossible.
+        """
+        if (folder := self.folder) is None:
             return
+        # First, so that there is never more than one copy of the state.
+        self.writer.wait()
         moments, rest = split_optimizer_state(self.optimizer)
         kept = self.objective.get_checkpoint_state()
         parts = {"model": kept["state_dict"], "optimizer": moments, "terms": kept.get("task_state", {})}
         parts["gates"] = self.statistics.state_dict()
         if self.objective.has_ema():
             parts["ema"] = self.objective.get_checkpoint_state(ema=True)["state_dict_ema"]
-        state_dict = {
+        copies = snapshot(parts)
+        told = {
             "spec": self._spec(),
             "processes": self.world.size,
             "loop": asdict(state),
-            "metrics": self.folder.metrics.sizes(),
-            "optimizer": rest,
+            "metrics": folder.metrics.sizes(),
+            # Some optimizers change lists in place.
+            "optimizer": deepcopy(rest),
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(self.folder.last, parts, state_dict, f"step{state.step}")
-
-    def save_best(self, state: LoopState) -> None:
-        """Writes ``best/``: the student's weights, or their moving average where there is one."""
-        if self.folder is None:
-            return
-        ema = self.objective.has_ema()
-        weights = self.objective.get_checkpoint_state(ema=ema)["state_dict_ema" if ema else "state_dict"]
         figures = {"spec": self._spec(), "epoch": state.epoch, "step": state.step, "score": state.best}
-        save_checkpoint(self.folder.best, {"model": weights}, figures, f"epoch{state.epoch}")
+
+        def write() -> None:
+            if best:
+                weights = {"model": copies.get("ema", copies["model"])}
+                save_checkpoint(folder.best, weights, figures, f"epoch{figures['epoch']}")
+            save_checkpoint(folder.last, copies, told, f"step{figures['step']}")
+
+        self.writer.begin(write)
 
     def find(self, console: Console | None) -> Saved | None:
         """Reads ``last/``; None if nothing was saved yet. Damage is reported on the console.

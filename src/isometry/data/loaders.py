@@ -28,6 +28,11 @@ class Loaders:
         """The split on which a finished network is evaluated, and its name: ``test`` if present, else ``val``."""
         return (self.test, "test") if self.test is not None else (self.val, "val")
 
+    def prefetch_validation(self) -> None:
+        """Lets workers read the first validation batches now, so that they are there when the epoch ends."""
+        if self.val is not None:
+            self.val.prefetch()
+
     def close(self) -> None:
         """Ends the worker processes."""
         for loader in (self.train, self.val, self.test):

@@ -155,8 +155,7 @@ class Trainer:
         """Takes the steps of the epoch that are left."""
         self.objective.train()
         self.timer.read()  # drops the times of evaluation
-        if self.loaders.val is not None:
-            self.loaders.val.prefetch()
+        self.loaders.prefetch_validation()
         self._first_step = self.state.step
         with self.timer(REST):
             for batches in self.batches.groups(self.state.epoch, self.state.seen):

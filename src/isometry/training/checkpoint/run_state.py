@@ -129,7 +129,7 @@ class RunState:
         if self.objective.has_ema():
             parts["ema"] = self.objective.get_checkpoint_state(ema=True)["state_dict_ema"]
         copies = snapshot(parts)
-        told = {
+        record = {
             "spec": self._spec(),
             "processes": self.world.size,
             "loop": asdict(state),
@@ -144,7 +144,7 @@ class RunState:
             if best:
                 weights = {"model": copies.get("ema", copies["model"])}
                 save_checkpoint(folder.best, weights, figures, f"epoch{figures['epoch']}")
-            save_checkpoint(folder.last, copies, told, f"step{figures['step']}")
+            save_checkpoint(folder.last, copies, record, f"step{figures['step']}")
 
         self.writer.begin(write)
 

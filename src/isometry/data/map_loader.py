@@ -112,6 +112,11 @@ class TrainLoader(Batches):
         return len(self._requests)
 
     @property
+    def batch_size(self) -> int:
+        """Images of each batch of this process."""
+        return self._requests.batch_size
+
+    @property
     def global_batch_size(self) -> int:
         """Images of a batch of all processes together."""
         return self._requests.global_batch_size

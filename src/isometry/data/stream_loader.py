@@ -90,6 +90,11 @@ class TrainStream(_Stream):
         return max(1, len(self._reader.dataset) // self._reader.batch_size)
 
     @property
+    def batch_size(self) -> int:
+        """Images of a batch of this process; a worker's last one may be smaller."""
+        return self._reader.batch_size
+
+    @property
     def global_batch_size(self) -> int:
         """Images of a batch of all processes together."""
         return self._reader.batch_size * self._reader.ranks

@@ -1,5 +1,6 @@
 """The frozen teacher: images adapted to its input, tapped blocks, and one interface to its outputs."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -96,13 +97,21 @@ class Teacher:
     Args:
         model: a timm model; may be sharded (:mod:`isometry.models.sharding`).
         student: the images that the student expects.
-        pairs: whose teacher blocks are tapped.
+        pairs: whose teacher blocks give tokens.
+        tapped: blocks to tap, if not just these. Those of all stages of growth make one network for all stages, which
+            is compiled once.
 
     Attributes:
         grids: rows and columns of the tokens of each tapped block.
     """
 
-    def __init__(self, model: nn.Module, student: ImageSpec, pairs: list[BlockPair]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        student: ImageSpec,
+        pairs: list[BlockPair],
+        tapped: Sequence[int] = (),
+    ) -> None:
         model.eval().requires_grad_(False)
         use_faster_talking_heads(model)
         self.model = model
@@ -111,7 +120,8 @@ class Teacher:
         self.shapes = {shape.block: shape for shape in shapes}
         self.grids: dict[int, Grid] = {pair.teacher.block: pair.grid for pair in pairs}
         self.adapter = InputAdapter(student, image_spec(model), self.dtype if self.narrow else None)
-        self.tapped: nn.Module = TappedModel(model, list(self.grids), layout_of(shapes)).eval()
+        self.blocks = list(tapped or self.grids)
+        self.tapped: nn.Module = TappedModel(model, self.blocks, layout_of(shapes)).eval()
 
     @property
     def narrow(self) -> bool:
@@ -125,8 +135,9 @@ class Teacher:
             logits, features = self.tapped(self.adapter(input_BCHW))
         tokens = {
             # Contiguous, so that tokens read from a cache give the same bits.
-            block: block_tokens(feature, self.shapes[block], grid).contiguous()
-            for (block, grid), feature in zip(self.grids.items(), features, strict=True)
+            block: block_tokens(feature, self.shapes[block], self.grids[block]).contiguous()
+            for block, feature in zip(self.blocks, features, strict=True)
+            if block in self.grids
         }
         return TeacherOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens)
 

@@ -164,8 +164,10 @@ def _build_objective(
     """The objective of a student of any stage. The taps of a run that grows are those of the full-size model."""
     seed_global_generators(derive_seed(plan.seed, "terms"))
     taps: tuple[Taps, Taps] = (config.taps.student, config.taps.teacher)
+    teacher_blocks: list[int] = []
     target = plan.schedule.target
     if target is not None and isinstance(config.taps.student, list) and isinstance(config.taps.teacher, list):
+        teacher_blocks = config.taps.teacher
         counts = (block_count(model, "the student") for model in (target, student))
         places = in_smaller(config.taps.student, *counts)
         pairs = [(p, block) for p, block in zip(places, config.taps.teacher, strict=True) if p is not None]
@@ -179,6 +181,7 @@ def _build_objective(
         relations=config.relations,
         generator=generator,
         img_size=plan.spec.img_size,
+        teacher_blocks=teacher_blocks,
     )
     if config.grad_checkpointing:
         checkpoint_blocks(objective, config.model, compiles=config.compile)

@@ -33,7 +33,7 @@ from isometry.training.loss_meter import (
 )
 from isometry.training.microbatches import MicroBatches
 from isometry.training.optim import at_stage, build_schedule, take_step
-from isometry.training.parallelize import prepare
+from isometry.training.parallelize import prepare, uncompiled
 from isometry.training.phase_timer import PHASES, PhaseTimer
 from isometry.training.progress import add_notes, reporter
 from isometry.training.signals import Interrupted, StopRequest
@@ -110,7 +110,7 @@ class Trainer:
         self._started = time.monotonic() - self.state.seconds
         logs = open_loggers(self.config, self.state.step, self.world.main)
         with logs as loggers, self.stop.listening(), self.reporter, self.writer:
-            self.reporter.stage(self.run.schedule.describe(self.run.stage))
+            self.reporter.stage(self.run.schedule.describe(self.run.stage), compiles=self.config.compile)
             while self.state.epoch < self.config.epochs:
                 stage = self.run.schedule.at(self.state.epoch)
                 if stage.number > self.run.stage.number:
@@ -149,7 +149,7 @@ class Trainer:
         scores = {"before": self.state.scores, "after": self.evaluate()}
         self.state.growths.append({"stage": stage.number + 1, "seconds": seconds, **scores})
         self.state.best = self.state.best_epoch = None
-        self.reporter.stage(self.run.schedule.describe(self.run.stage))
+        self.reporter.stage(self.run.schedule.describe(self.run.stage), compiles=self.config.compile)
 
     def train_epoch(self) -> None:
         """Takes the steps of the epoch that are left."""
@@ -181,7 +181,7 @@ class Trainer:
             input, target = self.preprocess(batch)
             before = state.seen + number * self.loaders.train.global_batch_size
             with nullcontext() if last else self.objective.no_sync():
-                with self.autocast():
+                with self.autocast(), uncompiled(len(batch) < self.loaders.train.batch_size):
                     result = self.objective(input, target, BatchPosition(state.epoch, before))
                 with self.timer("backward"):
                     self.scaler.scale(result["loss"] / len(batches)).backward()
@@ -193,17 +193,14 @@ class Trainer:
         stopping = on_cpu and self.read_losses()
         self.thresholds.add(results)
         with self.timer("optimizer"):
-            self._update()
+            take_step(self.objective, self.optimizer, self.scaler, self.config.clip_grad)
+            self.objective.update_ema(self.position - self._ema_start)
         state.step += 1
         state.seen += len(images) * self.world.size
         if not on_cpu and state.step % self.config.log_interval == 0:
             stopping = self.read_losses()
         # Several processes must stop at the same step: after a reading, which all of them share.
         return stopping or (self.world.size == 1 and self.stop.received)
-
-    def _update(self) -> None:
-        take_step(self.objective, self.optimizer, self.scaler, self.config.clip_grad)
-        self.objective.update_ema(self.position - self._ema_start)
 
     def read_losses(self) -> bool:
         """Reads the losses since the last reading; between saves nothing else waits for the device.

@@ -1,5 +1,6 @@
 """Objective: student, teacher and weighted terms as one timm training task."""
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -56,6 +57,7 @@ class Objective(TrainingTask):
         relations: ``"global"`` relates the images of all processes, ``"local"`` those of each.
         generator: CPU generator that random terms draw from.
         img_size: side of the student's images, if it takes any size. A teacher gets images of its own size.
+        teacher_blocks: those of all stages of a student that grows, of which ``taps`` may name a part.
 
     Attributes:
         terms: those with a weight above 0.
@@ -80,6 +82,7 @@ class Objective(TrainingTask):
         relations: Relations = "global",
         generator: torch.Generator | None = None,
         img_size: int | None = None,
+        teacher_blocks: Sequence[int] = (),
     ) -> None:
         super().__init__(verbose=False)
         self.terms = losses if isinstance(losses, list) else parse_terms(losses)
@@ -97,7 +100,7 @@ class Objective(TrainingTask):
             if any(INPUTS[name].scope == "block" for name in needs):
                 sizes = images.input_size, image_spec(teacher).input_size
                 self.pairs = pair_blocks(student, teacher, *sizes, *taps)
-            self.teacher = Teacher(teacher, images, self.pairs)
+            self.teacher = Teacher(teacher, images, self.pairs, teacher_blocks)
         self.teacher_source: TeacherSource | None = self.teacher
         if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
             student.set_distilled_training(True)  # type: ignore[operator]

@@ -14,6 +14,8 @@ SECONDS_BETWEEN_EPOCHS = 10.0
 SECONDS_IN_EPOCH = 60.0
 """Time between lines in a long epoch."""
 
+COMPILING = "compiling the networks; the first step waits for it"
+
 
 def print_notes(console: Console, notes: Iterable[str]) -> None:
     """Prints notes on a run, one a line."""
@@ -33,7 +35,7 @@ class Live:
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._label, self._epochs = label, epochs
-        self._terms = self._score = self._stage = ""
+        self._terms = self._score = self._stage = self._waiting = ""
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", style="bold", markup=False),
             progress.BarColumn(bar_width=None),
@@ -56,6 +58,7 @@ class Live:
 
     def step(self, done: int, epoch: int) -> None:
         """``done`` steps of all are done."""
+        self._waiting = ""
         self._progress.update(
             self._task, completed=done, description=f"{self._label} · epoch {epoch + 1}/{self._epochs}"
         )
@@ -68,25 +71,26 @@ class Live:
         """An epoch has ended with this row of metrics."""
         self._score = score_text(row)
 
-    def stage(self, label: str) -> None:
-        """A stage of growth has begun."""
+    def stage(self, label: str, *, compiles: bool = False) -> None:
+        """A stage of growth has begun; ``compiles``: its first step compiles the networks."""
         self._stage = label
+        self._waiting = COMPILING if compiles and not self._progress.finished else ""
 
     def _lines(self) -> Group:
-        text = " · ".join(part for part in (self._stage, self._terms, self._score) if part)
+        text = " · ".join(part for part in (self._stage, self._waiting, self._terms, self._score) if part)
         return Group(self._progress.get_renderable(), Text(f"  {text}", style="dim"))
 
 
 class Lines:
     """A line after an epoch, at most every ten seconds, and after the last; one a minute in a long epoch.
 
-    Methods are those of :class:`Live`.
+    One more before networks are compiled. Methods are those of :class:`Live`.
     """
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
         self._console, self._label, self._epochs = console, label, epochs
         self._steps, self._first, self._done = steps, done, done
-        self._epoch, self._stage = 0, ""
+        self._epoch, self._stage, self._waiting = 0, "", False
         self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -97,6 +101,9 @@ class Lines:
 
     def step(self, done: int, epoch: int) -> None:
         self._done, self._epoch = done, epoch + 1
+        if self._waiting:
+            # A step that compiles says nothing about the time that the others take.
+            self._waiting, self._start, self._first = False, time.monotonic(), done
 
     def losses(self, values: Mapping[str, float]) -> None:
         if self._since_last() >= SECONDS_IN_EPOCH:
@@ -109,8 +116,11 @@ class Lines:
             }
             self._print(row["epoch"], terms_text(terms), score_text(row))
 
-    def stage(self, label: str) -> None:
+    def stage(self, label: str, *, compiles: bool = False) -> None:
         self._stage = label
+        self._waiting = compiles and self._done < self._steps
+        if self._waiting:
+            self._write(self._label, self._stage, COMPILING)
 
     def _since_last(self) -> float:
         return time.monotonic() - self._shown
@@ -119,7 +129,9 @@ class Lines:
         self._shown = time.monotonic()
         per_step = (self._shown - self._start) / max(1, self._done - self._first)
         left = f"{per_step * (self._steps - self._done):.0f} s left"
-        parts = [self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest]
+        self._write(self._label, f"epoch {epoch}/{self._epochs}", self._stage, left, *rest)
+
+    def _write(self, *parts: str) -> None:
         line = " · ".join(part for part in parts if part)
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

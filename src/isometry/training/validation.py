@@ -11,6 +11,7 @@ from isometry.distributed import World
 from isometry.evaluation.accuracy import accuracy
 from isometry.models.sharding import in_step, is_sharded
 from isometry.training.objective import Objective
+from isometry.training.parallelize import uncompiled
 
 
 def validate(
@@ -63,11 +64,12 @@ def objective_loss(
             batches, world, partial(objective.teacher_output, teacher.adapter.blank(world.device))
         )
     total, images_seen = 0.0, 0
-    for batch in batches:
-        images, labels = preprocess.normalise(batch)
-        with autocast():
-            total += float(objective(images, labels)["loss"]) * len(batch)
-        images_seen += len(batch)
+    with uncompiled():
+        for batch in batches:
+            images, labels = preprocess.normalise(batch)
+            with autocast():
+                total += float(objective(images, labels)["loss"]) * len(batch)
+            images_seen += len(batch)
     objective.train(was_training)
     total, count = world.sum([total, float(images_seen)])
     return {"loss": total / count}

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from isometry.training import progress
-from isometry.training.progress import Lines, Live, reporter, score_text, terms_text
+from isometry.training.progress import COMPILING, Lines, Live, reporter, score_text, terms_text
 
 ROW = {"epoch": 1, "step": 10, "lr": 1e-3, "train/loss": 1.25, "train/whole": 0.002, "val/top1": 87.5}
 
@@ -122,6 +122,45 @@ def test_a_run_that_does_not_grow_shows_no_stage() -> None:
         bar.losses({"loss": 1.25})
     assert "  loss 1.25" in text(console)
     assert "stage" not in text(console)
+
+
+def test_the_bar_says_that_the_first_step_waits_until_it_is_done() -> None:
+    console = paper(terminal=True)
+    with reporter(console, "student", 20, 2, 0) as bar:
+        bar.stage("", compiles=True)
+        assert COMPILING in shown_by(bar)
+        bar.step(1, 0)
+        assert COMPILING not in shown_by(bar)
+        bar.stage("stage 2/2 (depth 12)", compiles=True)
+        assert f"stage 2/2 (depth 12) · {COMPILING}" in shown_by(bar)
+        bar.step(20, 1)
+        bar.stage("", compiles=True)
+        assert COMPILING not in shown_by(bar)
+
+
+def shown_by(bar: Live) -> str:
+    """What the bar shows now."""
+    console = paper()
+    console.print(bar._lines())
+    return text(console)
+
+
+def test_lines_say_once_that_the_first_step_waits_and_leave_it_out_of_the_time_left(clock: Clock) -> None:
+    console = paper()
+    with reporter(console, "student", 30, 3, 0) as lines:
+        lines.stage("", compiles=True)
+        assert text(console) == f"student · {COMPILING}\n"
+        clock.now += 66
+        lines.step(1, 0)
+        clock.now += 38
+        lines.step(20, 1)
+        lines.epoch({**ROW, "epoch": 2})
+        lines.step(30, 2)
+        lines.stage("", compiles=True)
+    # 19 steps took 38 s after the one that waited, and ten are left.
+    assert text(console).splitlines()[1:] == [
+        "student · epoch 2/3 · 20 s left · loss 1.25 whole 0.002 · val top-1 87.5 %"
+    ]
 
 
 def test_a_process_without_a_console_prints_nothing() -> None:

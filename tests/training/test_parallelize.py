@@ -57,6 +57,19 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
+KEEPING = [
+    *(
+        "--teacher",
+        "levit_128s",
+        "--teacher-weights",
+        "none",
+        "--teacher-kwargs",
+        "img_size=32",
+        "in_chans=1",
+    ),
+    *("embed_dim=[16,16,16]", "key_dim=4", "depth=[1,1,1]", "num_heads=[1,1,1]"),
+]
+"""A teacher that keeps the biases of its first forward pass."""
 GATES = [
     "--img-size",
     "16",
@@ -80,8 +93,19 @@ GATES += ["--prune.keep-rate", "0.5", "--prune.from-scratch", "true"]
         (2, [*STUDENT, *TEACHER, "--num-classes", "0", "--losses.whole", "1"]),
         (2, [*STUDENT, *TEACHER, "--amp", "--amp-dtype", "bfloat16", "--teacher-dtype", "bfloat16"]),
         (2, UNEQUAL_INPUTS),
+        (2, [*STUDENT, *KEEPING, "--losses.soft", "1"]),
     ],
-    ids=["alone", "few images", "checkpointing", "gates", "average", "unlabelled", "amp", "unequal inputs"],
+    ids=[
+        "alone",
+        "few images",
+        "checkpointing",
+        "gates",
+        "average",
+        "unlabelled",
+        "amp",
+        "unequal inputs",
+        "keeping",
+    ],
 )
 def test_a_run_compiles_each_network_once(wanted: int, words: list[str]) -> None:
     trainer = trainer_of(*COMPILED, *words)

@@ -148,4 +148,6 @@ class Teacher:
 
     def compile(self, **options: Any) -> None:
         """Compiles the model with its taps; options as those of ``torch.compile``."""
+        # Some networks keep what their first forward pass computes, and the second would be compiled anew.
+        self(self.adapter.blank(next(self.model.parameters()).device))
         self.tapped = cast(nn.Module, torch.compile(self.tapped, **options))

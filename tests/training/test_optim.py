@@ -1,5 +1,6 @@
 """timm's optimizers and schedules: fused forms, weight decay groups, rates as a function of the step."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from isometry.errors import UserError
 from isometry.models.build import build_model
 from isometry.models.spec import ModelSpec
 from isometry.training.objective import Objective
-from isometry.training.optim import build_optimizer, build_schedule
+from isometry.training.optim import build_optimizer, build_schedule, take_step
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,28 @@ def test_the_fastest_form_is_taken(name: str, form: str | None, objective: Objec
     optimizer = build_optimizer(config(opt=name), objective)
     for group in optimizer.param_groups:
         assert [key for key in ("fused", "foreach") if group.get(key)] == ([form] if form else [])
+
+
+@pytest.mark.parametrize("clip_grad", [None, 0.1])
+def test_the_fused_form_takes_scaled_gradients(clip_grad: float | None, objective: Objective) -> None:
+    """It divides by the scale itself, but for clipping that is done before."""
+    objectives = [copy.deepcopy(objective) for _ in range(2)]
+    for scaled, each in enumerate(objectives):
+        optimizer = build_optimizer(config(opt="adamw", lr=1e-2), each)
+        assert optimizer.param_groups[0]["fused"]
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=bool(scaled))
+        for step in range(3):
+            images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+            # An infinite loss is a step that scaled gradients skip.
+            spoiled = torch.inf if scaled and step == 1 else 1.0
+            if not scaled and step == 1:
+                continue
+            loss = each(images, torch.arange(4))["loss"]
+            scaler.scale(loss * spoiled).backward()
+            take_step(each, optimizer, scaler, clip_grad)
+    for one, other in zip(*(each.student.parameters() for each in objectives), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(next(objectives[0].student.parameters()), next(objective.student.parameters()))
 
 
 def test_matrices_decay_and_biases_norms_positions_and_class_tokens_do_not(objective: Objective) -> None:

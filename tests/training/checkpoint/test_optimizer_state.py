@@ -50,6 +50,32 @@ def test_an_optimizer_that_was_taken_apart_goes_on_bitwise(name: str, tmp_path: 
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("forms", [(True, True), (False, True), (True, False)], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "momentum"])
+def test_a_run_goes_on_bitwise_in_the_form_that_it_was_saved_in(
+    name: str, forms: tuple[bool, bool], tmp_path: Path
+) -> None:
+    """Fused or not: whichever form the optimizer that takes over was built in."""
+    models = network(), network()
+    optimizers = [
+        create_optimizer_v2(model, name, lr=1e-2, weight_decay=0.05, fused=fused)
+        for model, fused in zip(models, forms, strict=True)
+    ]
+    for seed in range(3):
+        step(models[0], optimizers[0], seed)
+    tensors, rest = split_optimizer_state(optimizers[0])
+    save_checkpoint(tmp_path, {"optimizer": tensors, "model": models[0].state_dict()}, {"rest": rest}, "x")
+    saved = load_checkpoint(tmp_path)
+    models[1].load_state_dict(saved.parts["model"])
+    join_optimizer_state(optimizers[1], saved.parts["optimizer"], saved.state["rest"])
+    assert [group["fused"] for group in optimizers[1].param_groups] == [forms[0]] * 2
+    for seed in range(3, 6):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            step(model, optimizer, seed)
+    for one, two in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_an_optimizer_whose_state_needs_a_pickle_is_refused() -> None:
     model = network()
     optimizer = create_optimizer_v2(model, "adamw", lr=1e-2)

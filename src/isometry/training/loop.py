@@ -52,8 +52,7 @@ class Trainer:
         self, run: Run, folder: RunFolder | None, world: World, console: Console | None, label: str
     ) -> None:
         config = self.config = run.config
-        self.world, self.folder = world, folder
-        self.console, self.label = console, label
+        self.world, self.folder, self.console, self.label = world, folder, console, label
         place = {"rank": world.rank, "world_size": world.size, "epochs": config.epochs}
         self.loaders = make_loaders(run.sources, config, run.spec, seed=config.seed, **place)
         classes = config.num_classes if run.sources.labelled else None
@@ -193,14 +192,17 @@ class Trainer:
         stopping = on_cpu and self.read_losses()
         self.thresholds.add(results)
         with self.timer("optimizer"):
-            take_step(self.objective, self.optimizer, self.scaler, self.config.clip_grad)
-            self.objective.update_ema(self.position - self._ema_start)
+            self._update()
         state.step += 1
         state.seen += len(images) * self.world.size
         if not on_cpu and state.step % self.config.log_interval == 0:
             stopping = self.read_losses()
         # Several processes must stop at the same step: after a reading, which all of them share.
         return stopping or (self.world.size == 1 and self.stop.received)
+
+    def _update(self) -> None:
+        take_step(self.objective, self.optimizer, self.scaler, self.config.clip_grad)
+        self.objective.update_ema(self.position - self._ema_start)
 
     def read_losses(self) -> bool:
         """Reads the losses since the last reading; between saves nothing else waits for the device.

@@ -23,7 +23,9 @@ bench: .venv/ready
 	@$(BIN)/python benchmarks/growth.py
 	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/pruning.py
 	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py
+	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py --pair resnet
 	@$(BIN)/python benchmarks/teacher_cache.py
+	@$(BIN)/python benchmarks/loading.py
 
 # site/index.html opens from the disk, and nothing in it is fetched from elsewhere.
 docs: .venv/ready

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.runs import TERMS, TINY_STUDENT, config_of
 from helpers.small_transformers import cait, vit
@@ -12,6 +13,7 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.timing import images_per_second
+from isometry.losses import build_loss
 from isometry.recipes import config_to_yaml
 from isometry.training.assemble import Run, assemble
 from isometry.training.objective import Objective
@@ -114,3 +116,57 @@ def test_one_process_keeps_the_teacher_whole_and_says_so():
     run = run_of("--teacher-shard")
     assert run.notes[-1] == "--teacher-shard: there is one process, which keeps the teacher whole"
     assert memory(run, ALONE).teacher == memory(run_of(), ALONE).teacher
+
+
+class Copies(TorchDispatchMode):
+    """Counts operators that copy a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten.clone.default, torch.ops.aten.copy_.default)
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "copied"),
+    [("cait", False), ("prefixed", False), ("resnet", True)],
+    ids=["cait", "vit", "resnet"],
+)
+def test_tokens_are_copied_only_from_feature_maps(kind: str, copied: bool, dtype: torch.dtype) -> None:
+    network = (vit() if kind == "prefixed" else teacher_of(kind)).eval().to(dtype)
+    teacher = objective(network).teacher
+    adapted = images().to(dtype)
+    with torch.no_grad(), Copies() as of_network:
+        _, features = teacher.tapped(adapted)
+    with Copies() as of_teacher:
+        found = teacher(images())
+    # In bfloat16, one for the images and one for the logits.
+    extra = of_teacher.count - of_network.count - 2 * (dtype == torch.bfloat16)
+    assert extra == (len(features) if copied else 0)
+    for tokens, feature in zip(found.tokens.values(), features, strict=True):
+        assert tokens.stride(-1) == 1
+        assert tokens.is_contiguous() == feature.is_contiguous() or copied
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["whole", "intra", "inter", "random", "embedding"])
+def test_prefix_tokens_between_the_images_change_no_bit(name: str, dtype: torch.dtype) -> None:
+    """Tokens read from a cache have none there."""
+    draw = torch.Generator().manual_seed(4)
+    student = torch.randn(9, 23, 19, generator=draw).to(dtype).requires_grad_()
+    between = torch.randn(9, 25, 37, generator=draw).to(dtype)[:, 2:]
+    found = []
+    for tokens in (between, between.contiguous()):
+        torch.manual_seed(5)
+        drawing = torch.Generator().manual_seed(6)
+        loss = build_loss(name, {}, student_width=19, teacher_width=37, generator=drawing).to(dtype)
+        value = loss(student, tokens)
+        found.append((value, *torch.autograd.grad(value, [student, *loss.parameters()])))
+    assert not between.is_contiguous()
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

@@ -13,6 +13,7 @@ from isometry.errors import UserError
 from isometry.models.cait_attention import use_faster_talking_heads
 from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, Grid, TappedModel, block_tokens, layout_of
+from isometry.models.token_layout import use_tokens_in_rows
 
 
 class TeacherOutput(NamedTuple):
@@ -114,6 +115,7 @@ class Teacher:
     ) -> None:
         model.eval().requires_grad_(False)
         use_faster_talking_heads(model)
+        use_tokens_in_rows(model)
         self.model = model
         self.dtype = next(model.parameters()).dtype
         shapes = [pair.teacher for pair in pairs]
@@ -134,8 +136,7 @@ class Teacher:
         with torch.autocast(input_BCHW.device.type, enabled=False) if self.narrow else nullcontext():
             logits, features = self.tapped(self.adapter(input_BCHW))
         tokens = {
-            # Contiguous, so that tokens read from a cache give the same bits.
-            block: block_tokens(feature, self.shapes[block], self.grids[block]).contiguous()
+            block: _rows(block_tokens(feature, self.shapes[block], self.grids[block]))
             for block, feature in zip(self.blocks, features, strict=True)
             if block in self.grids
         }
@@ -151,3 +152,11 @@ class Teacher:
         # Some networks keep what their first forward pass computes, and the second would be compiled anew.
         self(self.adapter.blank(next(self.model.parameters()).device))
         self.tapped = cast(nn.Module, torch.compile(self.tapped, **options))
+
+
+def _rows(tokens_BNC: Tensor) -> Tensor:
+    """Tokens that lie in memory one after another; those of a feature map don't, and are copied.
+
+    So that tokens read from a cache give the same bits. Prefix tokens between the images change no bit.
+    """
+    return tokens_BNC if tokens_BNC.stride(-1) == 1 else tokens_BNC.contiguous()

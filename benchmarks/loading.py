@@ -37,6 +37,9 @@ from isometry.data.transforms import eval_transform, train_transform
 from isometry.seeding import derive_seed, seed_cpu_generators
 
 PHONE, WEB = (4000, 3000), (500, 375)
+DISTINCT = 256
+"""Different small photographs of each class; the others are copies of their files."""
+
 SPEC = ImageSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 AUGMENTATION: dict[str, Any] = {
     "aa": "rand-m9-mstd0.5-inc1",
@@ -70,10 +73,13 @@ def write_photographs(root: Path, phone: int, web: int) -> tuple[Path, Path]:
             shifted = Image.fromarray(np.roll(np.asarray(base), 301 * number, axis=1))
             shifted.save(folders[0] / name / f"{number}.jpg", quality=90)
         places = np.random.default_rng(label)
-        for number in range(web // 2):
+        for number in range(min(web // 2, DISTINCT)):
             left, top = places.integers(0, PHONE[0] - 1000), places.integers(0, PHONE[1] - 750)
             part = base.crop((left, top, left + 1000, top + 750)).resize(WEB, Image.Resampling.LANCZOS)
             part.save(folders[1] / name / f"{number}.jpg", quality=90)
+        for number in range(DISTINCT, web // 2):
+            source = folders[1] / name / f"{number % DISTINCT}.jpg"
+            (folders[1] / name / f"{number}.jpg").write_bytes(source.read_bytes())
     return folders
 
 
@@ -243,9 +249,10 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, help="worker processes; the machine's cores, up to 14, by default"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each side")
+    parser.add_argument("--rounds", type=int, help="measurements of each side; 5 by default, 3 on a GPU")
     given = parser.parse_args()
-    run(torch.device(given.device), given.workers or min(14, os.cpu_count() or 1), given.rounds)
+    rounds = given.rounds or (3 if given.device == "cuda" else 5)
+    run(torch.device(given.device), given.workers or min(14, os.cpu_count() or 1), rounds)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ missing to the same speed is the share of the relation terms and their backward 
 """
 
 import argparse
-import gc
 import statistics
 import time
 from collections import defaultdict
@@ -172,18 +171,19 @@ def timed(side: Side, device: torch.device) -> Phases:
     return phases | {"step": time.perf_counter() - start}
 
 
-def peak_memory(build: Callable[[Tensor], Side], images_BCHW: Tensor) -> float:
-    """Peak GPU memory of three steps in MiB, with weights and optimizer state."""
-    torch.cuda.reset_peak_memory_stats()
+def allocated(device: torch.device) -> int:
+    """Bytes of GPU memory in use, of weights, gradients and optimizer states between steps; 0 on a CPU."""
+    return torch.cuda.memory_allocated() if device.type == "cuda" else 0
+
+
+def peak_of_step(side: Side, device: torch.device) -> int:
+    """Bytes of GPU memory that a step takes beyond what is in use between steps; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
     before = torch.cuda.memory_allocated()
-    side = build(images_BCHW)
-    for _ in range(3):
-        side.step()
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-    del side
-    gc.collect()
-    torch.cuda.empty_cache()
-    return peak
+    torch.cuda.reset_peak_memory_stats()
+    side.step()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def measure(
@@ -191,14 +191,14 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row per side: images/s, ratio to the first side, median seconds by phase, peak memory on a GPU."""
     device = images_BCHW.device
-    peaks = {
-        name: peak_memory(build, images_BCHW) for name, build in builders.items() if device.type == "cuda"
-    }
-    sides = {name: build(images_BCHW) for name, build in builders.items()}
-    # Warm-up: the first steps allocate and compile.
-    for side in sides.values():
+    sides, peaks = {}, {}
+    for name, build in builders.items():
+        before = allocated(device)
+        sides[name] = side = build(images_BCHW)
+        # Warm-up: the first steps allocate and compile.
         side.step()
         side.step()
+        peaks[name] = allocated(device) - before + peak_of_step(side, device)
     taken: dict[str, list[Phases]] = defaultdict(list)
     for _ in range(rounds):
         for name, side in sides.items():
@@ -213,7 +213,7 @@ def measure(
             "side": name,
             "images/s": len(images_BCHW) / phases["step"],
             f"times {first.removesuffix(' loop')}": reference / phases["step"],
-            **({"peak MiB": peaks[name]} if peaks else {}),
+            **({"peak MiB": peaks[name] / 2**20} if device.type == "cuda" else {}),
             "seconds": phases,
         }
         for name, phases in medians.items()

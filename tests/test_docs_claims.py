@@ -107,6 +107,26 @@ def test_times_of_a_step():
             check_rounded(cell, side["seconds"][phase])
 
 
+def test_times_of_a_step_of_resnets():
+    table = table_with("scale", "losses", "images/s")
+    for row, side in zip(table.rows, results("step_resnet")["sides"], strict=True):
+        assert row[0].replace("`", "") == side["side"]
+        check_rounded(row[1], side["images/s"])
+        check_rounded(row[2], side["times KD alone"])
+        for phase, cell in zip(table.header[3:], row[3:], strict=True):
+            check_rounded(cell, side["seconds"][phase])
+
+
+def test_rates_of_loading():
+    table = table_with("scale", "images", "side")
+    for row, measured in zip(table.rows, results("loading")["rows"], strict=True):
+        images, side, rate, ratio, target = row
+        assert (images, side.replace("`", "")) == (measured["what"], measured["side"])
+        check_rounded(rate, measured["images/s and core"])
+        check_rounded(ratio.replace("**", ""), measured["times timm"])
+        assert numbers(target) == ([] if measured["target"] is None else [measured["target"]])
+
+
 def test_times_with_the_teacher_cache():
     for row, measured in zip(
         table_with("scale", "teacher").rows, results("teacher_cache")["rows"], strict=True

@@ -41,7 +41,7 @@ def accuracy(
     if is_sharded(model):
         assert adapter is not None
         batches = in_step(batches, world, partial(model, adapter(adapter.blank(world.device))))
-    totals, classes = torch.zeros(4, dtype=torch.float64, device=world.device), 0
+    totals, images_seen, classes = torch.zeros(3, dtype=torch.float64, device=world.device), 0, 0
     for batch in batches:
         images, labels = preprocess.normalise(batch)
         with autocast():
@@ -53,12 +53,12 @@ def accuracy(
                 F.cross_entropy(logits, labels, reduction="sum").double(),
                 ranked[:, 0].sum().double(),
                 ranked.sum().double(),
-                torch.tensor(float(len(labels)), dtype=torch.float64, device=logits.device),
             ]
         )
+        images_seen += len(labels)
     model.train(was_training)
-    loss, top1, top5, images_seen = world.sum(totals.tolist())
+    loss, top1, top5, count = world.sum([*totals.tolist(), float(images_seen)])
     # A process without images has no logits to count classes in; the keys must be the same in all.
     known_classes = getattr(model, "num_classes", classes)
-    result = {"loss": loss / images_seen, "top1": 100 * top1 / images_seen}
-    return result if known_classes < 6 else {**result, "top5": 100 * top5 / images_seen}
+    result = {"loss": loss / count, "top1": 100 * top1 / count}
+    return result if known_classes < 6 else {**result, "top5": 100 * top5 / count}

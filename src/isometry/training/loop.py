@@ -185,7 +185,7 @@ class Trainer:
                 with self.timer("backward"):
                     self.scaler.scale(result["loss"] / len(batches)).backward()
             results.append(result)
-        images = [int(index) for batch in batches for index in batch.indices]
+        images = [index for batch in batches for index in batch.indices.tolist()]
         self.meter.add(state.step, self.meter.mean(results), images)
         # On a CPU there is no device to wait for: losses are checked while the weights are still good.
         on_cpu = self.world.device.type == "cpu"

@@ -43,6 +43,18 @@ def test_the_text_has_the_figures():
     assert "“teacher” with 40 %" in text
 
 
+def test_what_stands_between_epochs_has_its_share():
+    def text(seconds: float | None, taken: int = 20) -> str:
+        section = times_section(ROWS, [{"epoch": 2, "step": taken}], "", seconds)
+        assert section is not None
+        return section["text"]
+
+    assert "the run took 50 s, so they took 20" in text(50.0)
+    # Not where it isn't known, where the clock disagrees, and where steps are missing.
+    for other in (text(None), text(39.0), text(50.0, taken=30)):
+        assert "so they took" not in other
+
+
 def test_steps_that_were_not_timed_are_counted():
     assert "were timed" not in text_of(ROWS)
     text = text_of([epoch(1, 10), epoch(2, 4)], 20)

@@ -61,7 +61,9 @@ def details(data: ReportData) -> dict[str, Any]:
         "growth": growth_section(data.stages),
         "pruning": pruning_section(data.pruning),
         "matrices": [(name, matrix_svg(matrix, *labels, f"CKA {name}")) for name, matrix in data.cka.items()],
-        "times": times_section(data.times, data.epochs, data.waiting),
+        "times": times_section(
+            data.times, data.epochs, data.waiting, (by_role(data.models, "student") or {}).get("seconds")
+        ),
         "facts": data.facts,
         "config_yaml": data.config_yaml,
     }

@@ -17,11 +17,12 @@ BOTTLENECK = 10
 """Percent of the time of training from which on waiting for images is worth a sentence."""
 
 
-def times_section(rows: Sequence[Row], epochs: Sequence[Row], waiting: str = "") -> dict[str, Any] | None:
+def times_section(
+    rows: Sequence[Row], epochs: Sequence[Row], waiting: str = "", run_seconds: Any = None
+) -> dict[str, Any] | None:
     """The section by its names in the template; None where no step was timed.
 
-    ``waiting`` is what :func:`waiting_sentence` returned. Keys read: those of
-    `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
+    ``waiting`` is what :func:`waiting_sentence` returned, ``run_seconds`` the time of all epochs. Keys read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
     if not _steps(rows):
         return None
@@ -31,7 +32,7 @@ def times_section(rows: Sequence[Row], epochs: Sequence[Row], waiting: str = "")
         Bar(name, share / longest, formats.percent(share, 0), "muted" if name == NAMES[REST] else "series-1")
         for name, share in shares.items()
     ]
-    text = " ".join(part for part in (_text(rows, epochs), waiting) if part)
+    text = " ".join(part for part in (_text(rows, epochs, run_seconds), waiting) if part)
     return {"text": text, "grid": times_grid(rows), "bars": bars}
 
 
@@ -82,20 +83,24 @@ def times_grid(rows: Sequence[Row]) -> Grid:
     return Grid(["phase", "whole run", "ms per step", "share"], cells)
 
 
-def _text(rows: Sequence[Row], epochs: Sequence[Row]) -> str:
+def _text(rows: Sequence[Row], epochs: Sequence[Row], run_seconds: Any) -> str:
     seconds, steps, shares = _seconds(rows), _steps(rows), _shares(rows)
     whole, largest = sum(seconds.values()), max(shares, key=lambda name: shares[name])
     text = (
         f"In the main process {steps:,} optimizer steps took {formats.duration(whole)}, "
         f"{formats.milliseconds(whole / steps)} ms each; the largest phase is “{largest}” with "
-        f"{formats.percent(shares[largest], 0)}. Validation and checkpoints between epochs are not counted."
+        f"{formats.percent(shares[largest], 0)}. Validation and checkpoints between epochs are not counted"
     )
+    taken = epochs[-1].get("step", steps) if epochs else steps
+    if formats.is_number(run_seconds) and run_seconds >= whole and taken <= steps:
+        text += f": the run took {formats.duration(run_seconds)}, so they took"
+        text += f" {formats.percent(100 * (1 - whole / run_seconds), 0)} of it"
+    text += "."
     if NAMES[REST] in seconds:
         text += (
             " “Other” is normalisation and mixing of images, logging, checkpoints within an epoch and the training loop"
             " itself."
         )
-    taken = epochs[-1].get("step", steps) if epochs else steps
     if taken > steps:
         text += f" Of the run's {taken:,} steps {steps:,} were timed: those of an epoch before it was resumed were not."
     return text

@@ -22,7 +22,8 @@ def times_section(
 ) -> dict[str, Any] | None:
     """The section by its names in the template; None where no step was timed.
 
-    ``waiting`` is what :func:`waiting_sentence` returned, ``run_seconds`` the time of all epochs. Keys read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
+    ``waiting`` is what :func:`waiting_sentence` returned, ``run_seconds`` the time of all epochs. Keys
+    read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
     if not _steps(rows):
         return None

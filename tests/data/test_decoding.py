@@ -228,3 +228,10 @@ def test_a_truncated_photograph_is_named_or_replaced(tmp_path: Path):
     read = list((*loaders.train.epoch(0), *loaders.val))
     assert [name for batch in read for name in batch.unreadable] == [str(broken)]
     assert sum(map(len, read)) == 8
+
+
+def test_image_folders_of_torchvision_are_decoded_alike(tmp_path: Path, scales: list[int]):
+    for part in ("train", "val"):
+        photographs(tmp_path / part)
+    assert equal(batches(tmp_path), batches(tmp_path, dataset="torch/image_folder"))
+    assert scales.count(1) < len(scales) / 2

@@ -8,8 +8,10 @@ from typing import Any
 
 from PIL import Image
 from timm.data import create_dataset
+from torchvision.datasets import ImageFolder
 
 from isometry.config import DataConfig
+from isometry.data.decoding import open_image
 from isometry.data.folders import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -36,7 +38,7 @@ TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qm
 
 
 class TorchvisionImages:
-    """Images of a torchvision data set, decoded by indexing."""
+    """Images of a torchvision data set; unless they are files of a folder, indexing decodes them."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -46,7 +48,11 @@ class TorchvisionImages:
         return len(self.dataset)
 
     def load(self, number: int) -> tuple[Image.Image, int]:
-        """Decoded image and torchvision's label; raises one of ``splits.DECODE_ERRORS``."""
+        """Image and torchvision's label; raises one of ``splits.DECODE_ERRORS``."""
+        if isinstance(self.dataset, ImageFolder):
+            path, label = self.dataset.samples[number]
+            with open(path, "rb") as file:
+                return open_image(file), label
         image, label = self.dataset[number]
         return image, int(label)
 

@@ -18,7 +18,7 @@ from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
 from isometry.files import disk_errors, read_yaml, write_atomically
 from isometry.losses import find_loss
-from isometry.recipes import recipe_path, saved_config, with_overrides
+from isometry.recipes import changed_options, recipe_path, saved_config, with_overrides
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
@@ -236,7 +236,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
         same = {key: saved.pop(key, None) for key in recipes} == recipes and saved.keys() == plans.keys()
         for name in plans if same else ():
             begun, lacking = saved_config(saved[name], str(path))
-            same, notes = same and begun == plans[name], notes + lacking
+            same, notes = same and not changed_options(begun, plans[name]), notes + lacking
         if not same:
             raise UserError(
                 f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"

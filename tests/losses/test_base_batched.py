@@ -16,7 +16,7 @@ from isometry.losses.base import values_of_calls
 BATCHED = sorted(name for name, loss in available().items() if loss.batched)
 VIEWS = (
     "view _unsafe_view reshape expand slice select transpose t permute unsqueeze squeeze "
-    "diagonal as_strided unbind split"
+    "diagonal as_strided unbind split split_with_sizes"
 )
 EMPTY = "empty empty_like new_empty empty_strided new_empty_strided detach alias lift_fresh"
 FREE = {*VIEWS.split(), *EMPTY.split()}

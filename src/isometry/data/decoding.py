@@ -21,6 +21,9 @@ With 1 the result would be 1.1 to 1.3 times faster, but lose the finest detail: 
 left to average.
 """
 
+WHOLE_PIXELS = (Image.Resampling.NEAREST, Image.Resampling.BOX)
+"""Filters that take pixels as a whole or not at all, for which reduced pixels are too coarse."""
+
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
@@ -89,8 +92,7 @@ class JpegRegion(Image.Image):
         """Decodes the region at the scale that ``size`` needs, and resizes it."""
         if self._decoded or box is not None:
             return super().resize(size, resample, box, reducing_gap)
-        # A nearest neighbour of a reduced image would be an average.
-        scale = 1 if resample == Image.Resampling.NEAREST else _scale(self.size, size)
+        scale = 1 if resample in WHOLE_PIXELS else _scale(self.size, size)
         corners = [corner / scale for corner in self._box]
         with decode_errors():
             image = self._file.decode(scale)

@@ -23,6 +23,7 @@ class WorkerDied(BaseException):
 @contextmanager
 def worker_deaths(advice: Callable[[], str]) -> Iterator[None]:
     """Turns the death of a worker inside the block into a one-line UserError that ends with ``advice()``."""
+    _Watch.raised = False
     try:
         yield
     except (WorkerDied, RuntimeError) as error:
@@ -47,7 +48,13 @@ def watch_workers() -> None:
 
 
 class _Watch:
-    """torch's signal handler, raising WorkerDied instead of RuntimeError."""
+    """torch's signal handler, raising WorkerDied instead of RuntimeError, once in a block of :func:`worker_deaths`.
+
+    Where memory runs out, several workers die. The run ends with the first; an error from the next would come while
+    the message is printed.
+    """
+
+    raised = False
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         self._handler = handler
@@ -56,7 +63,9 @@ class _Watch:
         try:
             self._handler(number, frame)
         except RuntimeError as error:
-            raise WorkerDied(str(error)) from None
+            if not _Watch.raised:
+                _Watch.raised = True
+                raise WorkerDied(str(error)) from None
 
 
 def end_workers() -> None:

@@ -4,9 +4,14 @@ The equations are those of ``_gap.py``. Precision comes from the type of the uni
 float64 for ``highest``, and for ``high`` float16 with float32 sums, which keeps as many bits as TF32 at half the
 traffic. Unit tokens are at most 1, and the factors of the gradient's products are scaled to at most 1, so float16 does
 not overflow.
+
+Unit tokens that are alike have small gradients, in which their rounding would show. So what is rounded is r = û + o, o
+being minus the mean of a few of them, and with R = Σ r − oN/2 the products become
+
+    ÛᵀÛ = rᵀr − oRᵀ − Roᵀ,        ÛF = rF − 1(oF),        DÛ = Dr − (D1)o.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +22,8 @@ from torch.distributed import ProcessGroup
 from isometry.functional._gap import Sides, all_reduce, inverse, result_dtype
 from isometry.functional._precision import full_precision
 
+# Tokens whose mean is taken off.
+_SAMPLE = 32
 # Numbers of a tile: the unit tokens of 8 pairs of blocks of DeiT-Tiny and CaiT-S24 at a batch of 256 are one tile.
 _TILE = 2**28
 
@@ -37,7 +44,7 @@ class BatchedTokenGap(torch.autograd.Function):
         with full_precision(student_PNC.device):
             for some in _problems(n_tokens * (n_tokens + sum(side.shape[-1] for side in sides)), problems):
                 a_PNN, b_PNN = (
-                    _own_product(_unit(sides[i][some], inverse_PNS[some, :, i, None], dtype))
+                    _own_product(_units((sides[i],), inverse_PNS[..., i : i + 1], dtype, None, some))
                     for i in range(2)
                 )
                 map_PNN = a_PNN.sub_(b_PNN)
@@ -56,13 +63,18 @@ class BatchedTokenGap(torch.autograd.Function):
         grads = {i: torch.empty_like(sides[i]) for i in range(2) if ctx.needs_input_grad[i]}
         with full_precision(student_PNC.device):
             for i, grad_PNC in grads.items():
+                own, own_inverse_PN1 = (sides[i],), inverse_PNS[..., i : i + 1]
+                offset_P1C = _offset(own, own_inverse_PN1, ctx.dtype)
                 scale_P11 = (4 if i == 0 else -4) * grad_P[:, None, None]
                 for some in _problems(n_tokens * (n_tokens + 2 * sides[i].shape[-1]), problems):
-                    inverse_PN1 = inverse_PNS[some, :, i, None]
-                    unit_PNC = _unit(sides[i][some], inverse_PN1, ctx.dtype)
-                    slope_PNC = _product(difference_PNN[some].to(ctx.dtype), unit_PNC)
-                    tangent = _tangent(slope_PNC, sides[i][some], inverse_PN1)
-                    torch.mul(tangent, inverse_PN1 * scale_P11[some], out=grad_PNC[some])
+                    map_PNN = difference_PNN[some].to(ctx.dtype)
+                    unit_PNC = _units(own, own_inverse_PN1, ctx.dtype, offset_P1C, some)
+                    slope_PNC = _product(map_PNN, unit_PNC)
+                    if offset_P1C is not None:
+                        rows_PN1 = map_PNN.sum(-1, keepdim=True, dtype=torch.float32)
+                        slope_PNC.addcmul_(rows_PN1, offset_P1C[some], value=-1)
+                    tangent = _tangent(slope_PNC, sides[i][some], own_inverse_PN1[some])
+                    torch.mul(tangent, own_inverse_PN1[some] * scale_P11[some], out=grad_PNC[some])
         return grads.get(0), grads.get(1), None
 
 
@@ -76,26 +88,28 @@ class BatchedChannelGap(torch.autograd.Function):
         sides, n = (student_PNC, teacher_PNC), student_PNC.shape[-1]
         inverse_PNS = _inverse_norms(sides, dtype)
         with full_precision(student_PNC.device):
-            student_PZC, teacher_PCC = _gram(sides, inverse_PNS, dtype)
-            if dtype == torch.float16:
-                _restore_traces(student_PZC, teacher_PCC, inverse_PNS)
+            offset_P1Z = _offset(sides, inverse_PNS, dtype)
+            student_PZC, teacher_PCC, unit_PNZ = _gram(sides, inverse_PNS, dtype, offset_P1Z)
             if group is not None:
                 gram_PZZ = all_reduce(_whole(student_PZC, teacher_PCC).double(), group)
                 student_PZC, teacher_PCC = gram_PZZ[..., :n], gram_PZZ[:, n:, n:]
-            student_P, teacher_P, both_P = (
-                torch.linalg.vector_norm(block_PCC, dim=(1, 2), dtype=torch.float64).square_()
-                for block_PCC in (student_PZC[:, :n], teacher_PCC, student_PZC[:, n:])
-            )
+            blocks = student_PZC[:, :n], teacher_PCC, student_PZC[:, n:]
+            squares_3P = student_PZC.new_empty(3, len(student_PZC), dtype=torch.float64)
+            for block_PCC, out_P in zip(blocks, squares_3P, strict=True):
+                torch.linalg.vector_norm(block_PCC, dim=(1, 2), dtype=torch.float64, out=out_P)
+            student_P, teacher_P, both_P = squares_3P.square_()
             gap_P = student_P.add_(teacher_P).sub_(both_P, alpha=2).clamp_min_(0)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(*sides, student_PZC, teacher_PCC, inverse_PNS)
+            ctx.save_for_backward(*sides, student_PZC, teacher_PCC, inverse_PNS, offset_P1Z, unit_PNZ)
         ctx.dtype, ctx.ranks = dtype, 1 if group is None else group.size()
         return gap_P.to(result_dtype(*sides))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, ...]:
-        student_PNC, teacher_PNC, student_PZC, teacher_PCC, inverse_PNS = ctx.saved_tensors
+        student_PNC, teacher_PNC, student_PZC, teacher_PCC, inverse_PNS, offset_P1Z, unit_PNZ = (
+            ctx.saved_tensors
+        )
         sides, n = (student_PNC, teacher_PNC), student_PNC.shape[-1]
         grads = {i: torch.empty_like(sides[i]) for i in range(2) if ctx.needs_input_grad[i]}
         own = slice(None, n), slice(n, None)
@@ -111,29 +125,49 @@ class BatchedChannelGap(torch.autograd.Function):
                 # Of zero tokens alone all are zeros.
                 largest_P11 = torch.linalg.vector_norm(slope_PZC, torch.inf, dim=(1, 2), keepdim=True)
                 largest_P11.clamp_min_(torch.finfo(torch.float32).tiny)
-                factor_PZC = (slope_PZC / largest_P11).to(ctx.dtype)
+                factor_PZC = slope_PZC.div_(largest_P11)
+                offset_P1C = None if offset_P1Z is None else torch.bmm(offset_P1Z, factor_PZC)
+                factor_PZC = factor_PZC.to(ctx.dtype)
                 scale_P11 = grad_P[:, None, None] * largest_P11
                 for some, rows in _tiles(sides):
-                    unit_PRZ = _units(sides, inverse_PNS, ctx.dtype, some, rows)
+                    unit_PRZ = unit_PNZ
+                    if unit_PRZ is None:
+                        unit_PRZ = _units(sides, inverse_PNS, ctx.dtype, offset_P1Z, some, rows)
                     slope_PRC = _product(unit_PRZ, factor_PZC[some])
+                    if offset_P1C is not None:
+                        slope_PRC.sub_(offset_P1C[some])
                     inverse_PR1 = inverse_PNS[some, rows, i, None]
                     tangent = _tangent(slope_PRC, sides[i][some, rows], inverse_PR1)
                     torch.mul(tangent, inverse_PR1 * scale_P11[some], out=grad_PNC[some, rows])
         return grads.get(0), grads.get(1), None, None
 
 
-def _gram(sides: Sides, inverse_PNS: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The student's columns of G = ZᵀZ, (P, Z, Cs), and the teacher's block, (P, Ct, Ct)."""
-    (problems, _, n), m = sides[0].shape, sides[1].shape[-1]
+def _gram(
+    sides: Sides, inverse_PNS: Tensor, dtype: torch.dtype, offset_P1Z: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The student's columns of G = ZᵀZ, (P, Z, Cs), the teacher's block, (P, Ct, Ct), and what was rounded.
+
+    That is a quarter of the size of float64, so it is kept for the gradient if it is one tile.
+    """
+    (problems, n_tokens, n), m = sides[0].shape, sides[1].shape[-1]
     sums = torch.float64 if dtype == torch.float64 else torch.float32
     student_PZC = sides[0].new_empty(problems, n + m, n, dtype=sums)
     teacher_PCC = sides[0].new_empty(problems, m, m, dtype=sums)
+    rest_P1Z = sides[0].new_empty(problems, 1, n + m, dtype=sums)
     for some, rows in _tiles(sides):
-        unit_PRZ = _units(sides, inverse_PNS, dtype, some, rows)
+        unit_PRZ = _units(sides, inverse_PNS, dtype, offset_P1Z, some, rows)
         add = torch.Tensor.copy_ if rows.start == 0 else torch.Tensor.add_
         add(student_PZC[some], _product(unit_PRZ.mT, unit_PRZ[..., :n]))
         add(teacher_PCC[some], _product(unit_PRZ[..., n:].mT, unit_PRZ[..., n:]))
-    return student_PZC, teacher_PCC
+        if offset_P1Z is not None:
+            add(rest_P1Z[some], unit_PRZ.sum(1, keepdim=True, dtype=sums))
+    if offset_P1Z is not None:
+        rest_P1Z.sub_(offset_P1Z, alpha=n_tokens / 2)
+        both_P2Z, turned_P2Z = torch.cat([offset_P1Z, rest_P1Z], 1), torch.cat([rest_P1Z, offset_P1Z], 1)
+        student_PZC.baddbmm_(both_P2Z.mT, turned_P2Z[..., :n], alpha=-1)
+        teacher_PCC.baddbmm_(both_P2Z[..., n:].mT, turned_P2Z[..., n:], alpha=-1)
+    whole = offset_P1Z is not None and unit_PRZ.shape[:2] == inverse_PNS.shape[:2]
+    return student_PZC, teacher_PCC, unit_PRZ if whole else None
 
 
 def _whole(student_PZC: Tensor, teacher_PCC: Tensor) -> Tensor:
@@ -142,23 +176,11 @@ def _whole(student_PZC: Tensor, teacher_PCC: Tensor) -> Tensor:
     return torch.cat([student_PZC, torch.cat([student_PZC[:, n:].mT, teacher_PCC], 1)], 2)
 
 
-def _restore_traces(student_PZC: Tensor, teacher_PCC: Tensor, inverse_PNS: Tensor) -> None:
-    """Scales each side so that the trace of its block of G is the number of its tokens, in place.
+def _own_product(unit_PNC: Tensor) -> Tensor:
+    """The map of unit tokens; of rounded ones scaled so that its trace is the number of those that are not zero.
 
     Tokens that are alike are rounded alike, so the error of their norms doesn't average out.
     """
-    n = student_PZC.shape[-1]
-    traces_PS = student_PZC.new_empty(len(student_PZC), 2)
-    for side, block_PCC in enumerate((student_PZC[:, :n], teacher_PCC)):
-        torch.sum(block_PCC.diagonal(dim1=1, dim2=2), 1, out=traces_PS[:, side])
-    ratio_PS = inverse_PNS.count_nonzero(1) / traces_PS.clamp_min_(1e-3)
-    student_PZC[:, :n].mul_(ratio_PS[:, :1, None])
-    student_PZC[:, n:].mul_(ratio_PS.prod(1).sqrt_()[:, None, None])
-    teacher_PCC.mul_(ratio_PS[:, 1:, None])
-
-
-def _own_product(unit_PNC: Tensor) -> Tensor:
-    """The map of unit tokens; of rounded ones with the trace restored, see :func:`_restore_traces`."""
     map_PNN = _product(unit_PNC, unit_PNC.mT)
     if unit_PNC.dtype == torch.float16:
         diagonal_PN = map_PNN.diagonal(dim1=1, dim2=2)
@@ -174,16 +196,33 @@ def _inverse_norms(sides: Sides, dtype: torch.dtype) -> Tensor:
     return inverse(norm_PNS, torch.float64 if dtype == torch.float64 else torch.float32)
 
 
-def _unit(tokens: Tensor, inverse_norm: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.mul(tokens, inverse_norm, out=tokens.new_empty(tokens.shape, dtype=dtype))
+def _offset(sides: Sequence[Tensor], inverse_PNS: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Minus the mean of some unit tokens of all sides, beside each other, (P, 1, Z); None where nothing is rounded."""
+    if dtype != torch.float16:
+        return None
+    step = max(1, inverse_PNS.shape[1] // _SAMPLE)
+    units = _units([tokens[:, ::step] for tokens in sides], -inverse_PNS[:, ::step], torch.float32, None)
+    return units.mean(1, keepdim=True)
 
 
-def _units(sides: Sides, inverse_PNS: Tensor, dtype: torch.dtype, some: slice, rows: slice) -> Tensor:
-    """Unit tokens of both sides beside each other, (P, R, Z)."""
-    n, width = sides[0].shape[-1], sides[0].shape[-1] + sides[1].shape[-1]
-    unit_PRZ = sides[0].new_empty(*sides[0][some, rows].shape[:2], width, dtype=dtype)
-    for side, own in enumerate((slice(None, n), slice(n, None))):
-        torch.mul(sides[side][some, rows], inverse_PNS[some, rows, side, None], out=unit_PRZ[..., own])
+def _units(
+    sides: Sequence[Tensor],
+    inverse_PNS: Tensor,
+    dtype: torch.dtype,
+    offset_P1Z: Tensor | None,
+    some: slice = slice(None),
+    rows: slice = slice(None),
+) -> Tensor:
+    """Unit tokens of all sides beside each other, plus their offset if it is given, (P, R, Z)."""
+    widths = [tokens.shape[-1] for tokens in sides]
+    unit_PRZ = sides[0].new_empty(*sides[0][some, rows].shape[:2], sum(widths), dtype=dtype)
+    for side, own_PRC in enumerate(unit_PRZ.split(widths, 2)):
+        tokens_PRC, inverse_PR1 = sides[side][some, rows], inverse_PNS[some, rows, side, None]
+        if offset_P1Z is None:
+            torch.mul(tokens_PRC, inverse_PR1, out=own_PRC)
+        else:
+            offset_P1C = offset_P1Z[some].split(widths, 2)[side]
+            torch.addcmul(offset_P1C, tokens_PRC, inverse_PR1, out=own_PRC)
     return unit_PRZ
 
 

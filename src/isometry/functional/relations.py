@@ -43,7 +43,10 @@ def gram_gap(
       within 1e-7 of the scale, and within 1e-5 relative where it is at least 1 % of the scale; the gradient is within
       1e-5 (relative norm) where the value is at least 0.1 % of the scale, and within 1e-3 down to a millionth of it.
       ``"high"`` allows 1e-4 of the scale, and 5e-3 for the gradient where the value is at least 0.5 % of the scale: a
-      GPU multiplies float16 unit tokens with float32 sums then. On a CPU both compute the same.
+      GPU multiplies float16 unit tokens with float32 sums then. On a CPU both compute the same. The gradient vanishes
+      as unit tokens approach one line, and its relative error grows: the bound of ``"high"`` is for tokens that are
+      farther than 1 % from it, or on one side of it; that of ``"highest"`` in float32, on a CPU, for those farther
+      than 2 %.
     - A zero token has a zero row and column, and a zero gradient. Finite tokens
       never give NaN.
     - With ``group`` the rows of the map are the tokens of all its ranks, in any split; every rank must

@@ -54,14 +54,15 @@ def waiting_sentence(rows: Sequence[Row], workers: int, cores: int) -> str:
     if not _steps(timed):
         return ""
     whole, waited = sum(_seconds(timed).values()), _seconds(timed).get("data", 0.0)
-    if 100 * waited < BOTTLENECK * whole:
+    if not 0 < whole < math.inf or not BOTTLENECK * whole <= 100 * waited <= 100 * whole:
         return ""
     share = formats.percent(100 * waited / whole, 0)
     text = f"Training waited for images {share} of the time: loading them is the bottleneck."
     busy = whole - waited
     needed = math.ceil((workers * whole if workers else waited) / busy) if busy > 0 else cores + 1
     if needed <= cores:
-        return f"{text} About {needed} workers would keep up (--workers {needed}; there were {workers})."
+        some = "1 worker" if needed == 1 else f"{needed} workers"
+        return f"{text} About {some} would keep up (--workers {needed}; it was {workers})."
     return (
         f"{text} Keeping up needs more workers than the {cores} cores that each process has here: store smaller "
         f"images, or augment less (--workers was {workers})."
@@ -114,7 +115,7 @@ def _steps(rows: Sequence[Row]) -> int:
 def _seconds(rows: Sequence[Row]) -> dict[str, float]:
     """Over all epochs, by phase; phases that took no time are left out."""
     phases = [key for key in (rows[0] if rows else ()) if key not in ("epoch", "steps")]
-    seconds = {NAMES.get(phase, phase): sum(row[phase] for row in rows) for phase in phases}
+    seconds = {NAMES.get(phase, phase): sum(row.get(phase, 0.0) for row in rows) for phase in phases}
     return {name: spent for name, spent in seconds.items() if spent > 0}
 
 

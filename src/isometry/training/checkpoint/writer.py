@@ -36,15 +36,15 @@ class Writer:
             write()
             return
         # Not a daemon, which the end of the process would cut off.
-        thread = Thread(target=self._run, args=(write,), name="save")
-        thread.start()
-        self._thread = thread
+        self._thread = Thread(target=self._run, args=(write,), name="save")
+        self._thread.start()
 
     def wait(self) -> None:
         """Returns when the write that was begun last has ended; raises its error, if it failed."""
-        if self._thread is not None:
+        # An interrupt may have come before the thread was started.
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
-            self._thread = None
+        self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error

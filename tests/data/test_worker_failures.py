@@ -21,7 +21,7 @@ from helpers.runs import (
     run,
     send_self,
 )
-from isometry.data.worker_failures import WorkerDied, worker_deaths
+from isometry.data.worker_failures import WorkerDied, watch_workers, worker_deaths
 from isometry.errors import UserError
 
 SLOW = pytest.mark.slow
@@ -143,3 +143,20 @@ def test_other_errors_stay_what_they_are(error: Exception):
     with pytest.raises(type(error)) as caught, worker_deaths(lambda: "go on"):
         raise error
     assert caught.value is error
+
+
+def test_workers_that_die_after_the_first_raise_nothing_more():
+    """Where memory runs out, all are killed; the second must not interrupt the message on the first."""
+
+    def torchs(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, torchs)
+    try:
+        watch_workers()
+        for _ in range(2):
+            with pytest.raises(UserError, match="a data loading process was killed"), worker_deaths(str):
+                os.kill(os.getpid(), signal.SIGCHLD)
+            os.kill(os.getpid(), signal.SIGCHLD)
+    finally:
+        signal.signal(signal.SIGCHLD, before)

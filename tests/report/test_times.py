@@ -168,6 +168,30 @@ def test_nothing_is_said_where_data_is_not_the_bottleneck(rows: list[dict[str, A
     assert waiting_sentence(rows, 2, 8) == ""
 
 
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        dict.fromkeys(PHASES, 0.0),
+        {"data": math.nan, "student": 1.0},
+        {"data": -5.0, "student": 1.0},
+        {"data": 1e308, "student": 1e308},
+    ],
+)
+def test_clocks_that_go_wrong_say_nothing_on_waiting(seconds: dict[str, float]):
+    rows = [epoch(1, **seconds), epoch(2, **seconds)]
+    assert waiting_sentence(rows, 2, 8) == ""
+
+
+def test_epochs_without_any_time_have_no_section():
+    rows = [epoch(1, **dict.fromkeys(PHASES, 0.0))]
+    assert times_section(rows, []) is None
+    assert times_sentence(rows) == ""
+
+
+def test_a_single_worker_that_would_do_is_one():
+    assert "About 1 worker would" in waiting_sentence([epoch(1, data=1.0, student=5.0)], 0, 8)
+
+
 def test_a_run_of_one_epoch_counts_it():
     assert "--workers 4;" in waiting_sentence([epoch(1, data=5.0, student=5.0)], 2, 8)
 

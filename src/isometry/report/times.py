@@ -25,7 +25,7 @@ def times_section(
     ``waiting`` is what :func:`waiting_sentence` returned, ``run_seconds`` the time of all epochs. Keys
     read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
-    if not _steps(rows):
+    if not _steps(rows) or not _seconds(rows):
         return None
     shares = _shares(rows)
     longest = max(shares.values())
@@ -39,7 +39,9 @@ def times_section(
 
 def times_sentence(rows: Sequence[Row]) -> str:
     """Each phase's share, the largest first; empty where no step was timed."""
-    shares = sorted(_shares(rows).items(), key=lambda item: -item[1]) if _steps(rows) else []
+    shares = (
+        sorted(_shares(rows).items(), key=lambda item: -item[1]) if _steps(rows) and _seconds(rows) else []
+    )
     return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in shares)
 
 

@@ -158,9 +158,11 @@ def test_the_number_of_workers_is_what_keeps_up():
 
 
 def test_no_more_workers_than_cores_are_recommended():
-    sentence = waiting_sentence(rows_that_wait(5.0), 4, cores=7)
-    assert "--workers 8" not in sentence
-    assert "7 cores" in sentence
+    for workers in (4, 7, 9):
+        sentence = waiting_sentence(rows_that_wait(5.0), workers, cores=7)
+        assert "7 cores" in sentence
+        assert ("--workers 7 would help" in sentence) == (workers < 7)
+        assert sentence.count("--workers") == (workers < 7)
 
 
 @pytest.mark.parametrize("rows", [[], rows_that_wait(0.9), rows_that_wait(9.0, steps=0), ROWS])

@@ -65,9 +65,14 @@ def waiting_sentence(rows: Sequence[Row], workers: int, cores: int) -> str:
     if needed <= cores:
         some = "1 worker" if needed == 1 else f"{needed} workers"
         return f"{text} About {some} would keep up (--workers {needed}; it was {workers})."
+    more = (
+        f"--workers {cores} would help (it was {workers}), and so would"
+        if workers < cores
+        else "What helps is"
+    )
     return (
-        f"{text} Keeping up needs more workers than the {cores} cores that each process has here: store smaller "
-        f"images, or augment less (--workers was {workers})."
+        f"{text} Keeping up takes more workers than the {cores} cores that each process has here. "
+        f"{more} smaller images, or less augmentation."
     )
 
 

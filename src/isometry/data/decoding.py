@@ -70,7 +70,7 @@ class JpegRegion(Image.Image):
 
     A transform crops and resizes it like any other image, so it draws the same crop. The scales are 1/8, 1/4, 1/2 and
     1; the reduced region has at least ``MARGIN`` times the result's width and height. The box is divided by the scale
-    and not rounded, so pixels differ from those of full decoding by less than 1 of 255 in the mean, on photographs.
+    and not rounded: over crops of photographs, pixels differ from full decoding by less than 1 of 255 in the mean.
     At scale 1, and if anything else is done with the image first, they are the same.
     """
 

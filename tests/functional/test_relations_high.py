@@ -1,5 +1,9 @@
 """The gap as a GPU computes it, on the CPU: the promises of ``precision="high"``, and when it is taken."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 from torch import Tensor
@@ -86,6 +90,30 @@ def test_the_default_is_torchs_setting() -> None:
         assert not differs_from_highest(student.double(), teacher.double())
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("pass", "highest"),
+        ("torch.set_float32_matmul_precision('highest')", "highest"),
+        ("torch.set_float32_matmul_precision('high')", "high"),
+        ("torch.set_float32_matmul_precision('medium')", "high"),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", "high"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "high"),
+        ("torch.backends.fp32_precision = 'tf32'", "high"),
+        ("torch.backends.fp32_precision = 'ieee'", "highest"),
+        ("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", "highest"),
+    ],
+)
+def test_every_name_of_torchs_setting_is_followed(setting: str, wanted: str) -> None:
+    """In processes of their own: torch does not let go of a setting by another name."""
+    code = f"import torch\n{setting}\n" + textwrap.dedent("""
+        from isometry.functional import gram_gap, relations
+        print(relations._default_precision(torch.device("cpu")), float(gram_gap(torch.eye(3), torch.ones(3, 2))))
+    """)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [wanted, "6.0"]
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -62,7 +62,7 @@ def test_eight_equal_blocks_take_at_most_60_launches(
     name: str, tokens: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relations, "_SMALL", 0)
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    monkeypatch.setattr(relations, "_default_precision", lambda device: precision)
     students = [torch.randn(4, tokens, 24) for _ in range(8)]
     teachers = [torch.randn(4, tokens, 32) for _ in range(8)]
     assert launches(name, students, teachers) <= 60
@@ -72,7 +72,7 @@ def test_eight_equal_blocks_take_at_most_60_launches(
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_a_pair_of_four_stages_takes_at_most_200(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relations, "_SMALL", 0)
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    monkeypatch.setattr(relations, "_default_precision", lambda device: precision)
     sizes = [(64, 8, 16), (16, 16, 32), (4, 32, 64), (1, 64, 128)]
     students = [torch.randn(2, tokens, width) for tokens, width, _ in sizes]
     teachers = [torch.randn(2, tokens, width) for tokens, _, width in sizes]

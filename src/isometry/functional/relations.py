@@ -84,8 +84,7 @@ def gram_gap(
         raise ValueError(f"precision must be 'highest', 'high' or 'medium', not {precision!r}")
     *lead, n_tokens, _ = student.shape
     student_PNC, teacher_PNC = (x.reshape(math.prod(lead), n_tokens, x.shape[-1]) for x in (student, teacher))
-    high = (precision or _default_precision(student.device)) != "highest"
-    return _gram_gap(student_PNC, teacher_PNC, form, group, high).reshape(lead)
+    return _gram_gap(student_PNC, teacher_PNC, form, group, precision).reshape(lead)
 
 
 def relation_map(tokens: Tensor) -> Tensor:
@@ -123,8 +122,13 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
 # precision.
 @torch.compiler.disable
 def _gram_gap(
-    student_PNC: Tensor, teacher_PNC: Tensor, form: Form, group: ProcessGroup | None, high: bool
+    student_PNC: Tensor,
+    teacher_PNC: Tensor,
+    form: Form,
+    group: ProcessGroup | None,
+    precision: Precision | None,
 ) -> Tensor:
+    high = (precision or _default_precision(student_PNC.device)) != "highest"
     problems, n_tokens, n_student = student_PNC.shape
     n_teacher = teacher_PNC.shape[-1]
     cost = {
@@ -154,7 +158,8 @@ def launches_dominate(device: torch.device) -> bool:
 def _default_precision(device: torch.device) -> str:
     # Of a device without autocast, such as meta, is_autocast_enabled raises.
     autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-    return "high" if autocast else torch.get_float32_matmul_precision()
+    # get_float32_matmul_precision raises where the setting was made by another name of it than its own.
+    return "high" if autocast or torch.backends.cuda.matmul.fp32_precision == "tf32" else "highest"
 
 
 def _check_tokens(name: str, tokens: Tensor) -> None:

@@ -251,6 +251,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, help="measurements of each side; 5 by default, 3 on a GPU")
     given = parser.parse_args()
+    if given.workers is not None and given.workers < 1:
+        parser.error("--workers: at least 1")
     rounds = given.rounds or (3 if given.device == "cuda" else 5)
     run(torch.device(given.device), given.workers or min(14, os.cpu_count() or 1), rounds)
 

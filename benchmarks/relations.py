@@ -54,7 +54,7 @@ def decoupled(student_BNC: Tensor, teacher_BNC: Tensor) -> Tensor:
     images, patches, _ = a_BNC.shape
     inter = explicit(a_BNC.transpose(0, 1), b_BNC.transpose(0, 1)) / patches
     intra = explicit(a_BNC, b_BNC) / images
-    drawn = torch.randperm(images * patches)[:RANDOM_PATCHES]
+    drawn = torch.randperm(images * patches, device=student_BNC.device)[:RANDOM_PATCHES]
     random = explicit(a_BNC.flatten(0, 1)[drawn], b_BNC.flatten(0, 1)[drawn])
     return inter + intra + 0.2 * random
 

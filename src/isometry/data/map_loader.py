@@ -84,11 +84,12 @@ class EvalLoader(Batches):
     def __iter__(self) -> Iterator[Batch]:
         """See :class:`Batches`; continues what :meth:`prefetch` started."""
         ahead, self._ahead = self._ahead, None
-        return self._checked(ahead or self._start())
+        return self._checked(self._start() if ahead is None else ahead)
 
     def prefetch(self) -> None:
         """Lets the workers read the first batches of the next iteration now, while something else is computed."""
-        self._ahead = self._ahead or self._start()
+        if self._ahead is None:
+            self._ahead = self._start()
 
     def close(self) -> None:
         """Ends the workers; the next iteration starts new ones."""

@@ -155,8 +155,8 @@ class Teacher:
 
 
 def _rows(tokens_BNC: Tensor) -> Tensor:
-    """Tokens that lie in memory one after another; those of a feature map don't, and are copied.
+    """The tokens with each one's channels side by side in memory; those of a feature map are copied for it.
 
-    So that tokens read from a cache give the same bits. Prefix tokens between the images change no bit.
+    Tokens read from a cache lie so, and losses of both give the same bits.
     """
     return tokens_BNC if tokens_BNC.stride(-1) == 1 else tokens_BNC.contiguous()

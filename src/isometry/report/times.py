@@ -12,7 +12,6 @@ from isometry.report.tables import Grid
 NAMES = {"student": "student forward", "terms": "losses", REST: "other"}
 """Of phases whose key is not clear by itself."""
 
-
 BOTTLENECK = 10
 """Percent of the time of training from which on waiting for images is worth a sentence."""
 
@@ -25,7 +24,7 @@ def times_section(
     ``waiting`` is what :func:`waiting_sentence` returned, ``run_seconds`` the time of all epochs. Keys
     read: those of `ReportData.times`, and "step" of `epochs`, the number of optimizer steps taken so far.
     """
-    if not _steps(rows) or not _seconds(rows):
+    if not _was_timed(rows):
         return None
     shares = _shares(rows)
     longest = max(shares.values())
@@ -39,9 +38,7 @@ def times_section(
 
 def times_sentence(rows: Sequence[Row]) -> str:
     """Each phase's share, the largest first; empty where no step was timed."""
-    shares = (
-        sorted(_shares(rows).items(), key=lambda item: -item[1]) if _steps(rows) and _seconds(rows) else []
-    )
+    shares = sorted(_shares(rows).items(), key=lambda item: -item[1]) if _was_timed(rows) else []
     return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in shares)
 
 
@@ -52,8 +49,8 @@ def waiting_sentence(rows: Sequence[Row], workers: int, cores: int) -> str:
     D were spent waiting need W·T/(T−D) workers; without workers, the training process itself loads for D seconds. The
     first epoch, in which the workers start, is left out where there is another.
     """
-    timed = list(rows[1:]) if _steps(rows[1:]) else list(rows)
-    if not _steps(timed):
+    timed = rows[1:] if _was_timed(rows[1:]) else rows
+    if not _was_timed(timed):
         return ""
     whole, waited = sum(_seconds(timed).values()), _seconds(timed).get("data", 0.0)
     if not 0 < whole < math.inf or not BOTTLENECK * whole <= 100 * waited <= 100 * whole:
@@ -113,6 +110,10 @@ def _text(rows: Sequence[Row], epochs: Sequence[Row], run_seconds: Any) -> str:
     if taken > steps:
         text += f" Of the run's {taken:,} steps {steps:,} were timed: those of an epoch before it was resumed were not."
     return text
+
+
+def _was_timed(rows: Sequence[Row]) -> bool:
+    return _steps(rows) > 0 and bool(_seconds(rows))
 
 
 def _steps(rows: Sequence[Row]) -> int:

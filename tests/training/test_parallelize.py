@@ -26,19 +26,19 @@ TEACHER = [
 # The 397 images for validation are two batches, and the 900 for training four and a rest.
 COMPILED = [*DIGITS, "--batch-size", "200", "--validation-batch-size", "200", "--epochs", "3"]
 COMPILED += ["--compile", "--compile-backend", "eager"]
+RESNET = ["--img-size", "16", "--model", "cifar_resnet20", "--model-kwargs", "layers=[1,1,1]"]
 UNEQUAL_INPUTS = [
-    *(
-        "--img-size",
-        "16",
-        "--model",
-        "cifar_resnet20",
-        "--model-kwargs",
-        "layers=[1,1,1]",
-        "channels=[4,4,4]",
-    ),
+    *(*RESNET, "channels=[4,4,4]"),
     *("--teacher", "cifar_resnet20", "--teacher-weights", "none"),
     *("--teacher-kwargs", "layers=[1,1,1]", "channels=[4,4,8]", "in_chans=1"),
 ]
+KEEPING = [
+    *("--teacher", "levit_128s", "--teacher-weights", "none"),
+    *("--teacher-kwargs", "img_size=32", "in_chans=1", "key_dim=4", "embed_dim=[16,16,16]"),
+    *("depth=[1,1,1]", "num_heads=[1,1,1]"),
+]
+"""A teacher that keeps the biases of its first forward pass."""
+GATES = [*RESNET, "channels=[8,8,8]", "--prune.keep-rate", "0.5", "--prune.from-scratch", "true"]
 
 
 @pytest.fixture(autouse=True)
@@ -51,35 +51,11 @@ def count_from_zero() -> Iterator[None]:
 
 
 def graphs() -> int:
-    """How many graphs were compiled; checks that each frame is one graph."""
+    """How many graphs were compiled; checks that none was broken off."""
     assert not counters["graph_break"]
-    assert counters["frames"]["ok"] == counters["frames"]["total"] == counters["stats"]["unique_graphs"]
+    # A frame without tensors is counted the first time that a process meets it, and makes no graph.
+    assert counters["frames"]["ok"] == counters["frames"]["total"]
     return counters["stats"]["unique_graphs"]
-
-
-KEEPING = [
-    *(
-        "--teacher",
-        "levit_128s",
-        "--teacher-weights",
-        "none",
-        "--teacher-kwargs",
-        "img_size=32",
-        "in_chans=1",
-    ),
-    *("embed_dim=[16,16,16]", "key_dim=4", "depth=[1,1,1]", "num_heads=[1,1,1]"),
-]
-"""A teacher that keeps the biases of its first forward pass."""
-GATES = [
-    "--img-size",
-    "16",
-    "--model",
-    "cifar_resnet20",
-    "--model-kwargs",
-    "layers=[1,1,1]",
-    "channels=[8,8,8]",
-]
-GATES += ["--prune.keep-rate", "0.5", "--prune.from-scratch", "true"]
 
 
 @pytest.mark.parametrize(

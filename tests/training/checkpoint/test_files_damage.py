@@ -18,13 +18,10 @@ from safetensors.torch import load_file
 
 from helpers.messages import mentions
 from helpers.runs import (
-    LIVELY,
-    TINY_STUDENT,
     Told,
     call_at,
     check_equal,
     contents,
-    left_alone,
     rewrite_index,
     run,
     send_self,
@@ -256,19 +253,6 @@ class Trap:
 
 # --- whole runs
 # ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def words(tiny_teacher: Path) -> list[str]:
-    """Twelve steps, a save after every second one."""
-    teacher = ["--teacher", f"local-dir:{tiny_teacher}"]
-    return ["distill", *TINY_STUDENT, *teacher, *LIVELY, "--recovery-interval", "2"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The run when nothing happens."""
-    return left_alone(words, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(scope="module")

@@ -52,12 +52,6 @@ def words(dense: Path) -> list[str]:
     return [*prune, *GATES, *LIVELY, "--recovery-interval", "4"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The run when nothing happens."""
-    return left_alone(words, tmp_path_factory.mktemp("undisturbed"))
-
-
 def loop_call(method: str, number: int, signal_number: int = signal.SIGKILL) -> Callable[[], None]:
     """For ``prepare``: the process gets the signal as ``method`` is called for that time."""
     target = method if ":" in method else f"isometry.training.loop:Trainer.{method}"

@@ -12,7 +12,6 @@ import torch
 
 from helpers.messages import mentions
 from helpers.runs import (
-    LIVELY,
     TINY_STUDENT,
     Told,
     call_at,
@@ -20,7 +19,6 @@ from helpers.runs import (
     contents,
     disturb,
     killed_at,
-    left_alone,
     run,
     send_self,
     signalled_at_step,
@@ -29,26 +27,6 @@ from isometry.training import assemble
 from isometry.training.checkpoint import files
 
 SLOW = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def words(tiny_teacher: Path) -> list[str]:
-    """The run that these tests disturb: twelve steps, a save after every second one."""
-    return [
-        "distill",
-        *TINY_STUDENT,
-        "--teacher",
-        f"local-dir:{tiny_teacher}",
-        *LIVELY,
-        "--recovery-interval",
-        "2",
-    ]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The run when nothing happens."""
-    return left_alone(words, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.mark.parametrize(

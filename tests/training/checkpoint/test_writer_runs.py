@@ -16,15 +16,12 @@ import torch
 from helpers.messages import mentions
 from helpers.runs import (
     FILE_EVENTS,
-    LIVELY,
     SECONDS_TO_WAIT,
-    TINY_STUDENT,
     Told,
     call_at,
     check_equal,
     contents,
     free_port,
-    left_alone,
     run,
     run_ranks,
     send_self,
@@ -60,19 +57,6 @@ def slowly(then: partial[None] | None = None) -> None:
         then()
 
 
-@pytest.fixture(scope="module")
-def words(tiny_teacher: Path) -> list[str]:
-    """Twelve steps, a save after every second one."""
-    teacher = ["--teacher", f"local-dir:{tiny_teacher}"]
-    return ["distill", *TINY_STUDENT, *teacher, *LIVELY, "--recovery-interval", "2"]
-
-
-@pytest.fixture(scope="module")
-def at_once(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The run as a CPU writes it."""
-    return left_alone(words, tmp_path_factory.mktemp("at_once"))
-
-
 def step_of(out: Path) -> int:
     """The step of the last save; 0 without one."""
     step: int = load_checkpoint(out / "last").state["loop"]["step"] if has_checkpoint(out / "last") else 0
@@ -87,12 +71,12 @@ def check_goes_on(words: list[str], out: Path, wanted: Told) -> None:
 
 
 def test_the_files_are_those_that_are_written_at_once(
-    words: list[str], at_once: Told, tmp_path: Path
+    words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=slowly)
     assert (ended.code, ended.err) == (0, "")
-    check_equal(contents(out), at_once[0])
+    check_equal(contents(out), undisturbed[0])
 
 
 def killed_behind(tag: str, step: int, operations: int) -> None:
@@ -128,30 +112,30 @@ def killed_behind(tag: str, step: int, operations: int) -> None:
     ],
 )
 def test_a_run_killed_in_a_write_behind_its_steps_goes_on_bitwise(
-    tag: str, step: int, operations: int, saved: int, words: list[str], at_once: Told, tmp_path: Path
+    tag: str, step: int, operations: int, saved: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     out, prepare = tmp_path / "run", partial(killed_behind, tag, step, operations)
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=prepare)
     assert ended.code == -signal.SIGKILL, ended.err
     assert step_of(out) == saved
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 @pytest.mark.parametrize("step", [3, 4, pytest.param(7, marks=SLOW), pytest.param(9, marks=SLOW)])
 def test_a_run_killed_before_a_step_goes_on_bitwise(
-    step: int, words: list[str], at_once: Told, tmp_path: Path
+    step: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     out, prepare = tmp_path / "run", partial(slowly, signalled_at_step(step, signal.SIGKILL))
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=prepare)
     assert ended.code == -signal.SIGKILL, ended.err
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=SLOW)]
 )
 def test_a_run_that_says_it_saved_has(
-    number: signal.Signals, code: int, words: list[str], at_once: Told, tmp_path: Path
+    number: signal.Signals, code: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     out, prepare = tmp_path / "run", partial(slowly, signalled_at_step(3, number))
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=prepare)
@@ -160,17 +144,19 @@ def test_a_run_that_says_it_saved_has(
         "isometry: stopped at step 3 of 12, saved; go on with --resume\n",
     )
     assert step_of(out) == 3
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 @SLOW
-def test_a_second_ctrl_c_keeps_the_save_before_it(words: list[str], at_once: Told, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_keeps_the_save_before_it(
+    words: list[str], undisturbed: Told, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=_ctrl_c_twice)
     assert ended.code == 130
     assert len(ended.err.splitlines()) == 1
     assert step_of(out) == 4
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 def _ctrl_c_twice() -> None:
@@ -178,14 +164,16 @@ def _ctrl_c_twice() -> None:
     call_at(STEP, 5, lambda: [send_self(signal.SIGINT) for _ in range(2)])
 
 
-def test_a_failed_loss_is_saved_before_it_is_said(words: list[str], at_once: Told, tmp_path: Path) -> None:
+def test_a_failed_loss_is_saved_before_it_is_said(
+    words: list[str], undisturbed: Told, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=_a_loss_is_nan)
     assert ended.code == 2
     assert mentions(ended.err, "step 4 (epoch 1): … not finite … saved at step 4")
     assert len(ended.err.splitlines()) == 1
     assert step_of(out) == 4
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 def _a_loss_is_nan() -> None:
@@ -232,7 +220,7 @@ TERMINATED = signalled_at_step(4, signal.SIGTERM)
     ],
 )
 def test_a_disk_that_is_full_behind_the_steps_is_said_in_one_line(
-    tag: str, then: partial[None] | None, saved: int, words: list[str], at_once: Told, tmp_path: Path
+    tag: str, then: partial[None] | None, saved: int, words: list[str], undisturbed: Told, tmp_path: Path
 ) -> None:
     out, prepare = tmp_path / "run", partial(full_from, tag, then)
     ended = run(*words, "--out", str(out), said=tmp_path / "said", prepare=prepare)
@@ -242,7 +230,7 @@ def test_a_disk_that_is_full_behind_the_steps_is_said_in_one_line(
     assert "stopped" not in ended.err
     assert step_of(out) == saved
     assert not (out / "summary.json").exists()
-    check_goes_on(words, out, at_once)
+    check_goes_on(words, out, undisturbed)
 
 
 def test_the_last_save_fails_before_anything_is_said_of_the_run(words: list[str], tmp_path: Path) -> None:

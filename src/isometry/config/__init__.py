@@ -1,0 +1,25 @@
+"""The options of a run, with their defaults and help texts; names follow timm.
+
+The command line overrides the YAML file of ``--config``, which overrides these defaults.
+"""
+
+from isometry.config.data import DataConfig
+from isometry.config.methods import GrowConfig, PruneConfig
+from isometry.config.networks import ModelConfig, Reduction, TapsConfig, TeacherConfig
+from isometry.config.optim import OptimConfig
+from isometry.config.run import ALIASES, FREE_ON_RESUME, RunConfig, canonical
+
+__all__ = [
+    "ALIASES",
+    "FREE_ON_RESUME",
+    "DataConfig",
+    "GrowConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PruneConfig",
+    "Reduction",
+    "RunConfig",
+    "TapsConfig",
+    "TeacherConfig",
+    "canonical",
+]

@@ -1,0 +1,59 @@
+"""All options of a run, their aliases, and which of them may differ when a run resumes."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from isometry.config.data import DataConfig
+from isometry.config.methods import GrowConfig, PruneConfig
+from isometry.config.networks import ModelConfig, TeacherConfig
+from isometry.config.optim import OptimConfig
+
+
+@dataclass
+class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
+    """Run; the resolved options are saved as `config.yaml` in its folder."""
+
+    grow: GrowConfig = field(default_factory=GrowConfig)
+    """Growth."""
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    """Pruning."""
+    out: str = ""
+    """Output folder."""
+    seed: int = 42
+    """Random seed."""
+    device: str = ""
+    """cpu, cuda, cuda:1, ...; a GPU if available if not given."""
+    log_interval: int = 50
+    """Steps between logged losses; each logging synchronizes the device."""
+    recovery_interval: int = 0
+    """Steps between checkpoints within an epoch (0: only at the end of epochs)."""
+    log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    """Log scalars and the report's figures to tensorboard, wandb (Weights & Biases), or both."""
+    resume: bool = False
+    """Resume the run in --out."""
+
+
+ALIASES = {
+    "student": "model",
+    "student_kwargs": "model_kwargs",
+    "b": "batch_size",
+    "j": "workers",
+    "keep_rate": "prune.keep_rate",
+    "compact": "prune.compact",
+    "from_scratch": "prune.from_scratch",
+}
+"""Aliases of options, on the command line and in recipes."""
+
+FREE_ON_RESUME = (
+    frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
+    | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
+    | {"batch_size"}  # follows from the global batch size, which must not change
+)
+"""Options that do not change what a run computes, so they may differ when it resumes."""
+
+
+def canonical(name: str) -> str:
+    """The canonical name of an option: ``batch-size`` and ``b`` -> ``batch_size``, ``student`` -> ``model``."""
+    head, dot, rest = name.partition(".")
+    head = head.replace("-", "_")
+    return ALIASES.get(head, head) + dot + rest

@@ -157,12 +157,29 @@ def test_the_number_of_workers_is_what_keeps_up():
         )
 
 
-def test_no_more_workers_than_cores_are_recommended():
-    for workers in (4, 7, 9):
+def test_no_more_workers_are_recommended_than_cores_are_left_by_training():
+    for workers in (4, 6, 9):
         sentence = waiting_sentence(rows_that_wait(5.0), workers, cores=7)
         assert "7 cores" in sentence
-        assert ("--workers 7 would help" in sentence) == (workers < 7)
-        assert sentence.count("--workers") == (workers < 7)
+        assert (f"--workers 6 (it was {workers})" in sentence) == (workers < 6)
+        assert sentence.count("--workers") == (workers < 6)
+
+
+def test_one_core_is_one_worker():
+    sentence = waiting_sentence(rows_that_wait(8.0), 0, cores=1)
+    assert "1 core that" in sentence.replace("cores", "CORES")
+    assert "--workers 1 (it was 0)" in sentence
+
+
+@pytest.mark.parametrize("cores", [4, 16])
+def test_decoding_in_full_is_named_where_it_is_switched_on(cores: int):
+    told = [waiting_sentence(rows_that_wait(5.0), 4, cores, in_full) for in_full in (True, False)]
+    assert ["--decode scaled" in sentence for sentence in told] == [True, False]
+
+
+def test_the_first_epoch_is_left_out_and_that_is_said():
+    assert waiting_sentence(rows_that_wait(5.0), 2, 8).startswith("After the first epoch training waited")
+    assert waiting_sentence([epoch(1, data=5.0, student=5.0)], 2, 8).startswith("Training waited")
 
 
 @pytest.mark.parametrize("rows", [[], rows_that_wait(0.9), rows_that_wait(9.0, steps=0), ROWS])

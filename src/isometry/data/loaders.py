@@ -28,9 +28,12 @@ class Loaders:
         """The split on which a finished network is evaluated, and its name: ``test`` if present, else ``val``."""
         return (self.test, "test") if self.test is not None else (self.val, "val")
 
-    def prefetch_validation(self) -> None:
-        """Lets workers read the first validation batches now, so that they are there when the epoch ends."""
-        if self.val is not None:
+    def prefetch_validation(self, steps_left: int) -> None:
+        """Lets workers read the first validation batches, so that they are there when the epoch ends.
+
+        Not before the last steps, whose batches the training workers have begun: two a worker.
+        """
+        if self.val is not None and steps_left <= 2 * max(1, self.train.workers):
             self.val.prefetch()
 
     def close(self) -> None:

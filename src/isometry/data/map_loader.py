@@ -45,6 +45,11 @@ class Batches:
         self._seed = seed
         self._loader: DataLoader[Batch | UserError] | None = None
 
+    @property
+    def workers(self) -> int:
+        """Worker processes that read; 0: the process itself."""
+        return int(self._options["num_workers"])
+
     def __iter__(self) -> Iterator[Batch]:
         """Raises the first error that a worker returns, and WorkerDied if a worker is killed."""
         return self._checked(self._start())

@@ -70,6 +70,11 @@ class _Stream:
     def __init__(self, reader: StreamReader, *, pin_mem: bool) -> None:
         self._reader, self._pin_mem = reader, pin_mem
 
+    @property
+    def workers(self) -> int:
+        """Worker processes that read."""
+        return self._reader.workers
+
     def close(self) -> None:
         """Nothing to do: the workers end with the iteration."""
 

@@ -42,34 +42,37 @@ def times_sentence(rows: Sequence[Row]) -> str:
     return ", ".join(f"{name} {formats.percent(share, 0)}" for name, share in shares)
 
 
-def waiting_sentence(rows: Sequence[Row], workers: int, cores: int) -> str:
+def waiting_sentence(rows: Sequence[Row], workers: int, cores: int, decodes_in_full: bool = False) -> str:
     """How long training waited for images, and how many workers would do; empty where it hardly waited.
 
-    ``workers`` loaded the data, on ``cores`` cores. With W workers that are always busy, T seconds of training of which
-    D were spent waiting need W·T/(T−D) workers; without workers, the training process itself loads for D seconds. The
-    first epoch, in which the workers start, is left out where there is another.
+    ``workers`` loaded the data, on ``cores`` cores, of which training takes one. With W workers that are always busy, T
+    seconds of training of which D were spent waiting need W·T/(T−D) workers; without workers, the training process
+    itself loads for D seconds. The first epoch, in which the workers start, is left out where there is another.
     """
-    timed = rows[1:] if _was_timed(rows[1:]) else rows
+    later = _was_timed(rows[1:])
+    timed = rows[1:] if later else rows
     if not _was_timed(timed):
         return ""
     whole, waited = sum(_seconds(timed).values()), _seconds(timed).get("data", 0.0)
     if not 0 < whole < math.inf or not BOTTLENECK * whole <= 100 * waited <= 100 * whole:
         return ""
-    share = formats.percent(100 * waited / whole, 0)
-    text = f"Training waited for images {share} of the time: loading them is the bottleneck."
+    share, after = formats.percent(100 * waited / whole, 0), "After the first epoch training" * later
+    text = f"{after or 'Training'} waited for images {share} of the time: loading them is the bottleneck."
     busy = whole - waited
-    needed = math.ceil((workers * whole if workers else waited) / busy) if busy > 0 else cores + 1
-    if needed <= cores:
+    free = max(1, cores - 1)
+    needed = math.ceil((workers * whole if workers else waited) / busy) if busy > 0 else free + 1
+    if needed <= free:
         some = "1 worker" if needed == 1 else f"{needed} workers"
-        return f"{text} About {some} would keep up (--workers {needed}; it was {workers})."
-    more = (
-        f"--workers {cores} would help (it was {workers}), and so would"
-        if workers < cores
-        else "What helps is"
-    )
+        text += f" About {some} would keep up (--workers {needed}; it was {workers})"
+        return text + (", and --decode scaled needs fewer." if decodes_in_full else ".")
+    helps = [f"--workers {free} (it was {workers})"] * (workers < free) + [
+        "--decode scaled"
+    ] * decodes_in_full
+    helps += ["smaller images", "less augmentation"]
+    has = "1 core" if cores == 1 else f"{cores} cores"
     return (
-        f"{text} Keeping up takes more workers than the {cores} cores that each process has here. "
-        f"{more} smaller images, or less augmentation."
+        f"{text} Keeping up takes more workers than the {has} that each process has here, one of them for training. "
+        f"What helps: {', '.join(helps[:-1])} or {helps[-1]}."
     )
 
 

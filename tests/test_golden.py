@@ -42,7 +42,7 @@ RUNS = {
     "--mixup 0.2 --reprob 0.25 --smoothing 0.1 --drop-path 0.1 --clip-grad 1",
     "grow": f"train {IMAGES} --img-size 8 --model {VIT} --model-kwargs {DEEPER_KWARGS} --losses.ce 1 "
     "--grow.depth 2,4 --grow.width 8,16 --grow.at 0,1 --grow.optimizer carry --grow.ema grow "
-    "--model-ema --model-ema-decay 0.9",
+    "--model-ema --model-ema-decay 0.9 --model-ema-warmup false",
     "prune": f"train {IMAGES} --img-size 16 --model cifar_resnet20 --model-kwargs layers=[1,1,1] "
     "channels=[4,8,8] --opt sgd --lr 0.1 --epochs 3 --warmup-epochs 1 "
     "--losses.ce 1 --losses.sparsity 10 --losses.similarity 1 --prune.keep-rate 0.5 --prune.from-scratch",

@@ -4,14 +4,14 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import jsonargparse
 import yaml
 
-from isometry.config import ALIASES, FREE_ON_RESUME, RunConfig, canonical
+from isometry.config import ALIASES, FORMER_DEFAULTS, FREE_ON_RESUME, RunConfig, canonical
 from isometry.errors import UserError, did_you_mean
 from isometry.files import YAML_ERRORS, YamlLoader, read_yaml, validate
 
@@ -238,7 +238,7 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
     try:
         options = _canonical(validate(values, dict[str, Any]))
         _check_keys(RunConfig, options, "")
-        config: RunConfig = validate(options, RunConfig)
+        config: RunConfig = validate({**FORMER_DEFAULTS, **options}, RunConfig)
     except (UserError, ValueError) as error:
         raise UserError(
             f"{where}: {error}; another version of isometry wrote it, or it was changed: correct the file"
@@ -255,13 +255,27 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
 
 
 def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(name, old, new) of every option that differs and affects what the run computes."""
-    before, now = flat_options(old), flat_options(new)
+    """(name, old, new) of every option that differs and affects what the run computes.
+
+    Without those that :func:`with_former_defaults` takes over.
+    """
+    before, now = flat_options(old), flat_options(with_former_defaults(new, old))
     return [
         (name, before[name], now[name])
         for name in now
         if name not in FREE_ON_RESUME and before[name] != now[name]
     ]
+
+
+def with_former_defaults(config: RunConfig, saved: RunConfig) -> RunConfig:
+    """``config`` of a run that an earlier version began as ``saved``, with the defaults of then."""
+    default = RunConfig()
+    kept: dict[str, Any] = {
+        name: former
+        for name, former in FORMER_DEFAULTS.items()
+        if getattr(saved, name) == former and getattr(config, name) == getattr(default, name)
+    }
+    return replace(config, **kept)
 
 
 def flat_options(config: RunConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from isometry.evaluation.accuracy import accuracy
 from isometry.models.sharding import bytes_held, in_step, is_sharded, shard
 from isometry.models.taps import repeated_blocks
 from isometry.training.objective import Objective
-from isometry.training.validation import objective_loss
+from isometry.training.validation import objective_losses
 
 SIDE = 64
 NETWORKS = {
@@ -186,7 +186,7 @@ def evaluate_unevenly(rank: int, rendezvous: str, count: int, out: str) -> None:
     shard(pieces, world)
     task = objective(pieces)
     batches = share(rank, 2, count, batch=2)
-    found = objective_loss(task, batches, Normalise(), world, torch.no_grad)
+    (found,) = objective_losses(task, batches, Normalise(), world, torch.no_grad)
     found |= accuracy(pieces, batches, Normalise(), world, torch.no_grad, task.teacher.adapter)
     Path(f"{out}/{rank}.json").write_text(json.dumps([len(batches), found]))
     world.close()

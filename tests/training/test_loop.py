@@ -192,7 +192,7 @@ def test_a_compiled_run_is_the_same_run(backend: str, words: list[str]) -> None:
 
 
 def test_the_moving_average_follows_the_student(words: list[str]) -> None:
-    trainer = trainer_of(*words, "--model-ema", "--model-ema-decay", "0.5")
+    trainer = trainer_of(*words, "--model-ema", "--model-ema-decay", "0.5", "--model-ema-warmup", "false")
     first, second, third = list(batches(trainer))[:3]
     trainer.train_step([first])
     trainer.train_step([second])

@@ -92,14 +92,14 @@ def test_an_epoch_that_was_resumed_timed_the_steps_since(tmp_path: Path) -> None
 
 
 def test_an_epoch_whose_save_was_lost_is_not_timed_twice(tmp_path: Path) -> None:
-    """Killed when the second epoch's row is written and its save is not, it takes the epoch again."""
+    """Killed when the second epoch's row is written and its save is not, it evaluates again."""
     out = tmp_path / "run"
     kill = partial(send_self, signal.SIGKILL)
-    die = partial(call_at, "isometry.training.checkpoint.run_state:RunState.save_last", 2, kill)
+    die = partial(call_at, "isometry.training.checkpoint.run_state:RunState.save_last", 4, kill)
     ended(ALONE, out, die, code=-signal.SIGKILL)
     assert len((out / "times.jsonl").read_text().splitlines()) == 2
     ended([*ALONE, "--resume"], out)
-    assert [(row["epoch"], row["steps"]) for row in times_of(out)] == [(1, 6), (2, 6)]
+    assert [(row["epoch"], row["steps"]) for row in times_of(out)] == [(1, 6), (2, 0)]
 
 
 def test_an_epoch_of_which_only_the_evaluation_was_left_timed_no_step(tmp_path: Path) -> None:

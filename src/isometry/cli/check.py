@@ -25,6 +25,7 @@ from isometry.prune.gates import gated_convs
 from isometry.report import formats
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
+from isometry.training.moving_average import slow_average
 from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.step_memory import StepMemory, step_memory
@@ -201,6 +202,8 @@ def warnings(run: Run) -> list[str]:
     elif images < 10 * batch:
         steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
         found.append(f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more")
+    steps_per_epoch = max(1, images // (batch * run.config.grad_accum_steps))
+    found += slow_average(run.config, run.schedule.stages[-1], steps_per_epoch)
     if run.sources.val is None:
         found.append("no validation split: the last epoch counts as the best")
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):

@@ -18,7 +18,13 @@ from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
 from isometry.files import disk_errors, read_yaml, write_atomically
 from isometry.losses import find_loss
-from isometry.recipes import changed_options, recipe_path, saved_config, with_overrides
+from isometry.recipes import (
+    changed_options,
+    recipe_path,
+    saved_config,
+    with_former_defaults,
+    with_overrides,
+)
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
@@ -228,7 +234,10 @@ def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
 
 
 def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, console: Console) -> None:
-    """Writes ``plan.yaml``; a folder belongs to one comparison, whose number of seeds may grow."""
+    """Writes ``plan.yaml``; a folder belongs to one comparison, whose number of seeds may grow.
+
+    ``plans`` get the defaults of the version that began it.
+    """
     recipes = {"teacher_recipe": config.teacher_recipe, "start_recipe": config.start_recipe}
     path, notes = out / "plan.yaml", list[str]()
     if path.is_file():
@@ -237,6 +246,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
         for name in plans if same else ():
             begun, lacking = saved_config(saved[name], str(path))
             same, notes = same and not changed_options(begun, plans[name]), notes + lacking
+            plans[name] = with_former_defaults(plans[name], begun)
         if not same:
             raise UserError(
                 f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"

@@ -7,10 +7,11 @@ from isometry.config.data import DataConfig
 from isometry.config.methods import GrowConfig, PruneConfig
 from isometry.config.networks import ModelConfig, Reduction, TapsConfig, TeacherConfig
 from isometry.config.optim import OptimConfig
-from isometry.config.run import ALIASES, FREE_ON_RESUME, RunConfig, canonical
+from isometry.config.run import ALIASES, FORMER_DEFAULTS, FREE_ON_RESUME, RunConfig, canonical
 
 __all__ = [
     "ALIASES",
+    "FORMER_DEFAULTS",
     "FREE_ON_RESUME",
     "DataConfig",
     "GrowConfig",

@@ -49,8 +49,8 @@ class OptimConfig:
     compile_backend: str = "inductor"
     """Backend of torch.compile."""
     model_ema: bool = False
-    """Track and validate an exponential moving average (EMA) of the weights."""
+    """Track and validate an exponential moving average (EMA) of the weights, and deliver it where it scores better."""
     model_ema_decay: float = 0.9998
     """EMA decay."""
-    model_ema_warmup: bool = False
-    """Warm up the EMA decay from 0."""
+    model_ema_warmup: bool = True
+    """Warm up the EMA decay from 0, so that the average follows the weights in short runs too."""

@@ -46,10 +46,15 @@ ALIASES = {
 
 FREE_ON_RESUME = (
     frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
+    | {"skip_bad_images"}  # a run that has got so far has met none
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     | {"batch_size"}  # follows from the global batch size, which must not change
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""
+
+
+FORMER_DEFAULTS = {"model_ema_warmup": False}
+"""Defaults of an earlier version, which a run that it began keeps."""
 
 
 def canonical(name: str) -> str:

@@ -20,9 +20,11 @@ from isometry.models.taps import block_count, choose_blocks, in_smaller
 from isometry.models.weights import WeightSource
 from isometry.prune.options import check_pruning, has_gates
 from isometry.prune.sites import check_prunable
+from isometry.recipes import with_former_defaults
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.batch_size import share_batch
+from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
 from isometry.training.objective import Objective, Taps
 from isometry.training.option_checks import check_options
@@ -81,6 +83,8 @@ def assemble(config: RunConfig, world: World) -> Run:
     """
     check_options(config)
     check_pruning(config.prune, config, config.grow.wanted)
+    if (begun := begun_as(config)) is not None:
+        config = with_former_defaults(config, begun)
     config, notes = share_batch(config, world)
     gated = has_gates(config.prune)
     config = replace(config, losses=config.losses or _default_losses(bool(config.teacher), gated))

@@ -5,8 +5,7 @@ from dataclasses import replace
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.recipes import read_saved
-from isometry.training.checkpoint.run_folder import config_path
+from isometry.training.checkpoint.run_folder import begun_as
 
 
 def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
@@ -18,8 +17,7 @@ def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
     Raises:
         UserError: the batch can't be shared by so many processes.
     """
-    path = config_path(config.out)
-    saved = read_saved(path)[0] if config.resume and path.is_file() else None
+    saved = begun_as(config)
     total = config.global_batch_size
     if total is None and saved is not None and config.batch_size == saved.batch_size:
         total = saved.global_batch_size

@@ -2,9 +2,8 @@
 
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -66,7 +65,7 @@ class Trainer:
         self.meter = LossMeter(["loss", *(term.name for term in run.terms)], world)
         self.state, self.stop, self.writer = LoopState(), StopRequest(), Writer(world.device)
         self.reporter = reporter(None, label, 0, 0, 0)
-        self._started, self._first_step = time.monotonic(), 0
+        self._started, self._first_step, self._saved_step = time.monotonic(), 0, -1
         optimizer = build_stage_optimizer(run, world)
         self.cache = open_cache(run, world, len(self.loaders.train), self.autocast)
         self._enter(run, optimizer)
@@ -116,7 +115,7 @@ class Trainer:
                     self.grow(stage)
                 self.train_epoch()
                 row = self.end_epoch()
-                self.save(best=self._is_best(row))
+                self.save(best=self.state.keep_best(*score_of(row, self.objective.has_ema())))
                 self.reporter.epoch(row)
                 for logger in loggers:
                     logger.row(row)
@@ -154,10 +153,10 @@ class Trainer:
         """Takes the steps of the epoch that are left."""
         self.objective.train()
         self.timer.read()  # drops the times of evaluation
-        self.loaders.prefetch_validation()
         self._first_step = self.state.step
         with self.timer(REST):
             for batches in self.batches.groups(self.state.epoch, self.state.seen):
+                self.loaders.prefetch_validation(self.batches.steps_left(self.state.seen))
                 stopping = self.train_step(batches)
                 self.reporter.step(self.position, self.state.epoch)
                 every = self.config.recovery_interval
@@ -243,6 +242,9 @@ class Trainer:
     def end_epoch(self) -> dict[str, Any]:
         """Evaluates, writes the epoch's row of metrics; returns the row."""
         state, seconds = self.state, self.timer.read()
+        # A validation may be long, and can be stopped.
+        if self.loaders.val is not None and self._saved_step != state.step:
+            self.save()
         times = {phase: seconds.get(phase, 0.0) for phase in (*PHASES, REST)}
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         row: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step, "lr": rate}
@@ -269,19 +271,16 @@ class Trainer:
         if self.loaders.val is None:
             return {}
         self._seed("evaluate", self.state.epoch)
-        batches, labelled = partial(self.batches.read, self.loaders.val), self.run.sources.labelled
-        return validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
-
-    def _is_best(self, row: Mapping[str, float]) -> bool:
-        """Whether the epoch that has ended is the best so far, which the state says from then on."""
-        score = score_of(row)
-        best = self.state.best is None or score > self.state.best
-        if best:
-            self.state.best, self.state.best_epoch = score, self.state.epoch
-        return best
+        batches = takewhile(lambda _: not self.stop.received, self.batches.read(self.loaders.val))
+        labelled = self.run.sources.labelled
+        figures = validate(self.objective, batches, labelled, self.preprocess, self.world, self.autocast)
+        if self.world.any(self.stop.received):
+            self._interrupt()
+        return figures
 
     def save(self, best: bool = False) -> None:
         """Begins to write ``last/``, and ``best/`` if this epoch is the best; see ``writer``."""
+        self._saved_step = self.state.step
         self.thresholds.statistics.settle()
         self.state.seconds, self.state.sums = time.monotonic() - self._started, self.meter.sums
         self.state.unreadable = self.batches.unreadable

@@ -43,6 +43,10 @@ class MicroBatches:
         """Optimizer steps for so many images of an epoch, over all processes."""
         return math.ceil(seen / (self.loader.global_batch_size * self.accumulate))
 
+    def steps_left(self, seen: int) -> int:
+        """Optimizer steps of the epoch after so many images."""
+        return self.steps_per_epoch - self.steps_before(seen)
+
     def read(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches with images on the device; images that could not be read are added to ``unreadable``."""
         for batch in copied_ahead(batches, self.device):

@@ -42,6 +42,7 @@ from isometry.training.checkpoint.run_state import load_with_note
 from isometry.training.growth import stage_rows
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
+from isometry.training.moving_average import delivered
 from isometry.training.provenance import provenance
 
 Row = dict[str, Any]
@@ -240,7 +241,7 @@ def report_data(
     run, config = trainer.run, trainer.config
     where = config.dataset or Path(config.data_dir or "").name
     models = " ◄ ".join(architecture(model) for model in (run.student, run.teacher) if model is not None)
-    notes = [*run.notes, *skipped_images(trainer)]
+    notes = [*run.notes, *closing_notes(trainer, folder)]
     times = folder.times.rows()
     return ReportData(
         title=f"{models} on {where}",
@@ -254,9 +255,21 @@ def report_data(
         stages=stages,
         pruning=pruning,
         times=times,
-        waiting=waiting_sentence(times, config.workers, cores_per_process()),
+        waiting=waiting_sentence(
+            times, trainer.loaders.train.workers, cores_per_process(), config.decode == "full"
+        ),
         **_representations(trainer),
     )
+
+
+def closing_notes(trainer: Trainer, folder: RunFolder) -> list[str]:
+    """What is known at the end: which weights are delivered, where there are several, and unreadable images."""
+    state, notes = trainer.state, []
+    if trainer.objective.has_ema() and state.best_epoch is not None:
+        row = next(row for row in folder.metrics.rows() if row["epoch"] == state.best_epoch)
+        # Older runs always delivered the average.
+        notes.append(delivered(row, state.best_is_average is not False))
+    return notes + skipped_images(trainer)
 
 
 def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:

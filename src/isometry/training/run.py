@@ -18,8 +18,9 @@ from isometry.training.assemble import assemble
 from isometry.training.checkpoint.files import has_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.loop import Trainer
+from isometry.training.moving_average import slow_average
 from isometry.training.progress import print_notes
-from isometry.training.results import Row, RunResult, figures_of, finish, skipped_images
+from isometry.training.results import Row, RunResult, closing_notes, figures_of, finish
 
 
 def execute(
@@ -46,13 +47,14 @@ def execute(
             run = assemble(config, world)
             run.notes += folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
+            run.notes += slow_average(run.config, run.schedule.stages[-1], trainer.steps_per_epoch)
             print_notes(console, run.notes)
             trainer.fit()
             gather_teacher(trainer)
             with disk_errors(folder.path, "make room and go on with --resume"):
                 result = finish(trainer, folder, companions)
             trainer.loaders.close()
-            print_notes(console, skipped_images(trainer))
+            print_notes(console, closing_notes(trainer, folder))
             return result
 
 

@@ -1,22 +1,23 @@
-"""Validation metrics of an epoch."""
+"""Validation metrics of an epoch, and its score."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
 
 from isometry.data import Batch, Preprocess
 from isometry.distributed import World
-from isometry.evaluation.accuracy import accuracy
+from isometry.evaluation.accuracy import accuracies
 from isometry.models.sharding import in_step, is_sharded
+from isometry.training.moving_average import averaged_weights
 from isometry.training.objective import Objective
 from isometry.training.parallelize import uncompiled
 
 
 def validate(
     objective: Objective,
-    batches: Callable[[], Iterable[Batch]],
+    batches: Iterable[Batch],
     labelled: bool,
     preprocess: Preprocess,
     world: World,
@@ -24,52 +25,60 @@ def validate(
 ) -> dict[str, float]:
     """Metrics of an epoch: ``val/...`` of the student and ``val_ema/...`` of its moving average, if there is one.
 
-    Without labels: the objective's loss.
+    Without labels: the objective's loss. The images are read once.
     """
-    if not labelled:
-        figures = objective_loss(objective, batches(), preprocess, world, autocast)
-        return {f"val/{name}": value for name, value in figures.items()}
-    row: dict[str, float] = {}
-    for prefix, ema in (("val", False), ("val_ema", True)):
-        if ema and not objective.has_ema():
-            continue
-        model = objective.get_eval_model(ema=ema)
-        figures = accuracy(model, batches(), preprocess, world, autocast)
-        row |= {f"{prefix}/{name}": value for name, value in figures.items()}
-    return row
+    prefixes = ["val", "val_ema"] if objective.has_ema() else ["val"]
+    if labelled:
+        models = [objective.get_eval_model(ema=prefix == "val_ema") for prefix in prefixes]
+        figures = accuracies(models, batches, preprocess, world, autocast)
+    else:
+        figures = objective_losses(objective, batches, preprocess, world, autocast)
+    return {
+        f"{prefix}/{name}": value
+        for prefix, found in zip(prefixes, figures, strict=True)
+        for name, value in found.items()
+    }
 
 
-def score_of(row: Mapping[str, float]) -> float:
-    """Score of an epoch, larger is better: top-1 (of the EMA, if any), else minus the loss, else the epoch."""
-    for key in ("val_ema/top1", "val/top1"):
-        if key in row:
-            return row[key]
-    return -row["val/loss"] if "val/loss" in row else float(row["epoch"])
+def score_of(row: Mapping[str, float], has_average: bool) -> tuple[float, bool]:
+    """Score of an epoch, larger is better: top-1, else minus the loss, else the epoch; and whose score it is.
+
+    That of the better of the student and its moving average: True if it is the average, which is taken if they are
+    equal or if nothing was validated.
+    """
+    for name, sign in (("top1", 1), ("loss", -1)):
+        scores = [(sign * row[key], "ema" in key) for key in (f"val/{name}", f"val_ema/{name}") if key in row]
+        if scores:
+            return max(scores)
+    return float(row["epoch"]), has_average
 
 
 @torch.no_grad()
-def objective_loss(
+def objective_losses(
     objective: Objective,
     batches: Iterable[Batch],
     preprocess: Preprocess,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
-) -> dict[str, float]:
-    """``loss`` of the objective on data without labels, averaged over images."""
+) -> list[dict[str, float]]:
+    """``loss`` of the objective on data without labels, as a mean over images; then the moving average's, if any."""
     was_training = objective.training
     objective.eval()
+    networks: list[Callable[[], AbstractContextManager[None]]] = [nullcontext]
+    if objective.has_ema():
+        networks.append(partial(averaged_weights, objective.student, objective.get_eval_model(ema=True)))
     teacher = objective.teacher
     if teacher is not None and is_sharded(teacher.model):
-        batches = in_step(
-            batches, world, partial(objective.teacher_output, teacher.adapter.blank(world.device))
-        )
-    total, images_seen = 0.0, 0
+        blank = teacher.adapter.blank(world.device)
+        batches = in_step(batches, world, lambda: [objective.teacher_output(blank) for _ in networks])
+    totals, images_seen = [0.0] * len(networks), 0
     with uncompiled():
         for batch in batches:
             images, labels = preprocess.normalise(batch)
-            with autocast():
-                total += float(objective(images, labels)["loss"]) * len(batch)
+            for number, network in enumerate(networks):
+                with network(), autocast():
+                    totals[number] += float(objective(images, labels)["loss"]) * len(batch)
             images_seen += len(batch)
     objective.train(was_training)
-    total, count = world.sum([total, float(images_seen)])
-    return {"loss": total / count}
+    *totals, count = world.sum([*totals, float(images_seen)])
+    return [{"loss": total / max(1.0, count)} for total in totals]

@@ -31,6 +31,16 @@ def config_path(out: str | Path) -> Path:
     return Path(out) / "config.yaml"
 
 
+def begun_as(config: RunConfig) -> RunConfig | None:
+    """The configuration that a run which resumes was begun with; None of one that begins.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    path = config_path(config.out)
+    return read_saved(path)[0] if config.resume and path.is_file() else None
+
+
 class RunFolder:
     """``with RunFolder(config) as folder``: the run's folder, locked against other runs inside the block.
 

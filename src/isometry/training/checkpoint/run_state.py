@@ -42,7 +42,8 @@ class LoopState:
 
     ``step`` counts optimizer steps, ``seen`` the epoch's images so far, over all processes; ``sums`` are their losses,
     ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last epoch's
-    validation scores; ``growths`` has an entry for each stage after the first.
+    validation scores; ``best`` is the best score, of the weights or of their moving average. ``growths`` has an entry
+    for each stage after the first.
     """
 
     step: int = 0
@@ -51,10 +52,18 @@ class LoopState:
     sums: list[float] = field(default_factory=list)
     best: float | None = None
     best_epoch: int | None = None
+    best_is_average: bool | None = None
     seconds: float = 0.0
     unreadable: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     growths: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep_best(self, score: float, is_average: bool) -> bool:
+        """Whether the epoch that has ended is the best so far, which the state says from then on."""
+        best = self.best is None or score > self.best
+        if best:
+            self.best, self.best_epoch, self.best_is_average = score, self.epoch, is_average
+        return best
 
 
 class SavedState(TypedDict):
@@ -112,8 +121,8 @@ class RunState:
     def save_last(self, state: LoopState, best: bool = False) -> None:
         """Begins to write ``last/``: everything that the next step depends on.
 
-        If this epoch is the ``best``, it writes ``best/`` first: the student's weights, or their moving average where
-        there is one.
+        If this epoch is the ``best``, it writes ``best/`` first: the student's weights or their moving average,
+        whichever scored better.
 
         Raises:
             UserError: the save before this one was impossible.
@@ -138,12 +147,14 @@ class RunState:
             "optimizer": deepcopy(rest),
             "scaler": self.scaler.state_dict(),
         }
+        delivered = "ema" if state.best_is_average else "model"
         figures = {"spec": self._spec(), "epoch": state.epoch, "step": state.step, "score": state.best}
 
         def write() -> None:
             if best:
-                weights = {"model": copies.get("ema", copies["model"])}
-                save_checkpoint(folder.best, weights, figures, f"epoch{figures['epoch']}")
+                save_checkpoint(
+                    folder.best, {"model": copies[delivered]}, figures, f"epoch{figures['epoch']}"
+                )
             save_checkpoint(folder.last, copies, record, f"step{figures['step']}")
 
         self.writer.begin(write)

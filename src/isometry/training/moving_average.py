@@ -1,0 +1,66 @@
+"""The moving average of the weights: whether it can follow them, its evaluation, and when it is delivered."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from isometry.config import RunConfig
+from isometry.grow.schedule import Stage
+
+MOST_OF_THE_START = 0.1
+"""Share of the first weights in the last average from which on it is worth a warning."""
+
+
+def slow_average(config: RunConfig, last: Stage, steps_per_epoch: int) -> list[str]:
+    """A note if the average at the end is still near the first weights: decay^steps is above 0.1.
+
+    The steps are those of the last stage of growth, unless the average grows too. With ``--model-ema-warmup`` it
+    forgets the first weights within a few steps.
+    """
+    steps = steps_per_epoch * (config.epochs if config.grow.ema == "grow" else last.epochs)
+    share = config.model_ema_decay**steps
+    if not config.model_ema or config.model_ema_warmup or share <= MOST_OF_THE_START:
+        return []
+    return [
+        f"--model-ema-decay {config.model_ema_decay:g}: after {steps} steps the average is still {100 * share:.0f} % "
+        "the first weights; give a smaller decay, or --model-ema-warmup"
+    ]
+
+
+@contextmanager
+def averaged_weights(student: nn.Module, average: nn.Module) -> Iterator[None]:
+    """Inside the block the student has the weights and buffers of its moving average."""
+    weights, averages = student.state_dict(), average.state_dict()
+    kept = {name: value.clone() for name, value in weights.items()}
+    _copy(averages, weights)
+    try:
+        yield
+    finally:
+        _copy(kept, weights)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Any], to: Mapping[str, Any]) -> None:
+    for name, value in to.items():
+        value.copy_(source[name])
+
+
+def delivered(row: Mapping[str, Any], averaged: bool) -> str:
+    """Which weights of the best epoch are delivered, and why; ``row`` are its metrics."""
+    chosen, other = ("average", "weights") if averaged else ("weights", "average")
+    keys = {"weights": "val/", "average": "val_ema/"}
+    for name, text in (("top1", "{:.1f} %"), ("loss", "a loss of {:.4g}")):
+        if all(key + name in row for key in keys.values()):
+            figures = [text.format(row[keys[which] + name]) for which in (chosen, other)]
+            why = f": {figures[0]} on the validation split; the {other} {'have' if averaged else 'has'} {figures[1]}"
+            break
+    else:
+        why = "; without a validation split they can't be compared"
+    epoch = f"of epoch {row['epoch']}"
+    subject = f"is the moving average of the weights {epoch}"
+    if not averaged:
+        subject = f"are the weights {epoch}, not their moving average"
+    return f"--model-ema: delivered {subject}{why}"

@@ -70,6 +70,24 @@ def test_eight_equal_blocks_take_at_most_60_launches(
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("precision", ["highest", "high"])
+def test_larger_problems_take_equally_many_more_for_each_tile(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight blocks of 4 images of 16 tokens of 24 and 32 channels, in tiles of 4, 2 and 1 blocks."""
+    monkeypatch.setattr(relations, "_SMALL", 0)
+    monkeypatch.setattr(relations, "_default_precision", lambda device: precision)
+    counts = []
+    for tiles in (2, 4, 8):
+        monkeypatch.setattr("isometry.functional._batched_gap._TILE", 8 // tiles * 4 * 16 * (24 + 32))
+        students, teachers = ([torch.randn(4, 16, width) for _ in range(8)] for width in (24, 32))
+        counts.append(launches("whole", students, teachers))
+        assert counts[-1] <= 60 * tiles
+    two, four, eight = counts
+    assert (four - two) / 2 == (eight - four) / 4 <= 30
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("precision", ["highest", "high"])
 def test_a_pair_of_four_stages_takes_at_most_200(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relations, "_SMALL", 0)
     monkeypatch.setattr(relations, "_default_precision", lambda device: precision)

@@ -33,7 +33,7 @@ class DataConfig:
     validation_batch_size: int | None = None
     """Validation batch size; the training batch size if not given."""
     workers: int = 2
-    """Data loading worker processes."""
+    """Data loading worker processes of training, and as many of validation (0: the process itself loads)."""
     pin_mem: bool = True
     """Pin CPU memory, so that copies to a GPU overlap with computation; no effect without one."""
     no_aug: bool = False

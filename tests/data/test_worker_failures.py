@@ -56,7 +56,7 @@ def undisturbed(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> T
             "isometry.training.loop:Trainer._update", 5, id="between gradients and update", marks=SLOW
         ),
         pytest.param("isometry.training.checkpoint.files:save_file", 6, id="inside a save"),
-        pytest.param("isometry.training.validation:accuracy", 3, id="while validation is read"),
+        pytest.param("isometry.training.validation:accuracies", 2, id="while validation is read"),
         pytest.param(
             "isometry.training.checkpoint.files:load_file",
             1,
@@ -96,7 +96,7 @@ def test_sigterm_when_training_is_done_leaves_at_once_though_workers_outlive_it(
     started = run(*words, "--out", str(tmp_path / "run"), said=tmp_path / "said", prepare=told_to_leave)
     assert started.code == 128 + signal.SIGTERM, started.err
     (line,) = started.err.splitlines()
-    assert "the last save is kept, go on with --resume" in line
+    assert "stopped; the last save is kept: go on with --resume" in line
 
 
 def test_before_the_first_save_there_is_nothing_to_resume(words: list[str], tmp_path: Path):

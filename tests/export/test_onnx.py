@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import signal
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ from torch import nn
 
 from helpers.exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
 from helpers.messages import mentions
+from helpers.runs import call_at, run, send_self
 from isometry.data.digits import open_digits
 from isometry.export import onnx as onnx_export
 from isometry.prune.saving import load_network
@@ -263,3 +266,14 @@ def test_exactly_one_existing_folder_is_needed(capsys):
 def test_labels_of_other_classes_are_refused(tmp_path, capsys):
     assert export(vit_folder(tmp_path / "student", classes=7), "--to", "onnx", *QUICK) == 2
     assert mentions(capsys.readouterr().err, "7 classes … 10")
+
+
+@pytest.mark.parametrize("moment", ["isometry.export.onnx:_build", "torch.onnx:export"])
+def test_sigterm_ends_an_export_as_it_ends_everything(moment, tmp_path):
+    folder = vit_folder(tmp_path / "student")
+    before = names_in(folder)
+    words = ["export", str(folder), "--to", "onnx", *QUICK]
+    stop = partial(call_at, moment, 1, partial(send_self, signal.SIGTERM))
+    ended = run(*words, said=tmp_path / "said", prepare=stop)
+    assert (ended.code, ended.err) == (143, "isometry: stopped; give the command again\n")
+    assert names_in(folder) == before

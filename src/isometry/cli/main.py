@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(action: Callable[[], None]) -> int:
     """Runs an action, reports its errors in one line on stderr, and returns the exit code (see :func:`main`)."""
-    errors = Console(stderr=True)
+    errors, again = Console(stderr=True), lambda: "give the command again"
     _quiet_libraries()
     try:
-        with sigterm_interrupts(), worker_deaths(lambda: "give the command again"):
+        with sigterm_interrupts(again), worker_deaths(again):
             action()
     except UserError as error:
         errors.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
@@ -100,7 +100,7 @@ def usage() -> str:
     return "\n".join(["usage: isometry COMMAND [OPTIONS]", "", *lines, "", closing, ""])
 
 
-def _plain(error: Exception) -> str:
+def _plain(error: BaseException) -> str:
     # Square brackets in a path or a message are not markup.
     return escape(printable(" ".join(str(error).split())))
 

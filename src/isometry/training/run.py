@@ -21,6 +21,7 @@ from isometry.training.loop import Trainer
 from isometry.training.moving_average import slow_average
 from isometry.training.progress import print_notes
 from isometry.training.results import Row, RunResult, closing_notes, figures_of, finish
+from isometry.training.signals import sigterm_interrupts
 
 
 def execute(
@@ -37,7 +38,7 @@ def execute(
     """
     world = join_world(config.device)
     advice = partial(_advice, config.out)
-    with closing(world), worker_deaths(advice), lost_processes(world, advice):
+    with closing(world), sigterm_interrupts(advice), worker_deaths(advice), lost_processes(world, advice):
         if not world.main:
             trainer = Trainer(assemble(config, world), None, world, None, label)
             trainer.fit()

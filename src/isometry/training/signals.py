@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The run was stopped by the signal ``signal_number``; ``saved``: after a save."""
+class Interrupted(BaseException):
+    """The run was stopped by the signal ``signal_number``; ``saved``: after a save.
+
+    No Exception, as KeyboardInterrupt is none: a library's failure is told from it wherever all of them are caught.
+    """
 
     def __init__(self, message: str, signal_number: int, saved: bool = False) -> None:
         super().__init__(message)
@@ -20,11 +23,11 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises Interrupted at once, outside the loop, where nothing needs saving."""
+def sigterm_interrupts(advice: Callable[[], str]) -> Iterator[None]:
+    """SIGTERM raises Interrupted at once, outside the loop, where nothing needs saving; ``advice`` ends its message."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped; the last save is kept, go on with --resume", number)
+        raise Interrupted(f"stopped; {advice()}", number)
 
     with _handled_by(interrupt, signal.SIGTERM):
         yield

@@ -17,6 +17,7 @@ from isometry.errors import UserError, reason
 from isometry.files import NEW, disk_errors, new_path, parse_json, write_atomically
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint
+from isometry.training.signals import Interrupted
 
 Row = dict[str, Any]
 
@@ -102,7 +103,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(failed=kind is not None and issubclass(kind, Exception | WorkerDied))
+        self._leave(failed=kind is not None and issubclass(kind, Exception | WorkerDied | Interrupted))
 
     def begin(self, config: RunConfig) -> list[str]:
         """Writes ``config.yaml``; if there is one, checks that it is of this run.

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
+from isometry.cli.check_data import classes_text
 from isometry.config import OptimConfig, RunConfig
 from isometry.distributed import World, join_world
 from isometry.errors import UserError, first_line
@@ -44,6 +45,8 @@ def check(config: RunConfig, console: Console) -> None:
         run = enter_stage(run, run.schedule.stages[-1])
     needed = memory(run, world)
     _show(console, "Data", run.sources.description)
+    if classes := classes_text(run.sources.train_counts):
+        _show(console, "Classes", classes)
     console.print(_models_table(run))
     _show(console, "Weights of the student", weights_text(run.student_weights))
     if run.teacher_weights is not None:

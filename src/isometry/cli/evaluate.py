@@ -108,6 +108,7 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         raise UserError(
             f"evaluate {saved.name}: the data has no test or validation split; name images with --data-dir"
         )
+    notes += sources.notes
     found: Row = {"data": sources.description, "part": split}
     unreadable: set[str] = set()
     spec = image_spec(saved.network, config.img_size)

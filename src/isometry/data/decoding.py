@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from isometry.data.image_formats import open_picture, readable
 from isometry.data.image_modes import check_size, to_mode
 from isometry.data.splits import DECODE_ERRORS
 from isometry.errors import reason
@@ -39,12 +40,13 @@ def decode_errors() -> Iterator[None]:
         yield
     except DECODE_ERRORS as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        raise DecodeError("not an image format that Pillow supports" if unknown else reason(error)) from error
+        why = f"of no image format that is read ({', '.join(readable())})" if unknown else reason(error)
+        raise DecodeError(why) from error
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
     """Opens an image; a JPEG is left undecoded and holds the file's bytes, so ``file`` may be closed."""
-    image = Image.open(io.BytesIO(file.read()))
+    image = open_picture(io.BytesIO(file.read()))
     if not isinstance(image, JpegImageFile):
         image.load()
     return image
@@ -130,7 +132,7 @@ class _JpegFile:
         image, self._opened = self._opened, None
         if image is None:
             self._stream.seek(0)
-            image = Image.open(self._stream)
+            image = open_picture(self._stream)
         if scale > 1:
             # Pillow takes the largest scale that gives so many pixels.
             image.draft(None, (image.width // scale, image.height // scale))

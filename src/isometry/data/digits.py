@@ -31,6 +31,10 @@ class Digits:
         """Describes where the image is."""
         return f"digit {number} of scikit-learn's load_digits"
 
+    def labels(self) -> list[int]:
+        """All targets."""
+        return self.targets.tolist()
+
 
 def open_digits() -> tuple[MapPart, MapPart, MapPart]:
     """Train (900), validation (397) and test (500): a fixed, stratified split."""

@@ -1,51 +1,27 @@
 """Image folders: train/ and val/ of class folders, one folder of class folders, or images without labels."""
 
+import os
 import pickle
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-from timm.data import create_dataset
 from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
-from isometry.data.decoding import open_image
+from isometry.data.folder_listing import image_folders, list_images, named
+from isometry.data.image_files import ImageFiles, natural_order, numbered
+from isometry.data.image_formats import LATER_ENDINGS
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
-from isometry.errors import UserError, first_line, printable
+from isometry.errors import UserError, first_line
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
 TEST_NAMES = ("test", "testing")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Suffixes of image files; timm alone would silently skip all but the first three."""
-
 NO_CLASS = ""
-"""timm's class name for images that are directly inside the folder."""
-
-
-class TimmImages:
-    """Images of a timm reader (folder, Hugging Face), without the silent retries of its ``ImageDataset``."""
-
-    def __init__(self, reader: Any) -> None:
-        self.reader = reader
-        self.class_to_idx: Mapping[str, int] = getattr(reader, "class_to_idx", None) or {}
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def load(self, number: int) -> tuple[Image.Image, int]:
-        """Image and the reader's label (-1 if it has none); raises one of ``splits.DECODE_ERRORS``."""
-        file, label = self.reader[number]
-        with file:
-            image = open_image(file)
-        return image, UNLABELLED if label is None else int(label)
-
-    def where(self, number: int) -> str:
-        """The image's path, printable."""
-        return printable(str(self.reader.filename(number, absolute=True) or f"image {number}"))
+"""The class name of images that are directly inside the folder."""
 
 
 def open_folder(config: DataConfig) -> Splits:
@@ -63,14 +39,17 @@ def open_folder(config: DataConfig) -> Splits:
     train_dir = find_split(root, config.train_split, TRAIN_NAMES)
     val_dir = find_split(root, config.val_split, VAL_NAMES)
     test_dir = find_split(root, "test", TEST_NAMES)
-    others = {path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    others -= {train_dir, val_dir, test_dir}
+    others = image_folders(root) - {train_dir, val_dir, test_dir}
     if val_dir and not train_dir and not others:
         raise UserError(
             f"--data-dir {root} has {val_dir.name}/ but no {config.train_split}/: add the training images"
         )
     if train_dir and (val_dir or not others):
-        return _open_splits(train_dir, val_dir, test_dir, class_map, config.val_fraction)
+        splits = _open_splits(train_dir, val_dir, test_dir, class_map, config.val_fraction)
+        if others:
+            beside = named([path.name for path in others])
+            splits.notes.append(f"{root}: folders left out (beside {train_dir.name}/): {beside}")
+        return splits
     return _open_splits(root, None, None, class_map, config.val_fraction)
 
 
@@ -81,35 +60,40 @@ def _open_splits(
     class_map: dict[str, int] | None,
     val_fraction: float,
 ) -> Splits:
-    train = scan(train_dir, class_map)
+    notes: list[str] = []
+    train = scan(train_dir, class_map, notes)
     class_to_idx = train.class_to_idx if _has_labels(train, train_dir) else None
-    if class_to_idx is not None and len(set(_labels(train))) < 2:
+    if class_to_idx is not None and len(set(train.labels())) < 2:
         raise UserError(
             f"{train_dir} has images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
             "or give the class folder itself to use its images without labels"
         )
     whole = _same_labels(train, class_to_idx, train_dir)
-    test = _open_test(test_dir, class_map, class_to_idx)
+    test = _open_test(test_dir, class_map, class_to_idx, notes)
     if val_dir is not None:
-        val = _same_labels(scan(val_dir, class_map), class_to_idx, val_dir)
-        return Splits(whole, val, test, class_to_idx)
-    kept, split = split_off(_labels(train), val_fraction)
+        val = _same_labels(scan(val_dir, class_map, notes), class_to_idx, val_dir)
+        return Splits(whole, val, test, class_to_idx, notes=notes)
+    later = [path.lower().endswith(LATER_ENDINGS) for path, _ in train.files]
+    kept, split = split_off(train.labels(), val_fraction, later)
     val_part = replace(whole, numbers=split) if split else None
     note = f", validation split off {train_dir.name}/"
-    return Splits(replace(whole, numbers=kept), val_part, test, class_to_idx, note)
+    return Splits(replace(whole, numbers=kept), val_part, test, class_to_idx, note, notes)
 
 
 def _open_test(
-    folder: Path | None, class_map: dict[str, int] | None, class_to_idx: Mapping[str, int] | None
+    folder: Path | None,
+    class_map: dict[str, int] | None,
+    class_to_idx: Mapping[str, int] | None,
+    notes: list[str],
 ) -> MapPart | None:
     """The test split; None without a folder or without labels (such as ImageNet's test/)."""
     if folder is None or class_to_idx is None:
         return None
-    images = scan(folder, class_map)
+    images = scan(folder, class_map, notes)
     return _same_labels(images, class_to_idx, folder) if _has_labels(images, folder) else None
 
 
-def _same_labels(images: TimmImages, class_to_idx: Mapping[str, int] | None, folder: Path) -> MapPart:
+def _same_labels(images: ImageFiles, class_to_idx: Mapping[str, int] | None, folder: Path) -> MapPart:
     labelled = _has_labels(images, folder)
     if labelled != (class_to_idx is not None):
         fault = "has class folders but the training folder has none" if labelled else "has no class folders"
@@ -119,32 +103,37 @@ def _same_labels(images: TimmImages, class_to_idx: Mapping[str, int] | None, fol
     return MapPart(images, relabel=relabelling(images.class_to_idx, class_to_idx, str(folder)))
 
 
-def scan(folder: Path, class_map: dict[str, int] | None = None) -> TimmImages:
-    """The images under ``folder`` in timm's order, labelled by folder name; raises UserError if there are none."""
-    try:
-        dataset = create_dataset(
-            "", root=str(folder), search_split=False, class_map=class_map, input_key=";".join(SUFFIXES)
-        )
-    except RuntimeError as error:  # timm's folder reader raises it only when it finds no images
+def scan(folder: Path, class_map: dict[str, int] | None, notes: list[str]) -> ImageFiles:
+    """The images under ``folder`` in timm's order, labelled by folder name; adds ``notes`` on what is left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    listing = list_images(folder)
+    class_to_idx = numbered(name for _, name in listing.images) if class_map is None else class_map
+    files = [(path, class_to_idx[name]) for path, name in listing.images if name in class_to_idx]
+    if not files:
         of_classes = " in folders named in --class-map" if class_map else ""
+        others = f" (but {listing.endings_text})" if listing.endings else ""
         raise UserError(
-            f"no images in {folder}{of_classes}: give a folder with image files (PNG, JPEG, ...)"
-        ) from error
-    return TimmImages(dataset.reader)
+            f"no images in {folder}{of_classes}{others}: give a folder with image files (PNG, JPEG, ...)"
+        )
+    unknown = Counter(name for _, name in listing.images if name not in class_to_idx)
+    notes += listing.notes
+    if unknown:
+        counts = [f"{name or os.curdir} ({count:,} images)" for name, count in unknown.items()]
+        notes.append(f"{folder}: folders left out (not in --class-map): {named(counts)}")
+    return ImageFiles(sorted(files, key=lambda file: natural_order(file[0])), class_to_idx)
 
 
-def _has_labels(images: TimmImages, folder: Path) -> bool:
+def _has_labels(images: ImageFiles, folder: Path) -> bool:
     names = set(images.class_to_idx)
     if NO_CLASS in names and len(names) > 1:
-        stray = images.where(_labels(images).index(images.class_to_idx[NO_CLASS]))
+        stray = images.where(images.labels().index(images.class_to_idx[NO_CLASS]))
         raise UserError(
             f"{stray} is beside the class folders of {folder}: move it into one of them, or elsewhere"
         )
     return names != {NO_CLASS}
-
-
-def _labels(images: TimmImages) -> list[int]:
-    return [label for _, label in images.reader.samples]
 
 
 def existing_folder(data_dir: str | None) -> Path:
@@ -155,7 +144,11 @@ def existing_folder(data_dir: str | None) -> Path:
     if not root.exists():
         raise UserError(f"--data-dir {root} does not exist: check the path")
     if not root.is_dir():
-        raise UserError(f"--data-dir {root} is not a folder: give the folder that holds the images")
+        raise UserError(
+            f"--data-dir {root} is not a folder: give the folder that holds the images, or a list (.csv, .parquet)"
+        )
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f"--data-dir {root} can't be read (permission denied)")
     return root
 
 
@@ -174,7 +167,8 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
     if config.class_map is None:
         return None
     try:
-        class_map = load_class_map(config.class_map, config.data_dir or "")
+        root = Path(config.data_dir or "")
+        class_map = load_class_map(config.class_map, str(root.parent if root.is_file() else root))
     except (AssertionError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"--class-map {config.class_map} cannot be read ({first_line(error)}): give one class a line"

@@ -1,9 +1,10 @@
 """Where a run's images come from: splits, classes and counts, found without reading an image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from isometry.config import DataConfig
+from isometry.data.class_counts import class_counts, not_validated
 from isometry.data.digits import open_digits
 from isometry.data.folders import open_folder
 from isometry.data.option_checks import check_options
@@ -16,7 +17,9 @@ class Sources:
     """The splits of a run's data and their classes.
 
     ``num_classes`` is None without labels, or if the data set does not name its classes (wds/ without a class
-    map). ``description`` is one line: data set, place, images of each split, number of classes.
+    map). ``description`` is one line: data set, place, images of each split, number of classes. ``train_counts``
+    are the training images of each class, None if not known; ``notes`` say what was left out, ``class_notes`` which
+    classes validation lacks.
     """
 
     train: Part
@@ -26,6 +29,9 @@ class Sources:
     class_names: list[str] | None
     labelled: bool
     description: str
+    train_counts: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+    class_notes: list[str] = field(default_factory=list)
 
 
 def find_sources(config: DataConfig) -> Sources:
@@ -49,7 +55,15 @@ def without_labels(sources: Sources) -> Sources:
     if not sources.labelled:
         return sources
     description = f"{sources.description}; the labels are not used"
-    return replace(sources, num_classes=None, class_names=None, labelled=False, description=description)
+    return replace(
+        sources,
+        num_classes=None,
+        class_names=None,
+        labelled=False,
+        description=description,
+        train_counts=None,
+        class_notes=[],
+    )
 
 
 def _sources(what: str, splits: Splits) -> Sources:
@@ -58,6 +72,7 @@ def _sources(what: str, splits: Splits) -> Sources:
     named = f"{len(names)} classes" if names else "classes not named"
     parts = {"training": splits.train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
+    train_counts, val_counts = (class_counts(part, names) for part in (splits.train, splits.val))
     return Sources(
         splits.train,
         splits.val,
@@ -66,6 +81,9 @@ def _sources(what: str, splits: Splits) -> Sources:
         class_names=names,
         labelled=labelled,
         description=f"{what}: {counts} images, {named if labelled else 'no labels'}{splits.note}",
+        train_counts=train_counts,
+        notes=splits.notes,
+        class_notes=not_validated(train_counts, val_counts),
     )
 
 

@@ -7,7 +7,7 @@
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,9 @@ class Images(Protocol):
     def where(self, number: int) -> str:
         """The image's path, or a description of where it is."""
 
+    def labels(self) -> Sequence[int] | None:
+        """The labels of all images in the source's own label space; None if they are not known without reading."""
+
 
 @dataclass(frozen=True)
 class MapPart:
@@ -68,6 +71,14 @@ class MapPart:
     def where(self, index: int) -> str:
         """The path of the part's ``index``-th image, or a description of where it is."""
         return self.images.where(self._number(index))
+
+    def labels(self) -> list[int] | None:
+        """The targets of the part's images; None if they are not known without reading."""
+        labels = self.images.labels()
+        if labels is None:
+            return None
+        own = [labels[self._number(index)] for index in range(len(self))]
+        return own if self.relabel is None else [self.relabel.get(label, UNLABELLED) for label in own]
 
     def _number(self, index: int) -> int:
         return index if self.numbers is None else int(self.numbers[index])
@@ -95,7 +106,7 @@ class Splits:
     """The splits of a data set, one label space for all.
 
     ``class_to_idx`` is None without labels, and empty if the data set does not name its classes; ``note`` describes
-    what was split off.
+    what was split off, ``notes`` what was left out.
     """
 
     train: Part
@@ -103,6 +114,7 @@ class Splits:
     test: Part | None
     class_to_idx: Mapping[str, int] | None
     note: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def relabelling(own: Mapping[str, int], common: Mapping[str, int], where: str) -> dict[int, int] | None:
@@ -129,11 +141,28 @@ def shuffled_classes(targets: Sequence[int]) -> list[np.ndarray]:
     return [random_state.permutation(np.flatnonzero(array == label)) for label in np.unique(array)]
 
 
-def split_off(targets: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:
-    """Positions (kept, split off): ``fraction`` of each class is split off, at least 1 and never all."""
+def split_off(
+    targets: Sequence[int], fraction: float, later: Sequence[bool] = ()
+) -> tuple[list[int], list[int]]:
+    """Positions (kept, split off): ``fraction`` of each class is split off, at least 1 and never all.
+
+    ``later`` marks images that earlier versions did not read. The others are split as if these were not there, so that
+    no run judges an earlier one by its training images.
+    """
+    array, is_later = np.asarray(targets, dtype=int), np.zeros(len(targets), dtype=bool)
+    is_later[: len(later)] = later
     split: list[int] = []
-    for members in shuffled_classes(targets):
-        wanted = max(1, round(len(members) * fraction))
-        split.extend(members[: min(wanted, len(members) - 1)].tolist())
-    kept = np.setdiff1d(np.arange(len(targets)), split)
+    trained: set[int] = set()
+    judged: set[int] = set()
+    for group in (~is_later, is_later):
+        positions = np.flatnonzero(group)
+        for order in shuffled_classes(array[positions].tolist()):
+            members = positions[order].tolist()
+            label = int(array[members[0]])
+            wanted = max(label not in judged, round(len(members) * fraction))
+            taken = members[: min(wanted, len(members) - (label not in trained))]
+            split += taken
+            judged |= {label} if taken else set()
+            trained.add(label)
+    kept = np.setdiff1d(np.arange(len(array)), split)
     return kept.tolist(), sorted(split)

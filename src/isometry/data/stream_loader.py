@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from isometry.data.batch_reader import Batch, stack
+from isometry.data.image_formats import these_formats_only
 from isometry.data.image_modes import check_size, to_mode
 from isometry.data.map_loader import Batches
 from isometry.data.splits import DECODE_ERRORS, UNLABELLED, StreamPart
@@ -47,8 +48,9 @@ class StreamReader(IterableDataset[Batch | UserError]):
     def __iter__(self) -> Iterator[Batch | UserError]:
         samples = enumerate(self.dataset)
         try:
-            while chunk := list(islice(samples, self.batch_size)):
-                yield self._batch(chunk)
+            with these_formats_only():
+                while chunk := list(islice(samples, self.batch_size)):
+                    yield self._batch(chunk)
         except DECODE_ERRORS as error:
             yield UserError(f"the stream can't be read further ({first_line(error)}): check its shards")
 

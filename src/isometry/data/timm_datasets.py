@@ -1,5 +1,6 @@
 """Data sets of timm's ``create_dataset``: torch/ and hfds/ (map-style), hfids/, tfds/ and wds/ (streams)."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -8,7 +9,6 @@ from typing import Any
 
 from PIL import Image
 from timm.data import create_dataset
-from torchvision.datasets import ImageFolder
 
 from isometry.config import DataConfig
 from isometry.data.decoding import open_image
@@ -16,12 +16,13 @@ from isometry.data.folders import (
     TEST_NAMES,
     TRAIN_NAMES,
     VAL_NAMES,
-    TimmImages,
     existing_folder,
     find_split,
     read_class_map,
 )
-from isometry.data.splits import MapPart, Splits, StreamPart, relabelling
+from isometry.data.image_files import ImageFiles
+from isometry.data.image_formats import check_regular, these_formats_only
+from isometry.data.splits import UNLABELLED, MapPart, Splits, StreamPart, relabelling
 from isometry.errors import UserError, first_line, printable
 
 STREAMS = ("hfids", "tfds", "wds")
@@ -37,8 +38,36 @@ TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qm
 """torchvision data sets of two splits: timm uses the test split for any name other than the training split's."""
 
 
+class HuggingFaceImages:
+    """Images of timm's reader, without the silent retries of its ``ImageDataset``."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+        self.class_to_idx: Mapping[str, int] = getattr(reader, "class_to_idx", None) or {}
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def load(self, number: int) -> tuple[Image.Image, int]:
+        """Image and the reader's label (-1 if it has none); raises one of ``splits.DECODE_ERRORS``."""
+        path = self.reader.filename(number, absolute=True)
+        if path and os.path.exists(path):
+            check_regular(os.stat(path))  # before timm opens it
+        file, label = self.reader[number]
+        with file:
+            image = open_image(file)
+        return image, UNLABELLED if label is None else int(label)
+
+    def where(self, number: int) -> str:
+        """The image's path, printable."""
+        return printable(str(self.reader.filename(number, absolute=True) or f"image {number}"))
+
+    def labels(self) -> None:
+        """Not known without reading."""
+
+
 class TorchvisionImages:
-    """Images of a torchvision data set; unless they are files of a folder, indexing decodes them."""
+    """Images of a torchvision data set that opens them itself when it is indexed."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -49,18 +78,18 @@ class TorchvisionImages:
 
     def load(self, number: int) -> tuple[Image.Image, int]:
         """Image and torchvision's label; raises one of ``splits.DECODE_ERRORS``."""
-        if isinstance(self.dataset, ImageFolder):
-            path, label = self.dataset.samples[number]
-            with open(path, "rb") as file:
-                return open_image(file), label
-        image, label = self.dataset[number]
+        with these_formats_only():
+            image, label = self.dataset[number]
         return image, int(label)
 
     def where(self, number: int) -> str:
-        """The image's path, if the data set has files."""
-        if samples := getattr(self.dataset, "samples", None):
-            return printable(str(samples[number][0]))
+        """Describes where the image is."""
         return f"image {number} of {type(self.dataset).__name__}"
+
+    def labels(self) -> list[int] | None:
+        """The labels that the data set holds."""
+        targets = getattr(self.dataset, "targets", None)
+        return None if targets is None else [int(target) for target in targets]
 
 
 def open_scheme(config: DataConfig) -> Splits:
@@ -94,24 +123,32 @@ def open_scheme(config: DataConfig) -> Splits:
 
 def _open_images(
     config: DataConfig, scheme: str, name: str, split: str, synonyms: tuple[str, ...], option: str
-) -> TimmImages | TorchvisionImages:
+) -> HuggingFaceImages | ImageFiles | TorchvisionImages:
     if scheme == "hfds":
         dataset = _create(config, option, split, class_map=read_class_map(config))
-        return TimmImages(dataset.reader)
+        return HuggingFaceImages(dataset.reader)
     if name.lower() in TRAIN_AND_TEST and split not in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES):
         raise UserError(
             f"{option} {split}: {config.dataset} has no such split; give train, or validation for its test split"
         )
     if name not in TORCH_FOLDERS:
-        return TorchvisionImages(_create(config, option, split))
+        return _torchvision_images(_create(config, option, split))
     # timm would silently use the whole root if the split has no folder
     root = existing_folder(config.data_dir)
     folder = find_split(root, split, synonyms)
     if folder is None:
         raise UserError(f"{option} {split}: --data-dir {root} has no such folder")
-    return TorchvisionImages(
+    return _torchvision_images(
         _create(config, option, split, root=str(folder), search_split=False, download=None)
     )
+
+
+def _torchvision_images(dataset: Any) -> ImageFiles | TorchvisionImages:
+    """Data sets that list their files (ImageFolder, ImageNet: ``samples``; Places365: ``imgs``) are read by us."""
+    files = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
+    if files is None:
+        return TorchvisionImages(dataset)
+    return ImageFiles(files, getattr(dataset, "class_to_idx", None) or {})
 
 
 def _open_streams(config: DataConfig) -> Splits:

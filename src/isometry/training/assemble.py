@@ -97,6 +97,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     sources = find_sources(config)
     if config.num_classes == 0:
         sources = without_labels(sources)
+    notes += [*sources.notes, *sources.class_notes]
     random_classes = config.num_classes or sources.num_classes
     teacher, teacher_weights = build_teacher(config, random_classes, config.seed, notes)
     classes = _number_of_classes(config.num_classes, sources, teacher)

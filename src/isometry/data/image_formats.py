@@ -1,0 +1,107 @@
+"""The image formats that are read, by their content; every picture is opened here.
+
+Pillow alone would try all that it knows on any file: a PostScript file named x.png starts Ghostscript.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, features
+from PIL.ImageFile import ImageFile
+
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+"""Pillow's formats, and the endings of their files."""
+
+LATER_ENDINGS = (*FORMATS["AVIF"], *FORMATS["HEIF"])
+"""Endings that earlier versions did not read."""
+
+
+def _heif_is_installed() -> bool:
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+OPTIONAL: dict[str, tuple[Callable[[], bool], str]] = {
+    "WEBP": (lambda: bool(features.check("webp")), "a Pillow that reads WebP"),
+    "AVIF": (lambda: bool(features.check("avif")), "a Pillow that reads AVIF: pip install -U pillow"),
+    "HEIF": (_heif_is_installed, "pip install pillow-heif"),
+}
+"""Formats that are not read everywhere: whether they are, and what they need."""
+
+
+@cache
+def readable() -> dict[str, tuple[str, ...]]:
+    """The formats that are read here, and their endings."""
+    return {name: endings for name, endings in FORMATS.items() if name not in OPTIONAL or OPTIONAL[name][0]()}
+
+
+@cache
+def readable_endings() -> frozenset[str]:
+    """The endings of the files that are taken for images, in lower case."""
+    return frozenset(ending for endings in readable().values() for ending in endings)
+
+
+def needed_for(ending: str) -> str:
+    """What to install to read files of an ending; empty where nothing helps."""
+    return next(
+        (
+            OPTIONAL[name][1]
+            for name, endings in FORMATS.items()
+            if ending in endings and name not in readable()
+        ),
+        "",
+    )
+
+
+def open_picture(stream: IO[bytes]) -> ImageFile:
+    """An image of one of the formats that are read, not decoded yet; raises one of ``splits.DECODE_ERRORS``."""
+    return Image.open(stream, formats=tuple(readable()))
+
+
+def read_bytes(path: str | Path) -> IO[bytes]:
+    """The content of an image file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no regular file; a pipe would wait for ever, a device may never end.
+    """
+    check_regular(os.stat(path))
+    with open(path, "rb") as file:
+        return io.BytesIO(file.read())
+
+
+def check_regular(status: os.stat_result) -> None:
+    """Raises ValueError for anything but a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file, but a folder, a pipe, a socket or a device")
+
+
+@contextmanager
+def these_formats_only() -> Iterator[None]:
+    """For libraries that open pictures themselves: inside the block, Pillow tries no other format."""
+    Image.init()
+    known = Image.ID.copy()
+    Image.ID[:] = [name for name in known if name in readable()]
+    try:
+        yield
+    finally:
+        Image.ID[:] = known

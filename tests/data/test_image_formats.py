@@ -1,0 +1,181 @@
+"""Which files are opened: those of a list of formats, whatever their names, and no pipes and devices."""
+
+import io
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import EpsImagePlugin, Image, features
+from PIL.ImageFile import ImageFile
+from torchvision.datasets import VisionDataset
+
+from helpers.image_files import RGB16, folder_config, write_classes, write_image
+from helpers.pages import DOCS
+from isometry.config import DataConfig
+from isometry.data import Batch, find_sources, make_loaders
+from isometry.data.image_formats import FORMATS, readable, readable_endings, these_formats_only
+from isometry.data.timm_datasets import TorchvisionImages
+from isometry.errors import UserError
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Ghostscript was asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", lambda self: asked.append("opened"))
+    return asked
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for part in ("train", "val"):
+        write_classes(tmp_path / part, {"cat": 2, "dog": 2})
+    return tmp_path
+
+
+def validation(config: DataConfig) -> Batch:
+    (batch,) = make_loaders(find_sources(config), config, RGB16, seed=1).val
+    return batch
+
+
+@pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
+def test_postscript_under_another_name_is_not_opened(photos: Path, started: list[str], dataset: str):
+    path = photos / "val" / "cat" / "0.png"
+    path.write_bytes(EPS)
+    with pytest.raises(
+        UserError, match=r"0\.png \(of no image format that is read \(PNG, JPEG, WEBP"
+    ) as caught:
+        validation(folder_config(photos, dataset=dataset))
+    assert "\n" not in str(caught.value)
+    batch = validation(folder_config(photos, dataset=dataset, skip_bad_images=True))
+    assert batch.unreadable == [str(path)]
+    assert started == []
+
+
+def test_a_library_that_opens_pictures_itself_opens_no_other_format(started: list[str]):
+    class Opens(VisionDataset):
+        def __init__(self) -> None:
+            pass
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.open(io.BytesIO(EPS)), 0
+
+    with pytest.raises(Image.UnidentifiedImageError):
+        TorchvisionImages(Opens()).load(0)
+    assert started == []
+    # Outside, Pillow is as it was.
+    with pytest.raises(Image.UnidentifiedImageError):
+        Image.open(io.BytesIO(EPS))
+    assert started == ["opened"]
+
+
+@pytest.mark.parametrize("name", FORMATS.keys() - {"HEIF"})
+def test_each_format_is_read(photos: Path, name: str):
+    if name not in readable():
+        pytest.skip(f"this Pillow does not read {name}")
+    pixels = np.full((20, 24, 3), (200, 100, 50), dtype=np.uint8)
+    for ending in FORMATS[name]:
+        path = photos / "val" / "cat" / f"more{ending}"
+        Image.fromarray(pixels).save(path, format=name)
+    with these_formats_only():
+        assert Image.open(path).format == name
+    batch = validation(folder_config(photos, validation_batch_size=9))
+    added = batch.images[2 : 2 + len(FORMATS[name])] if name != "PNG" else batch.images[2:3]
+    assert batch.targets.tolist().count(0) == 2 + len(FORMATS[name])
+    near = (added.float() - torch.tensor([200.0, 100.0, 50.0])[:, None, None]).abs()
+    assert near.max() < 24  # GIF has 216 colours
+
+
+def test_avif_is_read_where_pillow_can():
+    assert (".avif" in readable_endings()) == features.check("avif")
+
+
+@pytest.fixture
+def heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A stand-in for pillow-heif, which reads PNG data behind its own signature."""
+
+    class Stand(ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self.fp.seek(8)  # type: ignore[union-attr]
+            inner = Image.open(io.BytesIO(self.fp.read()), formats=["PNG"])  # type: ignore[union-attr]
+            inner.load()
+            self._mode, self._size, self.im = inner.mode, inner.size, inner.im
+
+    module = ModuleType("pillow_heif")
+    module.register_heif_opener = lambda: Image.register_open(  # type: ignore[attr-defined]
+        "HEIF", Stand, lambda prefix: prefix.startswith(b"ftypheic")
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    forget()
+    yield
+    monkeypatch.undo()
+    Image.OPEN.pop("HEIF", None)
+    Image.ID[:] = [name for name in Image.ID if name != "HEIF"]
+    forget()
+
+
+def forget() -> None:
+    readable.cache_clear()
+    readable_endings.cache_clear()
+
+
+def write_heic(path: Path) -> Path:
+    picture = write_image(path.with_suffix(".png"))
+    path.write_bytes(b"ftypheic" + picture.read_bytes())
+    picture.unlink()
+    return path
+
+
+def test_heic_is_read_with_its_extra(photos: Path, heif: None):
+    write_heic(photos / "val" / "cat" / "IMG_1.HEIC")
+    batch = validation(folder_config(photos, validation_batch_size=9))
+    assert batch.targets.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_heic_without_its_extra_is_named_with_the_way_to_read_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    forget()
+    write_heic(photos / "val" / "cat" / "IMG_1.HEIC")
+    (note,) = find_sources(folder_config(photos)).notes
+    assert note == f"{photos / 'val'}: files left out: 1 .heic (pip install pillow-heif)"
+    forget()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "socket"])
+@pytest.mark.parametrize("dataset", ["", "torch/image_folder"])
+def test_what_is_no_regular_file_is_not_opened(
+    photos: Path, dataset: str, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    path = photos / "val" / "cat" / "0.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(path.parent)  # a socket's path is short
+        socket.socket(socket.AF_UNIX).bind(path.name)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"0\.png \(not a regular file"):
+        validation(folder_config(photos, dataset=dataset))
+    assert validation(folder_config(photos, dataset=dataset, skip_bad_images=True)).unreadable == [str(path)]
+
+
+def test_the_documentation_lists_the_formats():
+    page = " ".join((DOCS / "faults.md").read_text(encoding="utf-8").split())
+    listed = ", ".join(f"{name} ({', '.join(endings)})" for name, endings in FORMATS.items())
+    assert listed in page.replace("`", "")

@@ -18,6 +18,22 @@ Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
 
+UNEVEN = 3
+"""Where the largest class has more than so many times the images of the smallest, top-1 tells little of small ones."""
+
+
+def top1_by_class(right: Sequence[float], images: Sequence[float]) -> float | None:
+    """Mean of the classes' accuracies (balanced accuracy), percent; from the right answers and images of each class.
+
+    Classes without images do not count. None where no class has more than ``UNEVEN`` times the images of another.
+    """
+    right_K, images_K = np.asarray(right), np.asarray(images)
+    there = images_K > 0
+    if not there.any() or images_K[there].max() <= UNEVEN * images_K[there].min():
+        return None
+    return 100 * float((right_K[there] / images_K[there]).mean())
+
+
 @dataclass(frozen=True)
 class Predictions:
     """A network's predictions on N images.
@@ -72,13 +88,15 @@ def _share(hits: int, images: int) -> Row:
 
 
 def scores(predictions: Predictions, names: Sequence[str]) -> Row:
-    """All scores of predictions on at least one image: ``top1``, ``top5`` (six classes or more), ``calibration``,
-    ``classes`` (by ``names`` in order), ``confusion``.
+    """All scores of predictions on at least one image: ``top1``, ``top1_by_class`` (see :func:`top1_by_class`),
+    ``top5`` (six classes or more), ``calibration``, ``classes`` (by ``names`` in order), ``confusion``.
     """
     found: Row = {"top1": accuracy(predictions.right)}
     if predictions.classes > 5:  # with five it is always 100 %
         found["top5"] = accuracy(predictions.within_five)
     counts = confusion(predictions)
+    if (mean := top1_by_class(counts.diagonal().tolist(), counts.sum(1).tolist())) is not None:
+        found["top1_by_class"] = {"value": mean}
     return {
         **found,
         "calibration": calibration(predictions.confidences, predictions.right),

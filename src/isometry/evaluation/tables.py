@@ -27,8 +27,11 @@ def tables(found: Row) -> Iterator[Table]:
 
 def scores_table(scores: Row) -> Table:
     """Top-1, top-5 and calibration."""
-    named = (("top1", "top-1"), ("top5", "top-5"))
-    rows = [[name, *_cells(scores[key])] for key, name in named if key in scores]
+    rows = [["top-1", *_cells(scores["top1"])]]
+    if "top1_by_class" in scores:
+        rows.append(["mean of the classes", formats.percent(scores["top1_by_class"]["value"]), ""])
+    if "top5" in scores:
+        rows.append(["top-5", *_cells(scores["top5"])])
     rows.append(["calibration error (ECE)", formats.percent(scores["calibration"]["ece"]), ""])
     return _table(["", "figure", "95 % interval"], rows)
 

@@ -121,8 +121,9 @@ def describe_variants(
     """One row per variant: accuracy and cost over all images.
 
     Keys: ``form``; ``params``; ``top1`` (percent) and ``top1_part``, except without labels or for an
-    ``untrained`` variant; ``macs`` (mean over images), and for the skipping variant ``macs_std``, ``macs_low`` and
-    ``macs_high`` (standard deviation, 5th and 95th percentile over images).
+    ``untrained`` variant, with ``top1_by_class`` where classes differ much in number; ``macs`` (mean over images), and
+    for the skipping variant ``macs_std``, ``macs_low`` and ``macs_high`` (standard deviation, 5th and 95th percentile
+    over images).
     """
     return [
         {
@@ -144,7 +145,8 @@ def _top1(variant: nn.Module, dataset: EvaluationImages) -> Row:
         return {}
     alone = World(0, 1, dataset.preprocess.device)
     found = accuracy(variant, dataset.batches(), dataset.preprocess, alone, nullcontext)
-    return {"top1": found["top1"], "top1_part": dataset.part}
+    shown: Row = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
+    return {**shown, "top1_part": dataset.part}
 
 
 def _gated_macs(masked: nn.Module, dataset: EvaluationImages) -> Row:

@@ -48,6 +48,7 @@ def forms_grid(forms: Sequence[Row]) -> Grid:
     columns = [
         figure("form", "", str),
         figure("top1", f"top-1{on_part(common_part(forms))}", formats.percent),
+        figure("top1_by_class", "mean of classes", formats.percent),
         figure("params", "params", formats.params),
         Column("macs", "MACs", macs),
         Column("macs_std", "over images", _spread),

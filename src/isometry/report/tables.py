@@ -51,6 +51,7 @@ def model_columns(part: str | None = None) -> list[Column]:
     return [
         figure("model", "model", str),
         Column("top1", f"top-1{on_part(part)}", top1),
+        figure("top1_by_class", "mean of classes", formats.percent),
         figure("params", "params", formats.params),
         figure("macs", "MACs", formats.macs),
         figure("images_per_s", "images/s", formats.rate),
@@ -147,7 +148,7 @@ def labelled_forms(networks: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def networks_grid(networks: Sequence[Row]) -> Grid:
     """Accuracy, parameters and multiply-accumulates of each form of each network."""
-    shown = ("top1", "top1_part", "params", "macs")
+    shown = ("top1", "top1_by_class", "top1_part", "params", "macs")
     return models_grid(
         [
             {"model": label, **{key: form[key] for key in shown if key in form}}

@@ -47,6 +47,9 @@ from isometry.training.provenance import provenance
 
 Row = dict[str, Any]
 
+ACCURACIES_AND_COSTS = ("params", "macs", "top1", "top1_by_class", "top1_part")
+"""What the row of a pruned network has of its variant."""
+
 BATCH_SIZES = (1, 8, 64)
 """Batch sizes that the variants of a pruned network are timed at."""
 SECONDS_TIMED = 0.5
@@ -209,12 +212,13 @@ def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
             nullcontext if teacher is not None and teacher.narrow else trainer.autocast,
             None if teacher is None else teacher.adapter,
         )
-        figures |= {"top1": found["top1"], "top1_part": name}
+        shown: Row = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
+        figures |= {**shown, "top1_part": name}
     return figures
 
 
 def _figures_of_variant(variant: Row) -> Row:
-    kept = {key: variant[key] for key in ("params", "macs", "top1", "top1_part") if key in variant}
+    kept = {key: variant[key] for key in ACCURACIES_AND_COSTS if key in variant}
     return kept | {"images_per_s": variant["speeds"][-1]["images_per_s"]}
 
 

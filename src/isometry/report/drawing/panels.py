@@ -10,6 +10,7 @@ from isometry.report.records.data import Row
 SERIES_NAMES = {"train": "training", "val": "validation", "val_ema": "validation, averaged weights"}
 TITLES = {
     "top1": "Top-1 accuracy, %",
+    "top1_by_class": "Mean of the classes' accuracies, %",
     "top5": "Top-5 accuracy, %",
     "train/loss": "Training loss, all terms",
     "loss": "Validation loss",
@@ -146,7 +147,7 @@ def _panel_of(key: str) -> str | None:
 
 
 def _rank(metric: str) -> int:
-    ranks = {"top1": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
+    ranks = {"top1": 0, "top1_by_class": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
     return ranks.get(metric, 2 if metric.startswith("train/") else 5)
 
 

@@ -157,8 +157,9 @@ class ReportData:
     """Rows of metrics.jsonl, one an epoch: "epoch", "lr", "train/<term>", "val/top1", "val_ema/top1", ..."""
     models: Models = field(default_factory=list)
     """Rows of the table of models: "model" (label), "role" ("teacher" and "student" are the two that the
-    headline compares), "top1" (percent), "top1_part" ("test" or "val"), "params", "macs", "images_per_s",
-    "seconds" (training time); any other key becomes a column of its own."""
+    headline compares), "top1" (percent), "top1_by_class" (mean of the classes' accuracies, where their numbers of
+    images differ much), "top1_part" ("test" or "val"), "params", "macs", "images_per_s", "seconds" (training time);
+    any other key becomes a column of its own."""
     relations: list[RelationMaps] = field(default_factory=list)
     cka_before: Matrix | None = None
     """(student blocks × teacher blocks) similarities in [0, 1] (Kornblith et al. 2019) before training."""

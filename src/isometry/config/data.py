@@ -9,7 +9,7 @@ class DataConfig:
     """Data and augmentation (timm's names and meanings)."""
 
     data_dir: str | None = None
-    """Image folder: train/ and val/ (with one folder per class), or one folder that is split."""
+    """Folder of images (train/ and val/, or class folders that are split), or a list of them, .csv or .parquet."""
     dataset: str = ""
     """`digits` (scikit-learn's), a timm dataset (torch/..., hfds/..., wds/...), or empty for --data-dir alone."""
     train_split: str = "train"
@@ -17,7 +17,7 @@ class DataConfig:
     val_split: str = "validation"
     """Validation split."""
     val_fraction: float = 0.1
-    """Fraction of the images used for validation if --data-dir is one folder."""
+    """Fraction of the images used for validation if --data-dir is one folder, or a list without it."""
     class_map: str | None = None
     """File that maps class names to indices."""
     dataset_download: bool = False

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from isometry.config import DataConfig
 from isometry.data.class_counts import class_counts, not_validated
 from isometry.data.digits import open_digits
+from isometry.data.file_list import is_list, open_list
 from isometry.data.folders import open_folder
 from isometry.data.option_checks import check_options
 from isometry.data.splits import Part, Splits
@@ -47,6 +48,8 @@ def find_sources(config: DataConfig) -> Sources:
     if config.dataset:
         where = f" in {config.data_dir}" if config.data_dir else ""
         return _sources(f"{config.dataset}{where}", open_scheme(config))
+    if is_list(config.data_dir):
+        return _sources(f"image list {config.data_dir}", open_list(config))
     return _sources(f"image folder {config.data_dir}", open_folder(config))
 
 

@@ -84,7 +84,9 @@ def hash_weights(model: nn.Module) -> str:
 
 def hash_images(part: MapPart, data_dir: str | None) -> str:
     """SHA-256 of the names within ``data_dir`` and the sizes of a split's images, in order; opens none."""
-    root = str(Path(data_dir).expanduser()) if data_dir else ""
+    given = Path(data_dir).expanduser() if data_dir else None
+    # The paths in a list are relative to its folder.
+    root = "" if given is None else str(given.parent if given.is_file() else given)
 
     def lines() -> Iterator[bytes]:
         for index in range(len(part)):

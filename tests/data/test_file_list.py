@@ -105,13 +105,13 @@ def test_a_class_map_sets_the_indices(photos: Path):
     sources = listed(photos, rows("path,label", *ALL[:-1], "b/3.png,lion"), class_map="classes.txt")
     assert sources.class_names == ["dog", "emu", "cat"]
     assert set(sources.train.labels()) == {0, 2}
-    assert sources.notes == [f"{photos / 'list.csv'}: 1 images are left out (not in --class-map)"]
+    assert sources.notes == [f"{photos / 'list.csv'}: rows left out (not in --class-map): 1"]
 
 
 def test_a_row_that_occurs_twice_counts_once(photos: Path):
     sources = listed(photos, rows("path,label", *ALL, *ALL[:2]))
     assert len(sources.train) + len(sources.val) == 8
-    assert sources.notes == [f"{photos / 'list.csv'}: 2 rows repeat an image, which counts once"]
+    assert sources.notes == [f"{photos / 'list.csv'}: rows left out (of an image that is listed already): 2"]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_a_row_that_occurs_twice_counts_once(photos: Path):
         ),
         (
             rows("path,label", *ALL, "a/9.png,cat"),
-            r"1 of 9 images are not there, e\.g\. .*a/9\.png \(line 10\)",
+            r"of 9 images, 1 can't be found, e\.g\. .*a/9\.png \(line 10\)",
         ),
-        (rows("path,label", *ALL, "a/4.png"), "line 10: has 1 cells and the first line has 2"),
+        (rows("path,label", *ALL, "a/4.png"), "line 10: has cells: 1, and the first line has 2"),
         (rows("path,label", "a/0.png,cat", "a/1.png,"), "line 3: has no label"),
         (rows("path,label", "a/0.png,cat", ",dog"), "line 3: names no image"),
         (rows("path,label", "a/0.png,cat", "a/1.png,cat"), r"one class only \('cat'\)"),

@@ -37,7 +37,7 @@ def notes(photos: Path) -> list[str]:
     return [
         f"{photos}: folders left out (programs make them, so they are no classes): .ipynb_checkpoints",
         f"{photos}: files left out: 1 .pdf",
-        "1 of 3 classes have no image in validation (training images): emu (1)",
+        "classes without an image in validation, and their training images: emu (1)",
     ]
 
 
@@ -74,6 +74,6 @@ def test_evaluate_has_both_on_the_split_of_the_run(photos: Path, ended: Ended, c
 def test_check_shows_the_smallest_and_the_largest_class(photos: Path, capsys):
     assert main(["check", *OPTIONS, "--data-dir", str(photos)]) == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert "Classes smallest emu (1 training images), largest cat (36)" in output
+    assert "Classes smallest emu (1), largest cat (36), by training images" in output
     for note in notes(photos):
         assert note in output

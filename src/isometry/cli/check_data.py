@@ -11,6 +11,6 @@ def classes_text(counts: Mapping[str, int] | None) -> str:
         return ""
     smallest, largest = (choose(counts, key=counts.__getitem__) for choose in (min, max))
     return (
-        f"smallest {printable(smallest)} ({counts[smallest]:,} training images), "
-        f"largest {printable(largest)} ({counts[largest]:,})"
+        f"smallest {printable(smallest)} ({counts[smallest]:,}), largest {printable(largest)} ({counts[largest]:,}), "
+        "by training images"
     )

@@ -28,6 +28,4 @@ def not_validated(train: Mapping[str, int] | None, val: Mapping[str, int] | None
         return []
     shown = ", ".join(f"{printable(name)} ({train[name]:,})" for name in lacking[:MOST_NAMED])
     more = f" and {len(lacking) - MOST_NAMED:,} more" if len(lacking) > MOST_NAMED else ""
-    return [
-        f"{len(lacking)} of {len(train)} classes have no image in validation (training images): {shown}{more}"
-    ]
+    return [f"classes without an image in validation, and their training images: {shown}{more}"]

@@ -107,7 +107,9 @@ def _read(path: Path, config: DataConfig, notes: list[str]) -> list[ListedImage]
     if not any(row.split == TRAIN for row in rows.values()):
         raise UserError(f"--data-dir {path}: lists no training images; add some")
     if len(rows) < len(table):
-        notes.append(f"{path}: {len(table) - len(rows):,} rows repeat an image, which counts once")
+        notes.append(
+            f"{path}: rows left out (of an image that is listed already): {len(table) - len(rows):,}"
+        )
     return list(rows.values())
 
 
@@ -126,7 +128,7 @@ def _check_files(path: Path, rows: Sequence[ListedImage]) -> None:
     gone = [row for row in rows if not os.path.exists(row.path)]
     if gone:
         raise UserError(
-            f"--data-dir {path}: {len(gone):,} of {len(rows):,} images are not there, e.g. {gone[0].path} "
+            f"--data-dir {path}: of {len(rows):,} images, {len(gone):,} can't be found, e.g. {gone[0].path} "
             f"({gone[0].where}); correct the list, or go on without them with --skip-bad-images"
         )
 
@@ -149,7 +151,7 @@ def _of_classes(
 ) -> list[ListedImage]:
     known = [row for row in rows if row.label in class_map]
     if len(known) < len(rows):
-        notes.append(f"{path}: {len(rows) - len(known):,} images are left out (not in --class-map)")
+        notes.append(f"{path}: rows left out (not in --class-map): {len(rows) - len(known):,}")
     if not any(row.split == TRAIN for row in known):
         raise UserError(f"--data-dir {path}: lists no training images of classes in --class-map")
     return known
@@ -194,7 +196,7 @@ def _read_csv(path: Path) -> Table:
     for where, row in rows:
         if len(row) != len(header):
             raise UserError(
-                f"--data-dir {path}, {where}: has {len(row)} cells and the first line has {len(header)}; "
+                f"--data-dir {path}, {where}: has cells: {len(row)}, and the first line has {len(header)}; "
                 "separate them by commas, and put cells with commas between double quotes"
             )
     return header, rows

@@ -80,11 +80,13 @@ def list_images(root: Path) -> Listing:
     with_images: set[str] = set()
     folders: list[str] = []
     for folder, files in walk(root, listing):
-        name = os.path.basename(folder) if folder else ""
+        name = os.path.basename(folder)
+        # Joined once a folder, not once a file.
+        place = os.path.join(root, folder, "")
         folders.append(folder)
         for file in files:
             if _is_image(file):
-                listing.images.append((os.path.join(root, folder, file), name))
+                listing.images.append((place + file, name))
                 with_images.add(folder)
             elif file.lower() not in JUNK_FILES:
                 listing.endings[_kind(file)] += 1

@@ -121,8 +121,8 @@ def scan(folder: Path, class_map: dict[str, int] | None, notes: list[str]) -> Im
     unknown = Counter(name for _, name in listing.images if name not in class_to_idx)
     notes += listing.notes
     if unknown:
-        counts = [f"{name or os.curdir} ({count:,} images)" for name, count in unknown.items()]
-        notes.append(f"{folder}: folders left out (not in --class-map): {named(counts)}")
+        counts = [f"{name or os.curdir} ({count:,})" for name, count in unknown.items()]
+        notes.append(f"{folder}: folders left out (not in --class-map), and their images: {named(counts)}")
     return ImageFiles(sorted(files, key=lambda file: natural_order(file[0])), class_to_idx)
 
 

@@ -15,15 +15,13 @@ from PIL import EpsImagePlugin, Image, features
 from PIL.ImageFile import ImageFile
 from torchvision.datasets import VisionDataset
 
-from helpers.image_files import RGB16, folder_config, write_classes, write_image
+from helpers.image_files import EPS, RGB16, folder_config, write_classes, write_image
 from helpers.pages import DOCS
 from isometry.config import DataConfig
 from isometry.data import Batch, find_sources, make_loaders
 from isometry.data.image_formats import FORMATS, readable, readable_endings, these_formats_only
 from isometry.data.timm_datasets import TorchvisionImages
 from isometry.errors import UserError
-
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\nshowpage\n%%EOF\n"
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from helpers.image_files import RGB16, folder_config, truncate, write_classes
+from helpers.image_files import EPS, RGB16, folder_config, truncate, write_classes
 from isometry.config import DataConfig
 from isometry.data import Batch, find_sources, make_loaders
 from isometry.errors import UserError
@@ -159,3 +159,19 @@ def test_a_stream_split_that_is_not_there(tmp_path: Path):
     write_shards(tmp_path)
     with pytest.raises(UserError, match="--val-split dev"):
         find_sources(folder_config(tmp_path, dataset="wds/shards", val_split="dev"))
+
+
+def test_a_stream_opens_no_other_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """PostScript among its images: timm's reader leaves it out, and Ghostscript is not started."""
+    asked: list[str] = []
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", lambda self: asked.append("opened"))
+    write_shards(tmp_path, shards=1)
+    with tarfile.open(tmp_path / "validation-0.tar", "a") as tar:
+        _add(tar, "9999.jpg", EPS)
+        _add(tar, "9999.cls", b"0")
+    config = folder_config(tmp_path, dataset="wds/shards", workers=0, validation_batch_size=5)
+    val = make_loaders(find_sources(config), config, RGB16, seed=1).val
+    # Its reader itself, in this process.
+    batches = [batch for batch in val._reader if isinstance(batch, Batch)]
+    assert sum(map(len, batches)) == 8
+    assert asked == []

@@ -20,6 +20,10 @@ DIGITS = DataConfig(dataset="digits", workers=0, batch_size=100, aa="rand-m9-mst
 """All three global generators are drawn from: Python's, NumPy's, and torch's (the flip)."""
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\nshowpage\n%%EOF\n"
+"""PostScript, which Pillow would give to Ghostscript."""
+
+
 def write_image(path: Path, seed: int = 0) -> Path:
     """A PNG or JPEG of 20×24 random pixels, by the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,10 @@ from isometry.files import (
     closed,
     format_bytes,
     free_bytes,
+    inside,
     nearest,
+    open_own,
     read_json,
-    replace_folder,
     sha256_of,
     validate,
     write_atomically,
@@ -74,16 +75,45 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path):
     assert not path.is_symlink()
 
 
-def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path):
-    folder = tmp_path / "folder"
-    for content in ("old", "new"):
-        with replace_folder(folder) as new:
-            (new / content).write_text(content)
-        assert [path.name for path in folder.iterdir()] == [content]
-    with pytest.raises(FileNotFoundError), replace_folder(folder) as new:
-        (new / "half" / "file").write_text("half")
-    assert [path.name for path in folder.iterdir()] == ["new"]
-    assert list(tmp_path.iterdir()) == [folder]
+def test_a_file_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path):
+    outside, path = tmp_path / "outside", tmp_path / "file"
+    for content in (None, "theirs"):
+        if content is not None:
+            outside.write_text(content)
+        path.unlink(missing_ok=True)
+        path.symlink_to(outside)
+        with pytest.raises(UserError, match="file: is a link, and nothing is written"):
+            write_atomically(path, "ours")
+        for mode in ("a", "w", "x", "r+b"):
+            with pytest.raises(UserError, match="file: is a link"):
+                open_own(path, mode)
+        assert outside.exists() == (content is not None)
+    assert outside.read_text() == "theirs"
+    assert path.is_symlink()
+
+
+def test_a_link_that_comes_in_between_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").symlink_to(tmp_path / "outside")
+    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_own(tmp_path / "file", "a")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_folder_may_be_a_link_and_what_is_inside_may_not(tmp_path: Path):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "b").symlink_to(tmp_path)
+    assert inside(tmp_path / "linked", "a", "new") == tmp_path / "linked" / "a" / "new"
+    with pytest.raises(UserError, match="linked/b: is a link"):
+        inside(tmp_path / "linked", "b", "new")
+
+
+def test_a_folder_in_the_way_stays(tmp_path: Path):
+    (tmp_path / "file.new").mkdir()
+    (tmp_path / "file.new" / "theirs").touch()
+    write_atomically(tmp_path / "file", "ours")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "file.new", "theirs"]
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path):

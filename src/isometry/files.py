@@ -1,16 +1,17 @@
-"""Files: atomic writing, free space, SHA-256, sizes as text; JSON and YAML, validated when they are read."""
+"""Files: written whole, never through a link; free space, SHA-256, sizes; JSON and YAML, validated as they are read."""
 
 import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -51,11 +52,50 @@ def sha256_of(content: Path | Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
+def refuse_link(path: Path) -> Path:
+    """A path of a file or folder of ours, which is returned; what a link there points to is somebody else's.
+
+    Raises:
+        UserError: it is a link.
+    """
+    if path.is_symlink():
+        raise UserError(
+            f"{path}: is a link, and nothing is written, removed or sent through a link; remove it"
+        )
+    return path
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """The path of ``names``, one below the other, in a folder. The folder itself may be a link: the user named it.
+
+    Raises:
+        UserError: one of the names is a link.
+    """
+    for name in names:
+        folder = refuse_link(folder / name)
+    return folder
+
+
+def open_own(path: Path, mode: str) -> IO[Any]:
+    """Opens a file of ours in UTF-8, or in bytes; never through a link.
+
+    Raises:
+        UserError: it is a link.
+        OSError: it can't be opened.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    return open(refuse_link(path), mode, encoding=encoding, opener=_without_links)
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file; a reader sees the old content or the new, never a part of it.
 
     Raises:
-        UserError: the disk is full, or the folder can't be written.
+        UserError: the disk is full, the folder can't be written, or the file is a link.
     """
     with disk_errors(path, "make room, or name another place"):
         new = write_new(path, content)
@@ -69,12 +109,15 @@ def write_new(path: Path, content: str | bytes) -> Path:
     """Writes the content that is to replace ``path`` to the disk, at :func:`new_path`, which is returned.
 
     Raises:
+        UserError: ``path`` is a link.
         OSError: it can't be written; nothing is left.
     """
-    new = new_path(path)
+    new = new_path(refuse_link(path))
     try:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
-        flush(new)
+        with open_own(new, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError:
         new.unlink(missing_ok=True)
         raise
@@ -86,12 +129,21 @@ NEW = ".new"
 
 
 def new_path(path: Path) -> Path:
-    """Path for the new content of ``path``, beside it."""
+    """Path for the new content of ``path``, beside it, where nothing is.
+
+    A plain file there was left by a process that was killed, and is deleted. Where anything else has the name, such as
+    a link that leads out of the folder, the path has a random one.
+    """
     new = path.with_name(path.name + NEW)
-    # Writing would follow a link out of the folder.
-    if new.is_symlink():
-        new.unlink()
+    if new.is_symlink() or new.is_dir():
+        return random_path(path)
+    new.unlink(missing_ok=True)
     return new
+
+
+def random_path(path: Path) -> Path:
+    """Path beside ``path`` with a random part, which no other process and no other file has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{NEW}")
 
 
 def flush(path: Path) -> None:
@@ -101,20 +153,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder, which replaces ``folder`` when the block ends, and is removed if the block fails."""
-    new = new_path(folder)
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(parents=True)
-        yield new
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager

@@ -45,6 +45,19 @@ def test_a_page_is_drawn_again_to_the_last_character(runs, tmp_path):
     assert (moved / "report.html").read_bytes() == page
 
 
+def test_a_page_that_is_a_link_is_refused_and_not_written(tmp_path, capsys):
+    for name in ("report.html", "report.html.new"):
+        folder = tmp_path / name / "run"
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"epoch": 1, "loss": 1.0}\n')
+        (tmp_path / name / "keys").write_text("theirs")
+        (folder / name).symlink_to(tmp_path / name / "keys")
+        refused = name == "report.html"
+        assert main(["report", str(folder)]) == (2 if refused else 0)
+        assert (f"{folder / name}: is a link" in capsys.readouterr().err) is refused
+        assert (tmp_path / name / "keys").read_text() == "theirs"
+
+
 def test_the_record_holds_the_environment_and_a_command_for_a_shell(runs):
     page = (runs / "whole" / "seed-0" / "report.html").read_text(encoding="utf-8")
     for name in ("Machine", "Versions", "Command", "Seed"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import huggingface_hub
 import pytest
@@ -110,6 +111,19 @@ def test_an_unreachable_hub_is_named(folder, hub, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "http://127.0.0.1:9" in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [*NAMES, "timm"])
+def test_nothing_is_sent_through_a_link(folder, hub, tmp_path, capsys, name):
+    shutil.copytree(folder, tmp_path / "run" / "timm")
+    link = tmp_path / "run" / "timm" / name if name != "timm" else tmp_path / "run" / "timm"
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    assert push(tmp_path / "run", "me/tiny") == 2
+    said = capsys.readouterr().err
+    assert f"{link}: is a link" in said
+    assert said.count("\n") == 1
+    assert hub.asked == []
 
 
 def test_only_exported_folders_are_uploaded(folder, hub, tmp_path, capsys):

@@ -95,8 +95,14 @@ def test_the_card_has_the_figures_of_the_run_and_of_the_export(folder, distilled
 
 
 def test_the_folder_has_no_local_paths(folder, distilled):
-    assert names_in(folder) == ["README.md", "config.json", "export.json", "model.safetensors"]
-    for name in ("README.md", "config.json", "export.json"):
+    assert names_in(folder) == [
+        ".isometry.json",
+        "README.md",
+        "config.json",
+        "export.json",
+        "model.safetensors",
+    ]
+    for name in (".isometry.json", "README.md", "config.json", "export.json"):
         assert str(distilled.parent) not in (folder / name).read_text()
         assert "local-dir:/" not in (folder / name).read_text()
 
@@ -104,9 +110,11 @@ def test_the_folder_has_no_local_paths(folder, distilled):
 def test_a_second_export_replaces_the_first(folder, distilled, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(distilled, again, ignore=shutil.ignore_patterns("last", "best"))
-    (again / "timm" / "stray").write_text("left over")
+    (again / "timm" / "mine").write_text("kept")
+    before = names_in(again / "timm")
     assert export(again, "--to", "timm", "--seconds", "0.01") == 0
-    assert names_in(again / "timm") == ["README.md", "config.json", "export.json", "model.safetensors"]
+    assert names_in(again / "timm") == before
+    assert (again / "timm" / "mine").read_text() == "kept"
     assert front_matter((again / "timm" / CARD).read_text())["license"] == "unknown"
     assert mentions((again / "timm" / CARD).read_text(), "## Licence … not specified")
 
@@ -180,6 +188,48 @@ def test_other_folders_are_not_overwritten(tmp_path, capsys):
         assert export(folder, "--to", "timm", *QUICK, "--out", place) == 2
         assert f"--out {place}: " in capsys.readouterr().err
     assert (tmp_path / "photos").is_dir()
+
+
+def test_a_card_that_was_edited_is_not_overwritten(tmp_path, capsys):
+    folder = vit_folder(tmp_path / "student")
+    assert export(folder, "--to", "timm", *QUICK) == 0
+    card = folder / "timm" / CARD
+    card.write_text(card.read_text() + "by hand\n")
+    before = {name: (folder / name).read_bytes() for name in names_in(folder) if (folder / name).is_file()}
+    capsys.readouterr()
+    assert export(folder, "--to", "timm", *QUICK) == 2
+    said = capsys.readouterr().err
+    assert f"{card}: was changed since isometry wrote it" in said
+    assert said.count("\n") == 1
+    assert before == {
+        name: (folder / name).read_bytes() for name in names_in(folder) if (folder / name).is_file()
+    }
+
+
+def test_a_folder_of_the_user_with_an_export_json_is_not_touched(tmp_path, capsys):
+    folder, place = vit_folder(tmp_path / "student"), tmp_path / "place"
+    place.mkdir()
+    for name in (FIGURES, CARD, "thesis.txt"):
+        (place / name).write_text("mine")
+    assert export(folder, "--to", "timm", *QUICK, "--out", place) == 2
+    assert f"--out {place}: exists" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in place.iterdir()} == dict.fromkeys(
+        (FIGURES, CARD, "thesis.txt"), "mine"
+    )
+
+
+@pytest.mark.parametrize("name", ["timm", "model.safetensors", "config.json"])
+def test_links_are_neither_followed_nor_copied(tmp_path, capsys, name):
+    folder, outside = vit_folder(tmp_path / "student"), tmp_path / "outside"
+    if name == "timm":
+        outside.mkdir()
+    else:
+        (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    before = names_in(tmp_path)
+    assert export(folder, "--to", "timm", *QUICK) == 2
+    assert f"{folder / name}: is a link" in capsys.readouterr().err
+    assert names_in(tmp_path) == before
 
 
 def test_a_corrupted_copy_is_not_written(tmp_path, monkeypatch, capsys):

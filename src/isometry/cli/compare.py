@@ -1,6 +1,7 @@
 """`isometry compare`: variants of a run trained with the same seeds, compared with confidence intervals."""
 
 import csv
+import io
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from isometry.cli.output import say
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
-from isometry.files import disk_errors, read_yaml, write_atomically
+from isometry.files import disk_errors, inside, read_yaml, write_atomically
 from isometry.losses import find_loss
 from isometry.recipes import (
     changed_options,
@@ -105,7 +106,7 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     for seed in seeds:
         beside: list[Row] = []
         for name, plan in (starting | plans).items():
-            run = replace(plan, seed=seed, out=str(out / name / f"seed-{seed}"))
+            run = replace(plan, seed=seed, out=str(inside(out, name, f"seed-{seed}")))
             if starting and name != START:
                 run = replace(run, model=f"local-dir:{out / START / f'seed-{seed}' / 'student'}")
             if teacher and _need_teacher(plan.losses):
@@ -151,14 +152,15 @@ def write(
 ) -> None:
     """Writes ``comparison.csv`` (one line per variant and seed), ``.md``, ``.json`` and ``.png``."""
     others = [column.key for column in model_columns() if column.key not in ("model", "top1", "seconds")]
-    with (out / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "seed", "top1", "gain", "seconds", "speed_up", *others])
-        for row in rows:
-            none = [""] * len(seeds)
-            columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
-            for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
-                writer.writerow([row["name"], seed, *cells, *(run.get(key, "") for key in others)])
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["variant", "seed", "top1", "gain", "seconds", "speed_up", *others])
+    for row in rows:
+        none = [""] * len(seeds)
+        columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
+        for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
+            writer.writerow([row["name"], seed, *cells, *(run.get(key, "") for key in others)])
+    write_atomically(out / "comparison.csv", lines.getvalue())
     tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
     write_atomically(out / "comparison.md", "\n".join(tables))
     write_atomically(out / "comparison.json", json.dumps({"rows": rows, "models": models}, indent=1))
@@ -263,7 +265,7 @@ def _train_teacher(config: CompareConfig, recipe: str, out: Path, console: Conso
         return None
     shared = {key: value for key, value in config.overrides.items() if key not in ("losses", "taps")}
     plan = _recipe(config.teacher_recipe, recipe, shared)
-    return _result(replace(plan, out=str(out / "teacher")), console, "teacher")
+    return _result(replace(plan, out=str(inside(out, "teacher"))), console, "teacher")
 
 
 def _need_teacher(losses: Collection[str]) -> bool:

@@ -31,7 +31,7 @@ from isometry.evaluation.saved_network import (
 )
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
-from isometry.files import write_atomically
+from isometry.files import inside, write_atomically
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
 from isometry.report.records.data import PARTS
 from isometry.training.finetune import transfer
@@ -88,7 +88,7 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     place.mkdir(parents=True, exist_ok=True)
     if options.transfer:
         saved.network.to("cpu")
-        folders, out = options.transfer, place / "transfer"
+        folders, out = options.transfer, inside(place, "transfer")
         result["transfer"] = transfer(saved, folders, out, options.overrides, options.device, console)
     _finish(result, place, console)
     return result

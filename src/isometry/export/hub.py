@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from isometry.errors import UserError, first_line, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
-from isometry.files import read_json, sha256_of
+from isometry.files import inside, read_json, sha256_of
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """The only files that are uploaded, whatever else is in the folder."""
@@ -47,7 +47,7 @@ def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitI
     it was exported from.
 
     Raises:
-        UserError: no complete exported folder, no token, no write access, or a hub that can't be reached.
+        UserError: no complete exported folder, a link in it, no token, no write access, or a hub that can't be reached.
     """
     folder = _folder(name)
     token = get_token()
@@ -78,7 +78,9 @@ def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitI
 
 def _folder(name: str) -> Path:
     named = Path(name.removeprefix("local-dir:"))
-    folder = named if (named / FIGURES).is_file() else named / "timm"
+    folder = named if (named / FIGURES).is_file() else inside(named, "timm")
+    for file in FILES:
+        inside(folder, file)
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise UserError(

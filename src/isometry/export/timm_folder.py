@@ -14,8 +14,9 @@ from isometry.export.card_facts import accuracy_of, architecture_of, latency_of,
 from isometry.export.job import Export, Row
 from isometry.export.model_card import card
 from isometry.export.tables import interval_text, latency_text
-from isometry.files import disk_errors, replace_folder, sha256_of
+from isometry.files import disk_errors, inside, refuse_link, sha256_of
 from isometry.models.build import build_model
+from isometry.models.network_folder import check_unchanged, is_written, replace_folder
 from isometry.models.spec import ModelSpec, image_spec
 from isometry.prune.cutting import widths
 from isometry.prune.gates import gated_convs
@@ -26,7 +27,9 @@ WEIGHTS, CONFIG, CARD, FIGURES = "model.safetensors", "config.json", "README.md"
 
 
 def export_folder(job: Export, *, license_id: str) -> Row:
-    """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card; replaces an older one once it is complete.
+    """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card.
+
+    In a folder that it wrote before, it replaces files that nobody changed, once the new ones are complete.
 
     ``license_id`` is the weights' licence, as a hub identifier; empty if not given.
 
@@ -36,10 +39,10 @@ def export_folder(job: Export, *, license_id: str) -> Row:
 
     Raises:
         UserError: timm can't build the network, because it was pruned; the given images can't be used; the
-            destination holds something else.
+            destination holds something else, or a file that was changed; a file of the network is a link.
     """
     saved = job.saved
-    place = Path(job.out) if job.out else saved.place / "timm"
+    place = Path(job.out) if job.out else inside(saved.place, "timm")
     assert saved.folder is not None
     _check_place(place, saved.folder)
     _check_shape(job)
@@ -60,10 +63,13 @@ def export_folder(job: Export, *, license_id: str) -> Row:
 def _check_place(place: Path, source: Path) -> None:
     if place.resolve() == source.resolve():
         raise UserError(f"--out {place}: is the folder that is exported; give another --out")
-    if place.exists() and not (place / FIGURES).is_file():
+    for name in (WEIGHTS, CONFIG):
+        refuse_link(source / name)
+    if place.exists() and not (is_written(place) and (place / FIGURES).is_file()):
         raise UserError(
-            f"--out {place}: exists and is not an exported folder (no {FIGURES}); give another --out, or remove it"
+            f"--out {place}: exists, and is not as this version of isometry exports it; give another --out, or move it"
         )
+    check_unchanged(place)
 
 
 def _check_shape(job: Export) -> None:

@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.errors import UserError, first_line, reason
-from isometry.files import read_json, replace_folder, sha256_of
+from isometry.files import read_json, sha256_of
+from isometry.models.network_folder import replace_folder
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
 
@@ -85,8 +86,8 @@ def save_model(
 ) -> None:
     """Writes the ``config.json`` and ``model.safetensors`` of ``timm.create_model("local-dir:FOLDER")``.
 
-    An existing folder is replaced only once the new one is complete. ``extra`` adds keys to ``config.json``,
-    which timm ignores.
+    Files that were written there before are replaced only once the new ones are complete; see
+    :mod:`isometry.models.network_folder`. ``extra`` adds keys to ``config.json``, which timm ignores.
     """
     more = {**(extra or {}), **({"label_names": class_names} if class_names else {})}
     with replace_folder(folder) as new:

@@ -11,6 +11,7 @@ from isometry.data import find_sources
 from isometry.errors import UserError
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row, wilson
+from isometry.files import inside
 from isometry.prune.gates import gated_convs
 from isometry.recipes import with_overrides
 from isometry.training.run import execute
@@ -70,7 +71,7 @@ def plan(
     named = {Path(folder).resolve().name: folder for folder in folders}
     if len(named) < len(folders):
         raise UserError("--transfer: two folders have the same name, and so would their runs; rename one")
-    runs = [replace(common, data_dir=folder, out=str(out / name)) for name, folder in named.items()]
+    runs = [replace(common, data_dir=folder, out=str(inside(out, name))) for name, folder in named.items()]
     for run in runs:
         if not find_sources(run).labelled:
             raise UserError(

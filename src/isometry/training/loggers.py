@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isometry.config import RunConfig
 from isometry.errors import UserError
+from isometry.files import inside, refuse_link, write_atomically
 
 Figures = Mapping[str, float]
 Images = Mapping[str, NDArray[np.uint8]]
@@ -57,7 +58,9 @@ class _TensorBoard:
             raise UserError(
                 "--log tensorboard: not installed; pip install 'isometry[tensorboard]'"
             ) from error
-        self._writer = stack.enter_context(SummaryWriter(f"{out}/tensorboard", purge_step=step + 1))
+        self._writer = stack.enter_context(
+            SummaryWriter(str(inside(Path(out), "tensorboard")), purge_step=step + 1)
+        )
 
     def row(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
@@ -77,6 +80,7 @@ class _WeightsAndBiases:
         except ImportError as error:
             raise UserError("--log wandb: not installed; pip install 'isometry[wandb]'") from error
         self._image = wandb.Image
+        inside(Path(out), "wandb")
         opened = wandb.init(
             project="isometry",
             name=Path(out).name,
@@ -99,6 +103,6 @@ class _WeightsAndBiases:
 
 def _run_id(path: Path) -> str:
     """A unique id of the run, stored in its folder."""
-    if not path.is_file():
-        path.write_text(secrets.token_hex(8), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+    if not path.exists():
+        write_atomically(path, secrets.token_hex(8))
+    return refuse_link(path).read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ from isometry.training.checkpoint.files import (
     Checkpoint,
     has_checkpoint,
     load_checkpoint,
+    remove_checkpoint,
     restore_previous,
     save_checkpoint,
     snapshot,
@@ -259,12 +260,39 @@ def test_a_save_follows_no_link_and_minds_no_folder(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "last"
     outside.write_text("theirs")
     (folder / "a folder").mkdir(parents=True)
-    for name in ("model-step1.safetensors", "model-step1.safetensors.new", "checkpoint.json.new", "stale"):
+    for name in ("model-step1.safetensors", "model-step1.safetensors.new", "checkpoint.json.new", "mine"):
         (folder / name).symlink_to(outside)
     save_steps(folder, 1)
     assert outside.read_text() == "theirs"
-    assert files(folder) == ["a folder", "checkpoint.json", "model-step1.safetensors"]
+    assert files(folder) == ["a folder", "checkpoint.json", "mine", "model-step1.safetensors"]
     check_is_step(load_checkpoint(folder), 1)
+
+
+def test_a_folder_that_is_a_link_is_refused_and_nothing_in_its_target_is_touched(tmp_path: Path) -> None:
+    theirs, folder = tmp_path / "theirs", tmp_path / "last"
+    theirs.mkdir()
+    (theirs / "model-step1.safetensors").write_text("thesis")
+    folder.symlink_to(theirs)
+    for touch in (lambda: save_steps(folder, 1), lambda: tidy_checkpoint(folder)):
+        with pytest.raises(UserError, match="last: is a link"):
+            touch()
+    remove_checkpoint(folder)
+    assert {path.name: path.read_text() for path in theirs.iterdir()} == {"model-step1.safetensors": "thesis"}
+
+
+THEIRS = ("notes.txt", "model.safetensors", "model-step1-backup.safetensors", "before.json.bak")
+
+
+def test_files_of_the_user_in_the_folder_survive_saves_and_removal(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    folder.mkdir()
+    for name in THEIRS:
+        (folder / name).write_text(name)
+    save_steps(folder, 1, 2, 3)
+    tidy_checkpoint(folder)
+    assert len(files(folder)) == 4 + len(THEIRS)
+    remove_checkpoint(folder)
+    assert {name: (folder / name).read_text() for name in files(folder)} == {name: name for name in THEIRS}
 
 
 def test_going_back_puts_the_checkpoint_before_in_the_place_of_the_damaged(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One run a folder: claimed, refused, and left as it was found."""
 
+import re
 import signal
 import time
 from functools import partial
@@ -10,7 +11,8 @@ import pytest
 from helpers.runs import DIGITS, TINY_STUDENT, call_at, config_of, run, signalled_at_step, start
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.training.checkpoint.run_folder import Metrics, RunFolder
+from isometry.models.network_folder import replace_folder
+from isometry.training.checkpoint.run_folder import NAMES, Metrics, RunFolder
 
 ALONE = ["train", *TINY_STUDENT, "--epochs", "1"]
 
@@ -99,6 +101,71 @@ def test_a_run_killed_before_it_began_is_begun(tmp_path: Path) -> None:
     with RunFolder(config(tmp_path, "--resume")) as folder:
         folder.begin(config(tmp_path))
     assert folder.config.is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_where_a_file_of_the_run_should_be_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    out, theirs = tmp_path / "run", tmp_path / "theirs"
+    begun(out)
+    theirs.mkdir()
+    (theirs / "thesis").write_text("mine")
+    if (out / name).exists():
+        (out / name).unlink()
+    (out / name).symlink_to(theirs)
+    with (
+        pytest.raises(UserError, match=f"run/{re.escape(name)}: is a link"),
+        RunFolder(config(out, "--resume")),
+    ):
+        pass
+    assert [path.read_text() for path in theirs.iterdir()] == ["mine"]
+    assert (out / name).is_symlink()
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    begun(tmp_path / "run")
+    assert (tmp_path / "disk" / "config.yaml").is_file()
+    with RunFolder(config(tmp_path / "run", "--resume")) as folder:
+        folder.begin(config(tmp_path / "run"))
+
+
+def test_rows_are_neither_added_nor_cut_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    metrics = Metrics(tmp_path)
+    for path in metrics.files:
+        path.symlink_to(outside)
+    for touch in (lambda: metrics.append({"a": 1}), lambda: metrics.rewind({}), lambda: metrics.keep(0)):
+        with pytest.raises(UserError, match=r"metrics\.csv: is a link"):
+            touch()
+    assert outside.read_text() == "theirs"
+
+
+def test_a_run_that_fails_deletes_no_file_that_the_user_added(tmp_path: Path) -> None:
+    def fail() -> None:
+        with RunFolder(config(tmp_path / "run")) as folder:
+            folder.begin(config(tmp_path / "run"))
+            folder.best.mkdir()
+            (folder.best / "notes.txt").write_text("mine")
+            raise UserError("fails")
+
+    with pytest.raises(UserError, match="fails"):
+        fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "best", "notes.txt"]
+
+
+def test_a_students_file_that_was_changed_is_said_before_training(tmp_path: Path) -> None:
+    begun(tmp_path)
+    with replace_folder(tmp_path / "student") as new:
+        (new / "config.json").write_text("{}")
+    (tmp_path / "student" / "config.json").write_text("by hand")
+    with (
+        pytest.raises(UserError, match=r"student/config\.json: was changed"),
+        RunFolder(config(tmp_path, "--resume")),
+    ):
+        pass
+    assert (tmp_path / "student" / "config.json").read_text() == "by hand"
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

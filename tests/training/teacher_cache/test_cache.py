@@ -216,12 +216,14 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path, monkeypatch
 
 def test_partial_files_of_killed_runs_are_deleted_after_a_while(tmp_path: Path):
     told(cache_in(tmp_path / "cache"), PLACES[:1])
-    old, fresh = (tmp_path / "cache" / "epoch-00000" / f"{name}.new" for name in ("old", "fresh"))
-    old.touch()
-    fresh.touch()
-    os.utime(old, (0, 0))
+    folder = tmp_path / "cache" / "epoch-00000"
+    old, fresh, theirs = (folder / name for name in ("from-0.old.new", "from-0.fresh.new", "photo.new"))
+    for path in (old, fresh, theirs):
+        path.touch()
+    for path in (old, theirs):
+        os.utime(path, (0, 0))
     told(cache_in(tmp_path / "cache"))
-    assert (old.exists(), fresh.exists()) == (False, True)
+    assert (old.exists(), fresh.exists(), theirs.exists()) == (False, True, True)
 
 
 # --- damage
@@ -381,13 +383,32 @@ def test_a_disk_that_is_full_from_the_start_does_not_end_the_run(
     def full(path: Path, *args: Any, **kwargs: Any) -> int:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(cache_module, "open_own", full)
     cache = cache_in(tmp_path / "cache")
     assert told(cache)[1] == 6
     assert cache.notes == [
         f"teacher cache {tmp_path / 'cache'}: can't be written (no space left on device); "
         "missing outputs are computed by the teacher"
     ]
+
+
+@pytest.mark.parametrize("name", ["identity.json", "epoch-00001"])
+def test_nothing_is_written_or_deleted_through_a_link(tmp_path: Path, name: str):
+    outside, cache = tmp_path / "outside", tmp_path / "cache"
+    for folder in (outside, cache):
+        folder.mkdir()
+    stale = outside / "from-0.old.new"
+    stale.touch()
+    os.utime(stale, (0, 0))
+    (cache / name).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{name}: is a link"):
+        told(cache_in(cache))
+    assert [path.name for path in outside.iterdir()] == [stale.name]
+    (cache / name).unlink()
+    # The folder itself may be a link.
+    (tmp_path / "linked").symlink_to(cache)
+    assert told(cache_in(tmp_path / "linked"))[1] == 6
+    assert told(cache_in(cache))[1] == 0
 
 
 def test_the_folder_has_its_identity(tmp_path: Path):

@@ -2,10 +2,11 @@
 
 A checkpoint folder holds ``checkpoint.json``, which names the tensor files that belong to it with their SHA-256 and
 ends in that of its own text, and ``before.json``, the index of the previous checkpoint. Tensor files are written first,
-under new names; replacing ``checkpoint.json`` is the one atomic step that makes them count; files that neither index
-names are deleted last. No pickle is written or read.
+under new names; replacing ``checkpoint.json`` is the one atomic step that makes them count; files of such names that
+neither index has are deleted last, and no others. No pickle is written or read.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isometry.errors import UserError, reason
-from isometry.files import disk_errors, flush, free_bytes, new_path, sha256_of, write_new
+from isometry.files import disk_errors, flush, free_bytes, new_path, refuse_link, sha256_of, write_new
 from isometry.training.checkpoint.index import CHANGED, SUFFIX, DamagedError, damage_of, read_index, seal
 
 Tensors = dict[str, Tensor]
 
 INDEX, PREVIOUS = "checkpoint.json", "before.json"
+OURS = re.compile(
+    r"(checkpoint\.json|before\.json|[a-z]+-(step|epoch)\d+(-[23])?\.safetensors)((\.[0-9a-f]{16})?\.new)?"
+)
+"""Names of files that are written here; any other file in the folder is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,9 @@ def save_checkpoint(folder: Path, parts: dict[str, Tensors], state: dict[str, An
 
     Raises:
         UserError: the disk is full (the message gives the required and the free space), or the folder can't be
-            written.
+            written, or is a link.
     """
+    refuse_link(folder)
     parts = {part: tensors for part, tensors in parts.items() if tensors}
     kept = "the checkpoint that was there before is intact: make room and go on with --resume"
     advice = kept if has_checkpoint(folder) else "make room"
@@ -107,16 +113,27 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def tidy_checkpoint(folder: Path) -> None:
-    """Deletes what an interrupted save left: every file that neither index names.
+    """Deletes what an interrupted save left: every file of ours that neither index names.
 
     Raises:
-        UserError: the index can't be read, so that its files are unknown; or the disk fails.
+        UserError: the index can't be read, so that its files are unknown; the disk fails; or the folder is a link.
     """
+    refuse_link(folder)
     try:
         with disk_errors(folder, "check its permissions"):
             _tidy(folder)
     except DamagedError as damage:
         raise UserError(f"{folder}: the checkpoint can't be read ({damage})") from damage
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Deletes the files that :func:`save_checkpoint` wrote, and the folder if nothing else is in it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        _delete_ours(path)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def restore_previous(folder: Path) -> None:
@@ -126,6 +143,8 @@ def restore_previous(folder: Path) -> None:
         UserError: the disk is full, or the folder can't be written.
     """
     with disk_errors(folder, "make room and go on with --resume"):
+        if (folder / INDEX).is_symlink():
+            (folder / INDEX).unlink()
         write_new(folder / INDEX, (folder / PREVIOUS).read_bytes()).replace(folder / INDEX)
         flush(folder)
 
@@ -167,8 +186,13 @@ def _tidy(folder: Path) -> None:
     with suppress(DamagedError):
         names |= _files_of(folder, PREVIOUS)
     for path in folder.iterdir():
-        if path.name not in names and (path.is_file() or path.is_symlink()):
-            path.unlink()
+        if path.name not in names:
+            _delete_ours(path)
+
+
+def _delete_ours(path: Path) -> None:
+    if OURS.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+        path.unlink()
 
 
 def _load(folder: Path, index: str) -> Checkpoint:

@@ -5,7 +5,6 @@ import fcntl
 import io
 import json
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +13,20 @@ from typing import Any
 from isometry.config import RunConfig
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
-from isometry.files import NEW, disk_errors, new_path, parse_json, write_atomically
+from isometry.files import NEW, disk_errors, inside, new_path, open_own, parse_json, write_atomically
+from isometry.models.network_folder import check_unchanged
 from isometry.recipes import changed_options, config_to_yaml, read_saved
-from isometry.training.checkpoint.files import has_checkpoint
+from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
 
 Row = dict[str, Any]
+
+NAMES = (
+    *("config.yaml", ".lock", "metrics.csv", "metrics.jsonl", "times.csv", "times.jsonl", "not_finite.json"),
+    *("last", "best", "student", "summary.json", "stages.json"),
+    *("report.html", "report.json", "report.safetensors", "tensorboard", "wandb", "wandb-id"),
+)
+"""What training writes into a run's folder: a link there is refused before it begins."""
 
 
 def last_checkpoint(out: str | Path) -> Path:
@@ -81,7 +88,9 @@ class RunFolder:
                 raise UserError(f"--resume: there is no run in {self.path} (no such folder)")
             self._made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock_file.open("a")
+            for name in NAMES:
+                inside(self.path, name)
+            self._lock = open_own(self._lock_file, "a")
         except OSError as error:
             raise UserError(f"--out {self.path}: can't be written ({reason(error)})") from error
         try:
@@ -95,6 +104,7 @@ class RunFolder:
             raise UserError(f"--out {self.path}: {why}; give another --out") from error
         try:
             self.refuse_other_contents()
+            check_unchanged(self.path / "student")
         except UserError:
             self._leave(failed=True)
             raise
@@ -151,7 +161,7 @@ class RunFolder:
     def _leave(self, failed: bool) -> None:
         if failed and self._new and not has_checkpoint(self.last):
             for folder in (self.last, self.best):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_checkpoint(folder)
             for file in (self.config, *self.metrics.files, *self.times.files):
                 file.unlink(missing_ok=True)
         if not self.config.is_file():
@@ -193,7 +203,7 @@ class Metrics:
         for path, text in ((self.csv, line.getvalue()), (self.jsonl, json.dumps(row) + "\n")):
             with (
                 disk_errors(path, "make room and go on with --resume"),
-                path.open("a", encoding="utf-8") as file,
+                open_own(path, "a") as file,
             ):
                 file.write(text)
                 file.flush()
@@ -222,11 +232,16 @@ class Metrics:
             if now[path.name] < size:
                 raise UserError(f"{path}: has lost rows that were there at the last save; restore the file")
             if path.exists():
-                os.truncate(path, size)
+                _cut(path, size)
 
     def keep(self, rows: int) -> None:
         """Truncates both files to at most their first ``rows`` rows."""
         for path, header in ((self.csv, 1), (self.jsonl, 0)):
             if path.exists():
                 lines = path.read_bytes().splitlines(keepends=True)
-                os.truncate(path, sum(map(len, lines[: rows + header if rows else 0])))
+                _cut(path, sum(map(len, lines[: rows + header if rows else 0])))
+
+
+def _cut(path: Path, size: int) -> None:
+    with open_own(path, "r+b") as file:
+        file.truncate(size)

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.files import format_bytes, free_bytes, nearest, read_json
+from isometry.files import (
+    format_bytes,
+    free_bytes,
+    nearest,
+    open_own,
+    random_path,
+    read_json,
+    refuse_link,
+)
 from isometry.models.taps import Grid
 from isometry.models.teacher import BatchPosition, TeacherOutput
 from isometry.training.teacher_cache.entry import (
@@ -181,6 +189,8 @@ class TeacherCache:
         self._used += _size(path) - before
 
     def _check_folder(self) -> None:
+        for path in (self.folder / IDENTITY, *self.folder.glob("epoch-*")):
+            refuse_link(path)
         if self._is_own():
             return
         others = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
@@ -217,13 +227,14 @@ class TeacherCache:
         # Another run may have claimed it since it was opened.
         if not self._is_own():
             self.folder.mkdir(parents=True, exist_ok=True)
-            fresh = self.folder / f"{IDENTITY}.{self._world.rank}.new"
-            fresh.write_text(json.dumps(self._identity, indent=1), encoding="utf-8")
-            fresh.replace(self.folder / IDENTITY)
-        for path in self.folder.glob("epoch-*/*.new"):
+            fresh = random_path(self.folder / IDENTITY)
+            with open_own(fresh, "x") as file:
+                json.dump(self._identity, file, indent=1)
+            fresh.replace(refuse_link(self.folder / IDENTITY))
+        for path in self.folder.glob("epoch-*/from-*.new"):
             # Another process may delete it at the same time.
             with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE:
+                if not path.parent.is_symlink() and time.time() - path.stat().st_mtime > STALE:
                     path.unlink()
         self._claimed = True
 

@@ -8,13 +8,13 @@ Shapes: B images, K classes, k = ``KEPT`` classes, N tokens of C channels.
 import math
 import zlib
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from isometry.files import random_path, refuse_link
 from isometry.models.taps import Grid
 from isometry.models.teacher import TeacherOutput
 
@@ -110,12 +110,13 @@ def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
 
     Raises:
         OSError, SafetensorError: the disk is full, or can't be written.
+        UserError: its folder is a link.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
     facts = {"seen": seen} | {name: checksum(name, tensor, key) for name, tensor in stored.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_link(path.parent).mkdir(parents=True, exist_ok=True)
     # A unique name, because other runs may fill the same cache.
-    fresh = path.with_name(f"{path.name}.{uuid4().hex}.new")
+    fresh = random_path(path)
     try:
         save_file(stored, fresh, metadata=facts)
         fresh.replace(path)

@@ -33,4 +33,6 @@ def reason(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """The text with escapes for control characters, and for bytes of file names that are not UTF-8."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -28,6 +28,7 @@ from isometry.evaluation.saved_network import (
     head_was_trained,
     images_named,
     open_named,
+    other_classes_than,
 )
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
@@ -135,20 +136,11 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
 
 def _no_classifier(saved: SavedNetwork, sources: Sources) -> str:
     """Why the network's predictions can't be compared with these labels; empty if they can."""
-    classes = int(saved.network.num_classes)  # type: ignore[arg-type]
-    if not classes:
+    if not saved.network.num_classes:
         return "the network has no classes"
     if not head_was_trained(saved):
         return "no loss trained its classifier"
-    if sources.num_classes not in (None, classes):
-        return f"the network has {classes} classes and the data {sources.num_classes}"
-    # As many classes in another order would make every figure wrong.
-    theirs, ours = label_names(saved.network) or [], sources.class_names or []
-    if len(theirs) == len(ours):
-        for index, (their, our) in enumerate(zip(theirs, ours, strict=True)):
-            if their != our:
-                return f"the network's class {index} is {their!r} and the data's is {our!r}"
-    return ""
+    return other_classes_than(saved.network, sources)
 
 
 def _class_names(saved: SavedNetwork, sources: Sources) -> list[str]:

@@ -31,6 +31,8 @@ class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """Log scalars and the report's figures to tensorboard, wandb (Weights & Biases), or both."""
     resume: bool = False
     """Resume the run in --out."""
+    data_changed: bool = False
+    """With --resume, inside an epoch: go on though image files were added, removed or replaced."""
 
 
 ALIASES = {
@@ -45,7 +47,19 @@ ALIASES = {
 """Aliases of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = (
-    frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
+    frozenset(
+        {
+            "resume",
+            "data_changed",
+            "out",
+            "device",
+            "workers",
+            "pin_mem",
+            "log_interval",
+            "recovery_interval",
+            "log",
+        }
+    )
     | {"skip_bad_images"}  # a run that has got so far has met none
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     | {"batch_size"}  # follows from the global batch size, which must not change

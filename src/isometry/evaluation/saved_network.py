@@ -11,13 +11,14 @@ from torch import nn
 
 from isometry.config import DataConfig, RunConfig
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
+from isometry.data.inventory import other_classes
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.variants import EvaluationImages
 from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
 from isometry.models.build import build_model
-from isometry.models.spec import ModelSpec
+from isometry.models.spec import ModelSpec, label_names
 from isometry.prune.saving import load_network
 from isometry.recipes import read_saved
 
@@ -127,7 +128,7 @@ def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sou
     """The images that ``config`` names; a test or validation split is required.
 
     Raises:
-        UserError: they have another number of classes than the network, or no test or validation split.
+        UserError: they have other classes than the network, or no test or validation split.
     """
     sources = find_sources(config) if saved.network.num_classes else without_labels(find_sources(config))
     check_sources(saved, sources, command=command)
@@ -136,16 +137,27 @@ def sources_for(saved: SavedNetwork, config: DataConfig, *, command: str) -> Sou
 
 def check_sources(saved: SavedNetwork, sources: Sources, *, command: str) -> None:
     """Raises UserError for images as in :func:`sources_for`."""
-    classes = saved.network.num_classes
-    if sources.num_classes not in (None, classes):
-        raise UserError(
-            f"{command} {saved.name}: the network has {classes} classes and the data {sources.num_classes}; "
-            "give matching images with --data-dir or --dataset"
-        )
+    if why := other_classes_than(saved.network, sources):
+        raise UserError(f"{command} {saved.name}: {why}; give matching images with --data-dir or --dataset")
     if sources.test is None and sources.val is None:
         raise UserError(
             f"{command} {saved.name}: the data has no test or validation split; give other images with --data-dir"
         )
+
+
+def other_classes_than(network: nn.Module, sources: Sources) -> str:
+    """How the data's classes differ from those of a network, by name where both have names; empty if they don't."""
+    classes = int(network.num_classes)  # type: ignore[arg-type]
+    theirs, ours = label_names(network) or [], sources.class_names or []
+    if sources.num_classes not in (None, classes):
+        changes = f", which {other_classes(theirs, ours)}" if theirs and ours else ""
+        return f"the network has {classes} classes and the data {sources.num_classes}{changes}"
+    # As many classes in another order would make every figure wrong.
+    if len(theirs) == len(ours):
+        for index, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+            if their != our:
+                return f"the network's class {index} is {their!r} and the data's is {our!r}"
+    return ""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import nn
 
 from isometry.config import OptimConfig, RunConfig, TapsConfig
 from isometry.data import ImageSpec, Sources, find_sources, without_labels
+from isometry.data.inventory import Inventory
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
 from isometry.grow.schedule import Schedule, Stage
@@ -51,6 +52,7 @@ class Run:
         notes: for the user and the report.
         teacher_macs: of one image, counted before the teacher is sharded.
         gathered_teacher: figures of a sharded teacher, computed while all processes are alive.
+        inventory: of the data, once it was taken.
     """
 
     config: RunConfig
@@ -68,6 +70,7 @@ class Run:
     notes: list[str]
     teacher_macs: int = 0
     gathered_teacher: GatheredTeacher | None = None
+    inventory: Inventory | None = None
 
     @property
     def schedule(self) -> Schedule:

@@ -9,14 +9,16 @@ from rich.console import Console
 from torch import Tensor
 
 from isometry.config import RunConfig
+from isometry.data.inventory import take_inventory
 from isometry.data.worker_failures import worker_deaths
 from isometry.distributed import join_world, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
 from isometry.files import disk_errors
 from isometry.models.sharding import GatheredTeacher, is_sharded
-from isometry.training.assemble import assemble
+from isometry.training.assemble import Run, assemble
 from isometry.training.checkpoint.files import has_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
+from isometry.training.data_changes import check_classes
 from isometry.training.loop import Trainer
 from isometry.training.moving_average import slow_average
 from isometry.training.progress import print_notes
@@ -40,12 +42,15 @@ def execute(
     advice = partial(_advice, config.out)
     with closing(world), sigterm_interrupts(advice), worker_deaths(advice), lost_processes(world, advice):
         if not world.main:
-            trainer = Trainer(assemble(config, world), None, world, None, label)
+            run = assemble(config, world)
+            _take_inventory(run)
+            trainer = Trainer(run, None, world, None, label)
             trainer.fit()
             gather_teacher(trainer)
             return None
         with RunFolder(config) as folder:
             run = assemble(config, world)
+            _take_inventory(run)
             run.notes += folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
             run.notes += slow_average(run.config, run.schedule.stages[-1], trainer.steps_per_epoch)
@@ -57,6 +62,13 @@ def execute(
             trainer.loaders.close()
             print_notes(console, closing_notes(trainer, folder))
             return result
+
+
+def _take_inventory(run: Run) -> None:
+    """Lists the run's data, and checks that a run that resumes has its classes."""
+    run.inventory = take_inventory(run.sources, run.config.data_dir)
+    if run.config.resume:
+        check_classes(run.config.out, run.inventory)
 
 
 def _advice(out: str) -> str:

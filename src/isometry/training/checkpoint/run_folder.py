@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 NAMES = (
     *("config.yaml", ".lock", "metrics.csv", "metrics.jsonl", "times.csv", "times.jsonl", "not_finite.json"),
-    *("last", "best", "student", "summary.json", "stages.json"),
+    *("data.json", "last", "best", "student", "summary.json", "stages.json"),
     *("report.html", "report.json", "report.safetensors", "tensorboard", "wandb", "wandb-id"),
 )
 """What training writes into a run's folder: a link there is refused before it begins."""
@@ -162,7 +162,7 @@ class RunFolder:
         if failed and self._new and not has_checkpoint(self.last):
             for folder in (self.last, self.best):
                 remove_checkpoint(folder)
-            for file in (self.config, *self.metrics.files, *self.times.files):
+            for file in (self.config, self.path / "data.json", *self.metrics.files, *self.times.files):
                 file.unlink(missing_ok=True)
         if not self.config.is_file():
             new_path(self.config).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pydantic import NonNegativeInt
 from rich.console import Console
 from typing_extensions import TypedDict
 
+from isometry.data.inventory import fingerprint
 from isometry.data.splits import StreamPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
@@ -32,6 +33,7 @@ from isometry.training.checkpoint.files import (
 from isometry.training.checkpoint.optimizer_state import join_optimizer_state, split_optimizer_state
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.checkpoint.writer import Writer
+from isometry.training.data_changes import check_images, write_record
 from isometry.training.progress import add_notes
 
 
@@ -43,7 +45,7 @@ class LoopState:
     ``step`` counts optimizer steps, ``seen`` the epoch's images so far, over all processes; ``sums`` are their losses,
     ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last epoch's
     validation scores; ``best`` is the best score, of the weights or of their moving average. ``growths`` has an entry
-    for each stage after the first.
+    for each stage after the first, ``validation`` the fingerprint of the images that scores are of.
     """
 
     step: int = 0
@@ -57,6 +59,7 @@ class LoopState:
     unreadable: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     growths: list[dict[str, Any]] = field(default_factory=list)
+    validation: int = 0
 
     def keep_best(self, score: float, is_average: bool) -> bool:
         """Whether the epoch that has ended is the best so far, which the state says from then on."""
@@ -141,7 +144,7 @@ class RunState:
         record = {
             "spec": self._spec(),
             "processes": self.world.size,
-            "loop": asdict(state),
+            "loop": asdict(state) | {"validation": self._validation()},
             "metrics": folder.metrics.sizes(),
             # Some optimizers change lists in place.
             "optimizer": deepcopy(rest),
@@ -167,11 +170,12 @@ class RunState:
         """
         # The other processes wait until the main one has checked the folder.
         self.world.barrier()
+        self._check_same_data()
         last = last_checkpoint(self.config.out)
-        if not self.config.resume:
-            return None
-        if not has_checkpoint(last):
-            if self.folder is not None:
+        if not (self.config.resume and has_checkpoint(last)):
+            if self.folder is not None and self.run.inventory is not None:
+                write_record(self.config.out, {"inventory": self.run.inventory, "notes": []})
+            if self.folder is not None and self.config.resume:
                 self.folder.metrics.rewind({})
                 self.folder.times.keep(0)
             return None
@@ -191,7 +195,36 @@ class RunState:
             places = self.world.gather([loop.epoch, loop.step])
             if any(place != places[0] for place in places):
                 raise ValueError("processes read different saves; all of them must see the same folder")
-            return Saved(checkpoint, state, stage.number)
+        self._check_images(loop, console)
+        return Saved(checkpoint, state, stage.number)
+
+    def _validation(self) -> int:
+        """Fingerprint of the validation images, which scores are compared on; 0 if not known."""
+        return fingerprint(self.run.inventory["images"].get("validation")) if self.run.inventory else 0
+
+    def _check_same_data(self) -> None:
+        """Raises UserError if another process has other classes or images, e.g. on another machine."""
+        if self.run.inventory is not None:
+            prints = self.world.gather([fingerprint(self.run.inventory)])
+            if other := [rank for rank, found in enumerate(prints) if found != prints[0]]:
+                raise UserError(
+                    f"process {other[0]} of {len(prints)} has other images or classes than process 0; "
+                    "give all of them the same files"
+                )
+
+    def _check_images(self, loop: LoopState, console: Console | None) -> None:
+        """Compares the images with those of the run; all processes do, so that all refuse alike."""
+        if (now := self.run.inventory) is None:
+            return
+        out, begun = self.config.out, loop.seen > 0
+        record, notes = check_images(out, now, begun=begun, allowed=self.config.data_changed)
+        if loop.validation not in (0, self._validation()) and loop.epoch < self.config.epochs:
+            loop.best = loop.best_epoch = None
+        add_notes(self.run.notes, notes, console)
+        # Not while another process still reads the record.
+        self.world.barrier()
+        if self.folder is not None:
+            write_record(out, record)
 
     def take_over(self, saved: Saved) -> LoopState:
         """Loads all tensors that were saved at this stage; returns the loop's state.

@@ -1,0 +1,131 @@
+"""The classes and image files of a run, to tell whether they have changed when it resumes; opens no image."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from isometry.data.sources import Sources
+from isometry.data.splits import Part, StreamPart
+from isometry.errors import printable
+
+Folders = dict[str, tuple[int, str]]
+"""Images of each folder: their number, and a fingerprint of their names, sizes and order."""
+
+MOST_FOLDERS, MOST_NAMED = 10_000, 3
+"""Of more folders only the sum is kept; of those that have changed, so many are named."""
+
+
+class Inventory(TypedDict):
+    """Classes by index (None: not labelled or not named), and the images of each split."""
+
+    classes: list[str] | None
+    images: dict[str, Folders]
+
+
+def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:
+    """The inventory of a run's data, from names and sizes of the files alone; seconds for a million files."""
+    parts = {"training": sources.train, "validation": sources.val, "test": sources.test}
+    root = str(Path(data_dir).expanduser()) if data_dir else ""
+    images = {name: _folders(part, root) for name, part in parts.items() if part is not None}
+    return {"classes": sources.class_names, "images": images}
+
+
+def fingerprint(listed: Inventory | Folders | None) -> int:
+    """63 bits that differ for another list."""
+    text = repr(listed).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def other_classes(before: Sequence[str] | None, now: Sequence[str] | None) -> str:
+    """How the classes differ, with names; empty if they don't."""
+    before, now = before or [], now or []
+    gone, new = (
+        [name for name in before if name not in set(now)],
+        [name for name in now if name not in set(before)],
+    )
+    if gone or new:
+        return " and ".join(
+            f"{what} {', '.join(map(_quoted, names[:MOST_NAMED]))}{_more(names)}"
+            for what, names in (("lack", gone), ("have the new", new))
+            if names
+        )
+    for number, (one, other) in enumerate(zip(before, now, strict=True)):
+        if one != other:
+            return f"are in another order: class {number} was {_quoted(one)} and is {_quoted(other)}"
+    return ""
+
+
+def other_images(before: Mapping[str, Folders], now: Mapping[str, Folders]) -> dict[str, str]:
+    """How the images of each split differ, with numbers; without splits that don't."""
+    found = {}
+    for split in {**before, **now}:
+        old, new = before.get(split, {}), now.get(split, {})
+        changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        if changed:
+            counts = ", ".join(_change(name, old, new) for name in changed[:MOST_NAMED])
+            found[split] = f"{split} {_count(old):,} images, {_count(new):,} now ({counts}{_more(changed)})"
+    return found
+
+
+def _change(name: str, old: Folders, new: Folders) -> str:
+    (before, _), (after, _) = old.get(name, (0, "")), new.get(name, (0, ""))
+    change = f"{before:,}, {after:,} now" if before != after else f"{before:,}, but of other names or sizes"
+    return f"{printable(name)}/ {change}" if name else change
+
+
+def _count(folders: Folders) -> int:
+    return sum(count for count, _ in folders.values())
+
+
+def _quoted(name: str) -> str:
+    return f"'{printable(name)}'"
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+
+
+def _folders(part: Part, root: str) -> Folders:
+    digests: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    for name in _names(part, root):
+        path, size = _sized(name)
+        folder = os.path.dirname(path.removeprefix(root).lstrip("/")) if size is not None else ""
+        if folder not in digests:
+            if len(digests) >= MOST_FOLDERS:
+                folder = "..."
+            digests.setdefault(folder, hashlib.blake2b(digest_size=16))
+        counts[folder] = counts.get(folder, 0) + 1
+        digests[folder].update(f"{path.removeprefix(root)} {size}\n".encode("utf-8", "surrogateescape"))
+    found = {folder: (counts[folder], digest.hexdigest()) for folder, digest in digests.items()}
+    if isinstance(part, StreamPart):
+        # Its files are not its images.
+        return {"": (len(part), hashlib.blake2b(repr(found).encode(), digest_size=16).hexdigest())}
+    return found
+
+
+def _names(part: Part, root: str) -> Iterator[str]:
+    """The images, by their paths where they have such; of a stream, the files of its folder."""
+    if isinstance(part, StreamPart):
+        paths = sorted(Path(root).rglob("*")) if root else []
+        yield from (str(path) for path in paths if path.is_file())
+        return
+    reader = getattr(part.images, "reader", None)
+    if (dataset := getattr(reader, "dataset", None)) is not None:
+        # Hugging Face: the name of an image is read with the image.
+        size = getattr(getattr(dataset, "info", None), "dataset_size", None)
+        yield from (f"{size} {index}" for index in range(len(part)))
+        return
+    yield from (part.where(index) for index in range(len(part)))
+
+
+def _sized(name: str) -> tuple[str, int | None]:
+    """A path with the size of its file; None for a name that is no file's."""
+    try:
+        return name, os.stat(name).st_size
+    except (OSError, ValueError):
+        return name, None

@@ -1,0 +1,246 @@
+"""Runs that resume after their classes or images were changed: refused, or said."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+
+from helpers.image_files import write_classes, write_image
+from helpers.messages import mentions
+from helpers.runs import Ended, call_at, free_port, run, run_ranks, send_self, signalled_at_step
+from isometry.cli.main import main
+
+CLASSES = {"ant": 10, "bee": 10, "cat": 10}
+TINY = ["patch_size=4", "embed_dim=16", "depth=1", "num_heads=2", "mlp_ratio=2"]
+WORDS = [
+    *("train", "--model", "vit_tiny_patch16_224", "--model-kwargs", *TINY, "--img-size", "8"),
+    *("--batch-size", "6", "--workers", "0", "--warmup-epochs", "0", "--device", "cpu", "--epochs", "2"),
+]
+
+
+def begin(ground: Path, prepare: Callable[[], None]) -> list[str]:
+    """Stops a run of four steps an epoch on images in ``ground/photos``; the words of the command."""
+    for part in ("train", "val"):
+        write_classes(ground / "photos" / part, CLASSES if part == "train" else dict.fromkeys(CLASSES, 2))
+    words = [*WORDS, "--data-dir", str(ground / "photos"), "--out", str(ground / "run")]
+    ended = run(*words, said=ground / "said", prepare=prepare)
+    assert (ended.code, "go on with --resume" in ended.err) == (0, True), ended.err
+    return words
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped inside its second epoch, with its images."""
+    ground = tmp_path_factory.mktemp("inside")
+    begin(ground, signalled_at_step(7, SIGTERM))
+    return ground
+
+
+@pytest.fixture(scope="module")
+def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped after its first epoch."""
+    ground = tmp_path_factory.mktemp("between")
+    scored = "isometry.training.checkpoint.run_state:LoopState.keep_best"
+    begin(ground, partial(call_at, scored, 1, partial(send_self, SIGTERM)))
+    return ground
+
+
+def copied(stopped: Path, ground: Path) -> Path:
+    """The images of a stopped run, free to be changed."""
+    ground.mkdir(exist_ok=True)
+    shutil.copytree(stopped / "run", ground / "run")
+    shutil.copytree(stopped / "photos", ground / "photos")
+    config = ground / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(stopped), str(ground)))
+    return ground / "photos"
+
+
+def resume(ground: Path, *words: str) -> Ended:
+    where = ["--data-dir", str(ground / "photos"), "--out", str(ground / "run"), "--resume"]
+    return run(*WORDS, *where, *words, said=ground / "said", report=True)
+
+
+def rename_a_class(photos: Path) -> None:
+    for part in ("train", "val"):
+        (photos / part / "ant").rename(photos / part / "dog")
+
+
+def add_a_class(photos: Path) -> None:
+    for part in ("train", "val"):
+        write_classes(photos / part, {"bat": 4})
+
+
+def remove_a_class(photos: Path) -> None:
+    for part in ("train", "val"):
+        shutil.rmtree(photos / part / "cat")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (rename_a_class, "they lack 'ant' and have the new 'dog'"),
+        (add_a_class, "they have the new 'bat'"),
+        (remove_a_class, "they lack 'cat'"),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["--data-changed"]])
+def test_other_classes_are_refused_by_name(
+    between: Path, tmp_path: Path, change: Callable[[Path], None], said: str, words: list[str]
+):
+    change(copied(between, tmp_path))
+    before = (tmp_path / "run" / "data.json").read_bytes()
+    ended = resume(tmp_path, *words)
+    assert ended.code == 2
+    assert mentions(ended.err, f"--resume: the classes are not those of the run … {said}; put them back")
+    assert len(ended.err.splitlines()) == 1
+    assert (tmp_path / "run" / "data.json").read_bytes() == before
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def halve_a_class(photos: Path) -> None:
+    for path in sorted((photos / "train" / "bee").iterdir())[::2]:
+        path.unlink()
+
+
+def replace_a_file(photos: Path) -> None:
+    path = photos / "train" / "bee" / "3.png"
+    shutil.copyfile(photos / "train" / "cat" / "3.png", path)
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+CHANGES = [
+    (halve_a_class, "training 30 images, 25 now (train/bee/ 10, 5 now)"),
+    (replace_a_file, "training 30 images, 30 now (train/bee/ 10, but of other names or sizes)"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_other_files_are_refused_inside_an_epoch_unless_the_user_says_so(
+    inside: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+):
+    change(copied(inside, tmp_path))
+    ended = resume(tmp_path)
+    assert ended.code == 2
+    assert mentions(ended.err, f"not those that the epoch was begun with: {said}; … --data-changed")
+    assert len(ended.err.splitlines()) == 1
+    ended = resume(tmp_path, "--data-changed")
+    assert ended.code == 0, ended.err
+    note = f"resumed inside an epoch with other images: {said}"
+    assert note in " ".join(ended.out.split())
+    assert note in json.loads((tmp_path / "run" / "report.json").read_text())["report"]["notes"]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_other_files_are_said_between_epochs(
+    between: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+):
+    change(copied(between, tmp_path))
+    ended = resume(tmp_path)
+    assert ended.code == 0, ended.err
+    assert f"resumed with other images: {said}" in " ".join(ended.out.split())
+    assert "chosen anew" not in ended.out
+
+
+def test_scores_of_other_validation_images_are_not_compared(between: Path, tmp_path: Path):
+    photos = copied(between, tmp_path)
+    saved = json.loads((tmp_path / "run" / "last" / "checkpoint.json").read_text())
+    assert saved["loop"]["best_epoch"] == 1
+    write_image(photos / "val" / "ant" / "new.png", seed=7)
+    ended = resume(tmp_path)
+    assert ended.code == 0, ended.err
+    assert "validation 6 images, 7 now (val/ant/ 2, 3 now); the best epoch is chosen anew" in " ".join(
+        ended.out.split()
+    )
+    saved = json.loads((tmp_path / "run" / "last" / "checkpoint.json").read_text())
+    assert saved["loop"]["best_epoch"] == 2
+
+
+def test_the_same_files_elsewhere_in_time_are_no_change(inside: Path, tmp_path: Path):
+    """Copied to the disk of another machine, with other times of change."""
+    copied(inside, tmp_path)
+    for path in (tmp_path / "photos").rglob("*.png"):
+        path.touch()
+    ended = resume(tmp_path)
+    assert ended.code == 0, ended.err
+    assert "other images" not in ended.out
+
+
+def test_a_run_of_an_older_version_goes_on_with_a_note(inside: Path, tmp_path: Path):
+    copied(inside, tmp_path)
+    (tmp_path / "run" / "data.json").unlink()
+    ended = resume(tmp_path)
+    assert ended.code == 0, ended.err
+    assert "data.json: missing, because an older version began the run" in " ".join(ended.out.split())
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert record["inventory"]["classes"] == list(CLASSES)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"inventory": 3, "notes": []}'])
+def test_a_damaged_record_is_said_in_one_line(inside: Path, tmp_path: Path, text: str):
+    copied(inside, tmp_path)
+    (tmp_path / "run" / "data.json").write_text(text)
+    ended = resume(tmp_path)
+    assert ended.code == 2
+    assert mentions(ended.err, "data.json: can't be read … put back a copy, or delete it")
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_several_processes_refuse_alike(inside: Path, tmp_path: Path):
+    halve_a_class(copied(inside, tmp_path))
+    where = ["--data-dir", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--resume"]
+    words = ["--global-batch-size", "6", *where]
+    for ended in run_ranks(*WORDS, *words, folder=tmp_path, port=free_port()):
+        assert ended.code == 2
+        assert "not those that the epoch was begun with" in ended.err
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (rename_a_class, "the network's class 0 is 'ant' and the data's is 'bee'"),
+    (remove_a_class, "the network has 3 classes and the data 2, which lack 'cat'"),
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["evaluate", "bench", "export"])
+def test_a_finished_run_is_not_judged_on_other_classes(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], None],
+    said: str,
+    command: str,
+):
+    change(copied(finished, tmp_path))
+    words = ["--to", "onnx"] if command == "export" else []
+    assert main([command, str(tmp_path / "run"), *words]) == 2
+    assert f"{command} {tmp_path / 'run'}: {said}" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def finished(between: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, trained to its end."""
+    ground = tmp_path_factory.mktemp("finished")
+    copied(between, ground)
+    ended = resume(ground)
+    assert ended.code == 0, ended.err
+    return ground
+
+
+@pytest.mark.slow
+def test_processes_with_other_images_are_told(inside: Path, tmp_path: Path):
+    copied(inside, tmp_path / "one")
+    halve_a_class(copied(inside, tmp_path / "two"))
+    # On two machines the same path leads to two disks.
+    prepare = [partial(here, tmp_path / name) for name in ("one", "two")]
+    words = ["--global-batch-size", "6", "--data-dir", "photos", "--out", str(tmp_path / "new")]
+    for ended in run_ranks(*WORDS, *words, folder=tmp_path, port=free_port(), prepare=prepare):
+        assert ended.code == 2
+        assert "process 1 of 2 has other images or classes than process 0" in ended.err
+
+
+def here(folder: Path) -> None:
+    os.chdir(folder)

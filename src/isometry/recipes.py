@@ -12,6 +12,7 @@ import jsonargparse
 import yaml
 
 from isometry.config import ALIASES, FORMER_DEFAULTS, FREE_ON_RESUME, RunConfig, canonical
+from isometry.config.paths import absolute_paths, expand_path, expand_paths
 from isometry.errors import UserError, did_you_mean
 from isometry.files import YAML_ERRORS, YamlLoader, read_yaml, validate
 
@@ -44,6 +45,7 @@ def find_recipe(name: str) -> str:
 
 def recipe_path(path: str, beside: str | Path) -> Path:
     """A recipe named in another one: relative to that one's folder."""
+    path = expand_path(path)
     return Path(path) if Path(path).is_absolute() else Path(beside).parent / path
 
 
@@ -128,10 +130,7 @@ def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             parsed[name] = hint(**parsed[name])  # type: ignore[operator]
-    config = kind(**parsed)
-    if isinstance(config, RunConfig):
-        config.model, config.teacher = _folder_name(config.model), _folder_name(config.teacher)
-    return config
+    return expand_paths(kind(**parsed))
 
 
 def parse_value(text: str) -> Any:
@@ -141,15 +140,6 @@ def parse_value(text: str) -> Any:
         return jsonargparse.get_loader("yaml")(text)
     except YAML_ERRORS:
         return text
-
-
-def _folder_name(name: str) -> str:
-    """``local-dir:PATH`` for the path of a run's folder or of its ``student/``; any other name as it is."""
-    # Not for any folder: one may have the name of a model.
-    for path in (Path(name) / "student", Path(name)):
-        if name and (path / "config.json").is_file():
-            return f"local-dir:{path}"
-    return name
 
 
 def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
@@ -259,7 +249,9 @@ def changed_options(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]
 
     Without those that :func:`with_former_defaults` takes over.
     """
-    before, now = flat_options(old), flat_options(with_former_defaults(new, old))
+    now = flat_options(absolute_paths(with_former_defaults(new, old)))
+    # Older versions saved relative paths.
+    before = flat_options(absolute_paths(old))
     return [
         (name, before[name], now[name])
         for name in now

@@ -244,3 +244,56 @@ def test_processes_with_other_images_are_told(inside: Path, tmp_path: Path):
 
 def here(folder: Path) -> None:
     os.chdir(folder)
+
+
+# --- the place of the data
+
+
+def test_a_run_is_judged_on_its_own_images_from_any_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Begun with a relative path, with other images at that path where one stands now."""
+    (tmp_path / "mine").mkdir()
+    copied(finished, tmp_path / "mine")
+    write_classes(tmp_path / "elsewhere" / "photos" / "val", dict.fromkeys(CLASSES, 5))
+    write_classes(tmp_path / "elsewhere" / "photos" / "train", CLASSES)
+    words = [*WORDS, "--epochs", "1", "--data-dir", "photos", "--out", str(tmp_path / "run")]
+    ended = run(*words, said=tmp_path / "said", prepare=partial(here, tmp_path / "mine"))
+    assert ended.code == 0, ended.err
+    assert f"data_dir: {tmp_path / 'mine' / 'photos'}\n" in (tmp_path / "run" / "config.yaml").read_text()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "6 validation images" in " ".join(capsys.readouterr().out.split())
+    # As an older version saved it.
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(tmp_path / "mine" / "photos"), "photos"))
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"data_dir photos is relative, and taken from the present folder: {Path.cwd() / 'photos'}" in said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "bench"])
+def test_images_that_are_gone_are_said(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    shutil.rmtree(copied(finished, tmp_path))
+    assert main([command, str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert f"the run's images are gone ({tmp_path / 'photos'}); give them with --data-dir" in said
+    assert said.count("\n") == 1
+
+
+def test_a_run_whose_images_were_moved_goes_on_with_a_note(inside: Path, tmp_path: Path):
+    copied(inside, tmp_path).rename(tmp_path / "moved")
+    ended = resume(tmp_path, "--data-dir", str(tmp_path / "moved"))
+    assert ended.code == 0, ended.err
+    said = " ".join(ended.out.split())
+    assert f"--data-dir: {tmp_path / 'photos'} is gone, {tmp_path / 'moved'} is used" in said
+    assert "other images" not in said
+
+
+def test_other_images_at_another_place_are_another_run(inside: Path, tmp_path: Path):
+    shutil.copytree(copied(inside, tmp_path), tmp_path / "copy")
+    ended = resume(tmp_path, "--data-dir", str(tmp_path / "copy"))
+    assert ended.code == 2
+    assert mentions(ended.err, "--data-dir was … and is … now")

@@ -8,6 +8,7 @@ from typing import Any
 
 from isometry.cli.help import Option, option_groups
 from isometry.config import canonical
+from isometry.config.paths import expand_path
 from isometry.errors import UserError
 from isometry.recipes import Config, find_recipe, parse_value, read_config, with_overrides
 
@@ -46,7 +47,7 @@ def recipe_named(arguments: Sequence[str]) -> str:
     named = [texts for word, texts in _by_option(arguments) if word == "--config"]
     if named and len(named[-1]) != 1:
         raise UserError("--config: give one file")
-    return find_recipe(named[-1][0]) if named else ""
+    return find_recipe(expand_path(named[-1][0])) if named else ""
 
 
 def as_typed(message: str, arguments: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from isometry.cli.arguments import as_typed, leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import Invocation, help_text
 from isometry.cli.output import write
+from isometry.config.paths import expand_path
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
 from isometry.errors import UserError, did_you_mean, printable
@@ -77,6 +78,7 @@ def _run(words: list[str], console: Console) -> None:
         write(console, help_text(name, command))
         return
     names, options = leading(rest) if command.names else ([], rest)
+    names = [*map(expand_path, names)]
     if not _as_many(names, command.names.split()):
         raise UserError(f"{name}: expected {command.names} first, e.g. {command.examples[0]}")
     try:

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from isometry.config import DataConfig, RunConfig
+from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.data.inventory import other_classes
 from isometry.distributed import World
@@ -81,7 +82,16 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
     network, config = load_network(student, flag=command), run / "config.yaml"
     if not config.is_file():
         return SavedNetwork(name, network, student)
-    return SavedNetwork(name, network, student, run, read_saved(config)[0])
+    saved = read_saved(config)[0]
+    return SavedNetwork(name, network, student, run, saved, _relative_images(saved, config))
+
+
+def _relative_images(saved: RunConfig, config: Path) -> list[str]:
+    """A note that an older version saved a relative path of the images, if it did."""
+    if Path(saved.data_dir or "/").expanduser().is_absolute():
+        return []
+    now = absolute_paths(saved).data_dir
+    return [f"{config}: data_dir {saved.data_dir} is relative, and taken from the present folder: {now}"]
 
 
 def open_named(name: str, *, command: str) -> SavedNetwork:
@@ -110,7 +120,7 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
     """The run's config, with the options' images if they are given.
 
     Raises:
-        UserError: neither the options nor a run name images.
+        UserError: neither the options nor a run name images, or the run's are gone.
     """
     config = saved.config or RunConfig()
     config = replace(config, decode=options.decode or config.decode)
@@ -120,6 +130,11 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
         raise UserError(
             f"{command} {saved.name}: has no config.yaml that names its training images; "
             "give images with --data-dir or --dataset"
+        )
+    config = absolute_paths(config)
+    if config.data_dir and not config.dataset_download and not Path(config.data_dir).exists():
+        raise UserError(
+            f"{command} {saved.name}: the run's images are gone ({config.data_dir}); give them with --data-dir"
         )
     return config
 

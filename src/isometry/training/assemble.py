@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from isometry.config import OptimConfig, RunConfig, TapsConfig
+from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec, Sources, find_sources, without_labels
 from isometry.data.inventory import Inventory
 from isometry.distributed import World
@@ -88,7 +89,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     check_pruning(config.prune, config, config.grow.wanted)
     if (begun := begun_as(config)) is not None:
         config = with_former_defaults(config, begun)
-    config, notes = share_batch(config, world)
+    config, notes = share_batch(absolute_paths(config), world)
     gated = has_gates(config.prune)
     config = replace(config, losses=config.losses or _default_losses(bool(config.teacher), gated))
     terms = _parse_terms(config.losses, gated)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from isometry.config import RunConfig
+from isometry.config.paths import has_moved
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
 from isometry.files import NEW, disk_errors, inside, new_path, open_own, parse_json, write_atomically
@@ -119,7 +120,7 @@ class RunFolder:
         """Writes ``config.yaml``; if there is one, checks that it is of this run.
 
         Returns:
-            A note on options that ``config.yaml`` lacks because they were added since, if any.
+            Notes on options that ``config.yaml`` lacks because they were added since, and on paths that have moved.
 
         Raises:
             UserError: options that affect the results have changed; the message names them.
@@ -129,7 +130,10 @@ class RunFolder:
             write_atomically(self.config, config_to_yaml(config))
             return []
         saved, notes = read_saved(self.config)
-        if changed := changed_options(saved, config):
+        changed = changed_options(saved, config)
+        moved = [each for each in changed if has_moved(*each)]
+        notes += [f"--{name.replace('_', '-')}: {old} is gone, {new} is used" for name, old, new in moved]
+        if changed := [each for each in changed if each not in moved]:
             differences = ", ".join(
                 f"--{name.replace('_', '-')} was {old!r} and is {new!r} now" for name, old, new in changed
             )

@@ -189,7 +189,7 @@ class RunState:
                     f"it was saved inside an epoch of a stream, which needs the same {state['processes']} processes"
                 )
             stage = self.run.schedule.stages[spec["stage"] - 1]
-            if spec != self._spec(stage):
+            if _without_place(spec) != _without_place(self._spec(stage)):
                 raise ValueError(f"it holds a {spec['model']}, not the {self.config.model} asked for")
             # Also keeps each process from going on, and tidying up, while another still reads.
             places = self.world.gather([loop.epoch, loop.step])
@@ -263,6 +263,11 @@ class RunState:
         }
         saved: dict[str, Any] = json.loads(json.dumps(spec))
         return saved
+
+
+def _without_place(spec: dict[str, Any]) -> dict[str, Any]:
+    """A network's spec without the folder that it came from, which may have moved."""
+    return spec | {"model": "local-dir:"} if spec["model"].startswith("local-dir:") else spec
 
 
 @contextmanager

@@ -190,6 +190,16 @@ def test_with_a_distillation_head_the_teachers_label_goes_to_it(batch):
     assert objective.eval()(*batch)["output"].shape == (4, 5)
 
 
+@pytest.mark.parametrize("term", ["ce", "soft"])
+def test_one_kind_of_label_trains_both_heads_because_the_answer_is_their_mean(batch, term):
+    small = student("deit_tiny_distilled_patch16_224")
+    objective = Objective(small, {term: 1}, teacher()).train()
+    objective(*batch)["loss"].backward()
+    assert small.head.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(small.head.weight.grad.sum(), small.head_dist.weight.grad.sum())
+    assert (small.head.bias.grad == small.head_dist.bias.grad).all()
+
+
 def test_the_moving_average_is_of_the_student_alone_and_follows_it():
     small = student()
     objective = Objective(small, {"random": 1, "embedding": 1}, teacher(), generator=torch.Generator())

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.errors import UserError, first_line, reason
 from isometry.files import read_json, sha256_of
+from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
@@ -48,6 +49,12 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
             can't be downloaded, read safely, or loaded into the architecture.
     """
     check_name(spec, flag)
+    model, source = _build(spec, flag)
+    refuse_auxiliary_head(model, f"{flag} {spec.name}")
+    return model, source
+
+
+def _build(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
     if spec.weights == "none":
         return _create(spec, _arguments(spec, flag), flag), WeightSource("random, from the seed")
     if spec.weights != "pretrained":

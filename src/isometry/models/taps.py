@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isometry.errors import UserError
+from isometry.models.heads import Logits, as_logits
 
 Grid = tuple[int, int]
 Layout = Literal["NCHW", "NLC"]
-Logits = Tensor | tuple[Tensor, Tensor]
-
 
 ENTRANCES = ("forward_intermediates", "forward_head")
 """Methods of a timm model, besides forward, that :class:`TappedModel` calls."""
@@ -41,11 +40,11 @@ class TappedModel(nn.Module):
     def forward(self, input_BCHW: Tensor) -> tuple[Logits, list[Tensor]]:
         """Logits (a pair in a training DeiT with a distillation head), and the features of each tapped block."""
         if not self.blocks:
-            return self.model(input_BCHW), []
+            return as_logits(self.model, self.model(input_BCHW)), []
         last, features = self.model.forward_intermediates(
             input_BCHW, indices=self.blocks, norm=False, output_fmt=self.layout
         )
-        return self.model.forward_head(last), features
+        return as_logits(self.model, self.model.forward_head(last)), features
 
 
 def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:

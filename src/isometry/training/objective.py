@@ -102,8 +102,10 @@ class Objective(TrainingTask):
                 self.pairs = pair_blocks(student, teacher, *sizes, *taps)
             self.teacher = Teacher(teacher, images, self.pairs, teacher_blocks)
         self.teacher_source: TeacherSource | None = self.teacher
-        if "student_distilled_logits" in needs and hasattr(student, "set_distilled_training"):
-            student.set_distilled_training(True)  # type: ignore[operator]
+        if hasattr(student, "set_distilled_training"):
+            # The answer is the mean of both heads: if terms would train one of them alone, they train the mean.
+            both = {"student_logits", "student_distilled_logits"} <= needs
+            student.set_distilled_training(both)  # type: ignore[operator]
         self.trainable_module: nn.Module = Trainable(
             student, [pair.student for pair in self.pairs], self._build_losses(generator)
         )

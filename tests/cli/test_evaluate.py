@@ -192,7 +192,7 @@ def test_as_many_classes_of_other_names_are_refused(tmp_path, capsys):
     assert "--probe" in line
 
 
-def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path, capsys):
+def test_images_that_could_not_be_read_are_named_and_leave_the_count(dense, digit_folders, tmp_path, capsys):
     shutil.copytree(digit_folders / "all", tmp_path / "some", symlinks=False)
     broken = next((tmp_path / "some" / "test" / "3").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
@@ -200,7 +200,10 @@ def test_images_that_could_not_be_read_are_named(dense, digit_folders, tmp_path,
     (dense / "config.yaml").write_text(config_to_yaml(config))
     assert f"cannot read the image {broken}" in refused(capsys, str(dense), "--device", "cpu")
     (dense / "config.yaml").write_text(config_to_yaml(replace(config, skip_bad_images=True)))
-    assert f"in place of {broken}" in evaluated(str(dense), "--device", "cpu")["notes"][0]
+    result = evaluated(str(dense), "--device", "cpu")
+    assert result["notes"][0] == f"1 unreadable image is left out of the figures: {broken}"
+    images = [image for image in (tmp_path / "some" / "test").rglob("*") if image.is_file()]
+    assert result["scores"]["top1"]["images"] == len(images) - 1
 
 
 @pytest.mark.parametrize(

@@ -118,21 +118,42 @@ def test_a_file_deleted_meanwhile(tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_skipping_replaces_by_the_next_readable_image(tmp_path: Path, workers: int):
-    broken = broken_folder(tmp_path)
-    (batch,) = loaders(folder_config(tmp_path, workers=workers, skip_bad_images=True)).val
-    assert batch.indices.tolist() == [0, 1, 3, 3]
-    assert batch.targets.tolist() == [0, 0, 1, 1]
-    assert batch.unreadable == [str(broken)]
-    torch.testing.assert_close(batch.images[2], batch.images[3])
-
-
-def test_the_last_image_is_replaced_by_the_first(tmp_path: Path):
+def test_skipping_replaces_training_images_by_the_next_readable_one(tmp_path: Path, workers: int):
     broken_folder(tmp_path)
-    truncate(tmp_path / "val" / "dog" / "1.jpg")
-    (batch,) = loaders(folder_config(tmp_path, skip_bad_images=True)).val
-    assert batch.indices.tolist() == [0, 1, 0, 0]
-    assert len(batch.unreadable) == 3
+    config = folder_config(tmp_path, workers=workers, skip_bad_images=True, no_aug=True)
+    (batch,) = loaders(config).train.epoch(0)
+    assert sorted(batch.indices.tolist()) == [0, 1, 3, 3]
+    assert sorted(batch.targets.tolist()) == [0, 0, 1, 1]
+    assert batch.unreadable == [str(tmp_path / "train" / "dog" / "0.jpg")]
+    first, second = batch.images[batch.indices == 3]
+    torch.testing.assert_close(first, second)
+
+
+def test_the_last_training_image_is_replaced_by_the_first(tmp_path: Path):
+    broken_folder(tmp_path)
+    truncate(tmp_path / "train" / "dog" / "1.jpg")
+    (batch,) = loaders(folder_config(tmp_path, skip_bad_images=True)).train.epoch(0)
+    assert sorted(batch.indices.tolist()) == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "bad", [["cat/0"], ["cat/1", "dog/0"], ["dog/0", "dog/1"], ["cat/0", "cat/1", "dog/1"]]
+)
+def test_an_evaluated_split_has_each_readable_image_once(
+    tmp_path: Path, workers: int, batch_size: int, bad: list[str]
+):
+    for part in ("train", "val"):
+        write_classes(tmp_path / part, {"cat": 2, "dog": 2}, ".jpg")
+    broken = {str(truncate(tmp_path / "val" / f"{name}.jpg")) for name in bad}
+    config = folder_config(tmp_path, workers=workers, batch_size=batch_size, skip_bad_images=True)
+    batches = list(loaders(config).val)
+    assert all(len(batch) for batch in batches)
+    readable = [index for index, name in enumerate(["cat/0", "cat/1", "dog/0", "dog/1"]) if name not in bad]
+    assert [index for batch in batches for index in batch.indices.tolist()] == readable
+    assert [target for batch in batches for target in batch.targets.tolist()] == [n // 2 for n in readable]
+    assert {name for batch in batches for name in batch.unreadable} == broken
 
 
 def test_skipping_leaves_the_other_images_as_they_are(tmp_path: Path):

@@ -130,7 +130,9 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         found["probes"] = _probe(saved, read, sources.train, part)
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
-        notes.append(f"{len(unreadable)} unreadable: other images were used twice in place of {few}")
+        more = ", ..." if len(unreadable) > 5 else ""
+        images = "image is" if len(unreadable) == 1 else "images are"
+        notes.append(f"{len(unreadable)} unreadable {images} left out of the figures: {few}{more}")
     return found
 
 

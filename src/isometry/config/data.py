@@ -23,7 +23,7 @@ class DataConfig:
     dataset_download: bool = False
     """Allow download of torch/ and hfds/ datasets."""
     skip_bad_images: bool = False
-    """Replace unreadable images by their neighbours and report them, instead of stopping."""
+    """Replace unreadable training images by their neighbours, leave others out, and name them, instead of stopping."""
     decode: Literal["scaled", "full"] = "scaled"
     """Decode large JPEGs at a reduced scale, after the crop was drawn, or in full."""
     batch_size: int = 128

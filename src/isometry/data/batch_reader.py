@@ -21,7 +21,7 @@ from isometry.seeding import derive_seed, seed_cpu_generators, seeded
 class Batch:
     """Images uint8 (B,C,H,W), targets int64 (B,) (-1: no label), indices int64 (B,) in the part.
 
-    ``indices`` are -1 for streams. ``unreadable`` names the images that were replaced by another one.
+    ``indices`` are -1 for streams. ``unreadable`` names the images that were replaced by another one or left out.
     """
 
     images: torch.Tensor
@@ -50,6 +50,9 @@ class Request(NamedTuple):
 class BatchReader(Dataset[Batch | UserError]):
     """Maps a request to its batch. The batch depends on the request and ``seed`` alone, not on the process.
 
+    With ``skip_bad_images`` an unreadable image is replaced by the next readable one or, without ``substitutes``, left
+    out: in a split that is evaluated, an image that stands in for another would count twice.
+
     Errors are returned, not raised: DataLoader rewrites the messages of exceptions raised in workers.
     """
 
@@ -61,10 +64,12 @@ class BatchReader(Dataset[Batch | UserError]):
         *,
         seed: int,
         skip_bad_images: bool,
+        substitutes: bool = True,
         decode: str = "scaled",
     ) -> None:
         self.part, self.transform, self.mode = part, transform, mode
         self.seed, self.skip_bad_images, self.decode = seed, skip_bad_images, decode
+        self.substitutes = substitutes
 
     def __getitem__(self, request: Request) -> Batch | UserError:
         images, targets, indices = [], [], []
@@ -75,12 +80,14 @@ class BatchReader(Dataset[Batch | UserError]):
                 for position, index in enumerate(request.indices, start=request.position):
                     sample_seed = derive_seed(self.seed, "augment", request.epoch, position)
                     image, target, used = self._readable(index, sample_seed, unreadable)
-                    images.append(image)
-                    targets.append(target)
-                    indices.append(used)
+                    if used == index or self.substitutes:
+                        images.append(image)
+                        targets.append(target)
+                        indices.append(used)
         except UserError as error:
             return error
-        return Batch(stack(images), torch.tensor(targets), torch.tensor(indices), unreadable)
+        pixels = stack(images) if images else image[None][:0]
+        return Batch(pixels, torch.tensor(targets).long(), torch.tensor(indices).long(), unreadable)
 
     def _readable(self, index: int, seed: int, unreadable: list[str]) -> tuple[torch.Tensor, int, int]:
         """(pixels, target, index) of the first readable image at or after ``index``, wrapping around at the end."""

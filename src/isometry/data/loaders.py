@@ -86,6 +86,7 @@ def make_loaders(
         batch_size = config.validation_batch_size or config.batch_size
         if isinstance(part, StreamPart):
             return EvalStream(stream(part, transform, batch_size=batch_size), pin_mem=config.pin_mem)
-        return EvalLoader(read(part, transform), EvalRequests(len(part), batch_size, **share), **options)
+        reader = read(part, transform, substitutes=False)
+        return EvalLoader(reader, EvalRequests(len(part), batch_size, **share), **options)
 
     return Loaders(training(sources.train), evaluation(sources.val), evaluation(sources.test))

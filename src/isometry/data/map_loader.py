@@ -3,6 +3,7 @@
 import gc
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -78,7 +79,10 @@ class Batches:
 
 
 class EvalLoader(Batches):
-    """All images once, in order, by :class:`isometry.data.sampler.EvalRequests`; the last batch may be smaller."""
+    """All images once, in order, by :class:`isometry.data.sampler.EvalRequests`.
+
+    The last batch may be smaller, and so are those with unreadable images that are left out.
+    """
 
     _ahead: Iterator[Batch | UserError] | None = None
 
@@ -89,7 +93,7 @@ class EvalLoader(Batches):
     def __iter__(self) -> Iterator[Batch]:
         """See :class:`Batches`; continues what :meth:`prefetch` started."""
         ahead, self._ahead = self._ahead, None
-        return self._checked(self._start() if ahead is None else ahead)
+        return _not_empty(self._checked(self._start() if ahead is None else ahead))
 
     def prefetch(self) -> None:
         """Lets the workers read the first batches of the next iteration now, while something else is computed."""
@@ -145,6 +149,22 @@ class TrainLoader(Batches):
         """Ends the workers; the next epoch starts new ones."""
         self._stream = self._position = None
         super().close()
+
+
+def _not_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches that have images; the unreadable ones of a batch without any are named by its neighbour."""
+    held = next(batches, None)
+    if held is None:
+        return
+    for batch in batches:
+        if len(held) and len(batch):
+            yield held
+            held = batch
+        else:
+            unreadable = held.unreadable + batch.unreadable
+            held = replace(held if len(held) else batch, unreadable=unreadable)
+    if len(held):
+        yield held
 
 
 def _unchanged(batch: Any) -> Any:

@@ -32,7 +32,7 @@ def labelled_batches(
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """All images of ``part`` without augmentation, as a network of this ``spec`` expects them.
 
-    With ``skip_bad_images``, names of unreadable images that were replaced are added to ``unreadable``.
+    With ``skip_bad_images``, names of unreadable images, which are left out, are added to ``unreadable``.
     """
     preprocess = Preprocess(config, spec, sources.num_classes if sources.labelled else None, device)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
 from isometry.training.moving_average import delivered
 from isometry.training.provenance import provenance
+from isometry.training.teacher_figures import in_float32, teacher_accuracy
 
 Row = dict[str, Any]
 
@@ -187,31 +188,26 @@ def _compact(trainer: Trainer) -> None:
 def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
     """Figures of the student or the teacher; of a sharded teacher by all processes together, else by this one.
 
-    ``loaders`` are those of all images, or of this process's share if the model is sharded.
+    ``loaders`` are those of all images, for the student.
     """
-    run = trainer.run
-    is_teacher, sharded = model is run.teacher, is_sharded(model)
-    teacher = trainer.objective.teacher if is_teacher else None
+    run, is_teacher, sharded = trainer.run, model is trainer.run.teacher, is_sharded(model)
     size = image_spec(model).input_size if is_teacher else run.spec.input_size
-    part, name = loaders.evaluation
+    world = trainer.world if sharded else replace(trainer.world, rank=0, size=1)
+    with in_float32(model) as key:
+        # Processes that share a model must make equally many passes, so their number is fixed, not their time.
+        speed = images_per_second(model, size, seconds=0 if sharded else SECONDS_TIMED)
     figures: Row = {
         "params": parameter_count(model),
         "macs": run.teacher_macs if is_teacher else macs(model, size),
-        # Processes that share a model must make equally many passes, so their number is fixed, not their time.
-        "images_per_s": images_per_second(model, size, seconds=0 if sharded else SECONDS_TIMED),
+        key: speed,
         **measured_figures(model),
     }
-    comparable = model.num_classes == run.config.num_classes and (teacher is not None or not is_teacher)
-    if part is not None and run.sources.labelled and comparable:
-        found = accuracy(
-            model,
-            trainer.batches.read(part),
-            trainer.preprocess,
-            trainer.world if sharded else replace(trainer.world, rank=0, size=1),
-            # A narrow teacher computes in its own dtype.
-            nullcontext if teacher is not None and teacher.narrow else trainer.autocast,
-            None if teacher is None else teacher.adapter,
-        )
+    if is_teacher:
+        return figures | teacher_accuracy(trainer, world)
+    part, name = loaders.evaluation
+    if part is not None and run.sources.labelled:
+        batches = trainer.batches.read(part)
+        found = accuracy(model, batches, trainer.preprocess, world, trainer.autocast)
         shown: Row = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
         figures |= {**shown, "top1_part": name}
     return figures

@@ -1,0 +1,76 @@
+"""Accuracy and speed of a teacher, measured as the student's are: on images of its own, and in float32.
+
+In training the teacher sees the student's images, scaled to its size, and may compute in a narrower type. Figures of
+that would say less of the teacher than of the run.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from isometry.data import Preprocess, make_loaders
+from isometry.distributed import World
+from isometry.evaluation.accuracy import accuracy
+from isometry.models.sharding import is_sharded
+from isometry.models.spec import image_spec, label_names
+from isometry.models.teacher import InputAdapter
+from isometry.training.assemble import Run
+from isometry.training.loop import Trainer
+
+
+def teacher_accuracy(trainer: Trainer, world: World) -> dict[str, Any]:
+    """``top1`` (percent) and ``top1_part`` of the run's teacher, over the images that ``world``'s processes share.
+
+    The images are cut from the original pictures as the teacher expects them. Empty for a teacher that no term needs or
+    that knows other classes, and without labelled images to evaluate on.
+    """
+    run, teacher = trainer.run, trainer.objective.teacher
+    if teacher is None or not _has_classes_of_data(run, teacher.model):
+        return {}
+    spec = image_spec(teacher.model)
+    config = replace(run.config, crop_pct=None)
+    place = {"rank": world.rank, "world_size": world.size}
+    with closing(make_loaders(run.sources, config, spec, seed=config.seed, **place)) as loaders:
+        part, name = loaders.evaluation
+        if part is None:
+            return {}
+        found = accuracy(
+            teacher.model,
+            trainer.batches.read(part),
+            Preprocess(config, spec, config.num_classes, world.device),
+            world,
+            # A narrow teacher computes in its own dtype.
+            nullcontext if teacher.narrow else trainer.autocast,
+            InputAdapter(spec, spec, teacher.dtype if teacher.narrow else None).to(world.device),
+        )
+    shown = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
+    return {**shown, "top1_part": name}
+
+
+def _has_classes_of_data(run: Run, teacher: nn.Module) -> bool:
+    names, ours = label_names(teacher), run.sources.class_names
+    same = not names or not ours or names == ours
+    # Image files have one channel or three.
+    readable = image_spec(teacher).input_size[0] in (1, 3)
+    return run.sources.labelled and teacher.num_classes == run.config.num_classes and same and readable
+
+
+@contextmanager
+def in_float32(network: nn.Module) -> Iterator[str]:
+    """Casts a network that is not sharded to float32, and back, which restores its bits; yields the key of its speed.
+
+    The speed of a sharded network, over several processes and in its own type, has a key and a column of its own.
+    """
+    dtype = next(network.parameters()).dtype
+    if is_sharded(network):
+        yield f"images/s ({str(dtype).removeprefix('torch.')}, sharded)"
+        return
+    network.to(torch.promote_types(dtype, torch.float32))
+    try:
+        yield "images_per_s"
+    finally:
+        network.to(dtype)

@@ -1,5 +1,7 @@
 """Errors that invalid input causes; the command line prints them on one line and exits with code 2."""
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -29,6 +31,17 @@ def reason(error: BaseException) -> str:
         return error.strerror.lower()
     line, name = first_line(error), type(error).__name__
     return line if line == name or isinstance(error, ValueError | UserError) else f"{name}: {line}"
+
+
+NO_HANDLES = "there are too few file handles; raise their number with ulimit -n 4096"
+"""What to say where :func:`lacks_handles`."""
+
+
+def lacks_handles(error: BaseException) -> bool:
+    """Whether the process, or the system, had no file handle left."""
+    # torch turns some of these errors into a RuntimeError with the system's text.
+    told = os.strerror(errno.EMFILE).lower() in str(error).lower()
+    return told or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
 
 
 def printable(text: str) -> str:

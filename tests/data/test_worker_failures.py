@@ -119,7 +119,7 @@ def test_before_the_first_save_there_is_nothing_to_resume(words: list[str], tmp_
         (
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
             "out of shared memory. Please try to raise your shared memory limit.",
-            r"by a signal \(Bus error\), .* because shared memory \(/dev/shm\) ran out",
+            r"by a signal \(Bus error\), .* shared memory \(/dev/shm\) ran out; .*--shm-size 2g, or --workers 0",
         ),
         ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "was killed, most"),
     ],

@@ -20,7 +20,7 @@ from isometry.cli.output import write
 from isometry.config.paths import expand_path
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
-from isometry.errors import UserError, did_you_mean, printable
+from isometry.errors import NO_HANDLES, UserError, did_you_mean, lacks_handles, printable
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
 
@@ -46,6 +46,9 @@ def guarded(action: Callable[[], None]) -> int:
         return 2
     except OSError as error:
         # A write that fails does not name its file. Those to files of a run are UserErrors; this one is the output's.
+        if lacks_handles(error):
+            errors.print(f"isometry: {NO_HANDLES}", soft_wrap=True)
+            return 2
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         errors.print("isometry: the output can't be written: the disk is full; make room", soft_wrap=True)

@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from isometry.data.image_formats import open_picture, readable
 from isometry.data.image_modes import check_size, to_mode
 from isometry.data.splits import DECODE_ERRORS
-from isometry.errors import reason
+from isometry.errors import NO_HANDLES, UserError, lacks_handles, reason
 
 MARGIN = 2
 """A reduced image has at least so many pixels, along each side, for each pixel of the result.
@@ -39,6 +39,9 @@ def decode_errors() -> Iterator[None]:
     try:
         yield
     except DECODE_ERRORS as error:
+        if lacks_handles(error):
+            # The image may be fine: it must not be skipped.
+            raise UserError(NO_HANDLES) from error
         unknown = isinstance(error, UnidentifiedImageError)
         why = f"of no image format that is read ({', '.join(readable())})" if unknown else reason(error)
         raise DecodeError(why) from error

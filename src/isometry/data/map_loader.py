@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from isometry.data.batch_reader import Batch, Request
 from isometry.data.image_modes import quiet_decoders
+from isometry.data.shared_memory import handles, shared, starting
 from isometry.data.worker_failures import watch_workers
 from isometry.errors import UserError
 
@@ -37,7 +38,7 @@ class Batches:
             "dataset": dataset,
             "sampler": requests,
             "batch_size": None,
-            "collate_fn": _unchanged,
+            "collate_fn": shared,
             "num_workers": workers,
             "persistent_workers": requests is not None and workers > 0,
             "pin_memory": pin_mem and torch.cuda.is_available(),
@@ -60,10 +61,16 @@ class Batches:
         if self._loader is None:
             generator = torch.Generator().manual_seed(self._seed)
             self._loader = DataLoader(**self._options, generator=generator)
+            with starting(self._options["num_workers"]):
+                return iter(self._loader)
         return iter(self._loader)
 
     def _checked(self, batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
-        for batch in batches:
+        while True:
+            with handles():
+                batch = next(batches, None)
+            if batch is None:
+                return
             watch_workers()
             if isinstance(batch, UserError):
                 # A stored exception keeps this frame alive, and DataLoader takes seconds to end workers in the
@@ -165,10 +172,6 @@ def _not_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
             held = replace(held if len(held) else batch, unreadable=unreadable)
     if len(held):
         yield held
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
 
 
 SECONDS_AFTER_SIGTERM = 30

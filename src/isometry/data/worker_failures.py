@@ -33,10 +33,12 @@ def worker_deaths(advice: Callable[[], str]) -> Iterator[None]:
             raise
         name = re.search(r"killed by signal: ([\w ]+)", message)
         by = f" by a signal ({name[1]})" if name else ""
-        memory = "shared memory (/dev/shm)" if "shared memory" in message else "memory"
+        memory, remedy = "memory", "fewer --workers"
+        if "shared memory" in message:
+            memory, remedy = "shared memory (/dev/shm)", "a container's --shm-size 2g, or --workers 0"
         raise UserError(
             f"a data loading process was killed{by}, most often because {memory} ran out; {advice()}, "
-            "perhaps with fewer --workers"
+            f"perhaps with {remedy}"
         ) from error
 
 

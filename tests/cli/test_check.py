@@ -15,8 +15,6 @@ from isometry.cli.check import (
     figures,
     growth_text,
     labels_text,
-    memory,
-    optimizer_moments,
     plan_rows,
     weights_text,
 )
@@ -27,6 +25,7 @@ from isometry.errors import UserError
 from isometry.files import sha256_of
 from isometry.models.build import save_model
 from isometry.training.assemble import assemble
+from isometry.training.run_memory import memory
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -150,18 +149,6 @@ def test_a_folder_that_the_run_would_refuse_is_said_last(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "Memory of a step" in output
     assert "can start" not in output
-
-
-@pytest.mark.parametrize(
-    ("opt", "moments"), [("adamw", 2), ("sgd", 1), ("momentum", 1), ("lion", 1), ("rmsprop", 2), ("adan", 4)]
-)
-def test_moments_are_counted_in_the_optimizer_itself(opt, moments):
-    assert optimizer_moments(replace(CONFIG, opt=opt, lr=0.1)) == pytest.approx(moments, abs=0.05)
-
-
-def test_plain_sgd_and_factored_moments_need_next_to_nothing():
-    assert optimizer_moments(replace(CONFIG, opt="momentum", momentum=0.0, lr=0.1)) == 0
-    assert 0 < optimizer_moments(replace(CONFIG, opt="adafactor", lr=0.1)) < 0.1
 
 
 def test_weights_without_a_file_have_no_hash():

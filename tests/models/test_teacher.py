@@ -8,7 +8,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.runs import TERMS, TINY_STUDENT, config_of
 from helpers.small_transformers import cait, vit
-from isometry.cli.check import memory
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.accuracy import accuracy
@@ -17,6 +16,7 @@ from isometry.losses import build_loss
 from isometry.recipes import config_to_yaml
 from isometry.training.assemble import Run, assemble
 from isometry.training.objective import Objective
+from isometry.training.run_memory import memory
 
 SIDE = 64
 ALONE = World(0, 1, torch.device("cpu"))

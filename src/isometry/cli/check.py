@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from isometry.cli.check_data import classes_text
-from isometry.config import OptimConfig, RunConfig
+from isometry.config import RunConfig
 from isometry.distributed import World, join_world
-from isometry.errors import UserError, first_line
+from isometry.errors import UserError
 from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
 from isometry.models.cost import macs, parameter_count
@@ -27,9 +27,9 @@ from isometry.report import formats
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.moving_average import slow_average
-from isometry.training.objective import Objective
 from isometry.training.optim import build_optimizer, build_schedule
-from isometry.training.step_memory import StepMemory, step_memory
+from isometry.training.run_memory import memory
+from isometry.training.step_memory import StepMemory
 
 
 def check(config: RunConfig, console: Console) -> None:
@@ -43,6 +43,7 @@ def check(config: RunConfig, console: Console) -> None:
     if run.schedule.grows:
         # The full size needs the most.
         run = enter_stage(run, run.schedule.stages[-1])
+    _refuse_schedule(run, world)
     needed = memory(run, world)
     _show(console, "Data", run.sources.description)
     if classes := classes_text(run.sources.train_counts):
@@ -102,48 +103,6 @@ def loss_text(run: Run) -> str:
     reduction = "mean over entries and blocks" if run.config.reduction == "mean" else "sums, as in the paper"
     idle = run.teacher is not None and not run.objective.needs_teacher
     return f"loss = {formula} ({reduction}{'; no term needs the teacher: it is not run' if idle else ''})"
-
-
-def memory(run: Run, world: World) -> StepMemory:
-    """Memory of a training step on this run's device.
-
-    Raises:
-        UserError: the optimizer or the schedule can't be built.
-    """
-    config = run.config
-    run.objective.to(world.device)
-    steps_an_epoch = max(
-        1, len(run.sources.train) // (config.batch_size * world.size * config.grad_accum_steps)
-    )
-    build_schedule(config, build_optimizer(config, run.objective), steps_an_epoch)
-    return step_memory(
-        run.objective,
-        run.spec.input_size,
-        config.batch_size,
-        moments=optimizer_moments(config),
-        moving_average=config.model_ema,
-        amp_dtype=getattr(torch, config.amp_dtype) if config.amp else None,
-        recomputes=config.grad_checkpointing,
-    )
-
-
-def optimizer_moments(config: OptimConfig) -> float:
-    """Values that the optimizer keeps for each parameter (AdamW: 2, SGD: 0 or 1), counted after a step on a layer.
-
-    Raises:
-        UserError: the optimizer is unknown, or its step fails.
-    """
-    width = 64
-    probe = Objective(nn.Linear(width, width, bias=False), {"ce": 1.0})
-    optimizer = build_optimizer(config, probe)
-    probe(torch.ones(2, width), torch.zeros(2, dtype=torch.long))["loss"].backward()
-    try:
-        optimizer.step()
-    except (TypeError, RuntimeError) as error:
-        raise UserError(f"--opt {config.opt}: its first step fails ({first_line(error)})") from error
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    # Step counters are scalars.
-    return sum(value.numel() for value in states if isinstance(value, Tensor) and value.dim()) / width**2
 
 
 def plan_rows(run: Run) -> list[dict[str, Any]]:
@@ -212,6 +171,14 @@ def warnings(run: Run) -> list[str]:
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
         found.append("the teacher is smaller than the student")
     return found
+
+
+def _refuse_schedule(run: Run, world: World) -> None:
+    """Raises the UserError of a run whose optimizer or schedule can't be built."""
+    config = run.config
+    images = config.batch_size * world.size * config.grad_accum_steps
+    steps_an_epoch = max(1, len(run.sources.train) // images)
+    build_schedule(config, build_optimizer(config, run.objective), steps_an_epoch)
 
 
 def _refuse_folder(run: Run) -> None:

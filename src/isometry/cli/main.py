@@ -21,6 +21,7 @@ from isometry.config.paths import expand_path
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
 from isometry.errors import NO_HANDLES, UserError, did_you_mean, lacks_handles, printable
+from isometry.training.out_of_memory import is_out_of_memory
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
 
@@ -53,6 +54,11 @@ def guarded(action: Callable[[], None]) -> int:
             raise
         errors.print("isometry: the output can't be written: the disk is full; make room", soft_wrap=True)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in its buffer can't be written either
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        errors.print("isometry: out of memory; give a smaller batch, or another --device", soft_wrap=True)
         return 2
     except Interrupted as stop:
         errors.print(f"isometry: {_plain(stop)}", highlight=False, soft_wrap=True)

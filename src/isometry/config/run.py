@@ -62,6 +62,7 @@ FREE_ON_RESUME = (
     )
     | {"skip_bad_images"}  # a run that has got so far has met none
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
+    | {"validation_batch_size"}
     | {"batch_size"}  # follows from the global batch size, which must not change
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""

@@ -21,6 +21,7 @@ from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
 from isometry.training.data_changes import check_classes
 from isometry.training.loop import Trainer
 from isometry.training.moving_average import slow_average
+from isometry.training.out_of_memory import memory_advice
 from isometry.training.progress import print_notes
 from isometry.training.results import Row, RunResult, closing_notes, figures_of, finish
 from isometry.training.signals import sigterm_interrupts
@@ -45,8 +46,9 @@ def execute(
             run = assemble(config, world)
             _take_inventory(run)
             trainer = Trainer(run, None, world, None, label)
-            trainer.fit()
-            gather_teacher(trainer)
+            with memory_advice(trainer, advice):
+                trainer.fit()
+                gather_teacher(trainer)
             return None
         with RunFolder(config) as folder:
             run = assemble(config, world)
@@ -55,10 +57,11 @@ def execute(
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
             run.notes += slow_average(run.config, run.schedule.stages[-1], trainer.steps_per_epoch)
             print_notes(console, run.notes)
-            trainer.fit()
-            gather_teacher(trainer)
-            with disk_errors(folder.path, "make room and go on with --resume"):
-                result = finish(trainer, folder, companions)
+            with memory_advice(trainer, advice):
+                trainer.fit()
+                gather_teacher(trainer)
+                with disk_errors(folder.path, "make room and go on with --resume"):
+                    result = finish(trainer, folder, companions)
             trainer.loaders.close()
             print_notes(console, closing_notes(trainer, folder))
             return result

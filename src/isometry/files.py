@@ -161,7 +161,19 @@ def disk_errors(path: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        refuse_removed(path)
         raise UserError(f"{path}: could not save ({reason(error)}); {advice}") from error
+
+
+def refuse_removed(path: Path) -> None:
+    """Raises UserError if there is no folder to write ``path`` in: the disk may have room, but there is no place."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        gone = next(each for each in reversed((folder, *folder.parents)) if not each.is_dir())
+        raise UserError(
+            f"{path}: could not save: there is no folder {gone} (was it removed, or its disk unmounted?); "
+            "give another --out"
+        )
 
 
 def read_json(path: Path, kind: Any) -> Any:

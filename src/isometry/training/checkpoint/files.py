@@ -18,7 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isometry.errors import UserError, reason
-from isometry.files import disk_errors, flush, free_bytes, new_path, refuse_link, sha256_of, write_new
+from isometry.files import (
+    disk_errors,
+    flush,
+    free_bytes,
+    new_path,
+    refuse_link,
+    refuse_removed,
+    sha256_of,
+    write_new,
+)
 from isometry.training.checkpoint.index import CHANGED, SUFFIX, DamagedError, damage_of, read_index, seal
 
 Tensors = dict[str, Tensor]
@@ -75,6 +84,7 @@ def save_checkpoint(folder: Path, parts: dict[str, Tensors], state: dict[str, An
     try:
         _save(folder, parts, state, tag)
     except (OSError, SafetensorError) as error:
+        refuse_removed(folder)
         # Partial files would use up the space that is freed.
         with suppress(OSError, DamagedError):
             _tidy(folder)
@@ -150,7 +160,8 @@ def restore_previous(folder: Path) -> None:
 
 
 def _save(folder: Path, parts: dict[str, Tensors], state: dict[str, Any], tag: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    # Without its parents: a run's folder that was removed meanwhile is not made anew, without all else that it had.
+    folder.mkdir(exist_ok=True)
     names = _names(folder, list(parts), tag)
     sums = {name: _write_tensors(folder / name, parts[part]) for part, name in names.items()}
     new = write_new(folder / INDEX, seal({"tag": tag, "files": names, "sha256": sums, **state}))

@@ -35,7 +35,7 @@ def test_the_message_names_the_folder_and_not_a_full_disk(tmp_path: Path, moment
 
 
 def test_a_save_does_not_make_the_runs_folder(tmp_path: Path):
-    with pytest.raises(UserError, match="there is no folder .*/run "):
+    with pytest.raises(UserError, match=r"there is no folder .*/run "):
         save_checkpoint(tmp_path / "run" / "last", {"model": {"w": torch.ones(2)}}, {}, "step1")
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()

@@ -47,7 +47,7 @@ def teacher_accuracy(trainer: Trainer, world: World) -> dict[str, Any]:
             nullcontext if teacher.narrow else trainer.autocast,
             InputAdapter(spec, spec, teacher.dtype if teacher.narrow else None).to(world.device),
         )
-    shown = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
+    shown: dict[str, Any] = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
     return {**shown, "top1_part": name}
 
 

@@ -102,6 +102,18 @@ def test_a_comparison_resumes_to_its_end(finished):
     assert metrics(folder / "soft" / "seed-0")[:1] == metrics(OLDER / "comparison" / "soft" / "seed-0")
 
 
+def test_photographs_are_seen_as_before_there_was_an_option(finished):
+    assert "exif" not in (OLDER / "run" / "config.yaml").read_text(encoding="utf-8")
+    assert "exif ('ignore')" in (finished / "said.out").read_text(encoding="utf-8")
+    report = (finished / "run" / "report.json").read_text(encoding="utf-8")
+    assert "\\nexif: ignore\\n" in report
+    plan = yaml.safe_load((finished / "comparison" / "plan.yaml").read_text(encoding="utf-8"))
+    assert {plan[name]["exif"] for name in ("alone", "soft", "whole")} == {"ignore"}
+    # The one that had not begun is compared with the others, so it sees the same images.
+    begun = yaml.safe_load((finished / "comparison/whole/seed-0/config.yaml").read_text(encoding="utf-8"))
+    assert begun["exif"] == "ignore"
+
+
 def test_finished_runs_of_a_comparison_are_not_run_again(finished):
     for name in ("teacher", "alone/seed-0"):
         for file in ("summary.json", "times.jsonl", "student/model.safetensors"):

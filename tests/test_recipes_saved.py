@@ -10,7 +10,14 @@ import yaml
 
 from isometry.config import GrowConfig, RunConfig
 from isometry.errors import UserError
-from isometry.recipes import changed_options, config_to_yaml, read_config, read_recipe, read_saved
+from isometry.recipes import (
+    changed_options,
+    config_to_yaml,
+    read_config,
+    read_recipe,
+    read_saved,
+    with_former_defaults,
+)
 
 
 def saved(path: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
@@ -55,6 +62,15 @@ def test_an_option_added_since_has_its_default_and_is_named(tmp_path, option):
     assert option in note
     assert str(path) in note
     assert "epochs (" not in note.replace("warmup_epochs (", "")
+
+
+def test_photographs_of_an_older_run_stay_as_it_saw_them(tmp_path):
+    path = saved(tmp_path / "config.yaml", lambda values: values.pop("exif"))
+    config, (note,) = read_saved(path)
+    assert config == RunConfig(model="resnet18", exif="ignore")
+    assert "exif ('ignore')" in note
+    assert with_former_defaults(RunConfig(model="resnet18"), config) == config
+    assert changed_options(config, RunConfig(model="resnet18")) == []
 
 
 def test_options_that_may_change_on_resume_need_no_note(tmp_path):

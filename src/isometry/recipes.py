@@ -220,7 +220,7 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
     """A saved configuration, also of an older version, from the values of its YAML.
 
     Returns:
-        The configuration, with defaults for options that were added since; and a note that names them, if any.
+        The configuration, with former defaults for options that were added since; and a note that names them, if any.
 
     Raises:
         UserError: an option that no longer exists, or a value of another type; the message begins with ``where``.
@@ -240,7 +240,7 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
         for name, value in flat_options(config).items()
         if name not in FREE_ON_RESUME | saved
     ]
-    note = f"{where}: lacks options that were added since: {', '.join(lacking)}; their defaults are used"
+    note = f"{where}: lacks options that were added since: {', '.join(lacking)}; these values are used, as before"
     return config, [note] if lacking else []
 
 

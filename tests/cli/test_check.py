@@ -4,11 +4,14 @@ import re
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import ExifTags, Image
 from rich.console import Console
 
+from helpers.image_files import write_classes
 from helpers.messages import mentions
 from isometry.cli.check import (
     check,
@@ -271,3 +274,50 @@ def test_a_run_that_does_not_grow_has_no_plan(capsys):
     output = output_of(GROWING, capsys)
     assert "stage" not in output
     assert "Growth" not in output
+
+
+def test_a_look_at_the_images_and_at_what_the_teacher_sees(tmp_path, capsys):
+    data = {"dataset": "", "data_dir": str(write_classes(tmp_path, {"a": 12, "b": 12}, ".jpg"))}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    for name in ("a", "b"):
+        for number in range(12):
+            path = tmp_path / name / f"{number}.jpg"
+            Image.open(path).copy().save(path, exif=exif)
+    output = output_of(replace(CONFIG, **data, in_chans=3), capsys)
+    assert "Images  all 22 training images: 22 turned by EXIF, seen upright" in output
+    assert "scaled up" not in output
+    larger = replace(CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "img_size": 16})
+    assert "scaled up from 8×8 to 16×16 pixels" in output_of(larger, capsys)
+    smaller = replace(CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "img_size": 4})
+    assert "scaled up" not in output_of(smaller, capsys)
+
+
+def test_dark_greys_are_a_warning_and_auto_is_what_was_found(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            values = np.linspace(0, 4000, 64).reshape(8, 8).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
+    config = replace(CONFIG, dataset="", data_dir=str(tmp_path), in_chans=1)
+    output = output_of(config, capsys)
+    assert "4 grey of 16 bits, values 0 to 4000 (black and white: 0,65535)" in output
+    assert re.search(r"Warning  grey images of 16 bits come out dark: .* --pixel-range 0,4095, or", output)
+    output = output_of(replace(config, pixel_range="auto"), capsys)
+    assert "values 0 to 4000 (black and white: 0,4000)" in output
+    assert "come out dark" not in output
+
+
+@pytest.mark.parametrize("channels", [2, 4, 12])
+def test_channels_that_image_files_lack_are_refused_with_the_reason(channels):
+    config = replace(CONFIG, teacher="", in_chans=channels)
+    with pytest.raises(
+        UserError, match=f"images of {channels} channels.*grey .1. or RGB .3.; give --in-chans 1 or 3"
+    ):
+        assemble(config, ALONE)
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.0999, 0.0, -1.0, 1.01, float("inf"), float("nan")])
+def test_a_share_of_the_crop_that_would_scale_images_without_end_is_refused(share):
+    with pytest.raises(UserError, match=r"--crop-pct is .* between 0.1 and 1"):
+        assemble(replace(CONFIG, crop_pct=share), ALONE)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import ExifTags, Image
 
 from helpers.messages import mentions
 from helpers.pruned_runs import SMALL, dense_run, small_network
@@ -25,6 +26,7 @@ from isometry.prune.sites import add_gates
 from isometry.recipes import config_to_yaml
 
 DATA_CONFIG = {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0}
+SIDEWAYS = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2}
 ON_DIGITS = ["--dataset", "digits", "--device", "cpu"]
 
 
@@ -289,3 +291,33 @@ def test_fine_tuning_refuses_before_it_trains(dense, digit_folders, tmp_path, ca
     assert "has gates" in refused(capsys, str(tmp_path), "--transfer", two)
     assert not list(dense.glob("transfer"))
     assert not list(tmp_path.glob("transfer"))
+
+
+def test_a_run_from_before_photographs_were_turned_is_evaluated_as_it_was_trained(tmp_path, capsys):
+    generator, exif = np.random.default_rng(0), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for number in range(120):
+        path = (
+            tmp_path / "pictures" / ("train" if number < 20 else "val") / "ab"[number % 2] / f"{number}.jpg"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((20, 20)).save(path, exif=exif)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = timm.create_model("vit_tiny_patch16_224", **SIDEWAYS, num_classes=2).eval()
+        for parameter in network.parameters():
+            parameter.data.normal_(0, 0.3)
+    save_model(network, tmp_path / "run" / "student", ["a", "b"], {"input_size": (3, 16, 16)})
+    config = RunConfig(
+        model="vit_tiny_patch16_224", data_dir=str(tmp_path / "pictures"), workers=0, losses={"ce": 1}
+    )
+    text = config_to_yaml(config).replace("exif: upright\n", "")
+    assert "exif" not in text
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    found = evaluated(str(tmp_path / "run"), "--device", "cpu")
+    assert "photographs seen as they are stored (--exif ignore)" in capsys.readouterr().out
+    again = {exif: evaluated(str(tmp_path / "run"), "--exif", exif) for exif in ("ignore", "upright")}
+    assert "photographs seen upright" in capsys.readouterr().out
+    assert found["exif"] == "ignore"
+    assert found["scores"] == again["ignore"]["scores"] != again["upright"]["scores"]

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from helpers.image_files import folder_config, truncate
 from isometry.data import ImageSpec, decoding, find_sources, make_loaders
-from isometry.data.decoding import MARGIN, JpegRegion, in_mode, open_image
+from isometry.data.decoding import MARGIN, JpegRegion, Reading, open_image, read_pixels
 from isometry.data.transforms import Transform, eval_transform, train_transform
 from isometry.errors import UserError
 from isometry.seeding import seed_cpu_generators
@@ -76,7 +76,7 @@ TRANSFORMS = {
 
 
 def pixels(transform: Transform, data: bytes, *, full: bool, seed: int = 0, mode: str = "RGB") -> np.ndarray:
-    image = in_mode(open_image(io.BytesIO(data)), mode, full=full)
+    image = read_pixels(open_image(io.BytesIO(data)), Reading(mode, full=full))
     seed_cpu_generators(seed)
     return transform(image).numpy().astype(float)
 
@@ -154,7 +154,7 @@ def test_a_photograph_of_less_than_twice_the_size_is_decoded_in_full():
 
 @pytest.mark.parametrize("side", [1, 2, 7, 16, 31, 32, 33, 100, 320, 426, 427, 512])
 def test_the_scale_is_the_smallest_that_leaves_the_margin(side: int, scales: list[int]):
-    region = in_mode(open_image(io.BytesIO(KINDS["colour"])), "RGB", full=False)
+    region = read_pixels(open_image(io.BytesIO(KINDS["colour"])), Reading("RGB"))
     assert region.resize((side, side // 2 + 1)).size == (side, side // 2 + 1)
     (scale,) = scales
     fits = [
@@ -165,7 +165,7 @@ def test_the_scale_is_the_smallest_that_leaves_the_margin(side: int, scales: lis
 
 def test_anything_else_sees_the_image_in_full():
     whole = np.asarray(Image.open(io.BytesIO(KINDS["colour"])))
-    region = in_mode(open_image(io.BytesIO(KINDS["colour"])), "RGB", full=False)
+    region = read_pixels(open_image(io.BytesIO(KINDS["colour"])), Reading("RGB"))
     assert isinstance(region, JpegRegion)
     part = region.crop((100, 50, 300, 250))
     assert isinstance(part, JpegRegion)

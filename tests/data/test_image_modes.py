@@ -16,6 +16,7 @@ from helpers.messages import mentions
 from helpers.runs import Ended, run
 from isometry.data import find_sources, make_loaders
 from isometry.data.image_modes import to_mode
+from isometry.errors import UserError
 
 SIDE = 16
 GREY16 = replace(RGB16, input_size=(1, SIDE, SIDE), mean=(0.5,), std=(0.25,))
@@ -27,9 +28,9 @@ GREYS = np.rint(DEEP.astype(np.float64) * (255 / 65535)).astype(np.uint8)
 COLOURS = np.stack([GREYS, GREYS.T, 255 - GREYS], axis=-1)
 
 
-def received(root: Path, spec=RGB16) -> np.ndarray:
+def received(root: Path, spec=RGB16, **options) -> np.ndarray:
     """The pixels (C, H, W) that a network gets of the first validation image; nothing is resized on the way."""
-    config = folder_config(root, val_fraction=0.5)
+    config = folder_config(root, val_fraction=0.5, **options)
     loaders = make_loaders(find_sources(config), config, spec, seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -154,18 +155,62 @@ def test_cmyk_jpeg(tmp_path: Path):
     np.testing.assert_allclose(got.mean(axis=(1, 2)), (200, 30, 60), atol=3)
 
 
+NAN = np.where(np.eye(4, dtype=bool), np.nan, 0.5).astype(np.float32)
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("values", "said"),
     [
-        np.full((4, 4), 70_000, dtype=np.int32),
-        np.full((4, 4), -1, dtype=np.int32),
-        np.full((4, 4), 2.0, dtype=np.float32),
-        np.full((4, 4), np.nan, dtype=np.float32),
+        (np.full((4, 4), 70_000, dtype=np.int32), "are 70000 to 70000, outside 0 to 65535 … --pixel-range"),
+        (np.full((4, 4), -1, dtype=np.int32), "are -1 to -1, outside 0 to 65535 … --pixel-range"),
+        (
+            np.full((4, 4), 2.0, dtype=np.float32),
+            "are 2 to 2, outside 0 to 1, where 1 is white … --pixel-range",
+        ),
+        (NAN, "4 of its 16 pixels are NaN or infinite"),
+        (np.full((4, 4), np.inf, dtype=np.float32), "16 of its 16 pixels are NaN or infinite"),
     ],
 )
-def test_greys_outside_the_range_are_refused(values: np.ndarray):
-    with pytest.raises(ValueError, match="0"):
+def test_greys_outside_the_range_are_refused(values: np.ndarray, said: str):
+    with pytest.raises(ValueError, match="its") as caught:
         to_mode(Image.fromarray(values), "RGB")
+    assert mentions(str(caught.value), said)
+    if "NaN" in said:
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            to_mode(Image.fromarray(values), "RGB", (0, 1))
+
+
+RANGES = {
+    "12 bits in 16": (DEEP // 16, ".png", "0,4095"),
+    "hundredths of a kelvin": ((29000 + DEEP // 32).astype(np.uint16), ".tif", "29000,31047"),
+    "Hounsfield units": ((DEEP // 16).astype(np.int32) - 1024, ".tif", "-1024,3071"),
+    "floats to 255": ((DEEP / 257).astype(np.float32), ".tif", "0,255"),
+}
+"""Values, how they are saved, and their black and white."""
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_the_range_of_pixels_becomes_black_and_white(tmp_path: Path, kind: str):
+    values, suffix, given = RANGES[kind]
+    root = put(tmp_path, saved(Image.fromarray(values)), suffix)
+    grey = received(root, GREY16, pixel_range=given)[0].astype(int)
+    assert np.abs(grey - GREYS).max() <= 1
+    assert (grey.min(), grey.max()) == (0, 255)
+
+
+def test_greys_beyond_the_range_are_clipped_and_other_images_are_left_alone(tmp_path: Path):
+    root = put(tmp_path / "deep", saved(Image.fromarray(DEEP)))
+    grey = received(root, GREY16, pixel_range="10000,20000")[0]
+    scaled = (DEEP.astype(float) - 10000) * 255 / 10000
+    np.testing.assert_array_equal(grey, np.rint(scaled.clip(0, 255)).astype(np.uint8))
+    root = put(tmp_path / "eight", saved(Image.fromarray(GREYS)))
+    np.testing.assert_array_equal(received(root, GREY16, pixel_range="10000,20000")[0], GREYS)
+
+
+@pytest.mark.parametrize("text", ["", "4095", "0,4095,1", "4095,0", "0,0", "0,inf", "nan,1", "0;1", "wide"])
+def test_a_range_that_is_none_is_refused(tmp_path: Path, text: str):
+    with pytest.raises(UserError, match="--pixel-range"):
+        find_sources(folder_config(tmp_path, pixel_range=text))
 
 
 def train_on(folder: Path, *words: str) -> Ended:

@@ -17,6 +17,7 @@ from helpers.image_files import DIGITS, GREY8, RGB16, folder_config, write_class
 from isometry.config import DataConfig
 from isometry.data import Batch, TrainLoader, find_sources, make_loaders
 from isometry.data.batch_reader import BatchReader, Request
+from isometry.data.decoding import Reading
 from isometry.data.digits import open_digits
 from isometry.data.map_loader import Batches
 from isometry.data.sampler import EvalRequests, TrainRequests, epoch_order
@@ -73,7 +74,7 @@ class CountingPart(MapPart):
 def test_batches_before_the_start_are_not_decoded():
     digits = open_digits()[0]
     part = CountingPart(digits.images, digits.numbers)
-    reader = BatchReader(part, train_transform(DIGITS, GREY8), "L", seed=1, skip_bad_images=False)
+    reader = BatchReader(part, train_transform(DIGITS, GREY8), Reading("L"), seed=1, skip_bad_images=False)
     loader = TrainLoader(reader, TrainRequests(len(part), 300, seed=1, repeats=0))
     (last,) = loader.epoch(0, start=600)
     assert part.decoded == last.indices.tolist()
@@ -89,7 +90,7 @@ def test_seed_and_epoch_both_matter():
 def test_augmentation_is_a_function_of_seed_epoch_and_position():
     def image(seed: int, epoch: int, position: int) -> torch.Tensor:
         transform = train_transform(DIGITS, GREY8)
-        reader = BatchReader(open_digits()[0], transform, "L", seed=seed, skip_bad_images=False)
+        reader = BatchReader(open_digits()[0], transform, Reading("L"), seed=seed, skip_bad_images=False)
         return reader[Request(epoch, position, [7])].images
 
     torch.testing.assert_close(image(1, 2, 3), image(1, 2, 3), rtol=0, atol=0)

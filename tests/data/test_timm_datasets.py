@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from helpers.image_files import EPS, RGB16, folder_config, truncate, write_classes
 from isometry.config import DataConfig
@@ -175,3 +175,28 @@ def test_a_stream_opens_no_other_format(tmp_path: Path, monkeypatch: pytest.Monk
     batches = [batch for batch in val._reader if isinstance(batch, Batch)]
     assert sum(map(len, batches)) == 8
     assert asked == []
+
+
+def test_images_of_a_stream_are_turned_and_scaled_as_files_are(tmp_path: Path):
+    drawn = np.linspace(0, 255, 256).astype(np.uint8).reshape(16, 16)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned, deep = io.BytesIO(), io.BytesIO()
+    Image.fromarray(drawn).transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
+    Image.fromarray(drawn.astype(np.uint16) * 16).save(deep, "PNG")
+    write_shards(tmp_path, shards=1)
+    with tarfile.open(tmp_path / "validation-0.tar", "w") as tar:
+        for number, file in enumerate((turned, deep)):
+            _add(tar, f"{number}.png", file.getvalue())
+            _add(tar, f"{number}.cls", b"0")
+    seen = {}
+    for options in ({}, {"exif": "ignore"}, {"pixel_range": "0,4080"}):
+        config = folder_config(tmp_path, dataset="wds/shards", workers=1, **options)
+        (batch,) = make_loaders(find_sources(config), config, RGB16, seed=1).val
+        seen[next(iter(options), "")] = batch.images[:, 0].numpy()
+    assert np.array_equal(seen[""][0], drawn)
+    assert np.array_equal(seen["exif"][0], np.rot90(drawn))
+    assert np.abs(seen[""][1].astype(float) - drawn * (16 * 255 / 65535)).max() <= 0.5
+    assert np.array_equal(seen["pixel_range"][1], drawn)
+    with pytest.raises(UserError, match="--pixel-range"):
+        find_sources(folder_config(tmp_path, dataset="tfds/mnist", pixel_range="0,1"))

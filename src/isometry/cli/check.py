@@ -30,6 +30,7 @@ from isometry.training.moving_average import slow_average
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.run_memory import memory
 from isometry.training.step_memory import StepMemory
+from isometry.training.teacher import scaling_warnings
 
 
 def check(config: RunConfig, console: Console) -> None:
@@ -48,6 +49,7 @@ def check(config: RunConfig, console: Console) -> None:
     _show(console, "Data", run.sources.description)
     if classes := classes_text(run.sources.train_counts):
         _show(console, "Classes", classes)
+    _show(console, "Images", run.sample.described(run.config))
     console.print(_models_table(run))
     _show(console, "Weights of the student", weights_text(run.student_weights))
     if run.teacher_weights is not None:
@@ -170,6 +172,8 @@ def warnings(run: Run) -> list[str]:
         found.append("no validation split: the last epoch counts as the best")
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
         found.append("the teacher is smaller than the student")
+    if run.teacher is not None:
+        found += scaling_warnings(run.spec, image_spec(run.teacher))
     return found
 
 

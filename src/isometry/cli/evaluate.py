@@ -16,6 +16,7 @@ from rich.console import Console
 from isometry.cli.output import say
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
+from isometry.data.survey import exif_text
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, environment_text
@@ -60,9 +61,9 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     ``evaluation.json`` and, for a classifier, ``evaluation.svg``.
 
     Returns:
-        The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``command``, ``date``, ``conditions``,
-        ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the number of images,
-        and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``) and ``transfer``
+        The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``exif``, ``command``, ``date``,
+        ``conditions``, ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the
+        number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``) and ``transfer``
         (:func:`isometry.training.finetune.transfer`), each if it was evaluated.
 
     Raises:
@@ -110,7 +111,7 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
             f"evaluate {saved.name}: the data has no test or validation split; name images with --data-dir"
         )
     notes += sources.notes
-    found: Row = {"data": sources.description, "part": split}
+    found: Row = {"data": sources.description, "part": split, "exif": config.exif}
     unreadable: set[str] = set()
     spec = image_spec(saved.network, config.img_size)
     read: Reader = partial(
@@ -168,10 +169,8 @@ def _finish(result: Row, place: Path, console: Console) -> None:
     for table in tables(result):
         console.print(table)
     if "part" in result:
-        say(
-            console,
-            f"On the {PARTS[result['part']]} split; intervals are over images, not over training runs.",
-        )
+        seen = f"On the {PARTS[result['part']]} split, photographs {exif_text(result['exif'])}"
+        say(console, f"{seen}; intervals are over images, not over training runs.")
     say(console, environment_text(result["conditions"]))
     for note in result["notes"]:
         say(console, note, "yellow")

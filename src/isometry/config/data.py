@@ -26,6 +26,11 @@ class DataConfig:
     """Replace unreadable training images by their neighbours, leave others out, and name them, instead of stopping."""
     decode: Literal["scaled", "full"] = "scaled"
     """Decode large JPEGs at a reduced scale, after the crop was drawn, or in full."""
+    exif: Literal["upright", "ignore"] = "upright"
+    """Turn photographs upright by their EXIF orientation, or read them as they are stored (timm's way)."""
+    pixel_range: str | None = None
+    """Black and white of grey images of more than 8 bits, e.g. 0,4095, or `auto`: the least and greatest value of a
+    sample; the range of their type (0,65535 or 0,1) if not given."""
     batch_size: int = 128
     """Batch size of each process."""
     global_batch_size: int | None = None

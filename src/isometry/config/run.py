@@ -1,7 +1,7 @@
 """All options of a run, their aliases, and which of them may differ when a run resumes."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from isometry.config.data import DataConfig
 from isometry.config.methods import GrowConfig, PruneConfig
@@ -68,7 +68,7 @@ FREE_ON_RESUME = (
 """Options that do not change what a run computes, so they may differ when it resumes."""
 
 
-FORMER_DEFAULTS = {"model_ema_warmup": False}
+FORMER_DEFAULTS: dict[str, Any] = {"model_ema_warmup": False, "exif": "ignore"}
 """Defaults of an earlier version, which a run that it began keeps."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from isometry.data.decoding import DecodeError, decode_errors, in_mode
+from isometry.data.decoding import DecodeError, Reading, decode_errors, read_pixels
 from isometry.data.splits import MapPart
 from isometry.data.transforms import Transform
 from isometry.errors import UserError
@@ -60,16 +60,14 @@ class BatchReader(Dataset[Batch | UserError]):
         self,
         part: MapPart,
         transform: Transform,
-        mode: str,
+        reading: Reading,
         *,
         seed: int,
         skip_bad_images: bool,
         substitutes: bool = True,
-        decode: str = "scaled",
     ) -> None:
-        self.part, self.transform, self.mode = part, transform, mode
-        self.seed, self.skip_bad_images, self.decode = seed, skip_bad_images, decode
-        self.substitutes = substitutes
+        self.part, self.transform, self.reading = part, transform, reading
+        self.seed, self.skip_bad_images, self.substitutes = seed, skip_bad_images, substitutes
 
     def __getitem__(self, request: Request) -> Batch | UserError:
         images, targets, indices = [], [], []
@@ -96,7 +94,7 @@ class BatchReader(Dataset[Batch | UserError]):
             try:
                 with decode_errors():
                     image, target = self.part.load(candidate)
-                image = in_mode(image, self.mode, full=self.decode == "full")
+                image = read_pixels(image, self.reading)
                 seed_cpu_generators(seed)
                 return self.transform(image), target, candidate
             except DecodeError as error:

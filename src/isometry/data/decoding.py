@@ -4,14 +4,17 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, Self
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from isometry.config import DataConfig
 from isometry.data.image_formats import open_picture, readable
-from isometry.data.image_modes import check_size, to_mode
+from isometry.data.image_modes import Greys, check_size, grey_range, to_mode
+from isometry.data.orientation import INVERSE, Corners, Turn, turn_of, turned_box, turned_size
 from isometry.data.splits import DECODE_ERRORS
 from isometry.errors import NO_HANDLES, UserError, lacks_handles, reason
 
@@ -27,6 +30,25 @@ WHOLE_PIXELS = (Image.Resampling.NEAREST, Image.Resampling.BOX)
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the pixels of a file are read.
+
+    ``mode`` is L or RGB; ``upright`` turns images by their EXIF orientation; ``greys`` are black and white in images of
+    more than 8 bits (None: the range of their type); ``full`` decodes JPEGs in full.
+    """
+
+    mode: str
+    upright: bool = True
+    greys: Greys | None = None
+    full: bool = False
+
+    @classmethod
+    def of(cls, config: DataConfig, mode: str) -> Self:
+        """What the options ask for."""
+        return cls(mode, config.exif == "upright", grey_range(config.pixel_range), config.decode == "full")
 
 
 class DecodeError(Exception):
@@ -55,19 +77,21 @@ def open_image(file: IO[bytes]) -> Image.Image:
     return image
 
 
-def in_mode(image: Image.Image, mode: str, *, full: bool) -> Image.Image:
-    """The image in ``mode`` (see :func:`isometry.data.image_modes.to_mode`), ready for a transform.
+def read_pixels(image: Image.Image, reading: Reading) -> Image.Image:
+    """An opened image as ``reading`` asks for, ready for a transform.
 
-    Without ``full``, a JPEG that is not decoded yet becomes a :class:`JpegRegion`.
+    A JPEG that is not decoded yet, and need not be in full, becomes a :class:`JpegRegion`.
 
     Raises:
         DecodeError: the image can't be decoded or converted.
     """
     with decode_errors():
         check_size(image)
-        if full or not isinstance(image, JpegImageFile) or not image.tile:  # no tile: it is decoded
-            return to_mode(image, mode)
-        return JpegRegion(_JpegFile(image), mode, (0, 0, *image.size))
+        turn = turn_of(image) if reading.upright else None
+        if reading.full or not isinstance(image, JpegImageFile) or not image.tile:  # no tile: it is decoded
+            return _turned(to_mode(image, reading.mode, reading.greys), turn)
+        file = _JpegFile(image, turn)
+        return JpegRegion(file, reading.mode, (0, 0, *turned_size(image.size, turn)))
 
 
 class JpegRegion(Image.Image):
@@ -76,7 +100,8 @@ class JpegRegion(Image.Image):
     A transform crops and resizes it like any other image, so it draws the same crop. The scales are 1/8, 1/4, 1/2 and
     1; the reduced region has at least ``MARGIN`` times the result's width and height. The box is divided by the scale
     and not rounded: over crops of photographs, pixels differ from full decoding by less than 1 of 255 in the mean.
-    At scale 1, and if anything else is done with the image first, they are the same.
+    At scale 1, and if anything else is done with the image first, they are the same. The box is one of the image as it
+    is turned; only its pixels are ever turned.
     """
 
     def __init__(self, file: "_JpegFile", mode: str, box: Box) -> None:
@@ -98,27 +123,29 @@ class JpegRegion(Image.Image):
         if self._decoded or box is not None:
             return super().resize(size, resample, box, reducing_gap)
         scale = 1 if resample in WHOLE_PIXELS else _scale(self.size, size)
-        corners = [corner / scale for corner in self._box]
+        turn, corners = self._file.turn, [corner / scale for corner in self._file.stored(self._box)]
         with decode_errors():
             image = self._file.decode(scale)
             left, top = math.floor(corners[0]), math.floor(corners[1])
             right, bottom = (min(math.ceil(corners[2 + axis]), image.size[axis]) for axis in range(2))
             image = to_mode(image.crop((left, top, right, bottom)), self.mode)
         if scale == 1:
-            return image.resize(size, resample, None, reducing_gap)
+            return _turned(image, turn).resize(size, resample, None, reducing_gap)
         inner = (
             corners[0] - left,
             corners[1] - top,
             min(corners[2], right) - left,
             min(corners[3], bottom) - top,
         )
-        return image.resize(size, resample, inner, reducing_gap)
+        box = turned_box(inner, image.size, turn)
+        return _turned(image, turn).resize(size, resample, box, reducing_gap)
 
     def load(self) -> Any:
         """Decodes the whole region at scale 1."""
         if not self._decoded:
             with decode_errors():
-                self.im = to_mode(self._file.decode(1).crop(self._box), self.mode).im
+                part = self._file.decode(1).crop(self._file.stored(self._box))
+                self.im = _turned(to_mode(part, self.mode), self._file.turn).im
             self._decoded = True
         return super().load()
 
@@ -126,9 +153,14 @@ class JpegRegion(Image.Image):
 class _JpegFile:
     """An opened JPEG that can be decoded more than once, though Pillow's own file objects can't."""
 
-    def __init__(self, image: JpegImageFile) -> None:
+    def __init__(self, image: JpegImageFile, turn: Turn | None) -> None:
         self._opened: ImageFile | None = image
         self._stream: Any = image.fp
+        self.turn, self._size = turn, turned_size(image.size, turn)
+
+    def stored(self, box: Box) -> Corners:
+        """Where a box of the turned image is in the image as it is stored."""
+        return turned_box(box, self._size, self.turn and INVERSE.get(self.turn, self.turn))
 
     def decode(self, scale: int) -> Image.Image:
         """The image with its sides divided by ``scale``, rounded up."""
@@ -141,6 +173,10 @@ class _JpegFile:
             image.draft(None, (image.width // scale, image.height // scale))
         image.load()
         return image
+
+
+def _turned(image: Image.Image, turn: Turn | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
 
 
 def _inside(box: Box, size: tuple[int, int]) -> bool:

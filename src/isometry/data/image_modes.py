@@ -1,6 +1,7 @@
 """Converts any decoded PIL image to 8-bit grey or RGB, without console output."""
 
 import logging
+import math
 import warnings
 
 import numpy as np
@@ -9,24 +10,27 @@ from PIL import Image
 DEEP_GREYS = ("I", "F")
 """Prefixes of Pillow's modes with more than 8 bits a channel; all are grey."""
 
+Greys = tuple[float, float]
+"""The values of black and white."""
+
 MOST_ELONGATED = 1000
 """Largest allowed aspect ratio. Evaluation scales the short side to the network's size: a line of 60,000 pixels, a
 file of a few hundred bytes, would become an image of gigabytes."""
 
 
-def to_mode(image: Image.Image, mode: str) -> Image.Image:
+def to_mode(image: Image.Image, mode: str, greys: Greys | None = None) -> Image.Image:
     """Converts a decoded image to ``mode``, L or RGB, 8 bits a channel.
 
-    Grey images of more bits are scaled by the range of their type, not of the image: 16 bits by 255/65535 (mode I,
-    which may hold 32 bits, is read as 16), floats (mode F) by 255, rounded to the nearest. Pillow's own conversion
-    would clip them at 255. CMYK and palettes are converted to their colours. Alpha is dropped and EXIF rotation is
-    ignored, as in timm.
+    Grey images of more bits are scaled: the values ``greys`` become 0 and 255, and what lies outside is clipped.
+    Without them the range is that of the type, not of the image: 0 to 65535 for integers (mode I, which may hold 32
+    bits, is read as 16), 0 to 1 for floats (mode F). Pillow's own conversion would clip them at 255. Results are
+    rounded to the nearest. CMYK and palettes are converted to their colours. Alpha is dropped, as in timm.
 
     Raises:
-        ValueError: a mode that Pillow can't convert, or values outside the range.
+        ValueError: a mode that Pillow can't convert, values outside the type's range, or pixels that are no numbers.
     """
-    if image.mode.startswith(DEEP_GREYS):
-        image = _eight_bits(image)
+    if is_deep(image):
+        image = _eight_bits(image, greys)
     # Pillow would warn about it, or try to convert it to the new mode.
     image.info.pop("transparency", None)
     image.load()
@@ -41,12 +45,45 @@ def check_size(image: Image.Image) -> None:
         raise ValueError(f"of {image.width}×{image.height} pixels, an aspect ratio too large to be resized")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    white = 1.0 if image.mode == "F" else 65535.0
-    if not ((values >= 0) & (values <= white)).all():  # NaN is not either
-        raise ValueError(f"its grey values are outside 0 to {white:g}, where {white:g} is white")
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+def is_deep(image: Image.Image) -> bool:
+    """Whether its pixels are greys of more than 8 bits."""
+    return image.mode.startswith(DEEP_GREYS)
+
+
+def white_of(image: Image.Image) -> float:
+    """The value of white in the type of a deep grey image."""
+    return 1.0 if image.mode == "F" else 65535.0
+
+
+def grey_range(text: str | None) -> Greys | None:
+    """``LOW,HIGH`` as two numbers; None without text.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text is None:
+        return None
+    low, high = map(float, text.split(","))
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(text)
+    return low, high
+
+
+def _eight_bits(image: Image.Image, greys: Greys | None) -> Image.Image:
+    values, white = np.asarray(image), white_of(image)
+    if broken := values.size - np.count_nonzero(np.isfinite(values)):
+        raise ValueError(f"{broken:,} of its {values.size:,} pixels are NaN or infinite")
+    if greys is not None:
+        low, high = greys
+        scaled = (values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))
+    elif ((values >= 0) & (values <= white)).all():
+        scaled = values * (255 / white)
+    else:
+        raise ValueError(
+            f"its grey values are {values.min():g} to {values.max():g}, outside 0 to {white:g}, where {white:g} is "
+            "white; if they are right, give theirs with --pixel-range LOW,HIGH"
+        )
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def quiet_decoders() -> None:

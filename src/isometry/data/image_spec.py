@@ -6,11 +6,8 @@ from typing import Any, Self
 
 from timm.data import resolve_data_config
 
-from isometry.data.option_checks import INTERPOLATIONS
+from isometry.data.option_checks import CROP_SHARES, INTERPOLATIONS
 from isometry.errors import UserError
-
-CROP_SHARES = (0.1, 2)
-"""Smallest and largest crop_pct. timm's lie between 0.875 and 1.15; images are scaled by its inverse."""
 
 
 @dataclass(frozen=True)

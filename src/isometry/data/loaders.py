@@ -6,6 +6,7 @@ from typing import Any
 
 from isometry.config import DataConfig
 from isometry.data.batch_reader import BatchReader
+from isometry.data.decoding import Reading
 from isometry.data.image_spec import ImageSpec
 from isometry.data.map_loader import EvalLoader, TrainLoader
 from isometry.data.sampler import EvalRequests, TrainRequests
@@ -62,12 +63,10 @@ def make_loaders(
     """
     share = {"rank": rank, "world_size": world_size}
     options: dict[str, Any] = {"workers": config.workers, "pin_mem": config.pin_mem}
-    mode = image_mode(spec)
-    read = partial(
-        BatchReader, mode=mode, seed=seed, skip_bad_images=config.skip_bad_images, decode=config.decode
-    )
+    reading = Reading.of(config, image_mode(spec))
+    read = partial(BatchReader, reading=reading, seed=seed, skip_bad_images=config.skip_bad_images)
     stream = partial(
-        StreamReader, mode=mode, seed=seed, rank=rank, ranks=world_size, workers=max(1, config.workers)
+        StreamReader, reading=reading, seed=seed, rank=rank, ranks=world_size, workers=max(1, config.workers)
     )
 
     def training(part: Part) -> TrainLoader | TrainStream:

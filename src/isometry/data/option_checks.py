@@ -4,9 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 from isometry.config import DataConfig
+from isometry.data.image_modes import grey_range
 from isometry.errors import UserError
 
 INTERPOLATIONS = ("random", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+AUTO = "auto"
+"""The ``--pixel-range`` that a run finds in a sample of its images."""
+
+CROP_SHARES = (0.1, 2)
+"""Smallest and largest crop_pct. timm's lie between 0.875 and 1.15; images are scaled by its inverse."""
 
 CHOICES = {
     "train_crop_mode": ("rrc", "rkrc", "rkrr", "pad"),
@@ -24,7 +31,14 @@ RANGES: dict[tuple[str, ...], tuple[Callable[[Any], bool], str]] = {
     ),
     ("val_fraction",): (lambda value: 0 < value < 1, "between 0 and 1"),
     ("smoothing",): (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    ("crop_pct",): (lambda value: 0 < value <= 1, "in (0, 1]"),
+    ("crop_pct",): (
+        lambda value: CROP_SHARES[0] <= value <= 1,
+        f"between {CROP_SHARES[0]} and 1: images are scaled by its inverse",
+    ),
+    ("pixel_range",): (
+        lambda value: value == AUTO or _is_range(value),
+        "auto or LOW,HIGH, two numbers, the smaller first",
+    ),
     ("scale", "ratio"): (
         lambda value: len(value) == 2 and 0 < value[0] <= value[1],
         "two positive numbers, the smaller first",
@@ -41,6 +55,15 @@ def check_options(config: DataConfig) -> None:
         _check(config, name, choices.__contains__, f"one of {', '.join(choices)}")
     if config.dataset == "digits" or config.dataset.startswith("torch/"):
         _check(config, "class_map", lambda value: False, f"left out: {config.dataset} has its own classes")
+    if config.dataset.startswith("tfds/"):
+        _check(config, "pixel_range", lambda value: False, "left out: tfds/ converts images to 8 bits itself")
+
+
+def _is_range(text: str) -> bool:
+    try:
+        return grey_range(text) is not None
+    except ValueError:
+        return False
 
 
 def _check(config: DataConfig, name: str, holds: Callable[[Any], bool], wanted: str) -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from isometry.data.batch_reader import Batch, stack
+from isometry.data.decoding import DecodeError, Reading, read_pixels
 from isometry.data.image_formats import these_formats_only
-from isometry.data.image_modes import check_size, to_mode
 from isometry.data.map_loader import Batches
 from isometry.data.splits import DECODE_ERRORS, UNLABELLED, StreamPart
 from isometry.data.transforms import Transform
@@ -31,7 +31,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         self,
         part: StreamPart,
         transform: Transform,
-        mode: str,
+        reading: Reading,
         batch_size: int,
         *,
         seed: int,
@@ -41,7 +41,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
     ) -> None:
         self.dataset = part.open_for(batch_size=batch_size, seed=derive_seed(seed, "stream") % 2**31)
         self.dataset.set_loader_cfg(num_workers=workers)
-        self.transform, self.mode, self.batch_size = transform, mode, batch_size
+        self.transform, self.reading, self.batch_size = transform, reading, batch_size
         self.seed, self.rank, self.ranks, self.workers = seed, rank, ranks, workers
         self.epoch = 0
 
@@ -51,7 +51,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
             with these_formats_only():
                 while chunk := list(islice(samples, self.batch_size)):
                     yield self._batch(chunk)
-        except DECODE_ERRORS as error:
+        except (*DECODE_ERRORS, DecodeError) as error:
             yield UserError(f"the stream can't be read further ({first_line(error)}): check its shards")
 
     def _batch(self, chunk: list[tuple[int, tuple[Image.Image, int]]]) -> Batch:
@@ -60,8 +60,7 @@ class StreamReader(IterableDataset[Batch | UserError]):
         images, targets = [], []
         for number, (image, target) in chunk:
             seed_cpu_generators(derive_seed(self.seed, "augment", self.epoch, self.rank, worker_id, number))
-            check_size(image)
-            images.append(self.transform(to_mode(image, self.mode)))
+            images.append(self.transform(read_pixels(image, self.reading)))
             targets.append(UNLABELLED if target is None else int(target))
         return Batch(stack(images), torch.tensor(targets), torch.full((len(images),), -1), [])
 

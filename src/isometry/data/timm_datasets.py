@@ -33,6 +33,8 @@ LIBRARIES = {
     "tfds": "tensorflow_datasets",
     "wds": "webdataset",
 }
+UNCONVERTED = ("wds/", "hfids/")
+"""Streams whose images can come as they were decoded."""
 TORCH_FOLDERS = ("image_folder", "folder")
 TRAIN_AND_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
 """torchvision data sets of two splits: timm uses the test split for any name other than the training split's."""
@@ -171,6 +173,9 @@ def _open_streams(config: DataConfig) -> Splits:
 def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:
     root = str(Path(config.data_dir).expanduser()) if config.data_dir else None
     kwargs = {"root": root, "download": config.dataset_download, **kwargs}
+    if config.dataset.lower().startswith(UNCONVERTED):
+        # timm would convert to RGB, and cut greys of more than 8 bits off at 255.
+        kwargs["input_img_mode"] = ""
     where = f" in {config.data_dir}" if config.data_dir else ""
     try:
         return create_dataset(config.dataset, split=split, **kwargs)

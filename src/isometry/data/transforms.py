@@ -73,7 +73,10 @@ def image_mode(spec: ImageSpec) -> str:
     """Pillow's mode for the spec's channels: L for 1, RGB for 3; raises UserError for any other number."""
     channels = spec.input_size[0]
     if channels not in (1, 3):
-        raise UserError(f"the model takes images of {channels} channels; image files have 1 or 3")
+        raise UserError(
+            f"the model takes images of {channels} channels, and image files are read as grey (1) or RGB (3); "
+            "give --in-chans 1 or 3, or a model of as many"
+        )
     return "L" if channels == 1 else "RGB"
 
 

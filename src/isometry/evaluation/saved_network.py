@@ -13,6 +13,7 @@ from isometry.config import DataConfig, RunConfig
 from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.data.inventory import other_classes
+from isometry.data.option_checks import AUTO
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.variants import EvaluationImages
@@ -34,6 +35,10 @@ class ImagesConfig:
     """`digits`, or a scheme of timm, as in training."""
     decode: Literal["scaled", "full"] | None = None
     """Decode large JPEGs at a reduced scale, or in full; as the run did if not given."""
+    exif: Literal["upright", "ignore"] | None = None
+    """Turn photographs upright by their EXIF orientation, or not; as the run did if not given."""
+    pixel_range: str | None = None
+    """Black and white of grey images of more than 8 bits, e.g. 0,4095; those of the run if not given."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; a GPU if there is one."""
 
@@ -116,14 +121,32 @@ def open_named(name: str, *, command: str) -> SavedNetwork:
     return SavedNetwork(name, network.eval(), notes=notes)
 
 
+def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
+    """The run's config, with the options on how files are read if they are given.
+
+    Raises:
+        UserError: a range of pixels that only a run can find.
+    """
+    config = saved.config or RunConfig()
+    if options.pixel_range == AUTO:
+        raise UserError(
+            "--pixel-range auto: is for training, which keeps the range that it finds; give LOW,HIGH"
+        )
+    return replace(
+        config,
+        decode=options.decode or config.decode,
+        exif=options.exif or config.exif,
+        pixel_range=options.pixel_range or config.pixel_range,
+    )
+
+
 def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) -> RunConfig:
-    """The run's config, with the options' images if they are given.
+    """:func:`reading_config`, with the options' images if they are given.
 
     Raises:
         UserError: neither the options nor a run name images, or the run's are gone.
     """
-    config = saved.config or RunConfig()
-    config = replace(config, decode=options.decode or config.decode)
+    config = reading_config(saved, options)
     if options.data_dir is not None or options.dataset:
         return replace(config, data_dir=options.data_dir, dataset=options.dataset)
     if saved.config is None:

@@ -10,6 +10,9 @@ from isometry.config import OptimConfig, RunConfig, TapsConfig
 from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec, Sources, find_sources, without_labels
 from isometry.data.inventory import Inventory
+from isometry.data.option_checks import AUTO
+from isometry.data.survey import Survey, survey
+from isometry.data.transforms import image_mode
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
 from isometry.grow.schedule import Schedule, Stage
@@ -51,6 +54,7 @@ class Run:
         terms: the losses.
         generator: that random terms draw from.
         notes: for the user and the report.
+        sample: what a look at some of the training images found.
         teacher_macs: of one image, counted before the teacher is sharded.
         gathered_teacher: figures of a sharded teacher, computed while all processes are alive.
         inventory: of the data, once it was taken.
@@ -69,6 +73,7 @@ class Run:
     objective: Objective
     generator: torch.Generator
     notes: list[str]
+    sample: Survey
     teacher_macs: int = 0
     gathered_teacher: GatheredTeacher | None = None
     inventory: Inventory | None = None
@@ -89,6 +94,9 @@ def assemble(config: RunConfig, world: World) -> Run:
     check_pruning(config.prune, config, config.grow.wanted)
     if (begun := begun_as(config)) is not None:
         config = with_former_defaults(config, begun)
+        if config.pixel_range == AUTO:
+            # What it found then, also if other images were added.
+            config = replace(config, pixel_range=begun.pixel_range)
     config, notes = share_batch(absolute_paths(config), world)
     gated = has_gates(config.prune)
     config = replace(config, losses=config.losses or _default_losses(bool(config.teacher), gated))
@@ -99,6 +107,9 @@ def assemble(config: RunConfig, world: World) -> Run:
         # Before its weights are downloaded.
         check_prunable(build_model(replace(spec, weights="none"))[0], spec.name, config.prune.group)
     sources = find_sources(config)
+    sample = survey(sources.train)
+    config = replace(config, pixel_range=sample.resolved(config.pixel_range))
+    notes += sample.warnings(config.pixel_range)
     if config.num_classes == 0:
         sources = without_labels(sources)
     notes += [*sources.notes, *sources.class_notes]
@@ -109,6 +120,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     plan = plan_student(spec, config.prune, config.grow, config.epochs, config.seed)
     student, student_weights = plan.build(plan.schedule.stages[0])
     images = image_spec(student, config.img_size)
+    image_mode(images)
     _try_images(student, images, "--img-size ", f"the student {config.model}")
     channels, _, side = images.input_size
     plan = replace(plan, spec=replace(plan.spec, img_size=side, in_chans=channels))
@@ -151,6 +163,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         objective,
         generator,
         notes,
+        sample,
         teacher_macs,
     )
 

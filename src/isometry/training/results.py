@@ -156,7 +156,7 @@ def _whole_splits(trainer: Trainer) -> Iterator[Loaders]:
 
 def _save_student(trainer: Trainer, folder: Path) -> None:
     run = trainer.run
-    names = ("input_size", "mean", "std", "interpolation")
+    names = ("input_size", "mean", "std", "interpolation", "crop_mode")
     data_config: dict[str, Any] = {name: getattr(run.spec, name) for name in names}
     data_config["crop_pct"] = run.config.crop_pct or run.spec.crop_pct
     save = save_network if run.config.prune.wanted else save_model

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from isometry.config import TeacherConfig
-from isometry.data import Sources
+from isometry.data import ImageSpec, Sources
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
 from isometry.losses.base import Term, inputs_of
@@ -72,6 +72,18 @@ def shard_teacher(teacher: nn.Module, config: TeacherConfig, world: World, notes
             f"--teacher-shard: {config.teacher} can't be sharded ({first_line(error)}); leave it out, or "
             "make the teacher smaller with --teacher-dtype bfloat16"
         ) from error
+
+
+def scaling_warnings(student: ImageSpec, teacher: ImageSpec) -> list[str]:
+    """What a teacher of larger images than the student's sees, if it is one."""
+    (height, width), (rows, columns) = student.input_size[1:], teacher.input_size[1:]
+    if height >= rows and width >= columns:
+        return []
+    return [
+        f"the teacher sees the student's images, scaled up from {height}×{width} to {rows}×{columns} pixels, without "
+        "the detail that the files have: it is probably less accurate than on images of its own size; "
+        "a larger --img-size shows it more"
+    ]
 
 
 def check_label_names(name: str, teacher: nn.Module, sources: Sources, terms: list[Term]) -> None:

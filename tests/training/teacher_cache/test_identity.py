@@ -90,6 +90,18 @@ def test_options_that_change_the_outputs_matter(plain: dict[str, Any], words: li
     assert changed(plain, run_of(*words)) == names
 
 
+def test_how_files_are_read_matters_and_caches_from_before_these_options_fit(plain: dict[str, Any]):
+    def name_and_value(*words: str) -> set[tuple[str, Any]]:
+        now = identity_of(run_of(*words), ALONE)
+        return {(name, now[name]) for name in now if plain.get(name) != now[name]}
+
+    assert plain["--exif"] == "upright"
+    assert name_and_value("--pixel-range", "0,4095") == {("--pixel-range", "0,4095")}
+    before = identity_of(run_of("--exif", "ignore"), ALONE)
+    assert before == {name: value for name, value in plain.items() if name != "--exif"}
+    assert "--pixel-range" not in before
+
+
 def test_processes_and_devices_matter(plain: dict[str, Any]):
     other = World(1, 2, torch.device("cpu"))
     assert changed(plain, run_of(), other) == {"the number of processes"}

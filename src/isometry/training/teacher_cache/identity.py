@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from isometry.config import DataConfig, RunConfig, TeacherConfig
+from isometry.config import FORMER_DEFAULTS, DataConfig, RunConfig, TeacherConfig
 from isometry.data.image_spec import ImageSpec
 from isometry.data.splits import MapPart, StreamPart
 from isometry.distributed import World
@@ -35,6 +35,9 @@ IRRELEVANT = (
 
 RELEVANT = ("seed", "img_size", "in_chans", "grad_accum_steps", "amp", "compile")
 """Other options that change the outputs."""
+
+ADDED = {"exif": FORMER_DEFAULTS["exif"], "pixel_range": None}
+"""Options that were added since the first caches, by what was done before; with these values they are left out."""
 
 
 def identity_of(run: Run, world: World) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def identity_of(run: Run, world: World) -> dict[str, Any]:
         "the student's images": _expected(run.spec),
         "the number of training images": len(part),
         "the SHA-256 of their names and sizes": hash_images(part, config.data_dir),
-        **{f"--{name.replace('_', '-')}": getattr(config, name) for name in _relevant()},
+        **{f"--{name.replace('_', '-')}": getattr(config, name) for name in _relevant(config)},
         "--amp-dtype": config.amp_dtype if config.amp else None,
         "--compile-backend": config.compile_backend if config.compile else None,
         "the number of processes": world.size,
@@ -98,8 +101,9 @@ def hash_images(part: MapPart, data_dir: str | None) -> str:
     return sha256_of(lines())
 
 
-def _relevant() -> list[str]:
+def _relevant(config: RunConfig) -> list[str]:
     ours = [field.name for part in (DataConfig, TeacherConfig) for field in fields(part)]
+    ours = [name for name in ours if name not in ADDED or getattr(config, name) != ADDED[name]]
     assert set(RELEVANT) <= {field.name for field in fields(RunConfig)}
     return [*(name for name in ours if name not in IRRELEVANT), *RELEVANT]
 

@@ -1,0 +1,138 @@
+"""A look at a sample of a run's images: how many are turned by EXIF, and the greys of those of more than 8 bits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from isometry.config import DataConfig
+from isometry.data.decoding import DecodeError, decode_errors
+from isometry.data.image_modes import is_deep, white_of
+from isometry.data.option_checks import AUTO
+from isometry.data.orientation import turn_of
+from isometry.data.splits import MapPart, Part
+from isometry.errors import UserError
+
+SAMPLE = 100
+"""Most images that are looked at."""
+
+DARK = 0.5
+"""Share of the type's range below which even the greatest value of a sample is probably not white."""
+
+TYPES = {65535.0: "of 16 bits", 1.0: "of floats"}
+"""Deep grey images by their white."""
+
+
+@dataclass(frozen=True)
+class DeepGreys:
+    """Sampled grey images of one type of more than 8 bits: their number, and their least and greatest value."""
+
+    images: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found in ``looked`` of ``total`` images, taken at equal distances.
+
+    ``greys`` are by the type's white; ``broken`` counts images with pixels that are NaN or infinite.
+    """
+
+    total: int
+    looked: int = 0
+    turned: int = 0
+    unreadable: int = 0
+    broken: int = 0
+    greys: Mapping[float, DeepGreys] = field(default_factory=dict)
+
+    def resolved(self, pixel_range: str | None) -> str | None:
+        """``--pixel-range`` with the range of the sample for ``auto``; None where that has no deep greys.
+
+        Raises:
+            UserError: the sample has no range.
+        """
+        if pixel_range != AUTO:
+            return pixel_range
+        if not self.looked:
+            raise UserError("--pixel-range auto: a stream is read in order only; give LOW,HIGH")
+        if len(self.greys) > 1:
+            kinds = " and ".join(TYPES[white] for white in self.greys)
+            raise UserError(f"--pixel-range auto: there are grey images {kinds}; give LOW,HIGH")
+        for found in self.greys.values():
+            if found.low == found.high:
+                raise UserError(f"--pixel-range auto: all sampled pixels are {found.low:g}; give LOW,HIGH")
+            return f"{found.low:.9g},{found.high:.9g}"
+        return None
+
+    def warnings(self, pixel_range: str | None) -> list[str]:
+        """What will probably go wrong: greys that come out nearly black, and pixels that are no numbers."""
+        said = []
+        for white, found in self.greys.items():
+            if pixel_range is None and 0 < found.high < DARK * white:
+                share = 100 * found.high / white
+                said.append(
+                    f"grey images {TYPES[white]} come out dark: the greatest value of a sample of {found.images} is "
+                    f"{found.high:g}, {share:.2g} % of white ({white:g}); give the values of black and white, such as "
+                    f"--pixel-range {_suggested(found, white)}, or --pixel-range auto"
+                )
+        if self.broken:
+            said.append(
+                f"{self.broken} of {self.looked} sampled images have pixels that are NaN or infinite, and can't be "
+                "used; --skip-bad-images leaves such images out"
+            )
+        return said
+
+    def described(self, config: DataConfig) -> str:
+        """What was found, in one line."""
+        if not self.looked:
+            return "not looked at: a stream is read in order only"
+        seen = "all" if self.looked == self.total else f"a sample of {self.looked:,} of the"
+        parts = [f"{seen} {self.total:,} training images: {self.turned or 'none'} turned by EXIF"]
+        if self.turned:
+            parts[0] += f", {exif_text(config.exif)}"
+        if self.unreadable:
+            parts.append(f"{self.unreadable} can't be read")
+        for white, found in self.greys.items():
+            text = f"{found.images} grey {TYPES[white]}, values {found.low:g} to {found.high:g}"
+            parts.append(f"{text} (black and white: {config.pixel_range or f'0,{white:g}'})")
+        return "; ".join(parts)
+
+
+def exif_text(exif: str) -> str:
+    """How photographs with an EXIF orientation are seen, by the option of this name."""
+    return "seen upright" if exif == "upright" else "seen as they are stored (--exif ignore)"
+
+
+def survey(part: Part) -> Survey:
+    """Looks at up to :data:`SAMPLE` images of a part, always the same; at none of a stream."""
+    if not isinstance(part, MapPart):
+        return Survey(len(part))
+    looked = min(len(part), SAMPLE)
+    turned = unreadable = broken = 0
+    greys: dict[float, DeepGreys] = {}
+    for number in range(looked):
+        try:
+            with decode_errors():
+                image, _ = part.load(number * len(part) // looked)
+        except DecodeError:
+            unreadable += 1
+            continue
+        turned += turn_of(image) is not None
+        if not is_deep(image):
+            continue
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)]
+        broken += finite.size < values.size
+        if finite.size:
+            white, low, high = white_of(image), float(finite.min()), float(finite.max())
+            before = greys.get(white, DeepGreys(0, low, high))
+            greys[white] = DeepGreys(before.images + 1, min(before.low, low), max(before.high, high))
+    return Survey(len(part), looked, turned, unreadable, broken, greys)
+
+
+def _suggested(found: DeepGreys, white: float) -> str:
+    """The range of the fewest bits that hold the values of integers; that of the sample for floats."""
+    if white == 1:
+        return f"{found.low:.9g},{found.high:.9g}"
+    return f"0,{2 ** int(found.high).bit_length() - 1}"

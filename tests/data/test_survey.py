@@ -1,0 +1,126 @@
+"""A look at a sample: turned photographs are counted, and greys that would come out nearly black are told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from helpers.image_files import folder_config, write_classes
+from helpers.messages import mentions
+from isometry.data import find_sources
+from isometry.data.splits import StreamPart
+from isometry.data.survey import SAMPLE, Survey, survey
+from isometry.errors import UserError
+
+
+def look(root: Path) -> Survey:
+    return survey(find_sources(folder_config(root, val_fraction=0.1)).train)
+
+
+def turn(path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.open(path).copy().save(path, exif=exif)
+
+
+def deep(root: Path, values: np.ndarray, images: int = 4) -> Path:
+    """Two classes of images of these values, scaled down a little more from one to the next."""
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            scaled = (values * (1 - 0.1 * number)).astype(values.dtype)
+            Image.fromarray(scaled).save(root / name / f"{number}{values.dtype}.tif")
+    return root
+
+
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+
+
+def test_turned_and_unreadable_images_are_counted(tmp_path: Path):
+    root = write_classes(tmp_path, {"a": 6, "b": 6}, ".jpg")
+    for name in ("a", "b"):
+        for number in range(3):
+            turn(root / name / f"{number}.jpg")
+    for number in range(3, 6):
+        (root / "a" / f"{number}.jpg").write_bytes(b"no image")
+    found = survey(find_sources(folder_config(root, val_fraction=0.1)).train)
+    train = {
+        path
+        for part in (find_sources(folder_config(root, val_fraction=0.1)).train,)
+        for path in map(part.where, range(len(part)))
+    }
+    assert found.looked == found.total == len(train) == 10
+    assert found.turned == sum(Path(path).stem in "012" for path in train)
+    assert found.unreadable == sum(
+        Path(path).stem in "345" and Path(path).parent.name == "a" for path in train
+    )
+    text = found.described(folder_config(root))
+    assert mentions(
+        text,
+        f"all 10 training images: {found.turned} turned by EXIF, seen upright; {found.unreadable} can't be read",
+    )
+    assert "as they are stored (--exif ignore)" in found.described(folder_config(root, exif="ignore"))
+
+
+def test_a_sample_is_bounded_spread_and_called_a_sample(tmp_path: Path):
+    root = write_classes(tmp_path, {"a": 120, "b": 120})
+    part = find_sources(folder_config(root, val_fraction=0.1)).train
+    seen = []
+    load = part.images.load
+    part.images.load = lambda number: (seen.append(number), load(number))[1]  # type: ignore[attr-defined]
+    found = survey(part)
+    assert (found.looked, found.total) == (SAMPLE, 216)
+    assert len(set(seen)) == SAMPLE
+    assert min(seen) < 10
+    assert max(seen) > 230
+    assert "a sample of 100 of the 216 training images: none turned" in found.described(folder_config(root))
+
+
+@pytest.mark.parametrize(
+    ("values", "high", "share", "suggested"),
+    [
+        ((RAMP * 4071).astype(np.uint16), 4071, "6.2 %", "0,4095"),
+        ((RAMP * 1000).astype(np.uint16), 1000, "1.5 %", "0,1023"),
+        ((RAMP * 16383).astype(np.int32), 16383, "25 %", "0,16383"),
+        ((RAMP / 8).astype(np.float32), 0.125, "12 %", "0,0.125"),
+    ],
+)
+def test_greys_that_come_out_dark_are_told_with_the_range_that_mends_them(
+    tmp_path: Path, values: np.ndarray, high: float, share: str, suggested: str
+):
+    found = look(deep(tmp_path, values))
+    (greys,) = found.greys.values()
+    assert (greys.images, greys.low, greys.high) == (found.looked, 0, high)
+    (warning,) = found.warnings(None)
+    assert mentions(warning, f"is {high:g}, {share} of white … --pixel-range {suggested},")
+    assert f"values 0 to {high:g}" in found.described(folder_config(tmp_path))
+    assert found.warnings(suggested) == []
+    assert found.resolved("auto") == f"0,{high:g}"
+    assert found.resolved("3,4") == "3,4"
+    assert found.resolved(None) is None
+
+
+def test_greys_that_use_their_type_need_no_word(tmp_path: Path):
+    found = look(deep(tmp_path, (RAMP * 65535).astype(np.uint16)))
+    assert found.warnings(None) == []
+
+
+def test_images_with_nan_are_counted_and_leave_the_range_alone(tmp_path: Path):
+    values = RAMP.astype(np.float32)
+    values[3, 3] = np.nan
+    found = look(deep(tmp_path, values))
+    (warning,) = found.warnings(None)
+    assert mentions(warning, f"{found.looked} of {found.looked} … NaN … --skip-bad-images")
+    assert found.resolved("auto") == "0,1"
+
+
+def test_auto_is_refused_where_a_sample_has_no_single_range(tmp_path: Path):
+    deep(tmp_path / "two", RAMP.astype(np.float32))
+    with pytest.raises(UserError, match=r"of floats and of 16 bits|of 16 bits and of floats"):
+        look(deep(tmp_path / "two", (RAMP * 4095).astype(np.uint16))).resolved("auto")
+    with pytest.raises(UserError, match="all sampled pixels are 0; give LOW,HIGH"):
+        look(deep(tmp_path / "flat", np.zeros((8, 8), dtype=np.uint16))).resolved("auto")
+    with pytest.raises(UserError, match="a stream"):
+        survey(StreamPart(lambda **_: None, 7)).resolved("auto")
+    assert look(write_classes(tmp_path / "eight", {"a": 4, "b": 4})).resolved("auto") is None

@@ -12,6 +12,7 @@ from isometry.config import ModelConfig
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, limited_threads
+from isometry.evaluation.saved_network import reading_config
 from isometry.evaluation.timing import interleaved_speeds
 from isometry.export.citations import papers
 from isometry.export.equivalence import evaluate_variants
@@ -28,7 +29,8 @@ def architecture_of(job: Export) -> Row:
     """Facts that need no forward pass.
 
     ``model``; ``arguments`` of timm's constructor; ``registered_by``, the module to import before timm can build it,
-    or None; ``classes``, ``class_names``; ``input``; ``parameters``; ``macs`` of one image.
+    or None; ``classes``, ``class_names``; ``input``
+    (:func:`isometry.export.job.input_of`); ``parameters``; ``macs`` of one image.
     """
     network, folder = job.saved.network, job.saved.folder
     assert folder is not None
@@ -41,7 +43,7 @@ def architecture_of(job: Export) -> Row:
         "registered_by": None if module.startswith("timm.") else module,
         "classes": int(network.num_classes),  # type: ignore[arg-type]
         "class_names": label_names(network) or [],
-        "input": input_of(spec),
+        "input": input_of(spec, reading_config(job.saved, job.images)),
         "parameters": parameter_count(network),
         "macs": macs(network, spec.input_size),
     }

@@ -54,14 +54,19 @@ class Export:
         self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def input_of(spec: ImageSpec) -> Row:
-    """The images that a network expects: ``shape`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``."""
+def input_of(spec: ImageSpec, config: DataConfig) -> Row:
+    """All that makes a file into an input, named as in timm: ``shape`` (C, H, W), ``mean``, ``std``, ``interpolation``,
+    ``crop_pct``, ``crop_mode``; ``exif``, and ``pixel_range`` where it is set."""
+    ranged = {"pixel_range": config.pixel_range} if config.pixel_range else {}
     return {
         "shape": list(spec.input_size),
         "mean": list(spec.mean),
         "std": list(spec.std),
         "interpolation": spec.interpolation,
-        "crop_pct": spec.crop_pct,
+        "crop_pct": config.crop_pct or spec.crop_pct,
+        "crop_mode": spec.crop_mode,
+        "exif": config.exif,
+        **ranged,
     }
 
 

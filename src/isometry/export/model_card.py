@@ -69,6 +69,7 @@ def _figures(result: Row) -> list[list[str]]:
         given = ", ".join(f"{key}={value}" for key, value in result["arguments"].items())
         rows.append(["timm's arguments", f"`{given}`"])
     rows += [
+        ["images", _images(result["input"])],
         ["parameters", f"{result['parameters']:,}"],
         ["multiply-accumulates", f"{result['macs']:,} an image"],
         *([f"latency, batch {speed['batch_size']}", latency_text(speed)] for speed in result["speeds"]),
@@ -78,8 +79,23 @@ def _figures(result: Row) -> list[list[str]]:
     return rows
 
 
+def _images(given: Row) -> str:
+    """How a file becomes the network's input; normalisation is in config.json."""
+    turned = (
+        "turned upright by EXIF" if given["exif"] == "upright" else "as they are stored (EXIF is ignored)"
+    )
+    said = (
+        f"{given['interpolation']} resize, crop mode {given['crop_mode']}, crop share {given['crop_pct']:g}; "
+        f"photographs {turned}"
+    )
+    greys = given.get("pixel_range")
+    return f"{said}; of grey images of more than 8 bits, {greys} is black and white" if greys else said
+
+
 def _use(result: Row) -> str:
-    imports = ["import timm", "from PIL import Image"]
+    upright = result["input"]["exif"] == "upright"
+    opened = 'ImageOps.exif_transpose(Image.open("photo.jpg"))' if upright else 'Image.open("photo.jpg")'
+    imports = ["import timm", f"from PIL import Image{', ImageOps' if upright else ''}"]
     if result["registered_by"]:
         imports.append(f"import {result['registered_by']}  # registers {result['model']} with timm")
     mode = "L" if result["input"]["shape"][0] == 1 else "RGB"
@@ -88,7 +104,7 @@ def _use(result: Row) -> str:
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:USER/NAME"',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))",
-        f'output = model(transform(Image.open("photo.jpg").convert("{mode}"))[None])',
+        f'output = model(transform({opened}.convert("{mode}"))[None])',
     ]
     lines = ["```python", *code, "```"]
     if result["class_names"]:

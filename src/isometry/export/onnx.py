@@ -45,9 +45,10 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
     """Writes the network to a file and the measurements to a JSON file beside it, after all checks have passed.
 
     The graph maps ``images`` (batch, C, H, W), float32, normalised, of any batch size, to ``logits`` (batch, K). The
-    file's metadata contain the normalisation and the class names. A network with gates is exported as a graph that
-    skips channels, if that is measurably faster in ONNX Runtime; with ``masked`` as one that computes every channel.
-    ``int8`` quantises, see :mod:`isometry.export.quantize`.
+    file's metadata contain all that makes a file into such an image (:func:`isometry.export.job.input_of`), and the
+    class names. A network with gates is exported as a graph that skips channels, if that is measurably faster in ONNX
+    Runtime; with ``masked`` as one that computes every channel. ``int8`` quantises, see
+    :mod:`isometry.export.quantize`.
 
     Returns:
         ``model``, ``form`` (the exported variant), ``precision``, ``file``, ``bytes``, ``sha256``, ``opset``, ``input``
@@ -200,7 +201,7 @@ def _measure(job: Export, runs: Mapping[str, Forward], data: ExportImages, image
     answers = evaluate_variants(variants, data.dataset, int(network.num_classes))  # type: ignore[arg-type]
     rows = [{"form": name, **answers[name], "speeds": speeds[name]} for name in variants]
     return {
-        "input": input_of(data.spec),
+        "input": input_of(data.spec, data.config),
         "data": data.sources.description,
         "tolerance": TOLERANCE,
         "checks": checks,
@@ -224,10 +225,10 @@ def _skipping_gain(job: Export, runs: Mapping[str, Forward], images: Tensor) -> 
 
 
 def _described(path: Path, job: Export, data: ExportImages) -> Any:
-    """The graph with metadata: architecture, normalisation, class names."""
+    """The graph with metadata: architecture, preprocessing, class names."""
     onnx = library("onnx")
     model = onnx.load(path)
-    known = {"architecture": job.architecture, **input_of(data.spec)}
+    known = {"architecture": job.architecture, **input_of(data.spec, data.config)}
     names = label_names(job.saved.network) or data.sources.class_names
     if names:
         known["class_names"] = names

@@ -92,25 +92,54 @@ def test_greys_that_come_out_dark_are_told_with_the_range_that_mends_them(
     found = look(deep(tmp_path, values))
     (greys,) = found.greys.values()
     assert (greys.images, greys.low, greys.high) == (found.looked, 0, high)
-    (warning,) = found.warnings(None)
+    (warning,) = found.notes(None)
     assert mentions(warning, f"is {high:g}, {share} of white … --pixel-range {suggested},")
     assert f"values 0 to {high:g}" in found.described(folder_config(tmp_path))
-    assert found.warnings(suggested) == []
+    assert found.notes(suggested) == []
     assert found.resolved("auto") == f"0,{high:g}"
+    assert found.notes("auto") == [
+        f"--pixel-range auto: 0,{high:g}, in a sample of {found.looked} training images"
+    ]
     assert found.resolved("3,4") == "3,4"
     assert found.resolved(None) is None
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            (RAMP * 4095).astype(np.int32) - 1024,
+            "16 bits can't be used … are -1024 to 3071 … --pixel-range -1024,3071,",
+        ),
+        (
+            (RAMP * 100_000).astype(np.int32),
+            "are 0 to 100000 … not all in 0 to 65535 … --pixel-range 0,131071,",
+        ),
+        (
+            (RAMP * 255).astype(np.float32),
+            "floats can't be used … are 0 to 255 … not all in 0 to 1; … --pixel-range 0,255,",
+        ),
+    ],
+)
+def test_greys_that_can_not_be_used_are_told_before_the_run_meets_them(
+    tmp_path: Path, values: np.ndarray, said: str
+):
+    found = look(deep(tmp_path, values, images=1))
+    (warning,) = found.notes(None)
+    assert mentions(warning, said)
+    assert found.notes("0,1") == []
+
+
 def test_greys_that_use_their_type_need_no_word(tmp_path: Path):
     found = look(deep(tmp_path, (RAMP * 65535).astype(np.uint16)))
-    assert found.warnings(None) == []
+    assert found.notes(None) == []
 
 
 def test_images_with_nan_are_counted_and_leave_the_range_alone(tmp_path: Path):
     values = RAMP.astype(np.float32)
     values[3, 3] = np.nan
     found = look(deep(tmp_path, values))
-    (warning,) = found.warnings(None)
+    (warning,) = found.notes(None)
     assert mentions(warning, f"{found.looked} of {found.looked} … NaN … --skip-bad-images")
     assert found.resolved("auto") == "0,1"
 
@@ -123,4 +152,6 @@ def test_auto_is_refused_where_a_sample_has_no_single_range(tmp_path: Path):
         look(deep(tmp_path / "flat", np.zeros((8, 8), dtype=np.uint16))).resolved("auto")
     with pytest.raises(UserError, match="a stream"):
         survey(StreamPart(lambda **_: None, 7)).resolved("auto")
-    assert look(write_classes(tmp_path / "eight", {"a": 4, "b": 4})).resolved("auto") is None
+    eight = look(write_classes(tmp_path / "eight", {"a": 4, "b": 4}))
+    assert eight.resolved("auto") is None
+    assert mentions(*eight.notes("auto"), "auto: no grey images of more than 8 bits, in a sample of 6")

@@ -65,21 +65,36 @@ class Survey:
             return f"{found.low:.9g},{found.high:.9g}"
         return None
 
-    def warnings(self, pixel_range: str | None) -> list[str]:
-        """What will probably go wrong: greys that come out nearly black, and pixels that are no numbers."""
+    def notes(self, pixel_range: str | None) -> list[str]:
+        """What ``auto`` found; greys that can't be used or come out nearly black; pixels that are no numbers.
+
+        Raises:
+            UserError: as :meth:`resolved`.
+        """
         said = []
-        for white, found in self.greys.items():
-            if pixel_range is None and 0 < found.high < DARK * white:
+        if pixel_range == AUTO:
+            found_range = self.resolved(AUTO) or "no grey images of more than 8 bits"
+            said.append(f"--pixel-range auto: {found_range}, in a sample of {self.looked} training images")
+        for white, found in self.greys.items() if pixel_range is None else ():
+            advice = (
+                f"give the values of black and white, such as --pixel-range {_suggested(found, white)}, or "
+                "--pixel-range auto"
+            )
+            if found.low < 0 or found.high > white:
+                said.append(
+                    f"grey images {TYPES[white]} can't be used: values of a sample of {found.images} are "
+                    f"{found.low:g} to {found.high:g}, and not all in 0 to {white:g}; {advice}"
+                )
+            elif 0 < found.high < DARK * white:
                 share = 100 * found.high / white
                 said.append(
                     f"grey images {TYPES[white]} come out dark: the greatest value of a sample of {found.images} is "
-                    f"{found.high:g}, {share:.2g} % of white ({white:g}); give the values of black and white, such as "
-                    f"--pixel-range {_suggested(found, white)}, or --pixel-range auto"
+                    f"{found.high:g}, {share:.2g} % of white ({white:g}); {advice}"
                 )
         if self.broken:
             said.append(
                 f"{self.broken} of {self.looked} sampled images have pixels that are NaN or infinite, and can't be "
-                "used; --skip-bad-images leaves such images out"
+                "used; --skip-bad-images takes others in their place"
             )
         return said
 
@@ -132,7 +147,7 @@ def survey(part: Part) -> Survey:
 
 
 def _suggested(found: DeepGreys, white: float) -> str:
-    """The range of the fewest bits that hold the values of integers; that of the sample for floats."""
-    if white == 1:
+    """The range of the fewest bits that hold the values, for integers from 0; else that of the sample."""
+    if white == 1 or found.low < 0:
         return f"{found.low:.9g},{found.high:.9g}"
     return f"0,{2 ** int(found.high).bit_length() - 1}"

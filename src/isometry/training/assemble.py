@@ -108,8 +108,8 @@ def assemble(config: RunConfig, world: World) -> Run:
         check_prunable(build_model(replace(spec, weights="none"))[0], spec.name, config.prune.group)
     sources = find_sources(config)
     sample = survey(sources.train)
+    notes += sample.notes(config.pixel_range)
     config = replace(config, pixel_range=sample.resolved(config.pixel_range))
-    notes += sample.warnings(config.pixel_range)
     if config.num_classes == 0:
         sources = without_labels(sources)
     notes += [*sources.notes, *sources.class_notes]

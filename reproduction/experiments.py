@@ -12,7 +12,7 @@ from typing import Any
 from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.files import parse_yaml
+from isometry.parsing import parse_yaml
 from isometry.recipes import find_recipe, with_overrides
 
 TEACHER_SEED = 0

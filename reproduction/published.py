@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from isometry.files import parse_yaml
+from isometry.parsing import parse_yaml
 
 Measure = Literal["top1", "level", "steadiness"]
 

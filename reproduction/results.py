@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from isometry.errors import UserError, reason
-from isometry.files import read_json
+from isometry.parsing import read_json
 from isometry.report.records.run_folders import read_summary
 from isometry.training.checkpoint.run_folder import Metrics
 from reproduction.pool import MEASURED, Task

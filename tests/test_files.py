@@ -14,18 +14,8 @@ from typing import Any
 import pytest
 
 from isometry.errors import UserError
-from isometry.files import (
-    closed,
-    format_bytes,
-    free_bytes,
-    inside,
-    nearest,
-    open_own,
-    read_json,
-    sha256_of,
-    validate,
-    write_atomically,
-)
+from isometry.files import format_bytes, free_bytes, inside, nearest, open_own, sha256_of, write_atomically
+from isometry.parsing import closed, read_json, validate
 
 
 @closed

@@ -1,20 +1,14 @@
-"""Files: written whole, never through a link; free space, SHA-256, sizes; JSON and YAML, validated as they are read."""
+"""Files: written whole, never through a link; free space, SHA-256, sizes."""
 
 import hashlib
-import json
-import math
 import os
 import secrets
 import shutil
-import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError
 
 from isometry.errors import UserError, reason
@@ -174,138 +168,3 @@ def refuse_removed(path: Path) -> None:
             f"{path}: could not save: there is no folder {gone} (was it removed, or its disk unmounted?); "
             "give another --out"
         )
-
-
-def read_json(path: Path, kind: Any) -> Any:
-    """Content of a JSON file as a value of type ``kind``, see :func:`validate`.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it is not JSON, or not of that type.
-    """
-    return validate(parse_json(path.read_bytes()), kind)
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Value of a JSON text.
-
-    Raises:
-        ValueError: the text is not JSON.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-
-
-def validate(value: Any, kind: Any, context: Any = None) -> Any:
-    """Value read from a file (nested lists, mappings, text, numbers and None) as an instance of ``kind``, by pydantic:
-    a dataclass, TypedDict, or other annotation, whose validators get ``context``.
-
-    Raises:
-        ValueError: the value does not fit; the message gives the place, such as ``models.0.top1``, and the fault.
-    """
-    try:
-        return _adapter(kind).validate_python(value, context=context)
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))[:100]
-        message = fault["msg"][:1].lower() + fault["msg"][1:]
-        if fault["type"] == "value_error":
-            message = str(fault["ctx"]["error"])
-        raise ValueError(f"{place}: {message}" if place else message) from error
-
-
-closed = with_config(ConfigDict(extra="forbid"))
-"""Decorator of a dataclass or TypedDict that :func:`validate` takes with no other keys than it declares."""
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-LONGEST = 2**18
-"""Most characters of a text; recipes have a few thousand."""
-MOST_VALUES = 10_000
-"""Most values in a text, every alias counted as the values that it stands for."""
-YAML_ERRORS = (
-    yaml.YAMLError,
-    # PyYAML's constructors, for a value that does not fit its tag.
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-"""Errors of PyYAML on a text that is not valid YAML."""
-
-
-class YamlLoader(yaml.SafeLoader):
-    """Refuses more than ``MOST_VALUES`` values, and control characters, which file names and terminals can't show."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._text = text
-        self._values = 0.0
-        self._sizes: dict[yaml.Node | None, float] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        before, alias = self._values, self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        # The size of a node that holds an alias of itself is not known yet.
-        self._values += self._sizes.get(node, math.inf) if alias else 1 + self._values_in_text(node)
-        self._sizes.setdefault(node, self._values - before)
-        if self._values > MOST_VALUES:
-            raise UserError(f"stands for more than {MOST_VALUES:,} values, aliases written out; write fewer")
-        if isinstance(node, yaml.ScalarNode):
-            for character in node.value:
-                if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-                    line = node.start_mark.line + 1
-                    raise UserError(f"has a control character ({character!a}) in line {line}; take it out")
-        return node
-
-    def _values_in_text(self, node: yaml.Node | None) -> float:
-        """Values of text that is YAML with aliases itself: jsonargparse reads the text of many options as YAML."""
-        if not isinstance(node, yaml.ScalarNode) or "*" not in node.value or node.value == self._text:
-            return 0
-        inner = YamlLoader(node.value)
-        with suppress(*YAML_ERRORS):
-            inner.get_single_node()
-        return inner._values
-
-
-def parse_yaml(text: str) -> Any:
-    """The values of a YAML text: mappings, lists, text, numbers, dates; any other tag is an error.
-
-    Raises:
-        UserError: it is not YAML, too long, stands for too many values, or holds control characters.
-    """
-    if len(text) > LONGEST:
-        raise UserError(f"is longer than {LONGEST:,} characters, so it is no recipe")
-    try:
-        return YamlLoader(text).get_single_data()
-    except YAML_ERRORS as error:
-        message = str(error) if isinstance(error, yaml.YAMLError) else reason(error)
-        raise UserError(f"is not YAML ({' '.join(message.split())})") from error
-
-
-def read_yaml(path: Path, where: str) -> dict[Any, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: no such file, not YAML, not a mapping; the message begins with ``where``.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            values = parse_yaml(file.read(LONGEST + 1))
-    except OSError as error:
-        raise UserError(f"{where}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: is not YAML ({error})") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    if not isinstance(values, dict | None):
-        raise UserError(f"{where}: must hold keys and values, one run option a key")
-    return values or {}

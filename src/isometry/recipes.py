@@ -14,7 +14,7 @@ import yaml
 from isometry.config import ALIASES, FORMER_DEFAULTS, FREE_ON_RESUME, RunConfig, canonical
 from isometry.config.paths import absolute_paths, expand_path, expand_paths
 from isometry.errors import UserError, did_you_mean
-from isometry.files import YAML_ERRORS, YamlLoader, read_yaml, validate
+from isometry.parsing import YAML_ERRORS, YamlLoader, read_yaml, validate
 
 Config = TypeVar("Config")
 

@@ -17,8 +17,9 @@ from isometry.cli.output import say
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.evaluation.representations import last_block_maps
-from isometry.files import disk_errors, inside, read_yaml, write_atomically
+from isometry.files import disk_errors, inside, write_atomically
 from isometry.losses import find_loss
+from isometry.parsing import read_yaml
 from isometry.recipes import (
     changed_options,
     recipe_path,

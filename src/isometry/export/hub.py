@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from isometry.errors import UserError, first_line, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
-from isometry.files import inside, read_json, sha256_of
+from isometry.files import inside, sha256_of
+from isometry.parsing import read_json
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """The only files that are uploaded, whatever else is in the folder."""

@@ -18,11 +18,12 @@ from typing_extensions import TypedDict
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.errors import UserError, first_line, reason
-from isometry.files import read_json, sha256_of
+from isometry.files import sha256_of
 from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
+from isometry.parsing import read_json
 
 OWN_KEY = "isometry"
 """The key that pruned networks add to timm's config.json: see :mod:`isometry.prune.saving`."""

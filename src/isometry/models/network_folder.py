@@ -13,16 +13,8 @@ from pathlib import Path
 from typing_extensions import TypedDict
 
 from isometry.errors import UserError
-from isometry.files import (
-    NEW,
-    closed,
-    new_path,
-    random_path,
-    read_json,
-    refuse_link,
-    sha256_of,
-    write_atomically,
-)
+from isometry.files import NEW, new_path, random_path, refuse_link, sha256_of, write_atomically
+from isometry.parsing import closed, read_json
 
 MANIFEST = ".isometry.json"
 

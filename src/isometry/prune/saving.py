@@ -12,10 +12,10 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from isometry.errors import UserError
-from isometry.files import closed, read_json, validate
 from isometry.models.build import OWN_KEY, build_model, save_model
 from isometry.models.spec import ModelSpec
 from isometry.models.weights import read_weights
+from isometry.parsing import closed, read_json, validate
 from isometry.prune.cutting import set_widths, widths
 from isometry.prune.gates import gated_convs
 from isometry.prune.sites import add_gates

@@ -7,7 +7,8 @@ from typing_extensions import TypedDict
 
 from isometry.data.inventory import Inventory, other_classes, other_images
 from isometry.errors import UserError, reason
-from isometry.files import closed, read_json, write_atomically
+from isometry.files import write_atomically
+from isometry.parsing import closed, read_json
 
 RESTART = "put them back, or start a new run with another --out"
 

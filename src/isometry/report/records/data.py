@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainValidator, ValidationInfo
 
-from isometry.files import closed
+from isometry.parsing import closed
 from isometry.report import formats
 from isometry.report.records.schema import Epochs, Forms, Models, Stages, Times
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from isometry.errors import reason
-from isometry.files import parse_json, sha256_of, validate, write_atomically
+from isometry.files import sha256_of, write_atomically
+from isometry.parsing import parse_json, validate
 from isometry.report.records.data import ReportData
 
 RECORD, ARRAYS = "report.json", "report.safetensors"

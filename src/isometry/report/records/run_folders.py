@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.errors import UserError, reason
-from isometry.files import parse_json, parse_yaml, read_json, validate
+from isometry.parsing import parse_json, parse_yaml, read_json, validate
 from isometry.recipes import saved_config
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from typing_extensions import TypedDict
 
 from isometry.errors import reason
-from isometry.files import parse_json, sha256_of, validate
+from isometry.files import sha256_of
+from isometry.parsing import parse_json, validate
 
 SUFFIX = ".safetensors"
 SEAL = ',\n "checksum": "{}"\n}}'

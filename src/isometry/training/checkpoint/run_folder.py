@@ -14,8 +14,9 @@ from isometry.config import RunConfig
 from isometry.config.paths import has_moved
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, reason
-from isometry.files import NEW, disk_errors, inside, new_path, open_own, parse_json, write_atomically
+from isometry.files import NEW, disk_errors, inside, new_path, open_own, write_atomically
 from isometry.models.network_folder import check_unchanged
+from isometry.parsing import parse_json
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted

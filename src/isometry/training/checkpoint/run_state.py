@@ -17,8 +17,8 @@ from isometry.data.inventory import fingerprint
 from isometry.data.splits import StreamPart
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.files import closed, validate
 from isometry.grow.schedule import Stage
+from isometry.parsing import closed, validate
 from isometry.prune.gate_statistics import GateStatistics
 from isometry.training.assemble import Run
 from isometry.training.checkpoint.files import (

@@ -19,17 +19,10 @@ from torch import Tensor
 
 from isometry.distributed import World
 from isometry.errors import UserError, reason
-from isometry.files import (
-    format_bytes,
-    free_bytes,
-    nearest,
-    open_own,
-    random_path,
-    read_json,
-    refuse_link,
-)
+from isometry.files import format_bytes, free_bytes, nearest, open_own, random_path, refuse_link
 from isometry.models.taps import Grid
 from isometry.models.teacher import BatchPosition, TeacherOutput
+from isometry.parsing import read_json
 from isometry.training.teacher_cache.entry import (
     LOGITS,
     UNREADABLE,

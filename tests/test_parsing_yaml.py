@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from isometry.errors import UserError
-from isometry.files import LONGEST, MOST_VALUES, parse_yaml
+from isometry.parsing import LONGEST, MOST_VALUES, parse_yaml
 
 
 def doubled(times: int) -> str:

@@ -13,6 +13,7 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.models.build import save_model
 from isometry.models.spec import label_names
+from isometry.recipes import config_to_yaml
 from isometry.training.assemble import assemble
 from isometry.training.option_checks import LIMITS
 
@@ -50,6 +51,13 @@ def test_without_a_teacher_the_loss_is_cross_entropy():
     assert run.teacher is None
     assert run.objective.pairs == []
     assert run.notes == []
+
+
+def test_a_range_of_pixels_that_a_run_found_is_kept_when_it_goes_on(tmp_path):
+    config = replace(CONFIG, out=str(tmp_path), pixel_range="auto")
+    assert assemble(config, ALONE).config.pixel_range is None
+    (tmp_path / "config.yaml").write_text(config_to_yaml(replace(config, pixel_range="0,4071")))
+    assert assemble(replace(config, resume=True), ALONE).config.pixel_range == "0,4071"
 
 
 def test_a_random_teacher_is_noted_and_has_the_classes_of_the_data():

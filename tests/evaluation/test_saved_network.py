@@ -16,7 +16,7 @@ from isometry.evaluation.saved_network import ImagesConfig, SavedNetwork, images
 
 def test_images_are_decoded_as_in_the_run_unless_asked_otherwise():
     def decoded(of_the_run: str, asked: str | None, **images: str) -> str:
-        saved = SavedNetwork("x", nn.Identity(), config=RunConfig(data_dir="photos", decode=of_the_run))
+        saved = SavedNetwork("x", nn.Identity(), config=RunConfig(dataset="digits", decode=of_the_run))
         return images_named(saved, ImagesConfig(decode=asked, **images), command="evaluate").decode
 
     assert decoded("full", None) == "full"
@@ -26,10 +26,10 @@ def test_images_are_decoded_as_in_the_run_unless_asked_otherwise():
 
 
 def test_photographs_and_greys_are_seen_as_in_the_run_unless_asked_otherwise():
-    run = RunConfig(data_dir="photos", exif="ignore", pixel_range="0,4095")
+    run = RunConfig(dataset="digits", exif="ignore", pixel_range="0,4095")
     saved = SavedNetwork("x", nn.Identity(), config=run)
     assert images_named(saved, ImagesConfig(data_dir="others"), command="bench") == replace(
-        run, data_dir="others"
+        run, data_dir="others", dataset=""
     )
     asked = images_named(saved, ImagesConfig(exif="upright", pixel_range="0,1"), command="bench")
     assert (asked.exif, asked.pixel_range) == ("upright", "0,1")

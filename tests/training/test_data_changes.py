@@ -116,7 +116,7 @@ def replace_a_file(photos: Path) -> None:
 
 CHANGES = [
     (halve_a_class, "training 30 images, 25 now (train/bee/ 10, 5 now)"),
-    (replace_a_file, "training 30 images, 30 now (train/bee/ 10, but of other names or sizes)"),
+    (replace_a_file, "training 30 images, 30 now (train/bee/ 10, but of other names, sizes or labels)"),
 ]
 
 

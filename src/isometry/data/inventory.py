@@ -13,7 +13,7 @@ from isometry.data.splits import Part, StreamPart
 from isometry.errors import printable
 
 Folders = dict[str, tuple[int, str]]
-"""Images of each folder: their number, and a fingerprint of their names, sizes and order."""
+"""Images of each folder: their number, and a fingerprint of their names, sizes, labels and order."""
 
 MOST_FOLDERS, MOST_NAMED = 10_000, 3
 """Of more folders only the sum is kept; of those that have changed, so many are named."""
@@ -29,7 +29,9 @@ class Inventory(TypedDict):
 def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:
     """The inventory of a run's data, from names and sizes of the files alone; seconds for a million files."""
     parts = {"training": sources.train, "validation": sources.val, "test": sources.test}
-    root = str(Path(data_dir).expanduser()) if data_dir else ""
+    place = Path(data_dir or "").expanduser()
+    # A list of images names them from its own folder.
+    root = str(place.parent if place.is_file() else place) if data_dir else ""
     images = {name: _folders(part, root) for name, part in parts.items() if part is not None}
     return {"classes": sources.class_names, "images": images}
 
@@ -73,7 +75,11 @@ def other_images(before: Mapping[str, Folders], now: Mapping[str, Folders]) -> d
 
 def _change(name: str, old: Folders, new: Folders) -> str:
     (before, _), (after, _) = old.get(name, (0, "")), new.get(name, (0, ""))
-    change = f"{before:,}, {after:,} now" if before != after else f"{before:,}, but of other names or sizes"
+    change = (
+        f"{before:,}, {after:,} now"
+        if before != after
+        else f"{before:,}, but of other names, sizes or labels"
+    )
     return f"{printable(name)}/ {change}" if name else change
 
 
@@ -92,7 +98,8 @@ def _more(names: Sequence[str]) -> str:
 def _folders(part: Part, root: str) -> Folders:
     digests: dict[str, Any] = {}
     counts: dict[str, int] = {}
-    for name in _names(part, root):
+    labels = part.labels() if not isinstance(part, StreamPart) else None
+    for number, name in enumerate(_names(part, root)):
         path, size = _sized(name)
         folder = os.path.dirname(path.removeprefix(root).lstrip("/")) if size is not None else ""
         if folder not in digests:
@@ -100,7 +107,10 @@ def _folders(part: Part, root: str) -> Folders:
                 folder = "..."
             digests.setdefault(folder, hashlib.blake2b(digest_size=16))
         counts[folder] = counts.get(folder, 0) + 1
-        digests[folder].update(f"{path.removeprefix(root)} {size}\n".encode("utf-8", "surrogateescape"))
+        label = labels[number] if labels else None
+        digests[folder].update(
+            f"{path.removeprefix(root)} {size} {label}\n".encode("utf-8", "surrogateescape")
+        )
     found = {folder: (counts[folder], digest.hexdigest()) for folder, digest in digests.items()}
     if isinstance(part, StreamPart):
         # Its files are not its images.

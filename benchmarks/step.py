@@ -9,6 +9,9 @@ a ratio is that of medians. Writes results/step.json (step_cuda.json on a GPU).
 With ``--pair resnet``, ResNet-18 is distilled from ResNet-34, and the step is compared with that of KD alone: what is
 missing to the same speed is the share of the relation terms and their backward pass. Writes results/step_resnet.json
 (step_resnet_cuda.json).
+
+With ``--pair layout``, that step of KD alone with ``--channels-last`` is compared with the step without. Writes
+results/step_layout.json (step_layout_cuda.json).
 """
 
 import argparse
@@ -161,6 +164,17 @@ def sides_of_resnets(device: torch.device) -> dict[str, Callable[[Tensor], Side]
     return {name: partial(Ours, options=options | more, pair=pair) for name, more in sets.items()}
 
 
+def sides_of_layouts(device: torch.device) -> dict[str, Callable[[Tensor], Side]]:
+    """The step of KD alone between ResNets, in torch's usual layout of memory and in channels last."""
+    options: dict[str, Any] = {"amp": True} if device.type == "cuda" else {}
+    sets: dict[str, dict[str, Any]] = {"usual layout": {}, "--channels-last": {"channels_last": True}}
+    pair = ("resnet18", "resnet34")
+    return {
+        name: partial(Ours, options={"losses": {"soft": 1}} | options | more, pair=pair)
+        for name, more in sets.items()
+    }
+
+
 def timed(side: Side, device: torch.device) -> Phases:
     """Seconds of one step, by phase and in total (``step``)."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -236,18 +250,19 @@ def report(rows: list[dict[str, Any]], setting: dict[str, Any], name: str, pair:
 
 def run(device: str, batch: int | None, rounds: int, threads: int, pair: str) -> None:
     """Measures on a device and reports."""
-    on_gpu, resnets = device == "cuda", pair == "resnet"
+    on_gpu, resnets, layouts = device == "cuda", pair == "resnet", pair == "layout"
     batch = batch or (128 if on_gpu else 16)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
-    builders = sides_of_resnets(images.device) if resnets else sides_on(images.device)
+    sides = {"tokens": sides_on, "resnet": sides_of_resnets, "layout": sides_of_layouts}[pair]
+    builders = sides(images.device)
     rows = measure(builders, images, rounds)
     target = {"target, times KD alone": 0.88 if on_gpu else None} if resnets else {}
-    target = target or {"target, times plain": 2.3 if on_gpu else 2.6}
+    target = target or ({} if layouts else {"target, times plain": 2.3 if on_gpu else 2.6})
     setting = {**measured_on(torch.device(device)), "batch": batch, "rounds": rounds, **target}
-    names = "ResNet-18 with ResNet-34" if resnets else f"{STUDENT} with {TEACHER}"
-    report(rows, setting, f"step{'_resnet' * resnets}{'_cuda' * on_gpu}", names)
+    names = f"{STUDENT} with {TEACHER}" if pair == "tokens" else "ResNet-18 with ResNet-34"
+    report(rows, setting, f"step{'_resnet' * resnets}{'_layout' * layouts}{'_cuda' * on_gpu}", names)
 
 
 def main() -> None:
@@ -258,7 +273,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="batch size; 16 on a CPU, 128 on a GPU by default")
     parser.add_argument("--rounds", type=int, default=9, help="measured steps of each side")
     parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
-    parser.add_argument("--pair", choices=("tokens", "resnet"), default="tokens", help="student and teacher")
+    pairs = ("tokens", "resnet", "layout")
+    parser.add_argument("--pair", choices=pairs, default="tokens", help="student and teacher")
     given = parser.parse_args()
     run(given.device, given.batch, given.rounds, given.threads, given.pair)
 

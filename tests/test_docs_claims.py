@@ -117,6 +117,12 @@ def test_times_of_a_step_of_resnets():
             check_rounded(cell, side["seconds"][phase])
 
 
+def test_speed_up_of_the_layout_in_memory():
+    faster = results("step_layout")["sides"][1]
+    assert faster["side"] == "--channels-last"
+    assert f"is then {faster['times usual layout']:.2f} times as fast" in " ".join(prose(DOCS / "scale.md"))
+
+
 def test_rates_of_loading():
     table = table_with("scale", "images", "side")
     for row, measured in zip(table.rows, results("loading")["rows"], strict=True):

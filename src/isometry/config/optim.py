@@ -42,6 +42,8 @@ class OptimConfig:
     """Use automatic mixed precision."""
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     """Data type of mixed precision; float16 needs a GPU."""
+    channels_last: bool = False
+    """Keep convolution weights and feature maps in channels-last memory (NHWC)."""
     grad_checkpointing: bool = False
     """Recompute the student's blocks in the backward pass to save memory."""
     compile: bool = False

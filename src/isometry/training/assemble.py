@@ -31,6 +31,7 @@ from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.batch_size import share_batch
 from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
+from isometry.training.memory_layout import set_memory_format
 from isometry.training.objective import Objective, Taps
 from isometry.training.option_checks import check_options
 from isometry.training.student import StudentPlan, plan_student
@@ -205,6 +206,8 @@ def _build_objective(
         img_size=plan.spec.img_size,
         teacher_blocks=teacher_blocks,
     )
+    if config.channels_last:
+        set_memory_format(objective, torch.channels_last)
     if config.grad_checkpointing:
         checkpoint_blocks(objective, config.model, compiles=config.compile)
     return objective

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from isometry.data import Loaders, make_loaders
@@ -42,6 +43,7 @@ from isometry.training.checkpoint.run_state import load_with_note
 from isometry.training.growth import stage_rows
 from isometry.training.loggers import open_loggers
 from isometry.training.loop import Trainer
+from isometry.training.memory_layout import set_memory_format
 from isometry.training.moving_average import delivered
 from isometry.training.provenance import provenance
 from isometry.training.teacher_figures import in_float32, teacher_accuracy
@@ -91,6 +93,8 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
     best = load_with_note(folder.best, run, trainer.console)
     run.student.load_state_dict(best.parts["model"])
     run.student.to(trainer.world.device).eval()
+    # As other programs load it: what is saved and timed is in torch's usual layout.
+    set_memory_format(trainer.objective, torch.contiguous_format)
     if run.config.grad_checkpointing:
         run.student.set_grad_checkpointing(False)  # type: ignore[operator]
     if run.config.prune.compact:

@@ -50,3 +50,8 @@ def join_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Tensors, res
         section, index, name = key.split("/", 2)
         whole[section][int(index)][name] = value
     optimizer.load_state_dict({"state": whole["state"], "param_groups": list(whole["param_groups"].values())})
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # In its parameter's layout of memory, in which the optimizer made it: another rounds otherwise.
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

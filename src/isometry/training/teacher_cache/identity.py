@@ -68,6 +68,8 @@ def identity_of(run: Run, world: World) -> dict[str, Any]:
         **{f"--{name.replace('_', '-')}": getattr(config, name) for name in _relevant(config)},
         "--amp-dtype": config.amp_dtype if config.amp else None,
         "--compile-backend": config.compile_backend if config.compile else None,
+        # Absent without it, as from caches of before there was the option.
+        **({"--channels-last": True} if config.channels_last else {}),
         "the number of processes": world.size,
         "the kind of device": world.device.type,
     }

@@ -11,7 +11,14 @@ from typing import Any, TypeVar, get_type_hints
 import jsonargparse
 import yaml
 
-from isometry.config import ALIASES, FORMER_DEFAULTS, FREE_ON_RESUME, RunConfig, canonical
+from isometry.config import (
+    ALIASES,
+    FORMER_DEFAULTS,
+    FREE_ON_RESUME,
+    ON_COMMAND_LINE_ONLY,
+    RunConfig,
+    canonical,
+)
 from isometry.config.paths import absolute_paths, expand_path, expand_paths
 from isometry.errors import UserError, did_you_mean
 from isometry.parsing import YAML_ERRORS, YamlLoader, read_yaml, validate
@@ -56,9 +63,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """The options in a recipe, by their names in the configuration's class.
 
     Raises:
-        UserError: as :func:`read_yaml`.
+        UserError: as :func:`read_yaml`, or an option that only a command line may have.
     """
-    return _canonical(read_yaml(Path(path), f"--config {path}"))
+    values = _canonical(read_yaml(Path(path), f"--config {path}"))
+    _refuse_permission(values, f"--config {path}: ")
+    return values
 
 
 def read_config(kind: type[Config], path: str | Path) -> Config:
@@ -77,14 +86,25 @@ def read_config(kind: type[Config], path: str | Path) -> Config:
     return _build(kind, values, f"--config {path}: ")
 
 
-def with_overrides(config: Config, overrides: Mapping[str, Any], where: str = "") -> Config:
+def with_overrides(config: Config, overrides: Mapping[str, Any], where: str) -> Config:
     """``config`` with some options replaced, validated as a recipe's keys are.
 
     Raises:
         UserError: an unknown key or a value of another type; the message begins with ``where``.
     """
+    _refuse_permission(_canonical(overrides), f"{where}: ")
+    return with_typed(config, overrides, f"{where}: ")
+
+
+def with_typed(config: Config, options: Mapping[str, Any], where: str = "") -> Config:
+    """:func:`with_overrides` for options of the command line itself."""
     current = asdict(config)  # type: ignore[call-overload]
-    return _build(type(config), {**current, **_canonical(overrides)}, f"{where}: " if where else "")
+    return _build(type(config), {**current, **_canonical(options)}, where)
+
+
+def _refuse_permission(values: Mapping[str, Any], where: str) -> None:
+    if values.get(ON_COMMAND_LINE_ONLY, False) is not False:
+        raise UserError(f"{where}{ON_COMMAND_LINE_ONLY}: is for the command line alone; take it out")
 
 
 SWITCHES = {"log_tensorboard": ("log", "tensorboard"), "log_wandb": ("log", "wandb")}
@@ -202,9 +222,14 @@ def _noun_of(hint: Any) -> str:
 # --- saved configs
 
 
+def saved_options(config: RunConfig) -> dict[str, Any]:
+    """All options of a run that are saved, by name: not the permission to start programs."""
+    return {name: value for name, value in asdict(config).items() if name != ON_COMMAND_LINE_ONLY}
+
+
 def config_to_yaml(config: RunConfig) -> str:
     """All options of a run as YAML, which :func:`read_saved` and ``--config`` read."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(saved_options(config), sort_keys=False, allow_unicode=True)
 
 
 def read_saved(path: Path) -> tuple[RunConfig, list[str]]:
@@ -227,6 +252,7 @@ def saved_config(values: Mapping[Any, Any], where: str) -> tuple[RunConfig, list
     """
     try:
         options = _canonical(validate(values, dict[str, Any]))
+        _refuse_permission(options, "")
         _check_keys(RunConfig, options, "")
         config: RunConfig = validate({**FORMER_DEFAULTS, **options}, RunConfig)
     except (UserError, ValueError) as error:

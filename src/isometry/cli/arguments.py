@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from isometry.cli.help import Option, option_groups
-from isometry.config import canonical
+from isometry.config import ON_COMMAND_LINE_ONLY, canonical
 from isometry.config.paths import expand_path
 from isometry.errors import UserError
-from isometry.recipes import Config, find_recipe, parse_value, read_config, with_overrides
+from isometry.recipes import Config, find_recipe, parse_value, read_config, with_typed
 
 OPTION = re.compile(r"--?[A-Za-z]")
 """How an option begins; a negative number is a value."""
@@ -22,7 +22,8 @@ def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
     Options override the YAML file that ``--config`` names, which overrides the defaults.
 
     Raises:
-        UserError: an unknown option or key of the recipe (near names are given), or a value of another type.
+        UserError: an unknown option or key of the recipe (near names are given), or a value of another type; the
+            permission to start programs without the option that names them.
     """
     given = list(_by_option(arguments))
     recipe = recipe_named(arguments)
@@ -33,7 +34,10 @@ def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
             for path, value in _assignments(kind, word, texts):
                 _put(values, path, value)
                 changed.add(path[0])
-    return with_overrides(config, {name: values[name] for name in changed})
+    if ON_COMMAND_LINE_ONLY in changed and "data_dir" not in changed:
+        # Else the permission would hold for what a recipe says.
+        raise UserError("--allow-commands: is for a --data-dir on the command line; give that there too")
+    return with_typed(config, {name: values[name] for name in changed})
 
 
 def leading(words: list[str]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from isometry.recipes import (
     changed_options,
     recipe_path,
     saved_config,
+    saved_options,
     with_former_defaults,
     with_overrides,
 )
@@ -257,7 +258,7 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
     print_notes(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-        plan = {**recipes, **{name: asdict(run) for name, run in plans.items()}}
+        plan = {**recipes, **{name: saved_options(run) for name, run in plans.items()}}
         write_atomically(path, yaml.safe_dump(plan))
 
 

@@ -22,6 +22,8 @@ class DataConfig:
     """File that maps class names to indices."""
     dataset_download: bool = False
     """Allow download of torch/ and hfds/ datasets."""
+    allow_commands: bool = False
+    """Allow an address as --data-dir (pipe:, https:, ...), which starts a program. Both on the command line only."""
     skip_bad_images: bool = False
     """Replace unreadable training images by their neighbours, leave others out, and name them, instead of stopping."""
     decode: Literal["scaled", "full"] = "scaled"

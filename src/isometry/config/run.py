@@ -61,11 +61,15 @@ FREE_ON_RESUME = (
         }
     )
     | {"skip_bad_images"}  # a run that has got so far has met none
+    | {"allow_commands"}
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     | {"validation_batch_size"}
     | {"batch_size"}  # follows from the global batch size, which must not change
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""
+
+ON_COMMAND_LINE_ONLY = "allow_commands"
+"""The permission to start programs: no recipe and no saved run gives it."""
 
 
 FORMER_DEFAULTS: dict[str, Any] = {"model_ema_warmup": False, "exif": "ignore"}

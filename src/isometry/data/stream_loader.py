@@ -130,7 +130,17 @@ class EvalStream(_Stream):
         return -(-len(self._reader.dataset) // self._reader.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._batches(0)
+        """The batches.
+
+        Raises:
+            UserError: there are none; timm's readers skip shards that they can't open.
+        """
+        batch = None
+        for batch in self._batches(0):
+            yield batch
+        # One of several processes may have no shard.
+        if batch is None and self._reader.ranks == 1:
+            raise UserError("the stream has no images that can be read: check its shards")
 
     def prefetch(self) -> None:
         """Does nothing: each iteration starts new workers."""

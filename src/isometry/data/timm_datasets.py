@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from timm.data import create_dataset
 
 from isometry.config import DataConfig
+from isometry.data.addresses import check_name, check_shards, root_of
 from isometry.data.decoding import open_image
 from isometry.data.folders import (
     TEST_NAMES,
@@ -98,8 +98,8 @@ def open_scheme(config: DataConfig) -> Splits:
     """Opens ``config.dataset`` through timm; reads no image (the scheme may download or index).
 
     Raises:
-        UserError: an unknown scheme, a library that is not installed, a data set or split that cannot be
-            opened, a validation class without training images.
+        UserError: an unknown scheme, a library that is not installed, a name or place that would run a program, a data
+            set or split that cannot be opened, a validation class without training images.
     """
     scheme, _, name = config.dataset.partition("/")
     scheme = scheme.lower()
@@ -111,7 +111,10 @@ def open_scheme(config: DataConfig) -> Splits:
         raise UserError(
             f"--dataset {config.dataset} needs a library that is not installed: pip install {library}"
         )
-    if scheme in ("torch", "wds") and not (config.data_dir and config.dataset_download):
+    check_name(scheme, name, config.dataset)
+    if scheme in ("torch", "wds") and not (
+        root_of(config) and (config.dataset_download or config.allow_commands)
+    ):
         existing_folder(config.data_dir)
     if scheme in STREAMS:
         return _open_streams(config)
@@ -159,6 +162,7 @@ def _open_streams(config: DataConfig) -> Splits:
     def part(split: str, option: str, is_training: bool) -> tuple[StreamPart, Mapping[str, int]]:
         open_for = partial(_create, config, option, split, class_map=class_map, is_training=is_training)
         dataset = open_for(batch_size=1, seed=0)
+        check_shards(config, dataset.reader)
         return StreamPart(open_for, len(dataset)), getattr(dataset.reader, "class_to_idx", None) or {}
 
     train, class_to_idx = part(config.train_split, "--train-split", is_training=True)
@@ -171,8 +175,7 @@ def _open_streams(config: DataConfig) -> Splits:
 
 
 def _create(config: DataConfig, option: str, split: str, **kwargs: Any) -> Any:
-    root = str(Path(config.data_dir).expanduser()) if config.data_dir else None
-    kwargs = {"root": root, "download": config.dataset_download, **kwargs}
+    kwargs = {"root": root_of(config), "download": config.dataset_download, **kwargs}
     if config.dataset.lower().startswith(UNCONVERTED):
         # timm would convert to RGB, and cut greys of more than 8 bits off at 255.
         kwargs["input_img_mode"] = ""

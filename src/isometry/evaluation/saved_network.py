@@ -12,6 +12,7 @@ from torch import nn
 from isometry.config import DataConfig, RunConfig
 from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
+from isometry.data.addresses import ADDRESS, is_remote
 from isometry.data.inventory import other_classes
 from isometry.data.option_checks import AUTO
 from isometry.distributed import World
@@ -41,6 +42,8 @@ class ImagesConfig:
     """Black and white of grey images of more than 8 bits, e.g. 0,4095; those of the run if not given."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; a GPU if there is one."""
+    allow_commands: bool = False
+    """Allow an address as --data-dir (pipe:, https:, ...), which starts a program."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def open_named(name: str, *, command: str) -> SavedNetwork:
 def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
     """The run's config, with the options on how files are read if they are given.
 
+    What a folder says is only read: it may have been downloaded, so its images are never fetched.
+
     Raises:
         UserError: a range of pixels that only a run can find.
     """
@@ -137,6 +142,7 @@ def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
         decode=options.decode or config.decode,
         exif=options.exif or config.exif,
         pixel_range=options.pixel_range or config.pixel_range,
+        dataset_download=False,
     )
 
 
@@ -144,18 +150,24 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
     """:func:`reading_config`, with the options' images if they are given.
 
     Raises:
-        UserError: neither the options nor a run name images, or the run's are gone.
+        UserError: neither the options nor a run name images, or the run's are gone or come from elsewhere.
     """
     config = reading_config(saved, options)
     if options.data_dir is not None or options.dataset:
-        return replace(config, data_dir=options.data_dir, dataset=options.dataset)
+        allowed = options.allow_commands
+        return replace(config, data_dir=options.data_dir, dataset=options.dataset, allow_commands=allowed)
     if saved.config is None:
         raise UserError(
             f"{command} {saved.name}: has no config.yaml that names its training images; "
             "give images with --data-dir or --dataset"
         )
+    if is_remote(config.dataset):
+        raise UserError(
+            f"{command} {saved.name}: its config.yaml names images that a library may fetch; if you trust it, "
+            f"name them here: --dataset {config.dataset}"
+        )
     config = absolute_paths(config)
-    if config.data_dir and not config.dataset_download and not Path(config.data_dir).exists():
+    if config.data_dir and not ADDRESS.match(config.data_dir) and not Path(config.data_dir).exists():
         raise UserError(
             f"{command} {saved.name}: the run's images are gone ({config.data_dir}); give them with --data-dir"
         )

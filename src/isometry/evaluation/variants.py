@@ -15,7 +15,7 @@ from isometry.errors import UserError
 from isometry.evaluation.accuracy import accuracy
 from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row, interleaved_speeds, with_ratios
-from isometry.models.build import build_model
+from isometry.models.build import build_model, check_on_disk
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import ModelSpec, student_spec
 from isometry.prune.cost import channel_use
@@ -87,6 +87,7 @@ def before_pruning(
     else:
         try:
             spec = replace(student_spec(config, config.prune), num_classes=None)
+            check_on_disk(spec, "--model")
             trained, _ = build_model(spec, flag="--model")
             if trained.num_classes == network.num_classes:
                 return trained, ""

@@ -1,11 +1,13 @@
 """ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
+import inspect
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NotRequired
 
 import timm
 from timm.models import (
+    build_model_with_cfg,
     get_arch_pretrained_cfgs,
     get_pretrained_cfg_value,
     is_model,
@@ -27,6 +29,12 @@ from isometry.parsing import read_json
 
 OWN_KEY = "isometry"
 """The key that pruned networks add to timm's config.json: see :mod:`isometry.prune.saving`."""
+
+LOADING = (
+    {*inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
+    | {"device", "dtype", "features_only"}
+) - {"kwargs"}
+"""Arguments of timm that say which files to load and what to make of the network, and nothing of its architecture."""
 
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
 """The option for a file of weights, by the option that names the model."""
@@ -69,6 +77,7 @@ def check_name(spec: ModelSpec, flag: str) -> None:
     """Raises UserError unless timm can build ``spec.name``."""
     if not spec.name:
         raise UserError(f"{flag} (or --student): not given; give a timm name or the folder of a run")
+    _check_arguments(spec.kwargs, f"{flag}-kwargs ")
     if spec.folder is not None:
         return _check_folder(spec.folder, f"{flag} {spec.name}")
     if spec.name.startswith("hf-hub:"):
@@ -83,6 +92,13 @@ def check_name(spec: ModelSpec, flag: str) -> None:
     if tag and tag not in tags:
         near = ", ".join(f"{architecture}.{known}" for known in _near(tag, tags))
         raise UserError(f"{flag} {spec.name}: timm has no such weights for it; did you mean {near}?")
+
+
+def check_on_disk(spec: ModelSpec, flag: str) -> None:
+    """Raises UserError if the weights of a spec would have to be downloaded."""
+    hub_id = spec.hub_id
+    if spec.weights == "pretrained" and hub_id and cached_from_hub(hub_id) is None:
+        raise UserError(f"{flag} {spec.name}: its pretrained weights are not on this machine")
 
 
 def save_model(
@@ -110,11 +126,18 @@ def _check_folder(folder: Path, option: str) -> None:
         found = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
         raise UserError(f"{option}: there is no model.safetensors in {folder}{found}")
     try:
-        architecture = read_json(folder / "config.json", TimmConfig)["architecture"]
+        config = read_json(folder / "config.json", TimmConfig)
     except (OSError, ValueError) as error:
         raise UserError(f"{option}: config.json is not timm's ({reason(error)})") from error
+    architecture = config["architecture"]
+    _check_arguments(config.get("model_args", {}), f"{option}: config.json, model_args.")
     if not is_model(architecture):
         raise UserError(f"{option}: config.json names {architecture:.80}, which timm does not have")
+
+
+def _check_arguments(arguments: dict[str, Any], where: str) -> None:
+    for name in arguments.keys() & LOADING:
+        raise UserError(f"{where}{name}: is no argument of a network; leave it out")
 
 
 def _near(name: str, known: list[str]) -> list[str]:

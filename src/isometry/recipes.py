@@ -18,6 +18,7 @@ from isometry.config import (
     ON_COMMAND_LINE_ONLY,
     RunConfig,
     canonical,
+    out_of_range,
 )
 from isometry.config.paths import absolute_paths, expand_path, expand_paths
 from isometry.errors import UserError, did_you_mean
@@ -150,7 +151,10 @@ def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             parsed[name] = hint(**parsed[name])  # type: ignore[operator]
-    return expand_paths(kind(**parsed))
+    config = kind(**parsed)
+    if fault := out_of_range(config):
+        raise UserError(f"{where}{fault}")
+    return expand_paths(config)
 
 
 def parse_value(text: str) -> Any:

@@ -60,7 +60,7 @@ def test_torch_without_a_folder():
 
 
 def test_class_map_is_refused_where_it_would_be_ignored(tmp_path: Path):
-    with pytest.raises(UserError, match=r"--class-map is c\.txt"):
+    with pytest.raises(UserError, match=r"--class-map c\.txt: must be left out"):
         find_sources(folder_config(tmp_path, dataset="torch/cifar10", class_map="c.txt"))
 
 

@@ -250,7 +250,7 @@ BAD = [
     ("start --data-dir nowhere", "--data-dir nowhere does not exist"),
     ("start --dataset digitz", "--dataset digitz is unknown"),
     ("three --dataset digits", "bench three: the network has 3 classes and the data 10"),
-    ("gated --batch-sizes 0", "--batch-sizes [0]: must be whole numbers of at least 1"),
+    ("gated --batch-sizes 0", "--batch-sizes [0]: must be at least 1"),
     ("gated --seconds 0", "--seconds 0.0: must be above 0"),
     ("gated --threads 0", "--threads 0: must be at least 1"),
     ("gated --device cuda:99", "--device cuda:99: not available here"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.runs import plan_of
-from isometry.config import PruneConfig, RunConfig
+from isometry.config import RANGES, PruneConfig, RunConfig
 from isometry.data import find_sources
 from isometry.distributed import World
 from isometry.errors import UserError
@@ -15,7 +15,6 @@ from isometry.models.build import save_model
 from isometry.models.spec import label_names
 from isometry.recipes import config_to_yaml
 from isometry.training.assemble import assemble
-from isometry.training.option_checks import LIMITS
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -91,10 +90,10 @@ def test_assembling_twice_gives_the_same_bits():
             assert torch.equal(value, two.state_dict()[key])
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_numbers_out_of_bounds_are_refused_by_their_option(name):
-    least, most = LIMITS[name]
-    for value in (least - 1, math.nan, math.inf, *([] if most == math.inf else [most + 1])):
+@pytest.mark.parametrize("name", ["epochs", "lr", "drop_path", "seed"])
+def test_numbers_out_of_range_are_refused_by_their_option(name):
+    """Also in a config that was not read from a command line."""
+    for value in (RANGES[name].most + 1, math.nan, math.inf):
         with pytest.raises(UserError, match=rf"--{name.replace('_', '-')} .*must be"):
             assemble(replace(CONFIG, **{name: value}), ALONE)
 

@@ -199,7 +199,6 @@ def _check(config: CompareConfig, recipe: str) -> None:
             f"{where}: has no variants; add the key variants with the options that each changes",
         ),
         (not config.out, "--out: no folder given for the comparison, e.g. --out runs/compare"),
-        (config.seeds < 1, f"--seeds {config.seeds}: must be at least 1"),
         (
             config.baseline and config.baseline not in config.variants,
             f"{where}: baseline {config.baseline} is none of the variants {', '.join(map(str, config.variants))}",

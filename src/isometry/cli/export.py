@@ -1,6 +1,5 @@
 """`isometry export`: a finished network as ONNX or as a timm folder, checked, timed and evaluated."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +62,3 @@ def _check(options: ExportConfig) -> None:
     ):
         if value and to != options.to:
             raise UserError(f"{flag}: only for --to {to}; leave it out")
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"--threads {options.threads}: must be at least 1")
-    if not 0 < options.seconds < math.inf:
-        raise UserError(f"--seconds {options.seconds}: must be above 0")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from isometry.config import DataConfig
+from isometry.config import DataConfig, out_of_range
 from isometry.data.image_modes import grey_range
 from isometry.errors import UserError
 
@@ -22,35 +22,17 @@ CHOICES = {
     "train_interpolation": INTERPOLATIONS,
 }
 
-RANGES: dict[tuple[str, ...], tuple[Callable[[Any], bool], str]] = {
-    ("batch_size", "validation_batch_size", "recount"): (lambda value: value >= 1, "at least 1"),
-    ("workers", "aug_repeats", "color_jitter", "mixup", "cutmix"): (lambda value: value >= 0, "0 or more"),
-    ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob"): (
-        lambda value: 0 <= value <= 1,
-        "between 0 and 1",
-    ),
-    ("val_fraction",): (lambda value: 0 < value < 1, "between 0 and 1"),
-    ("smoothing",): (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    ("crop_pct",): (
-        lambda value: CROP_SHARES[0] <= value <= 1,
-        f"between {CROP_SHARES[0]} and 1: images are scaled by its inverse",
-    ),
-    ("pixel_range",): (
-        lambda value: value == AUTO or _is_range(value),
-        "auto or LOW,HIGH, two numbers, the smaller first",
-    ),
-    ("scale", "ratio"): (
-        lambda value: len(value) == 2 and 0 < value[0] <= value[1],
-        "two positive numbers, the smaller first",
-    ),
-}
+PAIRS = ("scale", "ratio")
+"""Options of two numbers, the smaller first."""
 
 
 def check_options(config: DataConfig) -> None:
     """Raises UserError for the first option with an invalid value."""
-    for names, (holds, wanted) in RANGES.items():
-        for name in names:
-            _check(config, name, holds, wanted)
+    if fault := out_of_range(config, DataConfig):
+        raise UserError(fault)
+    for name in PAIRS:
+        _check(config, name, _is_pair, "two numbers, the smaller first")
+    _check(config, "pixel_range", _is_range, "auto or LOW,HIGH, two numbers, the smaller first")
     for name, choices in CHOICES.items():
         _check(config, name, choices.__contains__, f"one of {', '.join(choices)}")
     if config.dataset == "digits" or config.dataset.startswith("torch/"):
@@ -61,12 +43,16 @@ def check_options(config: DataConfig) -> None:
 
 def _is_range(text: str) -> bool:
     try:
-        return grey_range(text) is not None
+        return text == AUTO or grey_range(text) is not None
     except ValueError:
         return False
+
+
+def _is_pair(values: list[float]) -> bool:
+    return len(values) == 2 and values[0] <= values[1]
 
 
 def _check(config: DataConfig, name: str, holds: Callable[[Any], bool], wanted: str) -> None:
     value = getattr(config, name)
     if value is not None and not holds(value):
-        raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
+        raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")

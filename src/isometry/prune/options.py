@@ -18,7 +18,7 @@ def check_pruning(prune: PruneConfig, model: ModelConfig, grows: bool) -> None:
     """Checks the options before anything is built; ``grows`` is whether the run grows.
 
     Raises:
-        UserError: a value out of range, options without ``--keep-rate``, growth in the same run, or a network that
+        UserError: options without ``--keep-rate``, growth in the same run, or a network that
             was never trained.
     """
     if prune.keep_rate is None:
@@ -27,12 +27,6 @@ def check_pruning(prune: PruneConfig, model: ModelConfig, grows: bool) -> None:
             option = f"--prune.{named}".replace("_", "-")
             raise UserError(f"{option}: is for pruning; add --keep-rate, e.g. --keep-rate 0.6")
         return
-    if not 0 < prune.keep_rate <= 1:
-        raise UserError(f"--keep-rate {prune.keep_rate}: must be above 0 and at most 1")
-    if not 0 <= prune.settle < 1:
-        raise UserError(f"--prune.settle {prune.settle}: must be at least 0 and below 1")
-    if prune.group < 1:
-        raise UserError(f"--prune.group {prune.group}: must be at least 1")
     if prune.method == "l1" and (prune.compact or prune.group != 1):
         raise UserError(
             "--prune.method l1: cuts single filters permanently; leave out --compact and --prune.group"

@@ -1,10 +1,13 @@
 """What every loss in the folder promises, whoever wrote it."""
 
+from typing import Any, get_type_hints
+
 import pytest
 import torch
 
 from isometry.errors import UserError
 from isometry.losses import Loss, available, build_loss
+from isometry.losses.base import CONTEXT, _fits, parse_terms
 
 B, N, K, CS, CT, G = 4, 6, 5, 8, 12, 7
 SHAPES = {
@@ -159,3 +162,57 @@ def test_an_unknown_option_is_refused_with_those_there_are():
 def test_a_value_that_the_loss_refuses_is_named():
     with pytest.raises(UserError, match=r"losses\.soft: temperature .*-1"):
         build_loss("soft", {"temperature": -1})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "why"),
+    [
+        ("whole", "reduction", "foo", "one of mean, paper"),
+        ("whole", "reduction", True, "one of mean, paper"),
+        ("inter", "relations", ["local"], "one of global, local"),
+        ("random", "k", True, "a whole number"),
+        ("random", "k", 1.5, "a whole number"),
+        ("random", "k", "5", "a whole number"),
+        ("random", "generator", 5, "no such option"),
+        ("embedding", "student_width", 3, "no such option"),
+        ("soft", "temperature", float("nan"), "a finite number"),
+        ("soft", "temperature", False, "a finite number"),
+        ("sparsity", "gamma", None, "a finite number"),
+    ],
+)
+def test_options_are_checked_by_their_types_and_choices(name, option, value, why):
+    """Also those of a loss that is switched off."""
+    for weight in (1, 0):
+        with pytest.raises(UserError, match=rf"^losses\.{name}\.{option}.*: .*{why}"):
+            parse_terms({name: {"weight": weight, option: value}})
+    with pytest.raises(UserError, match=rf"^losses\.{name}\.{option}"):
+        build_loss(name, {option: value})
+
+
+def numbers_of(name: str) -> list[str]:
+    """The numeric options of a loss."""
+    hints = get_type_hints(available()[name].__init__)
+    return [option for option, hint in hints.items() if hint in (int, float) and option not in CONTEXT]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name in NAMES for option in numbers_of(name)]
+)
+def test_a_number_is_refused_or_gives_a_finite_loss(name, option):
+    for value in (0, -1, 1e-30, 1e30, 10**30, float("inf"), float("nan"), "many"):
+        try:
+            loss = build_loss(name, {option: value})
+        except UserError as error:
+            if option not in str(error):
+                raise
+            continue
+        assert torch.isfinite(loss(*inputs_of(loss)))
+    assert {name for name in NAMES if numbers_of(name)} >= {"random", "soft", "sparsity"}
+
+
+def test_types_of_an_extensions_options():
+    """Unions and containers are looked at from outside; what has no type is the constructor's own matter."""
+    assert _fits(None, int | None)
+    assert _fits([1], list[int])
+    assert not _fits("1", list[int] | int)
+    assert _fits(object(), Any)

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any, ClassVar, Literal
+from types import UnionType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import torch.distributed as dist
@@ -185,19 +186,53 @@ def build_loss(name: str, options: dict[str, Any], **context: Any) -> Loss:
     Raises:
         UserError: an option that the loss does not have, or a value that it refuses.
     """
+    check_options(name, options)
     loss = find_loss(name)
     accepted = inspect.signature(loss).parameters
-    unknown = [option for option in options if option not in accepted]
-    if unknown:
-        choices = [p for p in accepted if p not in ("generator", "student_width", "teacher_width")]
-        raise UserError(
-            f"losses.{name}.{unknown[0]}: no such option; {name} has {', '.join(['weight', *choices])}"
-        )
     given = {key: value for key, value in context.items() if key in accepted}
     try:
         return loss(**{**given, **options})
     except (TypeError, ValueError) as error:
         raise UserError(f"losses.{name}: {error}") from error
+
+
+CONTEXT = ("generator", "student_width", "teacher_width")
+"""Arguments of constructors that are no options."""
+NOUNS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Checks a recipe's options of the loss ``name`` by the types of its constructor; values are the constructor's own.
+
+    Raises:
+        UserError: no such loss or option, or a value of another type or none of the choices.
+    """
+    loss = find_loss(name)
+    own = [option for option in inspect.signature(loss).parameters if option not in CONTEXT]
+    hints = get_type_hints(loss.__init__)
+    for option, value in options.items():
+        if option not in own:
+            raise UserError(
+                f"losses.{name}.{option}: no such option; {name} has {', '.join(['weight', *own])}"
+            )
+        hint = hints.get(option, Any)
+        if not _fits(value, hint):
+            choices = ", ".join(map(str, get_args(hint)))
+            wanted = NOUNS.get(hint, f"one of {choices}" if get_origin(hint) is Literal else str(hint))
+            raise UserError(f"losses.{name}.{option} {value!r}: must be {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; true and false are no numbers, and types of parts are not looked at."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint in (int, float):
+        kinds = int if hint is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
+    kind = get_origin(hint) or hint
+    return hint is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 
 RESERVED = ("loss", "output", "saliencies", "cross_entropy")
@@ -226,7 +261,7 @@ def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
     """``{"whole": 4, "soft": {"weight": 1, "temperature": 2}}`` -> terms in order, those of weight 0 left out.
 
     Raises:
-        UserError: an unknown loss, or a weight that is no finite number of at least 0.
+        UserError: an unknown loss, a weight that is no finite number of at least 0, or as :func:`check_options`.
     """
     terms = []
     for name, given in losses.items():
@@ -241,7 +276,7 @@ def parse_terms(losses: dict[str, float | dict[str, Any]]) -> list[Term]:
             raise UserError(f"losses.{name}: the weight must be a number of at least 0, not {weight!r}")
         if name in RESERVED:
             raise UserError(f"losses.{name}: this name is taken by the result's own keys; rename the file")
-        find_loss(name)
+        check_options(name, options)
         if weight > 0:
             terms.append(Term(name, float(weight), options))
     return terms

@@ -30,8 +30,8 @@ class RandomPatches(Loss):
         self, k: int = 192, reduction: Reduction = "mean", generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
+        if not 1 <= k <= 10**9:
+            raise ValueError(f"k must be at least 1 and at most 10**9, not {k}")
         self.k = k
         self.reduction = reduction
         self.generator = generator

@@ -16,8 +16,8 @@ class SoftLabel(Loss):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        if not 0.001 <= temperature <= 1000:
+            raise ValueError(f"temperature must be at least 0.001 and at most 1000, not {temperature}")
         self.temperature = temperature
 
     def forward(self, student_BK: Tensor, teacher_BK: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class Sparsity(Loss):
 
     def __init__(self, gamma: float = 1.0) -> None:
         super().__init__()
-        if gamma <= 0:
-            raise ValueError(f"gamma must be above 0, not {gamma}")
+        if not 0 < gamma <= 100:
+            raise ValueError(f"gamma must be above 0 and at most 100, not {gamma}")
         self.gamma = gamma
         self.register_buffer("limit", torch.zeros(()))
 

@@ -532,3 +532,16 @@ def test_two_processes_take_the_pruning_step_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 found[name], tensor, rtol=1e-3, atol=1e-5, msg=lambda told, name=name: f"{name}: {told}"
             )
+
+
+def test_student_and_teacher_are_two_networks():
+    """Else the teacher's freezing would freeze the student."""
+    network = student()
+    with pytest.raises(ValueError, match="student and teacher are one network"):
+        Objective(network, {"soft": 1}, network)
+    sharing = student()
+    sharing.head = network.head
+    with pytest.raises(ValueError, match="or share weights"):
+        Objective(network, {"soft": 1}, sharing)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    Objective(network, {"soft": 1}, copy.deepcopy(network))

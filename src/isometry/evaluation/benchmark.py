@@ -23,6 +23,7 @@ from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, w
 from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
 from isometry.files import write_atomically
 from isometry.models.cost import Forward
+from isometry.models.finite import check_answers
 from isometry.report.drawing.latency import latency_description, latency_picture
 from isometry.report.pruning import forms_grid, slower_sentences
 from isometry.report.tables import networks_grid, rich_table, runtimes_grid
@@ -112,6 +113,9 @@ def _measured(
             with console.status(f"{each.name}: preparing {key.variant}, {key.runtime}"):
                 batches = first_batches[key.network]
                 made[key] = prepare(key.runtime, each.variants[key.variant], batches, folder)
+                if key.runtime == EAGER:
+                    with torch.no_grad():
+                        check_answers([made[key].run(batches[0])], key.variant)
         except UserError as error:
             if key.runtime == EAGER:
                 raise UserError(f"bench {each.name}: can't run ({error})") from error

@@ -12,6 +12,7 @@ from isometry.config import DataConfig
 from isometry.data import Batch, ImageSpec, Preprocess, Sources, make_loaders
 from isometry.data.splits import Part
 from isometry.evaluation.scores import Predictions
+from isometry.models.finite import check_answers
 from isometry.models.taps import pooled_features
 
 POOLED, HEAD = "last block, mean", "before the head"
@@ -50,10 +51,18 @@ def labelled_batches(
 
 @torch.no_grad()
 def predict(network: nn.Module, pairs: Pairs) -> Predictions:
-    """Predictions of a network with K classes, in eval mode, on labelled images."""
-    batches, classes = [], 0
+    """Predictions of a network with K classes, in eval mode, on labelled images.
+
+    Raises:
+        UserError: answers to the first images that are not finite.
+    """
+    batches: list[tuple[Tensor, ...]] = []
+    classes = 0
     for images_BCHW, labels_B in pairs:
-        probabilities_BK = network(images_BCHW).double().softmax(1)
+        logits_BK = network(images_BCHW)
+        if not batches:
+            check_answers([logits_BK], "the network")
+        probabilities_BK = logits_BK.double().softmax(1)
         classes = probabilities_BK.shape[1]
         best_B5 = probabilities_BK.topk(min(5, classes), dim=1)
         within_five_B = (best_B5.indices == labels_B[:, None]).any(1)

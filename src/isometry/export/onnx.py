@@ -23,6 +23,7 @@ from isometry.export.job import BATCH_SIZES, IMAGES, Export, ExportImages, Row, 
 from isometry.export.tables import forms_table, notes_on, skipping_text
 from isometry.files import sha256_of, write_atomically
 from isometry.models.cost import Forward
+from isometry.models.finite import check_answers
 from isometry.models.onnx import library, onnx_run, to_onnx
 from isometry.models.spec import label_names
 from isometry.prune.gates import gated_convs
@@ -70,6 +71,8 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
         TemporaryDirectory() as scratch,
     ):
         images = data.dataset.sample(IMAGES)
+        with torch.no_grad():
+            check_answers([job.saved.network(images[:1])], job.name)
         with _one_line(job):
             paths, precision = _build(job, data, images, Path(scratch), skips=gated and not masked, int8=int8)
             runs = {name: onnx_run(path, torch.get_num_threads()) for name, path in paths.items()}

@@ -16,6 +16,7 @@ from isometry.export.model_card import card
 from isometry.export.tables import interval_text, latency_text
 from isometry.files import disk_errors, inside, refuse_link, sha256_of
 from isometry.models.build import build_model
+from isometry.models.finite import check_answers
 from isometry.models.network_folder import check_unchanged, is_written, replace_folder
 from isometry.models.spec import ModelSpec, image_spec
 from isometry.prune.cutting import widths
@@ -96,7 +97,9 @@ def _check_copy(folder: Path, network: nn.Module) -> None:
     """Checks that the model that timm builds from the folder has the same outputs, bitwise."""
     copied = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = torch.randn(2, *image_spec(network).input_size, generator=torch.Generator().manual_seed(0))
-    if not torch.equal(copied(images), network(images)):
+    answers = network(images)
+    check_answers([answers], "export", "random images")
+    if not torch.equal(copied(images), answers):
         raise UserError(
             "export: the model that timm builds from the exported folder does not have the network's outputs; "
             "nothing was written; save the network again"

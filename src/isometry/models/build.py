@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.errors import UserError, first_line, reason
 from isometry.files import sha256_of
+from isometry.models.finite import check_weights_given
 from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
 from isometry.models.spec import ModelSpec, pretrained_cfg
@@ -55,7 +56,7 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
 
     Raises:
         UserError: unknown name (near names are given), arguments that the architecture rejects, weights that
-            can't be downloaded, read safely, or loaded into the architecture.
+            can't be downloaded, read safely, or loaded into the architecture, or that are not finite.
     """
     check_name(spec, flag)
     model, source = _build(spec, flag)
@@ -66,6 +67,12 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
 def _build(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
     if spec.weights == "none":
         return _create(spec, _arguments(spec, flag), flag), WeightSource("random, from the seed")
+    model, source = _with_weights(spec, flag)
+    check_weights_given(model, f"{flag} {spec.name}")
+    return model, source
+
+
+def _with_weights(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
     if spec.weights != "pretrained":
         return _with_file(spec, Path(spec.weights), FILE_OPTIONS[flag])
     if spec.folder is not None:

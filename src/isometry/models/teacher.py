@@ -41,6 +41,16 @@ class TeacherSource(Protocol):
         """Outputs for images that are normalised for the student; ``position`` is None for those not of training."""
 
 
+def check_apart(student: nn.Module, teacher: nn.Module | None) -> None:
+    """Raises ValueError for a teacher that is the student or shares weights with it: freezing it would freeze both."""
+    theirs = () if teacher is None else teacher.parameters()
+    shared = {id(p) for p in student.parameters()} & {id(p) for p in theirs}
+    if shared:
+        raise ValueError(
+            "student and teacher are one network, or share weights; give a copy as the teacher: copy.deepcopy(student)"
+        )
+
+
 class InputAdapter(nn.Module):
     """The student's input as the teacher expects it: its normalisation, resolution, channels and dtype.
 

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from isometry.errors import UserError
 from isometry.models.build import OWN_KEY, build_model, save_model
+from isometry.models.finite import check_weights_given
 from isometry.models.spec import ModelSpec
 from isometry.models.weights import read_weights
 from isometry.parsing import closed, read_json, validate
@@ -64,7 +65,7 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
 
     Raises:
         UserError: no such folder, no network in it, weights that are no complete safetensors file (pickles are never
-            opened), or that don't fit config.json.
+            opened), that don't fit config.json, or that are not finite.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -94,4 +95,5 @@ def load_network(folder: str | Path, *, flag: str = "isometry.load") -> nn.Modul
         raise UserError(
             f"{flag} {folder}: {WEIGHTS} does not fit config.json ({reason}); copy both files from one run"
         ) from error
+    check_weights_given(network, f"{flag} {folder}")
     return network.eval()

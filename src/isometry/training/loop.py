@@ -12,6 +12,7 @@ from rich.console import Console
 from isometry.data import Batch, Preprocess, make_loaders
 from isometry.distributed import World
 from isometry.grow.schedule import Stage
+from isometry.models.finite import all_finite
 from isometry.models.teacher import BatchPosition
 from isometry.report.records.data import REST
 from isometry.seeding import derive_seed, seed_global_generators
@@ -25,7 +26,6 @@ from isometry.training.loggers import open_loggers
 from isometry.training.loss_meter import (
     LossMeter,
     NotFiniteError,
-    all_finite,
     check_weights,
     not_finite,
     record_path,

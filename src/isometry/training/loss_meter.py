@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.files import write_atomically
+from isometry.models.finite import all_finite
 from isometry.training.checkpoint.run_state import LoopState
 
 
@@ -73,14 +74,6 @@ class LossMeter:
 
 
 ADVICE = "try a smaller --lr or --clip-grad 1 in a new --out"
-
-
-def all_finite(module: nn.Module) -> bool:
-    """Whether all parameters and buffers of a module are finite; waits for the device once."""
-    tensors = [x for x in module.state_dict().values() if x.is_floating_point() and x.numel()]
-    # Times 0 what is not finite is NaN, and a sum of zeros can't overflow; on a GPU it takes a launch for many tensors.
-    zeros = torch._foreach_mul(tensors, 0.0) if tensors else []
-    return bool(torch.nn.utils.get_total_norm(zeros, 1).isfinite())
 
 
 def check_weights(module: nn.Module, step: int) -> None:

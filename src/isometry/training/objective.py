@@ -14,9 +14,10 @@ from isometry.errors import UserError
 from isometry.functional.labels import cross_entropy_each
 from isometry.losses import Loss, build_loss
 from isometry.losses.base import INPUTS, Reduction, Relations, Term, inputs_of, parse_terms, values_of_calls
+from isometry.models.finite import FirstLook
 from isometry.models.spec import image_spec
 from isometry.models.taps import BlockPair, BlockShape, TappedModel, block_tokens, layout_of, pair_blocks
-from isometry.models.teacher import BatchPosition, Teacher, TeacherOutput, TeacherSource
+from isometry.models.teacher import BatchPosition, Teacher, TeacherOutput, TeacherSource, check_apart
 from isometry.prune.gates import GatedConv, GateOutput, gated_convs, take_gate_outputs
 from isometry.training.phase_timer import PhaseTimer
 
@@ -68,7 +69,8 @@ class Objective(TrainingTask):
 
     Raises:
         UserError: an unknown loss or option, a term that needs a teacher where there is none, label spaces that differ,
-            blocks that a model lacks.
+            blocks that a model lacks, answers to the first images that are not finite.
+        ValueError: student and teacher are one network, or share weights.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Objective(TrainingTask):
         teacher_blocks: Sequence[int] = (),
     ) -> None:
         super().__init__(verbose=False)
+        check_apart(student, teacher)
         self.terms = losses if isinstance(losses, list) else parse_terms(losses)
         needs = inputs_of(self.terms)
         self.needs_teacher = any(INPUTS[name].needs_teacher for name in needs)
@@ -92,7 +95,7 @@ class Objective(TrainingTask):
         self.needs_cross_entropy = bool(gated_convs(student)) or "cross_entropy" in needs
         self._check_terms(student, teacher, needs)
         self.reduction, self.relations = reduction, relations
-        self.timer = PhaseTimer()
+        self.timer, self._first_look = PhaseTimer(), FirstLook()
         self.pairs: list[BlockPair] = []
         self.teacher: Teacher | None = None
         if teacher is not None and self.needs_teacher:
@@ -143,6 +146,7 @@ class Objective(TrainingTask):
         with self.timer("student"):
             logits, features, gates = self.trainable_module(input)
         teacher = self.teacher_output(input, position)
+        self._first_look(logits, teacher, training=position is not None)
         with self.timer("terms"):
             inputs = self._loss_inputs((logits, features, gates), teacher, target)
             modules = self.losses

@@ -273,3 +273,9 @@ def test_what_holds_the_group_is_gone_before_the_interpreter_is() -> None:
     said = [process.communicate(timeout=SECONDS_TO_WAIT)[0] for process in processes]
     assert said == ["gone\n", "gone\n"]
     assert [process.returncode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("device", ["meta", "meta:0", "mkldnn", "vulkan", "cpu:x", "-1", "cuda:9999"])
+def test_a_device_that_computes_nothing_here_is_refused(device):
+    with pytest.raises(UserError, match=f"--device {device}: not available here"):
+        join_world(device)

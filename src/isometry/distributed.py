@@ -109,6 +109,8 @@ def join_world(device: str = "") -> World:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type not in ("cpu", str(torch.accelerator.current_accelerator() or "cpu")):
+            raise RuntimeError("such as meta, which computes nothing")
         if chosen.type == "cuda":
             chosen = torch.device("cuda", local_rank if size > 1 else (chosen.index or 0))
             torch.cuda.set_device(chosen)

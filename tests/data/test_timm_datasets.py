@@ -12,6 +12,7 @@ import torch
 from PIL import EpsImagePlugin, ExifTags, Image
 
 from helpers.image_files import EPS, RGB16, folder_config, truncate, write_classes
+from isometry.cli.main import main
 from isometry.config import DataConfig
 from isometry.data import Batch, find_sources, make_loaders
 from isometry.errors import UserError
@@ -200,3 +201,25 @@ def test_images_of_a_stream_are_turned_and_scaled_as_files_are(tmp_path: Path):
     assert np.array_equal(seen["pixel_range"][1], drawn)
     with pytest.raises(UserError, match="--pixel-range"):
         find_sources(folder_config(tmp_path, dataset="tfds/mnist", pixel_range="0,1"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate"], ["bench", "--runtimes", "eager"], ["export", "--to", "onnx"]],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_stream_without_images_is_said(
+    tmp_path: Path, tiny_teacher: Path, capsys: pytest.CaptureFixture[str], command: list[str], missing: bool
+):
+    """The readers would go on without a word where a shard is missing."""
+    write_shards(tmp_path)
+    for shard in tmp_path.glob("validation-*.tar"):
+        shard.unlink()
+        if not missing:
+            tarfile.open(shard, "w").close()
+    words = ["--dataset", "wds/x", "--data-dir", str(tmp_path), "--device", "cpu"]
+    code, err = main([command[0], str(tiny_teacher), *command[1:], *words]), capsys.readouterr().err
+    assert code == 2, err
+    (line,) = err.splitlines()
+    assert "no images" in line

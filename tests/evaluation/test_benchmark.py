@@ -17,7 +17,7 @@ from isometry.config import PruneConfig, RunConfig
 from isometry.data import Preprocess, find_sources, make_loaders
 from isometry.errors import UserError
 from isometry.evaluation import timing
-from isometry.evaluation.benchmark import BenchConfig, bench
+from isometry.evaluation.benchmark import BenchConfig, _check_fits, bench
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.memory import weight_bytes
 from isometry.evaluation.runtimes import RUNTIMES, Session
@@ -251,6 +251,8 @@ BAD = [
     ("start --dataset digitz", "--dataset digitz is unknown"),
     ("three --dataset digits", "bench three: the network has 3 classes and the data 10"),
     ("gated --batch-sizes 0", "--batch-sizes [0]: must be at least 1"),
+    ("gated --batch-sizes 10000000", "--batch-sizes [10000000]: must be at least 1 and at most 65,536"),
+    ("gated --device meta", "--device meta: not available here"),
     ("gated --seconds 0", "--seconds 0.0: must be above 0"),
     ("gated --threads 0", "--threads 0: must be at least 1"),
     ("gated --device cuda:99", "--device cuda:99: not available here"),
@@ -544,3 +546,9 @@ def test_onnx_runtime_is_compared_with_torch(places, capsys, tmp_path):
     assert (onnx["other_class"], onnx["compared"]) == (0, 4)
     version = found["conditions"]["onnxruntime"]
     assert f"onnxruntime {version}" in out
+
+
+def test_a_batch_that_does_not_fit_in_the_machine_is_refused_before_it_is_made():
+    _check_fits(64, (3, 224, 224))
+    with pytest.raises(UserError, match=r"--batch-sizes 65536: such a batch takes .* and this machine has"):
+        _check_fits(65_536, (3, 4096, 4096))

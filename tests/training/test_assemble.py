@@ -153,3 +153,18 @@ def test_the_term_that_needs_labels_is_named(losses, monkeypatch):
     run = assemble(replace(config, losses={"soft": 1.0, "similarity": 1.0}), ALONE)
     assert run.objective.needs_cross_entropy
     assert not run.objective.needs_labels
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"global_pool": ""}, "the student .* answers an image with 5×10 numbers .*global_pool"),
+        ({"num_classes": 3}, "--model-kwargs num_classes=3: .* says 10"),
+        ({"num_classes": "x"}, "--model-kwargs num_classes=x: .* says 10"),
+        ({"drop_rate": 0.3}, "--model-kwargs drop_rate=0.3: .* says 0.1"),
+    ],
+)
+def test_arguments_of_a_network_that_would_mean_nothing_or_break(kwargs, message):
+    config = replace(CONFIG, model_kwargs=TINY | kwargs, drop=0.1)
+    with pytest.raises(UserError, match=message):
+        assemble(config, ALONE)

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.recipes import config_to_yaml
-from isometry.training.batch_size import share_batch
+from isometry.training.batch_size import check_batch_norms, share_batch
 
 
 def world(size: int) -> World:
@@ -78,3 +79,25 @@ def test_another_total_shows_in_the_config(tmp_path: Path) -> None:
     begun(tmp_path)
     config, _ = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(2))
     assert config.global_batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "batch", "notes"),
+    [
+        ("resnet18", 64, 1, 1),
+        ("resnet18", 32, 2, 0),
+        ("vit_tiny_patch16_224", 224, 1, 0),
+    ],
+)
+def test_norms_over_a_batch_of_one_image_are_told(name, side, batch, notes):
+    student = timm.create_model(name).eval()
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    found = check_batch_norms(student, (3, side, side), batch)
+    assert [note.partition(":")[0] for note in found] == ["--batch-size 1"] * notes
+    assert not student.training
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+
+
+def test_norms_that_would_get_one_value_are_refused():
+    with pytest.raises(UserError, match=r"--batch-size 1: .*give at least 2"):
+        check_batch_norms(timm.create_model("resnet18"), (3, 32, 32), 1)

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from isometry.evaluation.runtimes import EAGER, ONNX, RUNTIMES, Session, prepare
 from isometry.evaluation.saved_network import ImagesConfig
 from isometry.evaluation.timing import Row, interleaved_speeds, whole_batches, with_ratios
 from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
-from isometry.files import write_atomically
+from isometry.files import format_bytes, write_atomically
 from isometry.models.cost import Forward
 from isometry.models.finite import check_answers
 from isometry.report.drawing.latency import latency_description, latency_picture
@@ -101,6 +103,8 @@ def _measured(
     inputs: Sequence[BenchmarkInput], options: BenchConfig, scratch: Path, console: Console
 ) -> list[Row]:
     sizes = sorted({1, *options.batch_sizes})
+    for each in inputs:
+        _check_fits(max(sizes), each.dataset.spec.input_size)
     samples = [each.dataset.sample(max(IMAGES_TIMED, *sizes)) for each in inputs]
     first_batches = [[whole_batches(sample, size)[0] for size in sizes] for sample in samples]
     made: dict[Key, Session] = {}
@@ -225,6 +229,17 @@ def _place(names: Sequence[str], options: BenchConfig) -> Path:
         return Path(options.out)
     folder = Path(names[0].removeprefix("local-dir:"))
     return folder if len(names) == 1 and folder.is_dir() else SEVERAL
+
+
+def _check_fits(images: int, input_size: tuple[int, int, int]) -> None:
+    """Raises UserError for a batch that, with its copy for the device, takes more than the machine has."""
+    needed = 2 * torch.float32.itemsize * images * math.prod(input_size)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"--batch-sizes {images}: such a batch takes {format_bytes(needed)}, and this machine has "
+            f"{format_bytes(memory)}; give smaller ones"
+        )
 
 
 def _check(options: BenchConfig) -> None:

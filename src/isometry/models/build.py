@@ -163,7 +163,13 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
         "drop_rate": spec.drop_rate or None,
         "drop_path_rate": spec.drop_path_rate or None,
     }
-    arguments = spec.kwargs | {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if spec.kwargs.get(name, value) != value:
+            raise UserError(
+                f"{flag}-kwargs {name}={spec.kwargs[name]}: another option, or the data, says {value}"
+            )
+    arguments = spec.kwargs | given
     if spec.img_size is not None:
         try:
             sized = resolve_model_input_args(spec.name, {"img_size": spec.img_size}, **spec.kwargs)

@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of a model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     Counted on the meta device where the architecture allows it, with the same result; ``input_size`` is (C, H, W). The
     model may be there if its forward does not depend on values.
     """
+    return macs_and_answer(model, input_size)[0]
+
+
+def macs_and_answer(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[int, Any]:
+    """:func:`macs`, and the model's answer to the image, of which the shape alone means anything."""
     was_training = model.training
     model.eval()
     try:
@@ -35,7 +41,7 @@ def macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
 
 
 @torch.no_grad()
-def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.device) -> int:
+def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.device) -> tuple[int, Any]:
     # Detached: the counter follows modules through graph hooks, and fails on parameters without a graph.
     state = {
         name: torch.empty_like(tensor, device=device) if device.type == "meta" else tensor.detach()
@@ -44,5 +50,5 @@ def _count(model: nn.Module, input_size: tuple[int, int, int], device: torch.dev
     image = torch.zeros(1, *input_size, device=device, dtype=next(model.parameters()).dtype)
     # The math backend, because FlopCounterMode counts the CPU's fused attention as 0.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        functional_call(model, state, (image,))
-    return counter.get_total_flops() // 2
+        answer = functional_call(model, state, (image,))
+    return counter.get_total_flops() // 2, answer

@@ -18,7 +18,7 @@ from isometry.errors import UserError, first_line
 from isometry.grow.schedule import Schedule, Stage
 from isometry.losses.base import INPUTS, Term, parse_terms
 from isometry.models.build import build_model, check_name
-from isometry.models.cost import macs
+from isometry.models.cost import macs_and_answer
 from isometry.models.sharding import GatheredTeacher
 from isometry.models.spec import image_spec, student_spec
 from isometry.models.taps import block_count, choose_blocks, in_smaller
@@ -28,7 +28,7 @@ from isometry.prune.sites import check_prunable
 from isometry.recipes import with_former_defaults
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.activation_checkpointing import checkpoint_blocks
-from isometry.training.batch_size import share_batch
+from isometry.training.batch_size import check_batch_norms, share_batch
 from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
 from isometry.training.memory_layout import set_memory_format
@@ -138,6 +138,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         shard_teacher(teacher, config, world, notes)
     generator = torch.Generator()
     objective = _build_objective(config, plan, terms, student, teacher, generator)
+    notes += check_batch_norms(student, images.input_size, config.batch_size)
     if not sources.labelled:
         _refuse_label_terms(terms, config.data_dir or config.dataset)
     config = replace(
@@ -281,7 +282,7 @@ def _taps(objective: Objective) -> TapsConfig:
 def _try_images(model: nn.Module, spec: ImageSpec, option: str, name: str) -> int:
     """MACs of a forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
     try:
-        return macs(model, spec.input_size)
+        found, answer = macs_and_answer(model, spec.input_size)
     except Exception as error:
         # What goes wrong inside a network that is given such images is anything.
         size = "×".join(map(str, spec.input_size))
@@ -289,3 +290,10 @@ def _try_images(model: nn.Module, spec: ImageSpec, option: str, name: str) -> in
             f"{option}{spec.input_size[-1]}: {name} can't take images of {size} ({first_line(error)}); "
             "give another size"
         ) from error
+    shape, classes = tuple(getattr(answer, "shape", ())), model.num_classes
+    if classes and shape != (1, classes):
+        raise UserError(
+            f"{name}: answers an image with {'×'.join(map(str, shape[1:])) or 'other'} numbers and not with one for "
+            f"each of its {classes} classes; leave out arguments such as global_pool"
+        )
+    return found

@@ -2,6 +2,11 @@
 
 from dataclasses import replace
 
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
@@ -44,6 +49,36 @@ def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
         f"instead of {saved.batch_size}, in the same order{uneven}"
     )
     return shared, [note]
+
+
+def check_batch_norms(student: nn.Module, input_size: tuple[int, int, int], batch_size: int) -> list[str]:
+    """Whether norms can take statistics of a batch of one image; notes for the user.
+
+    Raises:
+        UserError: they can't, where an image has one value a channel.
+    """
+    if batch_size > 1 or not any(isinstance(module, _BatchNorm) for module in student.modules()):
+        return []
+    was_training = student.training
+    state = {
+        name: torch.empty_like(x, device="meta") for name, x in student.state_dict(keep_vars=True).items()
+    }
+    try:
+        with torch.no_grad():
+            functional_call(student.train(), state, (torch.empty(1, *input_size, device="meta"),))
+    except ValueError as error:
+        raise UserError(
+            "--batch-size 1: the student has norms over the batch, and one image has one value a channel there; "
+            "give at least 2"
+        ) from error
+    except (RuntimeError, TypeError):
+        # Architectures that need real tensors; they get the note.
+        pass
+    finally:
+        student.train(was_training)
+    return [
+        "--batch-size 1: the student's batch norms take statistics of one image, also with --grad-accum-steps"
+    ]
 
 
 def _processes(number: int) -> str:

@@ -1,8 +1,5 @@
 """Recipes and saved configs, YAML files of a configuration: found, read, validated, written and compared."""
 
-import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from isometry.config import (
     out_of_range,
 )
 from isometry.config.paths import absolute_paths, expand_path, expand_paths
+from isometry.config.refusals import refusal
 from isometry.errors import UserError, did_you_mean
 from isometry.parsing import YAML_ERRORS, YamlLoader, read_yaml, validate
 
@@ -147,7 +145,7 @@ def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         parsed = parser.parse_object(values).as_dict()
     except (jsonargparse.ArgumentError, *YAML_ERRORS) as error:
         # It reads text as YAML, and lets some of PyYAML's errors through.
-        raise UserError(f"{where}{_one_line(kind, str(error))}") from error
+        raise UserError(f"{where}{refusal(kind, str(error))}") from error
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             parsed[name] = hint(**parsed[name])  # type: ignore[operator]
@@ -183,44 +181,6 @@ def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
 def _hint(name: str, known: Iterable[str]) -> str:
     hint = did_you_mean(name, known, "")
     return f"; {hint}" if hint else ""
-
-
-NOUNS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "values one after another",
-    dict: "names with values of the right kind",
-}
-"""Types as text."""
-
-
-def _one_line(kind: type, message: str) -> str:
-    """jsonargparse's message as one line that names the option."""
-    found = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', message, re.DOTALL)
-    if not found:
-        return " ".join(message.split())
-    key, fault = found[1], " ".join(found[2].split())
-    head, _, part = key.partition(".")
-    hint = get_type_hints(kind).get(head)
-    if is_dataclass(hint):
-        hint, part = get_type_hints(hint).get(part), ""
-    given = re.search(r"(?:Given value|Got value): (.*?)$", fault)
-    if given and hint is not None and not part:
-        return f"--{key.replace('_', '-')} {given[1]}: expected {_noun_of(hint)}"
-    return f"--{key.replace('_', '-')}: {fault}"
-
-
-def _noun_of(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return " or ".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_noun_of(argument) for argument in arguments if argument is not type(None))
-    if origin is list and typing.get_origin(arguments[0]) is typing.Literal:
-        return f"any of {', '.join(map(str, typing.get_args(arguments[0])))}"
-    return NOUNS.get(origin or hint, str(hint))
 
 
 # --- saved configs

@@ -178,7 +178,6 @@ def test_help_names_every_option_in_lines_that_fit(command):
         ),
         ("--keep-rate 0.6 --keep-rate 0.7", {"keep_rate": 0.7}),
         ("--keep-rate 1 --compact false", {"keep_rate": 1.0}),
-        ("--keep-rate -1", {"keep_rate": -1.0}),
     ],
 )
 def test_short_names_of_pruning(words, pruning):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isometry.errors import UserError, first_line, printable, reason
+from isometry.errors import UserError, first_line, reason
 
 LOADING = "Error(s) in loading state_dict for Net:\n\tMissing key(s): a.\n\tUnexpected key(s): b."
 
@@ -22,7 +22,3 @@ LOADING = "Error(s) in loading state_dict for Net:\n\tMissing key(s): a.\n\tUnex
 def test_an_error_in_one_line(error: Exception, line: str | None, cause: str):
     assert line is None or first_line(error) == line
     assert reason(error) == cause
-
-
-def test_what_a_terminal_would_obey_is_escaped():
-    assert printable("a\x1b[2J\udce9é\n") == "a\\x1b[2J\\udce9é\\n"

@@ -154,7 +154,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a tag that does not fit, in text": ("seed: '!!timestamp soon'", "recipe.yaml"),
     "NUL in a path": ('out: "run\\0"', "control"),
     "NUL in a name": ('model: "vit_tiny\\0"', "control"),
-    "an order to the terminal": ('model: "\\e[2J"', "control"),
+    "an order to the terminal": ('model: "\\e[2J"', "--model \\x1b[2J"),
     "a list for a number": ("epochs: [1]", "--epochs"),
     "a mapping for text": ("model: {a: b}", "--model"),
     "text for a group": ("grow: deep", "grow"),

@@ -1,7 +1,13 @@
-"""Errors that invalid input causes; the command line prints them on one line and exits with code 2."""
+"""What a person reads: errors that invalid input causes, on one line, and names as text.
+
+Names are those of classes, files, runs and variants: the console, Markdown, XML and CSV obey none of them.
+"""
 
 import errno
+import html
 import os
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -44,8 +50,51 @@ def lacks_handles(error: BaseException) -> bool:
     return told or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
 
 
+# --- names as text
+
+JOINERS = "\u200c\u200d"
+"""Invisible, and parts of words (Persian) and of emoji."""
+MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown and GitHub's dialect read as markup; an underscore inside a word is none."""
+FORMULA = ("=", "+", "-", "@")
+"""How a formula begins in spreadsheets, which run those of a CSV file."""
+
+
 def printable(text: str) -> str:
-    """The text with escapes for control characters, and for bytes of file names that are not UTF-8."""
+    """The text for the console: with escapes for control characters, for those that change the direction of writing,
+    and for bytes of file names that are not UTF-8."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if _shown(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def markdown(text: str) -> str:
+    """The text for Markdown, on one line: neither markup nor HTML."""
+    line = html.escape(printable(" ".join(text.split())), quote=False)
+    return MARKDOWN.sub(r"\\\g<0>", line)
+
+
+def markdown_code(text: str) -> str:
+    """The text for Markdown, as code: `` `name` ``, or an element of HTML around a name with characters of its own."""
+    line = printable(text)
+    return f"<code>{markdown(line)}</code>" if set(line) & set("`|<>&") else f"`{line}`"
+
+
+def xml(text: str) -> str:
+    """The text for XML and SVG, also inside an attribute's quotes."""
+    return html.escape(printable(text))
+
+
+def csv_cell(text: str) -> str:
+    """The text for a cell of a CSV file; an apostrophe before what a spreadsheet would compute."""
+    line = printable(text)
+    return f"'{line}" if line.startswith(FORMULA) else line
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text in UTF-8, which the libraries that are written in other languages need."""
+    return not any(unicodedata.category(character) == "Cs" for character in name)
+
+
+def _shown(character: str) -> bool:
+    return character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs"

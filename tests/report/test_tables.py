@@ -113,4 +113,4 @@ def test_names_are_text_and_not_markup():
     name = "[red]a[/red] | <b>\nc"
     rows = [{"model": name, "top1": 1.0}]
     assert "[red]a[/red] | <b>" in shown(rich_table(models_grid(rows)))
-    assert markdown_table(models_grid(rows)).splitlines()[2] == r"| [red]a[/red] \| &lt;b&gt; c | 1.0 % |"
+    assert markdown_table(models_grid(rows)).splitlines()[2] == r"| \[red\]a\[/red\] \| &lt;b&gt; c | 1.0 % |"

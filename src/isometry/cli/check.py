@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -24,6 +23,7 @@ from isometry.models.weights import WeightSource
 from isometry.prune.cost import use_of
 from isometry.prune.gates import gated_convs
 from isometry.report import formats
+from isometry.report.terminal import plain, say, say_under
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.moving_average import slow_average
@@ -46,30 +46,30 @@ def check(config: RunConfig, console: Console) -> None:
         run = enter_stage(run, run.schedule.stages[-1])
     _refuse_schedule(run, world)
     needed = memory(run, world)
-    _show(console, "Data", run.sources.description)
+    say_under(console, "Data", run.sources.description)
     if classes := classes_text(run.sources.train_counts):
-        _show(console, "Classes", classes)
-    _show(console, "Images", run.sample.described(run.config))
+        say_under(console, "Classes", classes)
+    say_under(console, "Images", run.sample.described(run.config))
     console.print(_models_table(run))
-    _show(console, "Weights of the student", weights_text(run.student_weights))
+    say_under(console, "Weights of the student", weights_text(run.student_weights))
     if run.teacher_weights is not None:
-        _show(console, "Weights of the teacher", weights_text(run.teacher_weights))
-    _show(console, "Labels", labels_text(run))
+        say_under(console, "Weights of the teacher", weights_text(run.teacher_weights))
+    say_under(console, "Labels", labels_text(run))
     if run.objective.pairs:
         console.print(_taps_table(run))
     if run.schedule.grows:
         rows = plan_rows(run)
         console.print(_plan_table(rows))
-        _show(console, "Growth", growth_text(rows))
+        say_under(console, "Growth", growth_text(rows))
     if gated_convs(run.student):
-        _show(console, "Pruning", pruning_text(run))
-    _show(console, "Loss", loss_text(run))
-    _show(console, "Memory of a step", memory_text(needed))
+        say_under(console, "Pruning", pruning_text(run))
+    say_under(console, "Loss", loss_text(run))
+    say_under(console, "Memory of a step", memory_text(needed))
     for warning in warnings(run):
-        _show(console, "Warning", warning)
+        say_under(console, "Warning", warning)
     _refuse_folder(run)
     folder = "" if config.out else " once --out names its folder, e.g. --out runs/first"
-    console.print(f"[green]This run can start{folder}.[/]", highlight=False, soft_wrap=True)
+    say(console, f"This run can start{folder}.", "green")
 
 
 def figures(model: nn.Module, img_size: int | None, counted: int = 0) -> dict[str, Any]:
@@ -250,9 +250,5 @@ def _sides(sizes: Sequence[int]) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*heads, box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     return table
-
-
-def _show(console: Console, head: str, text: str) -> None:
-    console.print(f"[bold]{head}[/]  {escape(text)}", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from isometry.cli.evaluate import EvaluateConfig, evaluate
 from isometry.cli.export import ExportConfig, export
 from isometry.cli.help import Command, Invocation
 from isometry.cli.list import ListConfig, listing
-from isometry.cli.output import say, write
+from isometry.cli.output import write
 from isometry.cli.report import ReportConfig, report
 from isometry.config import RunConfig
 from isometry.errors import UserError
@@ -19,6 +19,7 @@ from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.export.hub import PushConfig, push
 from isometry.report.growth import growth_sentence
 from isometry.report.tables import models_grid, rich_table
+from isometry.report.terminal import say
 from isometry.report.times import times_sentence
 from isometry.training.results import RunResult
 from isometry.training.run import execute

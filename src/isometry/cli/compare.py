@@ -13,9 +13,8 @@ import yaml
 from rich.console import Console
 
 from isometry.cli.arguments import parse
-from isometry.cli.output import say
 from isometry.config import RunConfig
-from isometry.errors import UserError
+from isometry.errors import UserError, csv_cell
 from isometry.evaluation.representations import last_block_maps
 from isometry.files import disk_errors, inside, write_atomically
 from isometry.losses import find_loss
@@ -40,7 +39,7 @@ from isometry.report.tables import (
     models_grid,
     rich_table,
 )
-from isometry.training.progress import print_notes
+from isometry.report.terminal import print_notes, say
 from isometry.training.run import execute
 
 Row = dict[str, Any]
@@ -161,7 +160,7 @@ def write(
         none = [""] * len(seeds)
         columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
         for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
-            writer.writerow([row["name"], seed, *cells, *(run.get(key, "") for key in others)])
+            writer.writerow([csv_cell(row["name"]), seed, *cells, *(run.get(key, "") for key in others)])
     write_atomically(out / "comparison.csv", lines.getvalue())
     tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
     write_atomically(out / "comparison.md", "\n".join(tables))

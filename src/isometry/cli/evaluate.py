@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.cli.output import say
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.data.survey import exif_text
@@ -36,6 +35,7 @@ from isometry.evaluation.tables import tables
 from isometry.files import inside, write_atomically
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
 from isometry.report.records.data import PARTS
+from isometry.report.terminal import print_notes, say
 from isometry.training.finetune import transfer
 
 Reader = Callable[[Part], AbstractContextManager[Pairs]]
@@ -172,8 +172,7 @@ def _finish(result: Row, place: Path, console: Console) -> None:
         seen = f"On the {PARTS[result['part']]} split, photographs {exif_text(result['exif'])}"
         say(console, f"{seen}; intervals are over images, not over training runs.")
     say(console, environment_text(result["conditions"]))
-    for note in result["notes"]:
-        say(console, note, "yellow")
+    print_notes(console, result["notes"])
     write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
     say(console, f"Figures  {place / 'evaluation.json'}")
     if "scores" in result:

@@ -121,4 +121,6 @@ def _quiet_libraries() -> None:
     for name in ("timm", "huggingface_hub", "torch.distributed", "torch.utils.cpp_extension", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\..*")
+    # A name in a picture that its font can't write.
+    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
     quiet_decoders()

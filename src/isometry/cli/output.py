@@ -1,11 +1,6 @@
-"""Output that is printed as it is."""
+"""Help and completion scripts, written as they are."""
 
 from rich.console import Console
-
-
-def say(console: Console, text: str, style: str = "") -> None:
-    """Prints a line without markup, colours for numbers, or line breaks at the terminal's width."""
-    console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def write(console: Console, text: str) -> None:

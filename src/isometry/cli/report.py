@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from isometry.cli.output import say
 from isometry.errors import UserError
 from isometry.report.comparison_page import render_comparison
 from isometry.report.page import render_report, write_page
 from isometry.report.records.groups import Group, group_runs
 from isometry.report.records.run_folders import find_runs, notes_of, read_run
+from isometry.report.terminal import print_notes, say
 
 PAGE = "report.html"
 
@@ -51,8 +51,7 @@ def report(names: list[str], options: ReportConfig, console: Console) -> Path:
             say(console, f"{group.name}: {count} run{s}, seed{s} {seeds}")
     place = Path(options.out) if options.out else place
     write_page(place, page)
-    for note in notes_of(runs):
-        say(console, note, "yellow")
+    print_notes(console, notes_of(runs))
     say(console, f"Report   {place}")
     return place
 

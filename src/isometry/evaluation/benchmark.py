@@ -29,6 +29,7 @@ from isometry.models.finite import check_answers
 from isometry.report.drawing.latency import latency_description, latency_picture
 from isometry.report.pruning import forms_grid, slower_sentences
 from isometry.report.tables import networks_grid, rich_table, runtimes_grid
+from isometry.report.terminal import plain, say
 
 SEVERAL = Path("runs/bench")
 """Default folder for several networks."""
@@ -114,7 +115,7 @@ def _measured(
         folder.mkdir()
         each = inputs[key.network]
         try:
-            with console.status(f"{each.name}: preparing {key.variant}, {key.runtime}"):
+            with console.status(plain(f"{each.name}: preparing {key.variant}, {key.runtime}")):
                 batches = first_batches[key.network]
                 made[key] = prepare(key.runtime, each.variants[key.variant], batches, folder)
                 if key.runtime == EAGER:
@@ -206,22 +207,19 @@ def _write(place: Path, result: dict[str, Any], networks: Sequence[Row]) -> None
 
 
 def _print(console: Console, networks: Sequence[Row], found: dict[str, str], place: Path) -> None:
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
     several = len(networks) > 1
     for network in networks:
-        say(f"{network['name']}: " * several + f"{network['model']} on {network['data']}")
+        say(console, f"{network['name']}: " * several + f"{network['model']} on {network['data']}")
     console.print(rich_table(networks_grid(networks) if several else forms_grid(networks[0]["forms"])))
     console.print(rich_table(runtimes_grid(networks)))
-    say(environment_text(found))
-    say(MEMORY)
+    say(console, environment_text(found))
+    say(console, MEMORY)
     for network in networks:
         for sentence in network["slower"] + network["notes"]:
             whose = f"{network['name']}: " if several and not sentence.startswith(network["name"]) else ""
-            say(whose + sentence, "yellow")
-    say(f"Figures  {place / 'bench.json'}")
-    say(f"Picture  {place / 'bench.svg'} (and .png)")
+            say(console, whose + sentence, "yellow")
+    say(console, f"Figures  {place / 'bench.json'}")
+    say(console, f"Picture  {place / 'bench.svg'} (and .png)")
 
 
 def _place(names: Sequence[str], options: BenchConfig) -> Path:

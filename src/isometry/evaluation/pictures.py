@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from isometry.errors import printable
 from isometry.evaluation.scores import Row, frequent_confusions
 from isometry.report.drawing.canvas import FONT_SIZE, new_figure, plain_style, svg_file
 from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
@@ -27,7 +28,7 @@ def evaluation_svg(found: Row, title: str) -> str:
     Its colours follow the light or dark colour scheme, and :func:`description` is its text alternative. ``found`` is a
     result of :func:`isometry.evaluation.scores.scores`.
     """
-    names = [_shortened(row["name"]) for row in found["classes"]]
+    names = [_shortened(printable(row["name"])) for row in found["classes"]]
     # Names are to the left of the matrix and, rotated, below it.
     beside = 44 + 7 * max(map(len, names))
     width, height = beside + SIDE + BETWEEN + SIDE + RIGHT, ABOVE + SIDE + max(beside, 60)
@@ -36,7 +37,7 @@ def evaluation_svg(found: Row, title: str) -> str:
         lefts = beside, beside + SIDE + BETWEEN
         places = [(left / width, 1 - (ABOVE + SIDE) / height, SIDE / width, SIDE / height) for left in lefts]
         confusions, reliability = (_bare(figure.add_axes(place)) for place in places)
-        figure.text(20 / width, 1 - 24 / height, title, fontsize=14, color=LIGHT.text, va="center")
+        figure.text(20 / width, 1 - 24 / height, printable(title), fontsize=14, color=LIGHT.text, va="center")
         _draw_confusions(confusions, np.asarray(found["confusion"]), names)
         _draw_reliability(reliability, found["calibration"])
         return svg_file(figure, description(found))

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from isometry.evaluation.scores import Row, frequent_confusions
 from isometry.report import formats
+from isometry.report.terminal import plain
 
 MOST_IN_MATRIX = 12
 """Most classes in a confusion table."""
@@ -90,7 +90,7 @@ def _cells(row: Row) -> list[str]:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if index else "left")
+        table.add_column(plain(name), justify="right" if index else "left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     return table

@@ -14,6 +14,7 @@ from isometry.errors import UserError, first_line, reason
 from isometry.export.timm_folder import CARD, CONFIG, FIGURES, WEIGHTS
 from isometry.files import inside, sha256_of
 from isometry.parsing import read_json
+from isometry.report.terminal import say
 
 FILES = (CARD, CONFIG, WEIGHTS, FIGURES)
 """The only files that are uploaded, whatever else is in the folder."""
@@ -72,8 +73,8 @@ def push(name: str, repo: str, options: PushConfig, console: Console) -> CommitI
         raise UserError(
             f"push {repo}: {_why(error)}, at {api.endpoint}; fix that and run the command again"
         ) from error
-    places = f"Hub      {address}\ntimm     hf-hub:{address.repo_id}"
-    console.print(places, highlight=False, markup=False, soft_wrap=True)
+    say(console, f"Hub      {address}")
+    say(console, f"timm     hf-hub:{address.repo_id}")
     return commit
 
 

@@ -21,6 +21,7 @@ from isometry.evaluation.saved_network import (
 from isometry.evaluation.timing import Row
 from isometry.evaluation.variants import EvaluationImages
 from isometry.models.spec import image_spec, pretrained_cfg
+from isometry.report.terminal import say
 
 BATCH_SIZES = (1, 8)
 """Batch sizes at which an export is checked and timed."""
@@ -50,8 +51,8 @@ class Export:
         return str(pretrained_cfg(self.saved.network).get("architecture"))
 
     def say(self, text: str, style: str = "") -> None:
-        """Prints a line without markup."""
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        """Prints a line."""
+        say(self.console, text, style)
 
 
 def input_of(spec: ImageSpec, config: DataConfig) -> Row:

@@ -2,6 +2,7 @@
 
 import yaml
 
+from isometry.errors import markdown, markdown_code
 from isometry.evaluation.environment import environment_text
 from isometry.evaluation.timing import Row
 from isometry.export.tables import interval_text, latency_text
@@ -12,7 +13,8 @@ from isometry.report.records.data import PARTS
 def card(result: Row) -> str:
     """README.md of a folder of :func:`isometry.export.timm_folder.export_folder`; unknown facts are left out."""
     sections = [
-        f"# {result['model']}" + (f" on {result['trained_on']}" if "trained_on" in result else ""),
+        f"# {markdown(result['model'])}"
+        + (f" on {markdown(result['trained_on'])}" if "trained_on" in result else ""),
         _summary(result),
         "## Figures\n\n" + _list(_figures(result)),
         "## Use\n\n" + _use(result),
@@ -45,11 +47,11 @@ def _summary(result: Row) -> str:
     does = "classifies" if result["classes"] else "computes features of"
     into = f" into {result['classes']} classes" if result["classes"] else ""
     sentences = [
-        f"A timm `{result['model']}` that {does} {colours}images of {height} × {width} pixels{into}."
+        f"A timm {markdown_code(result['model'])} that {does} {colours}images of {height} × {width} pixels{into}."
     ]
     if "teacher" in result:
         sentences.append(
-            f"It was distilled with Isometry from a `{result['teacher']['model']}`{_random(result)}."
+            f"It was distilled with Isometry from a {markdown_code(result['teacher']['model'])}{_random(result)}."
         )
     elif "training" in result:
         sentences.append("It was trained with Isometry.")
@@ -57,23 +59,23 @@ def _summary(result: Row) -> str:
 
 
 def _figures(result: Row) -> list[list[str]]:
-    """(name, value) of the known figures."""
+    """(name, value) of the known figures, in Markdown."""
     rows = []
     if "accuracy" in result:
-        rows.append(["top-1", f"{interval_text(result['accuracy'])}, of {result['judged_on']}"])
+        rows.append(["top-1", f"{interval_text(result['accuracy'])}, of {markdown(result['judged_on'])}"])
     if "top1" in result.get("teacher", {}):
         teacher = result["teacher"]
         part = PARTS.get(teacher["top1_part"], teacher["top1_part"])
-        rows.append(["teacher's top-1", f"{formats.percent(teacher['top1'])} on {part}"])
+        rows.append(["teacher's top-1", f"{formats.percent(teacher['top1'])} on {markdown(part)}"])
     if result["arguments"]:
         given = ", ".join(f"{key}={value}" for key, value in result["arguments"].items())
-        rows.append(["timm's arguments", f"`{given}`"])
+        rows.append(["timm's arguments", markdown_code(given)])
     rows += [
         ["images", _images(result["input"])],
         ["parameters", f"{result['parameters']:,}"],
         ["multiply-accumulates", f"{result['macs']:,} an image"],
         *([f"latency, batch {speed['batch_size']}", latency_text(speed)] for speed in result["speeds"]),
-        ["measured with", environment_text(result["conditions"])],
+        ["measured with", markdown(environment_text(result["conditions"]))],
         ["SHA-256 of model.safetensors", result["weights"]["sha256"]],
     ]
     return rows
@@ -108,7 +110,7 @@ def _use(result: Row) -> str:
     ]
     lines = ["```python", *code, "```"]
     if result["class_names"]:
-        names = ", ".join(f"`{name}`" for name in result["class_names"][:20])
+        names = ", ".join(map(markdown_code, result["class_names"][:20]))
         more = len(result["class_names"]) - 20
         lines += ["", f"Classes in order: {names}{f' and {more} more (config.json)' if more > 0 else ''}."]
     return "\n".join(lines)
@@ -118,18 +120,22 @@ def _training(result: Row) -> str:
     training = result["training"]
     terms = ", ".join(f"{weight:g} × {name}" for name, weight in training["terms"].items())
     rows = [
-        ["images", str(result["trained_on"])],
-        *([["teacher", result["teacher"]["model"] + _random(result)]] if "teacher" in result else []),
-        *([["terms of the loss", terms]] if terms else []),
-        ["initial weights", training["began_with"]],
+        ["images", markdown(result["trained_on"])],
+        *(
+            [["teacher", markdown(result["teacher"]["model"]) + _random(result)]]
+            if "teacher" in result
+            else []
+        ),
+        *([["terms of the loss", markdown(terms)]] if terms else []),
+        ["initial weights", markdown(training["began_with"])],
         ["epochs", str(training["epochs"])],
-        ["optimizer", str(training["optimizer"])],
+        ["optimizer", markdown(training["optimizer"])],
         ["seed", str(training["seed"])],
         *([["training time", formats.duration(training["seconds"])]] if "seconds" in training else []),
     ]
     for what, sizes in training.get("growth", {}).items():
         if sizes is not None:
-            rows.append([f"{what} of each stage", str(sizes)])
+            rows.append([f"{what} of each stage", markdown(str(sizes))])
     return _list(rows)
 
 
@@ -148,4 +154,4 @@ def _licence(license_id: str) -> str:
             "The licence of these weights was not specified. The licences of the training images, of the initial "
             "weights and of the teacher may apply."
         )
-    return f"Weights: {license_id}."
+    return f"Weights: {markdown(license_id)}."

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from isometry.errors import printable
 from isometry.files import write_atomically
 from isometry.report import formats
 from isometry.report.drawing.charts import Chart, line_charts
@@ -78,6 +79,7 @@ def rendered(name: str, **context: Any) -> str:
 
     environment = Environment(
         autoescape=True,
+        finalize=_lines_as_text,
         undefined=StrictUndefined,
         loader=FunctionLoader(text),
         trim_blocks=True,
@@ -114,6 +116,13 @@ def _nested(part: Markup, prefix: str) -> Markup:
     further down."""
     renamed = re.sub(r'(\bid="|xlink:href="#|"url\(#)', rf"\g<1>{prefix}-", str(part))
     return Markup(re.sub(r"(</?h)([2-4])>", lambda found: f"{found[1]}{int(found[2]) + 2}>", renamed))
+
+
+def _lines_as_text(value: Any) -> Any:
+    """Text without control characters, as HTML wants it; its line breaks stay."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(printable, value.split("\n")))
+    return value
 
 
 def _tight(text: str) -> str:

@@ -4,16 +4,16 @@ The terminal, Markdown files, CSV files and the report share the lists of column
 `model_columns` or `comparison_columns`.
 """
 
-import html
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
-from rich.text import Text
 
+from isometry.errors import markdown
 from isometry.files import format_bytes
 from isometry.report import formats
 from isometry.report.records.data import PARTS, Row, common_part, on_part
+from isometry.report.terminal import plain
 
 
 class Column(NamedTuple):
@@ -118,21 +118,21 @@ def rich_table(table: Grid) -> Table:
     """Any table for the terminal."""
     shown = Table(header_style="bold")
     # The end of a path tells it from others.
-    shown.add_column(Text(table.header[0]), overflow="fold")
+    shown.add_column(plain(table.header[0]), overflow="fold")
+    rows = [[plain(cell) for cell in row] for row in table.rows]
     for index, heading in enumerate(table.header[1:], 1):
         # In a narrow terminal names and headings are wrapped; a figure is not.
-        widest = max((len(row[index]) for row in table.rows), default=0)
-        shown.add_column(Text(heading), justify="right", min_width=widest)
-    for row in table.rows:
-        # As `Text`, so that a name such as "[red]" is not markup.
-        shown.add_row(*(Text(cell) for cell in row))
+        widest = max((len(row[index]) for row in rows), default=0)
+        shown.add_column(plain(heading), justify="right", min_width=widest)
+    for row in rows:
+        shown.add_row(*row)
     return shown
 
 
 def markdown_table(table: Grid) -> str:
     """Any table in Markdown."""
     lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
-    return "".join(f"| {' | '.join(_markdown_cell(cell) for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(markdown(cell) for cell in line)} |\n" for line in lines)
 
 
 def labelled_forms(networks: Sequence[Row]) -> Iterator[tuple[str, Row]]:
@@ -183,10 +183,6 @@ def _mean(prefix: str, write: Callable[[Any], str], decimals: int = 1) -> Callab
 
 def _joined(gains: Sequence[float]) -> str:
     return "  ".join(map(formats.signed, gains)) or formats.MISSING
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
 
 def _any_value(value: object) -> str:

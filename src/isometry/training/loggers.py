@@ -64,13 +64,13 @@ class _TensorBoard:
 
     def row(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
-            self._writer.add_scalar(name, value, row["step"])
+            self._writer.add_scalar(printable(name), value, row["step"])
 
     def end(self, figures: Figures, images: Images, step: int) -> None:
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(printable(name), value, step)
         for name, image in images.items():
-            self._writer.add_image(name, image, step, dataformats="HWC")
+            self._writer.add_image(printable(name), image, step, dataformats="HWC")
 
 
 class _WeightsAndBiases:

@@ -1,12 +1,14 @@
 """Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich import live, progress
 from rich.console import Console, Group
-from rich.text import Text
+
+from isometry.errors import printable
+from isometry.report.terminal import plain, print_notes, say
 
 SECONDS_BETWEEN_EPOCHS = 10.0
 """Shortest time between the lines of two epochs."""
@@ -15,12 +17,6 @@ SECONDS_IN_EPOCH = 60.0
 """Time between lines in a long epoch."""
 
 COMPILING = "compiling the networks; the first step waits for it"
-
-
-def print_notes(console: Console, notes: Iterable[str]) -> None:
-    """Prints notes on a run, one a line."""
-    for note in notes:
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def add_notes(notes: list[str], new: list[str], console: Console | None) -> None:
@@ -34,7 +30,7 @@ class Live:
     """A bar with the time left, and the loss terms on a second line, so that both fit a narrow terminal."""
 
     def __init__(self, console: Console, label: str, steps: int, epochs: int, done: int) -> None:
-        self._label, self._epochs = label, epochs
+        self._label, self._epochs = printable(label), epochs
         self._terms = self._score = self._stage = self._waiting = ""
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", style="bold", markup=False),
@@ -46,7 +42,7 @@ class Live:
             console=console,
             expand=True,
         )
-        self._task = self._progress.add_task(label, total=steps, completed=done)
+        self._task = self._progress.add_task(self._label, total=steps, completed=done)
         self._view = live.Live(console=console, get_renderable=self._lines, refresh_per_second=8)
 
     def __enter__(self) -> "Live":
@@ -78,7 +74,7 @@ class Live:
 
     def _lines(self) -> Group:
         text = " · ".join(part for part in (self._stage, self._waiting, self._terms, self._score) if part)
-        return Group(self._progress.get_renderable(), Text(f"  {text}", style="dim"))
+        return Group(self._progress.get_renderable(), plain(f"  {text}", "dim"))
 
 
 class Lines:
@@ -133,7 +129,7 @@ class Lines:
 
     def _write(self, *parts: str) -> None:
         line = " · ".join(part for part in parts if part)
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, line)
 
 
 Reporter = Live | Lines

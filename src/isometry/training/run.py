@@ -15,6 +15,7 @@ from isometry.distributed import join_world, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
 from isometry.files import disk_errors
 from isometry.models.sharding import GatheredTeacher, is_sharded
+from isometry.report.terminal import print_notes
 from isometry.training.assemble import Run, assemble
 from isometry.training.checkpoint.files import has_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder, last_checkpoint
@@ -22,7 +23,6 @@ from isometry.training.data_changes import check_classes
 from isometry.training.loop import Trainer
 from isometry.training.moving_average import slow_average
 from isometry.training.out_of_memory import memory_advice
-from isometry.training.progress import print_notes
 from isometry.training.results import Row, RunResult, closing_notes, figures_of, finish
 from isometry.training.signals import sigterm_interrupts
 

@@ -8,7 +8,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from isometry.errors import UserError
+from isometry.errors import UserError, printable, xml
 from isometry.files import write_atomically
 from isometry.report import formats
 from isometry.report.drawing.colours import LIGHT, palette_css
@@ -41,7 +40,7 @@ def plain_style(salt: str) -> Iterator[None]:
     """Matplotlib's defaults, whatever the user's settings file says, with labels taken literally ("$" is no
     mathematics), SVG text kept as text, and SVG ids that depend on the content and `salt` alone."""
     settings = {
-        "svg.hashsalt": salt,
+        "svg.hashsalt": printable(salt),
         "svg.fonttype": "none",
         "text.parse_math": False,
         "font.size": FONT_SIZE,
@@ -83,7 +82,7 @@ def write(
 ) -> None:
     """Text at a position in matplotlib's ``coords``, moved by ``shift`` CSS pixels."""
     style |= {"xycoords": coords, "textcoords": "offset points", "color": colour}
-    axes.annotate(text, at, shift, annotation_clip=False, **style)
+    axes.annotate(printable(text), at, shift, annotation_clip=False, **style)
 
 
 def number_ticks(axis: Axis, most: int = 5) -> None:
@@ -95,7 +94,7 @@ def number_ticks(axis: Axis, most: int = 5) -> None:
 def name_ticks(axis: Axis, labels: Sequence[str], most: int) -> None:
     """Names on an axis: all of them, or evenly spaced ones where there are more than ``most``."""
     positions = range(0, len(labels), -(-len(labels) // most))
-    axis.set_ticks(list(positions), [labels[i] for i in positions])
+    axis.set_ticks(list(positions), [printable(labels[i]) for i in positions])
 
 
 def inline_svg(figure: Figure, label: str) -> Markup:
@@ -103,7 +102,7 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     # The page sets size and strokes, and HTML gives the namespaces.
     svg = re.sub(r"<style.*?</style>", "", _svg(figure), flags=re.DOTALL)
     view_box, rest = re.findall(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)$', svg, flags=re.DOTALL)[0]
-    return Markup(f'<svg {view_box} role="img" aria-label="{escape(label)}">{rest}')
+    return Markup(f'<svg {view_box} role="img" aria-label="{xml(label)}">{rest}')
 
 
 def svg_file(figure: Figure, description: str) -> str:
@@ -111,7 +110,7 @@ def svg_file(figure: Figure, description: str) -> str:
     `description` is its text alternative."""
     before, rest = _svg(figure).split("<svg", 1)
     attributes, rest = rest.split(">", 1)
-    text = escape(description)
+    text = xml(description)
     return (
         f'{before}<svg role="img" aria-label="{text}"{attributes}><title>{text}</title><style>{palette_css()} '
         "text { font-family: ui-sans-serif, system-ui, sans-serif; }</style>"
@@ -129,7 +128,7 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
         content = svg_file(figure, description).encode()
     elif path.suffix.lower() == ".png":
         buffer = io.BytesIO()
-        metadata = {"Software": None, "Description": description}
+        metadata = {"Software": None, "Description": printable(description)}
         figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT.background, metadata=metadata)
         content = buffer.getvalue()
     else:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from isometry.errors import printable
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
 from isometry.report.drawing.panels import Panel
@@ -91,7 +92,7 @@ def shares_chart(layers: Sequence[str], groups: Sequence[tuple[str, Sequence[flo
         axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(0, 100))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:g} %")
-        axes.set_xticks(range(len(layers)), layers, rotation=90)
+        axes.set_xticks(range(len(layers)), list(map(printable, layers)), rotation=90)
         names = " and ".join(name for name, _ in groups)
         return canvas.inline_svg(figure, f"Share of channels that {names} kept, by layer"), width
 

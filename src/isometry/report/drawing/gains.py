@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isometry.errors import printable
 from isometry.report import formats
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
@@ -40,13 +41,13 @@ def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
     figure.text(22 / WIDTH, 1 - 23 / height, title, fontsize=14, color=LIGHT.text, va="center")
     figure.text(22 / WIDTH, 1 - 44 / height, KEY, fontsize=9.5, color=LIGHT.muted, va="center")
     values = _axes(figure, VALUES, len(rows), "top-1 accuracy, %")
-    gains = _axes(figure, GAINS, len(rows), f"gain over {_shortened(baseline)}, points")
+    gains = _axes(figure, GAINS, len(rows), f"gain over {_shortened(printable(baseline))}, points")
     gains.axvline(0, color=LIGHT.text, lw=1, zorder=1)
     for index, row in enumerate(rows):
         is_baseline = row["name"] == baseline
         colour = LIGHT.text if is_baseline else _colour(row)
         weight = "bold" if is_baseline else "normal"
-        name, place = _shortened(row["name"]), ("figure points", "data")
+        name, place = _shortened(printable(row["name"])), ("figure points", "data")
         canvas.write(values, name, (22, index), place, colour=LIGHT.text, va="center", fontweight=weight)
         _draw(values, index, row, ("values", ""), colour, formats.fixed)
         if row.get("gains"):

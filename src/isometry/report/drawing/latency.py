@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from isometry.errors import printable
 from isometry.report import formats
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
@@ -70,6 +71,7 @@ def _scored(form: Row) -> bool:
 
 
 def _label(name: str, form: Row) -> str:
+    name = printable(name)
     short = name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
     return f"{short}  {formats.percent(form['top1'])}" if _scored(form) else short
 
@@ -175,7 +177,7 @@ def _draw_header(figure: Figure, used: set[str]) -> None:
     middle = 1 - 20 / (figure.get_size_inches()[1] * 72)
     figure.text(16 / WIDTH, middle, "Accuracy against latency", color=LIGHT.text, fontsize=15, va="center")
     marks = [
-        Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=name)
+        Line2D([], [], marker=mark, color=LIGHT.muted, ms=7, lw=0, label=printable(name))
         for mark, name in map(_mark, sorted(used, key=[*MARKS, *sorted(used)].index))
     ]
     figure.legend(

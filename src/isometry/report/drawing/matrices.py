@@ -8,6 +8,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from isometry.errors import printable
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import COLOUR_MAP, LIGHT
 from isometry.report.records.data import Matrix, Picture
@@ -48,7 +49,7 @@ def maps_picture(path: Path, maps: Mapping[str, Matrix], captions: Mapping[str, 
             axes = figure.add_axes(box)
             axes.imshow(values, cmap=COLOUR_MAP, vmin=low, vmax=1, interpolation="nearest")
             axes.set_axis_off()
-            axes.set_title(name, fontsize=11.5, loc="left", color=LIGHT.text)
+            axes.set_title(printable(name), fontsize=11.5, loc="left", color=LIGHT.text)
             axes.text(0, -0.03, captions.get(name, ""), transform=axes.transAxes, va="top", color=LIGHT.muted)
         canvas.save_figure(path, figure, f"{title}: {', '.join(maps)}")
 

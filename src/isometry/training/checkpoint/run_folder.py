@@ -64,6 +64,10 @@ class RunFolder:
     def __init__(self, config: RunConfig) -> None:
         if not config.out:
             raise UserError("--out: no folder given for the run, e.g. --out runs/first")
+        if not is_utf8(config.out):
+            raise UserError(
+                f"--out {config.out}: its name is not UTF-8, and no weights can be read from it; give another --out"
+            )
         self.path = Path(config.out)
         self.metrics, self.times = Metrics(self.path), Metrics(self.path, "times")
         self._resume = config.resume

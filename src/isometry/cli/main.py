@@ -3,24 +3,25 @@
 import errno
 import logging
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from isometry import __version__
 from isometry.cli.arguments import as_typed, leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import Invocation, help_text
 from isometry.cli.output import write
+from isometry.cli.streams import give_up, lost
 from isometry.config.paths import expand_path
 from isometry.data.image_modes import quiet_decoders
 from isometry.data.worker_failures import end_workers, worker_deaths
-from isometry.errors import NO_HANDLES, UserError, did_you_mean, lacks_handles, printable
+from isometry.errors import NO_HANDLES, UserError, did_you_mean, lacks_handles, reason
+from isometry.report.terminal import plain
 from isometry.training.out_of_memory import is_out_of_memory
 from isometry.training.signals import Interrupted, sigterm_interrupts
 
@@ -43,28 +44,28 @@ def guarded(action: Callable[[], None]) -> int:
         with sigterm_interrupts(again), worker_deaths(again):
             action()
     except UserError as error:
-        errors.print(f"[bold red]isometry:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        _tell(errors, error, "bold red")
         return 2
     except OSError as error:
-        # A write that fails does not name its file. Those to files of a run are UserErrors; this one is the output's.
         if lacks_handles(error):
-            errors.print(f"isometry: {NO_HANDLES}", soft_wrap=True)
+            _tell(errors, NO_HANDLES)
             return 2
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if not lost(error):
             raise
-        errors.print("isometry: the output can't be written: the disk is full; make room", soft_wrap=True)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in its buffer can't be written either
+        give_up(sys.stdout)
+        why = "the disk is full; make room" if error.errno == errno.ENOSPC else reason(error)
+        _tell(errors, f"the output can't be written: {why}")
         return 2
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        errors.print("isometry: out of memory; give a smaller batch, or another --device", soft_wrap=True)
+        _tell(errors, "out of memory; give a smaller batch, or another --device")
         return 2
     except Interrupted as stop:
-        errors.print(f"isometry: {_plain(stop)}", highlight=False, soft_wrap=True)
+        _tell(errors, stop)
         return stop.exit_code
     except KeyboardInterrupt:
-        errors.print("isometry: stopped at once; the last save is kept, go on with --resume", soft_wrap=True)
+        _tell(errors, "stopped at once; the last save is kept, go on with --resume")
         return 130
     finally:
         end_workers()
@@ -86,6 +87,11 @@ def _run(words: list[str], console: Console) -> None:
     if {"-h", "--help"} & set(rest):
         write(console, help_text(name, command))
         return
+    if sys.flags.optimize:
+        raise UserError(
+            f"{name}: Python runs with -O or PYTHONOPTIMIZE, which leaves out the checks that timm and torch make of "
+            "options; run it without"
+        )
     names, options = leading(rest) if command.names else ([], rest)
     names = [*map(expand_path, names)]
     if not _as_many(names, command.names.split()):
@@ -111,9 +117,13 @@ def usage() -> str:
     return "\n".join(["usage: isometry COMMAND [OPTIONS]", "", *lines, "", closing, ""])
 
 
-def _plain(error: BaseException) -> str:
-    # Square brackets in a path or a message are not markup.
-    return escape(printable(" ".join(str(error).split())))
+def _tell(errors: Console, message: object, style: str = "") -> None:
+    """Prints a message in one line; the exit code says it too where nobody can read it."""
+    line = Text.assemble(("isometry:", style), " ", plain(" ".join(str(message).split())))
+    try:
+        errors.print(line, soft_wrap=True)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def _quiet_libraries() -> None:

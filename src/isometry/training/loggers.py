@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isometry.config import RunConfig
-from isometry.errors import UserError
+from isometry.errors import UserError, printable
 from isometry.files import inside, refuse_link, write_atomically
 
 Figures = Mapping[str, float]

@@ -277,3 +277,29 @@ def test_metrics_that_lost_rows_are_not_filled_up(tmp_path: Path) -> None:
     metrics.jsonl.write_text("")
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         metrics.rewind(sizes)
+
+
+@pytest.mark.parametrize("name", ["metrics", "times"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"loss"',
+        b"\xff\xfe",
+        b"[1]",
+        b"{}",
+        b'{"epoch": 2, "loss": "x"}',
+        b"\x00\x00",
+        b"1e999999x",
+        b"[" * 10_000,
+    ],
+)
+def test_a_damaged_row_is_told_when_the_run_resumes(tmp_path: Path, name: str, damage: bytes):
+    metrics = Metrics(tmp_path, name)
+    metrics.append({"epoch": 1})
+    metrics.append({"epoch": 2})
+    rows = metrics.jsonl.read_bytes().splitlines(keepends=True)
+    metrics.jsonl.write_bytes(rows[0] + damage + b"\n")
+    for resume in (lambda: metrics.rewind(metrics.sizes()), lambda: metrics.keep(2)):
+        with pytest.raises(UserError, match=rf"{name}\.jsonl: line 2 .*another --out") as refused:
+            resume()
+        assert len(str(refused.value).splitlines()) == 1

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import StrictFloat, StrictInt
+
 from isometry.config import RunConfig
 from isometry.config.paths import has_moved
 from isometry.data.worker_failures import WorkerDied
-from isometry.errors import UserError, reason
+from isometry.errors import UserError, is_utf8, reason
 from isometry.files import NEW, disk_errors, inside, new_path, open_own, write_atomically
 from isometry.models.network_folder import check_unchanged
-from isometry.parsing import parse_json
+from isometry.parsing import parse_json, validate
 from isometry.recipes import changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
@@ -220,10 +222,26 @@ class Metrics:
                 os.fsync(file.fileno())
 
     def rows(self) -> list[Row]:
-        """All rows so far."""
-        if not self.jsonl.exists():
-            return []
-        return [parse_json(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
+        """All rows so far.
+
+        Raises:
+            UserError: a line is no row; the message gives its number.
+        """
+        lines = self.jsonl.read_bytes().splitlines() if self.jsonl.exists() else []
+        return [self._row(number, line) for number, line in enumerate(lines, 1)]
+
+    def _row(self, number: int, line: bytes) -> Row:
+        try:
+            row: Row = parse_json(line)
+            validate(row, dict[str, StrictInt | StrictFloat | None])
+            if "epoch" not in row:
+                raise ValueError("it has no epoch")
+        except ValueError as error:
+            raise UserError(
+                f"{self.jsonl}: line {number} is no row of a run ({reason(error)}); restore the file, or start a new "
+                "run with another --out"
+            ) from error
+        return row
 
     def sizes(self) -> dict[str, int]:
         """Sizes of both files in bytes, for :meth:`rewind`."""
@@ -233,7 +251,7 @@ class Metrics:
         """Truncates both files to their sizes when a checkpoint was saved; to nothing without sizes.
 
         Raises:
-            UserError: a file is shorter than that.
+            UserError: a file is shorter than that, or a row in it is damaged.
         """
         now = self.sizes()
         for path in self.files:
@@ -242,6 +260,8 @@ class Metrics:
                 raise UserError(f"{path}: has lost rows that were there at the last save; restore the file")
             if path.exists():
                 _cut(path, size)
+        # Damage is told before the epochs that go on from here, not after them.
+        self.rows()
 
     def keep(self, rows: int) -> None:
         """Truncates both files to at most their first ``rows`` rows."""
@@ -249,6 +269,7 @@ class Metrics:
             if path.exists():
                 lines = path.read_bytes().splitlines(keepends=True)
                 _cut(path, sum(map(len, lines[: rows + header if rows else 0])))
+        self.rows()
 
 
 def _cut(path: Path, size: int) -> None:

@@ -52,7 +52,7 @@ def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None
     out, stopped = tmp_path / "run", tmp_path / "stopped"
     pause = partial(call_at, "isometry.training.loop:Trainer.train_step", 2, partial(_wait_for, stopped))
     first = start(*ALONE, "--out", str(out), said=tmp_path / "first", prepare=pause)
-    while not (out / "config.yaml").is_file():
+    while not (out / "data.json").is_file():
         time.sleep(0.01)
     before = everything(out)
     for words in ([], ["--resume"]):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from isometry.config import DataConfig
-from isometry.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, read_class_map
+from isometry.data.class_map import read_class_map
+from isometry.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
 from isometry.data.image_files import ImageFiles, numbered
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
 from isometry.errors import UserError, reason

@@ -1,20 +1,18 @@
 """Image folders: train/ and val/ of class folders, one folder of class folders, or images without labels."""
 
 import os
-import pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from timm.data.readers.class_map import load_class_map
-
 from isometry.config import DataConfig
+from isometry.data.class_map import read_class_map
 from isometry.data.folder_listing import image_folders, list_images, named
 from isometry.data.image_files import ImageFiles, natural_order, numbered
 from isometry.data.image_formats import LATER_ENDINGS
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
-from isometry.errors import UserError, first_line
+from isometry.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
@@ -156,25 +154,3 @@ def find_split(root: Path, asked: str, synonyms: tuple[str, ...]) -> Path | None
     """The folder of a split, by the given name or a synonym; None if there is none."""
     names = (asked, *synonyms) if asked in synonyms else (asked,)
     return next((root / name for name in names if name and (root / name).is_dir()), None)
-
-
-def read_class_map(config: DataConfig) -> dict[str, int] | None:
-    """Class name -> index from ``config.class_map``: timm's .txt (one name a line) or .pkl (a dict) format.
-
-    Raises:
-        UserError: it can't be read, or does not map names to indices.
-    """
-    if config.class_map is None:
-        return None
-    try:
-        root = Path(config.data_dir or "")
-        class_map = load_class_map(config.class_map, str(root.parent if root.is_file() else root))
-    except (AssertionError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"--class-map {config.class_map} cannot be read ({first_line(error)}): give one class a line"
-        ) from error
-    if not class_map or not all(isinstance(index, int) and index >= 0 for index in class_map.values()):
-        raise UserError(
-            f"--class-map {config.class_map} does not map class names to indices: give one class name a line"
-        )
-    return class_map

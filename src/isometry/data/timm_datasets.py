@@ -11,6 +11,7 @@ from timm.data import create_dataset
 
 from isometry.config import DataConfig
 from isometry.data.addresses import check_name, check_shards, root_of
+from isometry.data.class_map import read_class_map
 from isometry.data.decoding import open_image
 from isometry.data.folders import (
     TEST_NAMES,
@@ -18,7 +19,6 @@ from isometry.data.folders import (
     VAL_NAMES,
     existing_folder,
     find_split,
-    read_class_map,
 )
 from isometry.data.image_files import ImageFiles
 from isometry.data.image_formats import check_regular, these_formats_only

@@ -61,7 +61,7 @@ def build_optimizer(config: OptimConfig, objective: Objective) -> torch.optim.Op
         except (TypeError, RuntimeError) as error:
             # This optimizer has no such form on this device.
             refusal = error
-        except (ValueError, AssertionError) as error:
+        except (ValueError, AssertionError, ImportError) as error:
             raise UserError(f"--opt {config.opt}: {' '.join(str(error).split())}") from error
         else:
             if getattr(optimizer, "is_second_order", False):

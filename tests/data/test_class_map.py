@@ -1,0 +1,50 @@
+"""Class maps as people write them."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from isometry.config import RunConfig
+from isometry.data.class_map import read_class_map
+from isometry.errors import UserError
+
+
+def read(path: Path) -> dict[str, int] | None:
+    return read_class_map(RunConfig(class_map=str(path)))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n \r\n\t\n"])
+def test_blank_lines_at_the_end_are_no_classes(tmp_path: Path, end: str):
+    path = tmp_path / "map.txt"
+    path.write_text(f"cat\n dog \nother animal{end}", newline="")
+    assert read(path) == {"cat": 0, "dog": 1, "other animal": 2}
+
+
+def test_a_map_is_found_in_the_folder_of_the_images(tmp_path: Path):
+    (tmp_path / "map.txt").write_text("cat\ndog\n")
+    assert read_class_map(RunConfig(class_map="map.txt", data_dir=str(tmp_path))) == {"cat": 0, "dog": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("map.txt", b"cat\n\ndog\n", "line 2 is blank"),
+        ("map.txt", b"\ncat\n", "line 1 is blank"),
+        ("map.txt", b"cat\ndog\ncat\n", "line 3 has the class cat again"),
+        ("map.txt", b"", "empty"),
+        ("map.txt", b"\n\n", "empty"),
+        ("map.txt", b"caf\xe9\n", "utf-8"),
+        ("map.csv", b"cat,0\n", r"\.csv"),
+        ("map.pkl", pickle.dumps({"cat": 0, "dog": 10**8}), "dog the index 100000000"),
+        ("map.pkl", pickle.dumps({"cat": -1}), "cat the index -1"),
+        ("map.pkl", pickle.dumps({"cat": "0"}), "cat the index '0'"),
+        ("map.pkl", pickle.dumps(["cat"]), "dict"),
+        ("map.pkl", b"", "cannot be read"),
+    ],
+)
+def test_a_map_that_is_none(tmp_path: Path, name: str, content: bytes, why: str):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"--class-map .*{why}"):
+        read(path)

@@ -319,5 +319,5 @@ def test_channels_that_image_files_lack_are_refused_with_the_reason(channels):
 
 @pytest.mark.parametrize("share", [1e-3, 0.0999, 0.0, -1.0, 1.01, float("inf"), float("nan")])
 def test_a_share_of_the_crop_that_would_scale_images_without_end_is_refused(share):
-    with pytest.raises(UserError, match=r"--crop-pct is .* between 0.1 and 1"):
+    with pytest.raises(UserError, match=r"--crop-pct .*at least 0.1 and at most 1"):
         assemble(replace(CONFIG, crop_pct=share), ALONE)

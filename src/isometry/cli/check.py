@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,14 @@ from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.run_memory import memory
 from isometry.training.step_memory import StepMemory
 from isometry.training.teacher import scaling_warnings
+
+
+@dataclass
+class CheckConfig(RunConfig):
+    """Run that would be started, all of whose options are checked."""
+
+    data: bool = False
+    """Report on the images alone: classes, sizes, formats, unreadable files, duplicates; no model is needed."""
 
 
 def check(config: RunConfig, console: Console) -> None:

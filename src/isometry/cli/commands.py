@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from isometry.cli.check import check
+from isometry.cli.check import CheckConfig, check
+from isometry.cli.check_data import check_data
 from isometry.cli.compare import CompareConfig, compare
 from isometry.cli.completion import CompletionConfig, completion
 from isometry.cli.evaluate import EvaluateConfig, evaluate
@@ -108,10 +109,13 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "check": Command(
-        RunConfig,
+        CheckConfig,
         "Show what a run would do and which errors it would meet; nothing is trained.",
-        lambda call: check(call.config, call.console),
-        ("isometry check --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos",),
+        lambda call: (check_data if call.config.data else check)(call.config, call.console),
+        (
+            "isometry check --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos",
+            "isometry check --data --data-dir photos",
+        ),
     ),
     "bench": Command(
         BenchConfig,

@@ -145,7 +145,7 @@ def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         parsed = parser.parse_object(values).as_dict()
     except (jsonargparse.ArgumentError, *YAML_ERRORS) as error:
         # It reads text as YAML, and lets some of PyYAML's errors through.
-        raise UserError(f"{where}{refusal(kind, str(error))}") from error
+        raise UserError(f"{where}{refusal(kind, str(error), values)}") from error
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             parsed[name] = hint(**parsed[name])  # type: ignore[operator]

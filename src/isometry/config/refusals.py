@@ -3,6 +3,7 @@
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
@@ -17,20 +18,34 @@ NOUNS = {
 """Types as text."""
 
 
-def refusal(kind: type, message: str) -> str:
-    """jsonargparse's message on options of class ``kind`` as one line that names the option."""
+def refusal(kind: type, message: str, values: Mapping[str, Any]) -> str:
+    """jsonargparse's message on ``values``, options of class ``kind``, as one line that names the option."""
     found = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', message, re.DOTALL)
     if not found:
         return " ".join(message.split())
-    key, fault = found[1], " ".join(found[2].split())
-    head, _, part = key.partition(".")
-    hint = get_type_hints(kind).get(head)
-    if is_dataclass(hint):
-        hint, part = get_type_hints(hint).get(part), ""
-    given = re.search(r"(?:Given value|Got value): (.*?)$", fault)
-    if given and hint is not None and not part:
-        return f"--{key.replace('_', '-')} {given[1]}: expected {_noun_of(hint)}"
-    return f"--{key.replace('_', '-')}: {fault}"
+    key, hint = found[1], None
+    value: Any = values
+    for place, part in enumerate(key.split(".")):
+        if place == 0 or is_dataclass(hint):
+            hint = get_type_hints(hint if place else kind).get(part)
+        else:
+            # The type of a mapping's values.
+            hint = next(iter(typing.get_args(hint)[1:]), None)
+        value = value.get(part) if isinstance(value, Mapping) else None
+    option = f"--{key.replace('_', '-')}"
+    if hint is None:
+        return f"{option}: {' '.join(found[2].split())}"
+    # Of a mapping, the message has the value that is wrong.
+    inner = re.search(r"(?:Given value|Got value): (.+?)$", " ".join(found[2].split()))
+    given = inner[1] if inner and isinstance(value, Mapping) else _typed(value)
+    return f"{option} {given}: expected {_noun_of(hint)}"
+
+
+def _typed(value: Any) -> str:
+    """A value as it is written in a recipe and on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value) or "''"
 
 
 def _noun_of(hint: Any) -> str:

@@ -124,19 +124,19 @@ BAD = [
     ),
     (
         f"check {STUDENT} --teacher local-dir:gone",
-        "--teacher local-dir:gone … config.json",
+        "--teacher local-dir: … /gone … config.json",
     ),
     (f"distill {STUDENT} --out new", "--teacher … timm … folder … isometry train"),
     (f"train {BOTH} --out new", "--teacher … train"),
     ("compare", "--config"),
     ("compare --config typo.yaml", "--config typo.yaml … epochs"),
     # The images.
-    (f"check {BOTH} --data-dir gone", "--data-dir gone"),
+    (f"check {BOTH} --data-dir gone", "--data-dir … /gone does not exist"),
     (f"check {BOTH} --data-dir empty", "images … empty"),
     (f"check {BOTH} --data-dir one", "one … class … a"),
-    (f"check {BOTH} --data-dir typo.yaml", "--data-dir typo.yaml"),
+    (f"check {BOTH} --data-dir typo.yaml", "--data-dir … /typo.yaml"),
     (f"check {BOTH} --dataset digitz", "--dataset digitz"),
-    (f"distill {BOTH} --data-dir broken --out new", "image broken/a/2.png"),
+    (f"distill {BOTH} --data-dir broken --out new", "image … broken/a/2.png"),
     # The classes.
     (
         f"check {STUDENT} {TEACHER} --teacher-weights fits.pth --data-dir three",
@@ -144,34 +144,34 @@ BAD = [
     ),
     (
         f"check {STUDENT} --teacher local-dir:saved",
-        "--teacher local-dir:saved … class 0 … 'b' … 'a'",
+        "--teacher local-dir: … /saved … class 0 … 'b' … 'a'",
     ),
     (f"check {BOTH} --num-classes 1", "--num-classes 1 … 2 classes"),
     # The weights.
     (f"check {STUDENT} {TEACHER} --teacher-weights gone.pth", "--teacher-weights gone.pth"),
     (
         f"check {STUDENT} {TEACHER} --teacher-weights resnet.pth",
-        "--teacher-weights resnet.pth",
+        "--teacher-weights … /resnet.pth",
     ),
     (
         f"check {STUDENT} --initial-checkpoint resnet.pth",
-        "--initial-checkpoint resnet.pth",
+        "--initial-checkpoint … /resnet.pth",
     ),
     (
         f"check {STUDENT} --initial-checkpoint strange.safetensors",
-        "--initial-checkpoint strange.safetensors",
+        "--initial-checkpoint … /strange.safetensors",
     ),
     (
         f"check {STUDENT} {TEACHER} --teacher-weights pickle.safetensors",
-        "--teacher-weights pickle.safetensors … pickle",
+        "--teacher-weights … /pickle.safetensors … pickle",
     ),
     (
         f"check {STUDENT} {TEACHER} --teacher-weights objects.pth",
-        "--teacher-weights objects.pth",
+        "--teacher-weights … /objects.pth",
     ),
     (
         f"check {STUDENT} --teacher local-dir:pickled",
-        "--teacher local-dir:pickled … model.safetensors … pytorch_model.bin",
+        "--teacher local-dir: … /pickled … model.safetensors … pytorch_model.bin",
     ),
     (
         f"check {STUDENT} --teacher cait_xxs24_224",
@@ -190,7 +190,7 @@ BAD = [
     (f"check {BOTH} --losses.soft.temprature 2", "losses.soft.temprature"),
     (f"check {BOTH} --losses.soft 0", "losses"),
     (f"check {STUDENT} --losses.soft 1", "losses.soft … teacher"),
-    (f"check {BOTH} --in-chans 2", "teacher … 3 channels … student … 2 … --in-chans 3"),
+    (f"check {BOTH} --in-chans 2", "takes images of 2 channels … --in-chans 1 or 3"),
     # Numbers and types.
     (f"check {BOTH} --epochs 0", "--epochs 0 … 1"),
     (f"check {BOTH} --epochs many", "--epochs many"),
@@ -304,7 +304,7 @@ def test_unreadable_images_are_counted_and_named_when_they_may_be_skipped(place,
     words = f"{BOTH} --data-dir broken --skip-bad-images --epochs 2 --val-fraction 0.3 --out {out}"
     assert main(["distill", *shlex.split(words)]) == 0
     output = capsys.readouterr().out
-    assert re.search(r"1 unreadable images? (was|were) skipped: broken/a/2\.png", output), output
+    assert re.search(r"1 unreadable images? (was|were) skipped: \S*broken/a/2\.png", output), output
     assert "broken/a/2.png" in (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -349,7 +349,7 @@ def test_square_brackets_in_names_are_shown_as_they_are(tmp_path, monkeypatch, c
             2,
             "--teacher vit_tny",
         ),
-        (f"check {STUDENT} {TEACHER} --teacher-weights objects.pth", 2, "--teacher-weights objects.pth"),
+        (f"check {STUDENT} {TEACHER} --teacher-weights objects.pth", 2, "--teacher-weights … /objects.pth"),
     ],
 )
 def test_a_process_says_the_same(place, words, code, message):

@@ -56,7 +56,8 @@ def test_every_promised_file_is_there(finished):
         "summary.json",
     }
     assert names <= {path.name for path in finished.iterdir()}
-    assert {path.name for path in (finished / "student").iterdir()} == {"config.json", "model.safetensors"}
+    kept = {path.name for path in (finished / "student").iterdir()}
+    assert kept == {"config.json", "model.safetensors", ".isometry.json"}
 
 
 @torch.no_grad()

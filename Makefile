@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test fuzz lint bench docs clean
 
 # A teacher, and a student of it with KD alone and with the manifold term. What is finished is not run again: a second
 # `make demo` shows the results, and one that was stopped goes on.
@@ -12,6 +12,10 @@ demo: .venv/ready
 # cores, up to 8: each worker imports everything again, and takes 2 GB at its worst.
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+# Other options, folders and damaged runs than the suite tries, each time; FUZZ is their number for each test.
+fuzz: .venv/ready
+	@FUZZ=$${FUZZ:-1000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical tests/test_hostile_fuzz.py
 
 lint: .venv/ready
 	@$(BIN)/ruff format --check --quiet .

@@ -216,3 +216,15 @@ def test_types_of_an_extensions_options():
     assert _fits([1], list[int])
     assert not _fits("1", list[int] | int)
     assert _fits(object(), Any)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("soft", "temperature", 0), ("random", "k", 0), ("sparsity", "gamma", -1.0)],
+)
+def test_values_are_refused_before_anything_is_built(name, option, value):
+    before = torch.get_rng_state()
+    with pytest.raises(UserError, match=f"losses.{name}: .*{option}"):
+        parse_terms({name: {"weight": 1, option: value}})
+    parse_terms({"embedding": 1})
+    assert torch.equal(torch.get_rng_state(), before)

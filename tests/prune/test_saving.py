@@ -136,12 +136,14 @@ def test_a_network_that_is_whole_and_has_no_gates_is_still_timms(tmp_path):
     assert_same(timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), network, SMALL["basic"])
 
 
-def test_saving_again_replaces_the_whole_folder(tmp_path):
+def test_saving_again_replaces_all_that_it_wrote(tmp_path):
     folder = save(SMALL["basic"].gated(), tmp_path / "student")
     (folder / "stray").write_text("old")
     save(SMALL["basic"].plain(), folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    ours = [".isometry.json", "config.json", "model.safetensors"]
+    # Files that it did not write stay.
+    assert sorted(path.name for path in folder.iterdir()) == [*ours, "stray"]
 
 
 # --- folders that hold something else

@@ -17,6 +17,7 @@ from helpers.saliencies import IMAGES, LAYERS, epoch
 from isometry.distributed import World
 from isometry.functional.labels import cross_entropy_each
 from isometry.losses import Sparsity
+from isometry.models.finite import FirstLook
 from isometry.prune.gate_statistics import SCALE
 from isometry.prune.gates import GatedConv, gated_convs
 from isometry.training.assemble import assemble
@@ -299,6 +300,8 @@ def test_steps_with_gates_wait_for_nothing_either(words: list[str], monkeypatch:
     """On the meta device, where there are no numbers: whoever asks for one gets an error."""
     # That device lacks these two, which wait for nothing: mixed precision, and the optimizer's fused kernel.
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    # The first answers are looked at, once, which waits.
+    monkeypatch.setattr(FirstLook, "__call__", lambda *args: None)
     trainer = trainer_of(*words, "--model-ema", "false", "--log-interval", "100", device="meta")
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     trainer.objective.train()

@@ -45,7 +45,9 @@ def test_each_remedy_saves_what_a_run_with_it_needs_less(tiny_teacher):
     for name, words in remedies.items():
         other = memory(run_of(tiny_teacher, *words), ALONE)
         changed = "teacher" if "teacher" in name else "activations"
-        assert found[name] == getattr(needed, changed) - getattr(other, changed), name
+        assert found[name] == pytest.approx(getattr(needed, changed) - getattr(other, changed), rel=0.01), (
+            name
+        )
         assert found[name] > 0
 
 

@@ -84,7 +84,7 @@ def _begin(folder: Path) -> Path:
 
 def _complete(new: Path, folder: Path) -> None:
     """Puts ``new`` in the place of ``folder``, with what is the user's there."""
-    files = {path.name: sha256_of(path) for path in new.iterdir() if path.name != MANIFEST}
+    files = {path.name: sha256_of(path) for path in sorted(new.iterdir()) if path.name != MANIFEST}
     ours = {MANIFEST, *_manifest(folder)["files"]}
     for name, digest in files.items():
         path = refuse_link(folder / name)

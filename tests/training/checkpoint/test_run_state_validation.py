@@ -3,6 +3,7 @@
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,11 @@ from helpers.runs import (
     run_ranks,
     send_self,
 )
+from isometry.evaluation.accuracy import _Tally
 from isometry.training.checkpoint.files import load_checkpoint
 
 VALIDATES = "isometry.training.loop:Trainer.evaluate"
-BATCH = "isometry.evaluation.accuracy:_sums"
+BATCH = "isometry.evaluation.accuracy:_Tally.add"
 """Called once for each network and batch: twice with a moving average."""
 
 
@@ -73,18 +75,16 @@ def test_a_signal_is_answered_between_batches_of_validation(
 
 def _counting(out: str, stop: partial[None]) -> None:
     """Counts the batches that are evaluated before the run ends."""
-    from isometry.evaluation import accuracy
-
     stop()
-    evaluate, count = accuracy._sums, 0
+    evaluate, count = _Tally.add, 0
 
-    def counted(*arguments):
+    def counted(*arguments: Any) -> None:
         nonlocal count
         count += 1
         Path(out).with_name("batches").write_text(str(count))
-        return evaluate(*arguments)
+        evaluate(*arguments)
 
-    accuracy._sums = counted
+    _Tally.add = counted
 
 
 @pytest.mark.slow

@@ -301,7 +301,7 @@ def test_steps_with_gates_wait_for_nothing_either(words: list[str], monkeypatch:
     # That device lacks these two, which wait for nothing: mixed precision, and the optimizer's fused kernel.
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
     # The first answers are looked at, once, which waits.
-    monkeypatch.setattr(FirstLook, "__call__", lambda *args: None)
+    monkeypatch.setattr(FirstLook, "__call__", lambda *args, **kwargs: None)
     trainer = trainer_of(*words, "--model-ema", "false", "--log-interval", "100", device="meta")
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     trainer.objective.train()

@@ -56,7 +56,7 @@ def test_nothing_but_the_reading_of_losses_waits_for_the_device(
     # That device lacks these two, which wait for nothing: mixed precision, and the optimizer's fused kernel.
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
     # The first answers are looked at, once, which waits.
-    monkeypatch.setattr(FirstLook, "__call__", lambda *args: None)
+    monkeypatch.setattr(FirstLook, "__call__", lambda *args, **kwargs: None)
     trainer = trainer_of(*words, *options.split(), device="meta")
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     readings = []

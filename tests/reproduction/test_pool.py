@@ -72,7 +72,7 @@ def after_an_epoch(folder: Path, action: object) -> threading.Thread:
 
     def wait() -> None:
         until = time.monotonic() + SECONDS
-        while not (folder / "last" / "checkpoint.json").is_file() and time.monotonic() < until:
+        while not (folder / "metrics.jsonl").is_file() and time.monotonic() < until:
             time.sleep(0.01)
         action()  # type: ignore[operator]
 

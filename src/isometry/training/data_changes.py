@@ -65,6 +65,8 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
     note = f"resumed {'inside an epoch ' * begun}with other images: {said}"
     if "validation" in changes:
         note += "; the best epoch is chosen anew, since earlier scores are of other images"
+        if len(changes) > 1:
+            note += ". If validation is split off one folder, it now has images that were trained on"
     notes = [*record["notes"], note]
     return {"inventory": now, "notes": notes}, notes
 

@@ -63,6 +63,53 @@ def test_splits_and_labels_are_those_of_the_columns(photos: Path):
     assert batch.targets.tolist() == [0, 1]
 
 
+NAMED = rows(
+    "path,label,split",
+    *(f"{row},{split}" for row, split in zip(ALL, ["train", "foo", "val", "dev"] * 2, strict=True)),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "val", "left_out"),
+    [
+        ({"train_split": "foo", "val_split": "dev"}, 1, 3, 4),
+        ({"train_split": "FOO", "val_split": "VALID"}, 1, 2, 2),
+    ],
+)
+def test_splits_that_are_asked_for_are_not_merged_with_others(
+    photos: Path, options: dict[str, str], train: int, val: int, left_out: int
+):
+    text = NAMED if options["val_split"] == "dev" else NAMED.replace(",dev", ",val")
+    sources = listed(photos, text, **options)
+    assert paths(sources.train, photos) == [f"a/{train}.png", f"b/{train}.png"]
+    assert f"a/{val}.png" in paths(sources.val, photos)
+    (note,) = sources.notes
+    assert note == f"{photos / 'list.csv'}: rows left out (of other splits than those asked for): {left_out}"
+
+
+@pytest.mark.parametrize("option", ["train_split", "val_split"])
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        (rows("path,label,split", "a/0.png,cat,train", "b/0.png,dog,val"), "train, val"),
+        (rows("path,label", *ALL), "no column split"),
+    ],
+)
+def test_a_given_split_without_rows_is_refused(photos: Path, option: str, text: str, there: str):
+    flag = f"--{option.replace('_', '-')} foo"
+    with pytest.raises(UserError, match=f"^{flag}: no row of .*list.csv is of such a split; it has {there}$"):
+        listed(photos, text, **{option: "foo"})
+
+
+@pytest.mark.parametrize("other", ["./a/0.png", "b/../a/0.png", "a//0.png", "{photos}/a/0.png"])
+def test_one_image_is_one_however_its_path_is_spelled(photos: Path, other: str):
+    other = other.format(photos=photos)
+    with pytest.raises(UserError, match=r"line 3: .*a/+0\.png is in line 2 too"):
+        listed(photos, rows("path,label,split", "a/0.png,cat,train", f"{other},cat,val"))
+    sources = listed(photos, rows("path,label", *ALL, f"{other},cat"))
+    assert len(sources.train) + len(sources.val) == 8
+
+
 def test_without_splits_a_share_of_each_class_is_split_off(photos: Path):
     sources = listed(photos, rows("path,label", *ALL))
     assert sorted(sources.val.labels()) == [0, 1]

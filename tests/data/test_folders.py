@@ -99,6 +99,64 @@ def test_test_images_without_labels_are_left_out(tmp_path: Path):
     assert find_sources(folder_config(tmp_path)).test is None
 
 
+def three_splits(root: Path, train: str = "train", val: str = "val", test: str = "test") -> Path:
+    for name, count in ((train, 6), (val, 2), (test, 3)):
+        write_classes(root / name, {"cat": count, "dog": count})
+    return root
+
+
+def sizes(folder: Path, **options: str) -> list[int | None]:
+    sources = find_sources(folder_config(folder, **options))
+    return [part and len(part) for part in (sources.train, sources.val, sources.test)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"train_split": "Train"}, {"train_split": "TRAINING", "val_split": "Valid"}, {"val_split": "VAL"}],
+)
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "Val", "Test")])
+def test_splits_are_found_whatever_their_case(
+    tmp_path: Path, names: tuple[str, str, str], options: dict[str, str]
+):
+    assert sizes(three_splits(tmp_path, *names), **options) == [12, 4, 6]
+
+
+@pytest.mark.parametrize("option", ["train_split", "val_split"])
+@pytest.mark.parametrize("name", ["trian", "vall", ""])
+def test_a_given_split_without_a_folder_is_refused_with_the_folders_there_are(
+    tmp_path: Path, option: str, name: str
+):
+    three_splits(tmp_path)
+    flag = f"--{option.replace('_', '-')} {name or repr('')}"
+    with pytest.raises(UserError, match=rf"^{flag}: no such folder in .*, which has test, train, val$"):
+        sizes(tmp_path, **{option: name})
+
+
+def test_a_given_split_is_used_whatever_lies_beside_it(tmp_path: Path):
+    three_splits(tmp_path, "mine", "val")
+    write_classes(tmp_path / "other", {"cat": 2, "dog": 2})
+    assert sizes(tmp_path, train_split="mine") == [12, 4, 6]
+    assert sizes(tmp_path, train_split="val", val_split="other") == [4, 4, 6]
+    with pytest.raises(UserError, match=r"has val/ but no train/"):
+        sizes(tmp_path)
+
+
+def test_test_and_validation_are_never_merged_into_training(tmp_path: Path):
+    write_classes(tmp_path / "train", {"cat": 10, "dog": 10})
+    write_classes(tmp_path / "test", {"cat": 1, "dog": 1})
+    write_classes(tmp_path / "extra", {"cat": 1, "dog": 1})
+    assert sizes(tmp_path) == [18, 2, 2]
+    assert "extra" in find_sources(folder_config(tmp_path)).notes[0]
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "valid"), ("val", "test")])
+def test_splits_one_folder_deeper_are_refused(tmp_path: Path, names: tuple[str, str]):
+    for name in names:
+        write_classes(tmp_path / "data" / name, {"cat": 4, "dog": 4})
+    with pytest.raises(UserError, match=f"one folder deeper; give --data-dir {tmp_path / 'data'}$"):
+        sizes(tmp_path)
+
+
 def test_class_map_sets_the_indices_of_all_parts(tmp_path: Path):
     write_classes(tmp_path / "train", {"cat": 1, "dog": 1})
     write_classes(tmp_path / "val", {"cat": 1, "dog": 1})

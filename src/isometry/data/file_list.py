@@ -11,7 +11,15 @@ from typing import Any
 
 from isometry.config import DataConfig
 from isometry.data.class_map import read_class_map
-from isometry.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from isometry.data.folder_listing import named
+from isometry.data.folders import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    VAL_NAMES,
+    is_given,
+    split_names,
+    split_option,
+)
 from isometry.data.image_files import ImageFiles, numbered
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
 from isometry.errors import UserError, reason
@@ -21,12 +29,12 @@ LABEL = ("label", "class", "target")
 SPLIT = ("split",)
 """Names that each column may have; the first that is there counts."""
 
-TRAIN, VAL, TEST = "train", "validation", "test"
+TRAIN, VAL, TEST, UNUSED = "train", "validation", "test", ""
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """A row: where it stands ("line 7"), the image's path, its class ("": none), and one of the splits."""
+    """A row: where it stands ("line 7"), the image's path, its class ("": none), and its split, which may be UNUSED."""
 
     where: str
     path: str
@@ -89,6 +97,7 @@ def _read(path: Path, config: DataConfig, notes: list[str]) -> list[ListedImage]
             f"call it {PATH[0]}, and others {LABEL[0]} and {SPLIT[0]}"
         )
     splits = _split_names(config)
+    seen: set[str] = set()
     rows: dict[str, ListedImage] = {}
     for where, cells in table:
         name, label, split = ("" if place is None else cells[place] for place in places.values())
@@ -98,20 +107,37 @@ def _read(path: Path, config: DataConfig, notes: list[str]) -> list[ListedImage]
             raise UserError(
                 f"--data-dir {path}, {where}: its split is {split!r}; give one of {', '.join(splits)}"
             )
+        seen.add(split.lower())
         whole = os.path.join(path.parent, os.path.expanduser(name))
         row = ListedImage(where, whole, label, splits.get(split.lower(), TRAIN))
-        before = rows.setdefault(whole, row)
+        # One image may be spelled in several ways.
+        before = rows.setdefault(os.path.abspath(whole), row)
         if (before.label, before.split) != (row.label, row.split):
             raise UserError(
                 f"--data-dir {path}, {where}: {name} is in {before.where} too, with another label or split"
             )
+    _check_given(path, config, seen)
     if not any(row.split == TRAIN for row in rows.values()):
         raise UserError(f"--data-dir {path}: lists no training images; add some")
     if len(rows) < len(table):
         notes.append(
             f"{path}: rows left out (of an image that is listed already): {len(table) - len(rows):,}"
         )
-    return list(rows.values())
+    used = [row for row in rows.values() if row.split != UNUSED]
+    if len(used) < len(rows):
+        notes.append(
+            f"{path}: rows left out (of other splits than those asked for): {len(rows) - len(used):,}"
+        )
+    return used
+
+
+def _check_given(path: Path, config: DataConfig, seen: set[str]) -> None:
+    for name, synonyms in (("train_split", TRAIN_NAMES), ("val_split", VAL_NAMES)):
+        if is_given(config, name) and not seen.intersection(split_names(getattr(config, name), synonyms)):
+            there = named([each for each in seen if each]) or f"no column {SPLIT[0]}"
+            raise UserError(
+                f"{split_option(config, name)}: no row of {path} is of such a split; it has {there}"
+            )
 
 
 def _column(header: Sequence[str], names: tuple[str, ...]) -> int | None:
@@ -120,9 +146,10 @@ def _column(header: Sequence[str], names: tuple[str, ...]) -> int | None:
 
 
 def _split_names(config: DataConfig) -> dict[str, str]:
-    names = {TRAIN: TRAIN_NAMES, VAL: VAL_NAMES, TEST: TEST_NAMES}
-    known = {name: split for split, synonyms in names.items() for name in synonyms}
-    return known | {config.train_split.lower(): TRAIN, config.val_split.lower(): VAL}
+    """Names of splits in lower case -> the split; a name of a split in whose place another is asked for is unused."""
+    known = {name: UNUSED for name in (*TRAIN_NAMES, *VAL_NAMES)} | {name: TEST for name in TEST_NAMES}
+    known |= {name: TRAIN for name in split_names(config.train_split, TRAIN_NAMES)}
+    return known | {name: VAL for name in split_names(config.val_split, VAL_NAMES)}
 
 
 def _check_files(path: Path, rows: Sequence[ListedImage]) -> None:

@@ -2,17 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from isometry.config import DataConfig
 from isometry.data.class_map import read_class_map
-from isometry.data.folder_listing import image_folders, list_images, named
+from isometry.data.folder_listing import holds_images, image_folders, list_images, named
 from isometry.data.image_files import ImageFiles, natural_order, numbered
 from isometry.data.image_formats import LATER_ENDINGS
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
-from isometry.errors import UserError
+from isometry.errors import UserError, printable
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
@@ -30,25 +30,45 @@ def open_folder(config: DataConfig) -> Splits:
     images. Images directly inside the folder, without class folders, have no labels.
 
     Raises:
-        UserError: no such folder, no images, one class, a validation class without training images, a bad class map.
+        UserError: no such folder or split, no images, one class, a validation class without training images, splits one
+            folder deeper, a bad class map.
     """
     root = existing_folder(config.data_dir)
     class_map = read_class_map(config)
     train_dir = find_split(root, config.train_split, TRAIN_NAMES)
     val_dir = find_split(root, config.val_split, VAL_NAMES)
     test_dir = find_split(root, "test", TEST_NAMES)
-    others = image_folders(root) - {train_dir, val_dir, test_dir}
-    if val_dir and not train_dir and not others:
+    found = image_folders(root)
+    asked = {"train_split": train_dir, "val_split": val_dir}
+    given = {name: folder for name, folder in asked.items() if is_given(config, name)}
+    for name, folder in given.items():
+        if folder is None:
+            there = named([path.name for path in found]) or "no folders with images"
+            raise UserError(f"{split_option(config, name)}: no such folder in {root}, which has {there}")
+    others = found - {train_dir, val_dir, test_dir}
+    if val_dir and not train_dir and (test_dir or given or not others):
         raise UserError(
             f"--data-dir {root} has {val_dir.name}/ but no {config.train_split}/: add the training images"
         )
-    if train_dir and (val_dir or not others):
+    if train_dir and (val_dir or test_dir or given or not others):
         splits = _open_splits(train_dir, val_dir, test_dir, class_map, config.val_fraction)
         if others:
             beside = named([path.name for path in others])
             splits.notes.append(f"{root}: folders left out (beside {train_dir.name}/): {beside}")
         return splits
+    _check_not_deeper(root, others)
     return _open_splits(root, None, None, class_map, config.val_fraction)
+
+
+def _check_not_deeper(root: Path, folders: Iterable[Path]) -> None:
+    """Splits inside one of the folders would be taken for classes."""
+    for folder in sorted(folders):
+        inner = [find_split(folder, names[0], names) for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES)]
+        names = [path.name for path in inner if path is not None and holds_images(path)]
+        if len(names) > 1:
+            raise UserError(
+                f"--data-dir {root}: the splits {named(names)} are one folder deeper; give --data-dir {folder}"
+            )
 
 
 def _open_splits(
@@ -151,6 +171,25 @@ def existing_folder(data_dir: str | None) -> Path:
 
 
 def find_split(root: Path, asked: str, synonyms: tuple[str, ...]) -> Path | None:
-    """The folder of a split, by the given name or a synonym; None if there is none."""
-    names = (asked, *synonyms) if asked in synonyms else (asked,)
-    return next((root / name for name in names if name and (root / name).is_dir()), None)
+    """The folder of a split, by the given name or a synonym, in any case; None if there is none."""
+    exact = root / asked
+    if asked and exact.is_dir():
+        return exact
+    folders = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
+    return next((folders[name] for name in split_names(asked, synonyms) if name in folders), None)
+
+
+def split_names(asked: str, synonyms: tuple[str, ...]) -> tuple[str, ...]:
+    """All names of the split that is asked for, in lower case."""
+    asked = asked.lower()
+    return (asked, *synonyms) if asked in synonyms else (asked,)
+
+
+def is_given(config: DataConfig, name: str) -> bool:
+    """Whether ``train_split`` or ``val_split`` is another than the default."""
+    return bool(getattr(config, name) != getattr(DataConfig, name))
+
+
+def split_option(config: DataConfig, name: str) -> str:
+    """``--train-split foo``, for messages."""
+    return f"--{name.replace('_', '-')} {printable(getattr(config, name)) or repr('')}"

@@ -30,7 +30,8 @@ LAYERS = [
     {"prune"},
     {"models", "report"},
     {"losses", "grow", "data", "recipes", "distributed"},
-    {"discovery", "files", "parsing"},
+    {"discovery", "parsing"},
+    {"files"},
     {"functional", "config", "seeding", "errors"},
 ]
 """Imports point down, from one of these to a later one. `__init__` imports inside its functions."""

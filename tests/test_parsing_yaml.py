@@ -1,10 +1,13 @@
 """YAML from other people: aliases count as what they stand for, and what stays small is read as PyYAML reads it."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from helpers.image_files import not_regular
 from isometry.errors import UserError
-from isometry.parsing import LONGEST, MOST_VALUES, parse_yaml
+from isometry.parsing import LONGEST, MOST_VALUES, parse_yaml, read_json, read_yaml
 
 
 def doubled(times: int) -> str:
@@ -71,3 +74,11 @@ def test_tags_of_python_make_nothing():
     ):
         with pytest.raises(UserError):
             parse_yaml(f"!!python/{tag}")
+
+
+def test_a_pipe_or_a_device_is_not_read(tmp_path: Path):
+    for path in not_regular(tmp_path, "recipe.yaml"):
+        with pytest.raises(UserError, match=r"^--config r: can't be read \(not a regular file"):
+            read_yaml(path, "--config r")
+        with pytest.raises(ValueError, match="not a regular file"):
+            read_json(path, dict)

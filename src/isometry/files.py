@@ -1,9 +1,10 @@
-"""Files: written whole, never through a link; free space, SHA-256, sizes."""
+"""Files: written whole, never through a link; regular ones; free space, SHA-256, sizes."""
 
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,12 @@ def sha256_of(content: Path | Iterable[bytes | memoryview]) -> str:
     for piece in content:
         digest.update(piece)
     return digest.hexdigest()
+
+
+def check_regular(status: os.stat_result) -> None:
+    """Raises ValueError for anything but a regular file: a pipe would wait for ever, and a device may never end."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file, but a folder, a pipe, a socket or a device")
 
 
 def refuse_link(path: Path) -> Path:

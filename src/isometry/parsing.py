@@ -11,6 +11,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from isometry.errors import UserError, reason
+from isometry.files import check_regular
 
 
 def read_json(path: Path, kind: Any) -> Any:
@@ -18,8 +19,9 @@ def read_json(path: Path, kind: Any) -> Any:
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is not JSON, or not of that type.
+        ValueError: it is no regular file, not JSON, or not of that type.
     """
+    check_regular(path.stat())
     return validate(parse_json(path.read_bytes()), kind)
 
 
@@ -133,6 +135,7 @@ def read_yaml(path: Path, where: str) -> dict[Any, Any]:
         UserError: no such file, not YAML, not a mapping; the message begins with ``where``.
     """
     try:
+        check_regular(path.stat())
         with path.open(encoding="utf-8") as file:
             values = parse_yaml(file.read(LONGEST + 1))
     except OSError as error:
@@ -141,6 +144,8 @@ def read_yaml(path: Path, where: str) -> dict[Any, Any]:
         raise UserError(f"{where}: is not YAML ({error})") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: can't be read ({error})") from error
     if not isinstance(values, dict | None):
         raise UserError(f"{where}: must hold keys and values, one run option a key")
     return values or {}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.image_files import not_regular
 from isometry.config import RunConfig
 from isometry.data.class_map import read_class_map
 from isometry.errors import UserError
@@ -19,6 +20,19 @@ def test_blank_lines_at_the_end_are_no_classes(tmp_path: Path, end: str):
     path = tmp_path / "map.txt"
     path.write_text(f"cat\n dog \nother animal{end}", newline="")
     assert read(path) == {"cat": 0, "dog": 1, "other animal": 2}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_class(tmp_path: Path):
+    path = tmp_path / "map.txt"
+    path.write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert read(path) == {"cat": 0, "dog": 1}
+
+
+@pytest.mark.parametrize("name", ["map.txt", "map.pkl"])
+def test_a_pipe_or_a_device_is_not_read(tmp_path: Path, name: str):
+    for path in not_regular(tmp_path, name):
+        with pytest.raises(UserError, match=r"--class-map .*not a regular file"):
+            read(path)
 
 
 def test_a_map_is_found_in_the_folder_of_the_images(tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.image_files import RGB16, folder_config, write_classes
+from helpers.image_files import RGB16, folder_config, not_regular, write_classes
 from isometry.data import Sources, find_sources, make_loaders
 from isometry.data.splits import MapPart
 from isometry.errors import UserError
@@ -207,6 +207,14 @@ def test_other_encodings_and_missing_lists(photos: Path):
         find_sources(folder_config(photos / "gone.csv"))
 
 
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_a_pipe_or_a_device_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    stand_in(monkeypatch, {"path": ["a/0.png"]})
+    for path in not_regular(tmp_path, name):
+        with pytest.raises(UserError, match=f"^--data-dir {path}: can't be read .*not a regular file"):
+            find_sources(folder_config(path))
+
+
 def test_missing_images_can_be_skipped(photos: Path):
     sources = listed(photos, rows("path,label", *ALL, "a/9.png,cat"), skip_bad_images=True)
     assert len(sources.train) + len(sources.val) == 9
@@ -258,6 +266,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[Any]]) -> 
 def test_parquet(photos: Path, monkeypatch: pytest.MonkeyPatch):
     columns = {"label": [1, 0, 1], "width": [9, 9, 9], "path": ["a/0.png", "b/0.png", "a/1.png"]}
     stand_in(monkeypatch, columns)
+    (photos / "list.parquet").touch()
     sources = find_sources(folder_config(photos / "list.parquet"))
     assert sources.class_names == ["0", "1"]
     assert sorted(sources.train.labels()) == [0, 1]
@@ -266,6 +275,7 @@ def test_parquet(photos: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_parquet_of_pictures_instead_of_paths(photos: Path, monkeypatch: pytest.MonkeyPatch):
     stand_in(monkeypatch, {"image": [{"bytes": b""}], "label": [1]})
+    (photos / "list.parquet").touch()
     with pytest.raises(UserError, match="column 'image' must hold text"):
         find_sources(folder_config(photos / "list.parquet"))
 

@@ -78,6 +78,16 @@ def write_white(path: Path, width: int, height: int) -> Path:
     return write_png(path, width, height, (row for _ in range(height)), depth=1, colour=0)
 
 
+def not_regular(folder: Path, name: str) -> tuple[Path, Path]:
+    """A pipe that nobody writes to, and a link to a device that never ends, in folders of their own."""
+    pipe, device = folder / "pipe" / name, folder / "device" / name
+    for path in (pipe, device):
+        path.parent.mkdir()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    return pipe, device
+
+
 def make_unreadable(path: Path) -> Path:
     """Takes the right to read a file away; from root, who reads everything, the file itself, behind a link."""
     if os.geteuid():

@@ -7,6 +7,7 @@ from timm.data.readers.class_map import load_class_map
 
 from isometry.config import DataConfig
 from isometry.errors import UserError, first_line
+from isometry.files import check_regular
 
 MOST_CLASSES = 1_000_000
 """A larger index is a mistake: a network has a row of weights for each index up to the largest."""
@@ -42,6 +43,7 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
 def _read(path: Path) -> dict[str, int]:
     if path.suffix.lower() not in (".txt", ".pkl"):
         raise ValueError(f"a file that ends in {path.suffix or 'nothing'} is no class map, .txt is")
+    check_regular(path.stat())
     class_map = _of_lines(path) if path.suffix.lower() == ".txt" else load_class_map(str(path))
     if not class_map:
         raise ValueError("it is empty")
@@ -50,7 +52,8 @@ def _read(path: Path) -> dict[str, int]:
 
 def _of_lines(path: Path) -> dict[str, int]:
     """Each line's number, from 0; blank lines at the end are none."""
-    names = [line.strip() for line in path.read_text(encoding="utf-8").rstrip().split("\n")]
+    # utf-8-sig: some editors write a byte order mark before the first name.
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
     if names == [""]:
         return {}
     found: dict[str, int] = {}

@@ -23,6 +23,7 @@ from isometry.data.folders import (
 from isometry.data.image_files import ImageFiles, numbered
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
 from isometry.errors import UserError, reason
+from isometry.files import check_regular
 
 PATH = ("path", "file_name", "filename", "file", "image")
 LABEL = ("label", "class", "target")
@@ -212,12 +213,13 @@ Table = tuple[list[str], list[tuple[str, list[str]]]]
 
 def _read_csv(path: Path) -> Table:
     try:
+        check_regular(path.stat())
         # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             rows = [(f"line {reader.line_num}", [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, ValueError) as error:
         raise UserError(
             f"--data-dir {path}: can't be read ({reason(error)}); give a comma-separated file in UTF-8"
         ) from error
@@ -235,6 +237,7 @@ def _read_parquet(path: Path) -> Table:
         raise UserError(f"--data-dir {path}: needs a library that is not installed: pip install pyarrow")
     parquet: Any = import_module("pyarrow.parquet")
     try:
+        check_regular(path.stat())
         file = parquet.ParquetFile(path)
         header = list(file.schema_arrow.names)
         places = [place for names in (PATH, LABEL, SPLIT) if (place := _column(header, names)) is not None]

@@ -13,13 +13,13 @@ from typing import Any
 
 from isometry.data.decoding import DecodeError, decode_errors, open_image
 from isometry.data.image_files import ImageFiles
-from isometry.data.image_formats import check_regular, open_picture, read_bytes
+from isometry.data.image_formats import open_picture, read_bytes
 from isometry.data.image_modes import check_size
 from isometry.data.orientation import turn_of
 from isometry.data.sources import Sources
 from isometry.data.splits import UNLABELLED, MapPart
 from isometry.errors import UserError
-from isometry.files import sha256_of
+from isometry.files import check_regular, sha256_of
 
 DECODED = 500
 """Most images whose pixels are decoded, at equal distances."""

@@ -5,7 +5,6 @@ Pillow alone would try all that it knows on any file: a PostScript file named x.
 
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +14,8 @@ from typing import IO
 
 from PIL import Image, features
 from PIL.ImageFile import ImageFile
+
+from isometry.files import check_regular
 
 FORMATS = {
     "PNG": (".png",),
@@ -82,17 +83,11 @@ def read_bytes(path: str | Path) -> IO[bytes]:
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is no regular file; a pipe would wait for ever, a device may never end.
+        ValueError: it is no regular file.
     """
     check_regular(os.stat(path))
     with open(path, "rb") as file:
         return io.BytesIO(file.read())
-
-
-def check_regular(status: os.stat_result) -> None:
-    """Raises ValueError for anything but a regular file."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file, but a folder, a pipe, a socket or a device")
 
 
 @contextmanager

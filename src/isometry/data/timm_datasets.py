@@ -21,9 +21,10 @@ from isometry.data.folders import (
     find_split,
 )
 from isometry.data.image_files import ImageFiles
-from isometry.data.image_formats import check_regular, these_formats_only
+from isometry.data.image_formats import these_formats_only
 from isometry.data.splits import UNLABELLED, MapPart, Splits, StreamPart, relabelling
 from isometry.errors import UserError, first_line, printable
+from isometry.files import check_regular
 
 STREAMS = ("hfids", "tfds", "wds")
 LIBRARIES = {

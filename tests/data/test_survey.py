@@ -93,7 +93,7 @@ def test_greys_that_come_out_dark_are_told_with_the_range_that_mends_them(
     (greys,) = found.greys.values()
     assert (greys.images, greys.low, greys.high) == (found.looked, 0, high)
     (warning,) = found.notes(None)
-    assert mentions(warning, f"is {high:g}, {share} of white … --pixel-range {suggested},")
+    assert mentions(warning, f"are 0 to {high:g}, {share} of 0 to … --pixel-range {suggested},")
     assert f"values 0 to {high:g}" in found.described(folder_config(tmp_path))
     assert found.notes(suggested) == []
     assert found.resolved("auto") == f"0,{high:g}"
@@ -128,6 +128,36 @@ def test_greys_that_can_not_be_used_are_told_before_the_run_meets_them(
     (warning,) = found.notes(None)
     assert mentions(warning, said)
     assert found.notes("0,1") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (RAMP * 1499 + 33000, "are 33000 to 34499, 2.3 % of 0 to 65535; … --pixel-range 33000,34499,"),
+        (RAMP * 1999 + 29000, "are 29000 to 30999, 3.1 % of 0 to 65535; … --pixel-range 29000,30999,"),
+        (RAMP * 3000 + 1000, "are 1000 to 4000, 4.6 % of 0 to 65535; … --pixel-range 0,4095,"),
+    ],
+)
+def test_greys_far_above_black_are_told_by_their_spread(tmp_path: Path, values: np.ndarray, said: str):
+    found = look(deep(tmp_path, values.astype(np.uint16), images=1))
+    (warning,) = found.notes(None)
+    assert mentions(warning, said)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "suggested"),
+    [(0, 254.5, "0,255"), (1, 60000, "0,65535"), (0, 255.5, "0,255.5"), (200, 250, "200,250"), (0, 4, "0,4")],
+)
+def test_the_range_of_floats_is_that_of_the_integers_they_were(
+    tmp_path: Path, low: float, high: float, suggested: str
+):
+    found = look(deep(tmp_path, (RAMP * (high - low) + low).astype(np.float32), images=1))
+    (warning,) = found.notes(None)
+    assert f"such as --pixel-range {suggested}, or" in warning
+
+
+def test_greys_of_one_value_have_no_range_to_advise(tmp_path: Path):
+    assert look(deep(tmp_path, np.full((8, 8), 33000, np.uint16), images=1)).notes(None) == []
 
 
 def test_greys_that_use_their_type_need_no_word(tmp_path: Path):

@@ -17,7 +17,10 @@ SAMPLE = 100
 """Most images that are looked at."""
 
 DARK = 0.5
-"""Share of the type's range below which even the greatest value of a sample is probably not white."""
+"""Share of a range below which a sample probably has another black or white, since it spans no more of it."""
+
+FLOAT_TOPS = (255, 65535)
+"""White of 8 and of 16 bits, which programs keep when they write integers as floats."""
 
 TYPES = {65535.0: "of 16 bits", 1.0: "of floats"}
 """Deep grey images by their white."""
@@ -30,6 +33,11 @@ class DeepGreys:
     images: int
     low: float
     high: float
+
+    @property
+    def spread(self) -> float:
+        """From the least value to the greatest."""
+        return self.high - self.low
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Survey:
         return None
 
     def notes(self, pixel_range: str | None) -> list[str]:
-        """What ``auto`` found; greys that can't be used or come out nearly black; pixels that are no numbers.
+        """What ``auto`` found; greys that can't be used or come out nearly black or flat; pixels that are no numbers.
 
         Raises:
             UserError: as :meth:`resolved`.
@@ -85,11 +93,11 @@ class Survey:
                     f"grey images {TYPES[white]} can't be used: values of a sample of {found.images} are "
                     f"{found.low:g} to {found.high:g}, and not all in 0 to {white:g}; {advice}"
                 )
-            elif 0 < found.high < DARK * white:
-                share = 100 * found.high / white
+            elif 0 < found.spread < DARK * white:
+                share = 100 * found.spread / white
                 said.append(
-                    f"grey images {TYPES[white]} come out dark: the greatest value of a sample of {found.images} is "
-                    f"{found.high:g}, {share:.2g} % of white ({white:g}); {advice}"
+                    f"grey images {TYPES[white]} come out dark or flat: values of a sample of {found.images} are "
+                    f"{found.low:g} to {found.high:g}, {share:.2g} % of 0 to {white:g}; {advice}"
                 )
         if self.broken:
             said.append(
@@ -147,7 +155,9 @@ def survey(part: Part) -> Survey:
 
 
 def _suggested(found: DeepGreys, white: float) -> str:
-    """The range of the fewest bits that hold the values, for integers from 0; else that of the sample."""
-    if white == 1 or found.low < 0:
+    """The range of the fewest bits that hold the values, where they begin near 0; else that of the sample."""
+    tops = FLOAT_TOPS if white == 1 else [2 ** int(found.high).bit_length() - 1]
+    top = next((top for top in tops if DARK * top < found.high <= top), None)
+    if top is None or found.low < 0 or found.low > found.spread:
         return f"{found.low:.9g},{found.high:.9g}"
-    return f"0,{2 ** int(found.high).bit_length() - 1}"
+    return f"0,{top}"

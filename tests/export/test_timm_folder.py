@@ -20,6 +20,7 @@ from helpers.pruned_runs import dense_run
 from helpers.runs import TINY_STUDENT, run
 from isometry.evaluation.scores import wilson
 from isometry.export.timm_folder import CARD, FIGURES
+from isometry.models.network_folder import MANIFEST
 from isometry.models.spec import image_spec
 from isometry.prune.saving import load_network
 
@@ -184,10 +185,24 @@ def test_a_pruned_network_is_refused(tmp_path, capsys, make):
 def test_other_folders_are_not_overwritten(tmp_path, capsys):
     folder = vit_folder(tmp_path / "student")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine").touch()
     for place in (tmp_path / "photos", folder):
         assert export(folder, "--to", "timm", *QUICK, "--out", place) == 2
         assert f"--out {place}: " in capsys.readouterr().err
-    assert (tmp_path / "photos").is_dir()
+    assert names_in(tmp_path / "photos") == ["mine"]
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path, monkeypatch, capsys):
+    folder = vit_folder(tmp_path / "student")
+    (tmp_path / "empty").mkdir()
+    assert export(folder, "--to", "timm", *QUICK, "--out", tmp_path / "empty") == 0
+    assert names_in(tmp_path / "empty") == [MANIFEST, CARD, "config.json", FIGURES, "model.safetensors"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(folder, "--to", "timm", *QUICK, "--out", ".") == 2
+    assert (
+        f"--out .: give the folder's own name, such as --out {tmp_path / 'here'}" in capsys.readouterr().err
+    )
 
 
 def test_a_card_that_was_edited_is_not_overwritten(tmp_path, capsys):

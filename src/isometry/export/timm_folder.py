@@ -30,7 +30,8 @@ WEIGHTS, CONFIG, CARD, FIGURES = "model.safetensors", "config.json", "README.md"
 def export_folder(job: Export, *, license_id: str) -> Row:
     """Writes a folder for ``local-dir:`` and ``hf-hub:`` with a model card.
 
-    In a folder that it wrote before, it replaces files that nobody changed, once the new ones are complete.
+    The folder may be new or empty. In one that it wrote before, it replaces files that nobody changed, once the new
+    ones are complete.
 
     ``license_id`` is the weights' licence, as a hub identifier; empty if not given.
 
@@ -66,7 +67,10 @@ def _check_place(place: Path, source: Path) -> None:
         raise UserError(f"--out {place}: is the folder that is exported; give another --out")
     for name in (WEIGHTS, CONFIG):
         refuse_link(source / name)
-    if place.exists() and not (is_written(place) and (place / FIGURES).is_file()):
+    if place.name in ("", ".."):
+        raise UserError(f"--out {place}: give the folder's own name, such as --out {place.resolve()}")
+    empty = place.is_dir() and not any(place.iterdir())
+    if place.exists() and not empty and not (is_written(place) and (place / FIGURES).is_file()):
         raise UserError(
             f"--out {place}: exists, and is not as this version of isometry exports it; give another --out, or move it"
         )

@@ -118,6 +118,14 @@ def test_a_run_inside_the_images_is_left_out(photos: Path):
     assert find_sources(folder_config(train.parent)).class_names == ["cat", "dog"]
 
 
+def test_a_run_that_is_just_beginning_is_not_worth_a_word(photos: Path):
+    before = find_sources(folder_config(photos))
+    with RunFolder(RunConfig(data_dir=str(photos), out=str(photos / "runs" / "first"))):
+        sources = find_sources(folder_config(photos))
+    assert len(sources.train) == len(before.train)
+    assert sources.notes == before.notes == []
+
+
 def test_a_link_to_a_folder_above_is_followed_once(photos: Path):
     (photos / "cat" / "all").symlink_to(photos)
     sources = find_sources(folder_config(photos))

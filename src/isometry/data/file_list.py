@@ -93,9 +93,12 @@ def _read(path: Path, config: DataConfig, notes: list[str]) -> list[ListedImage]
     header, table = READERS[path.suffix.lower()](path)
     places = {names: _column(header, names) for names in (PATH, LABEL, SPLIT)}
     if places[PATH] is None:
+        other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+        advice = f"call it {PATH[0]}, and others {LABEL[0]} and {SPLIT[0]}"
+        if other:
+            advice = f"separate columns by commas, not by {other!r}"
         raise UserError(
-            f"--data-dir {path}: has no column of paths (its columns: {', '.join(header) or 'none'}); "
-            f"call it {PATH[0]}, and others {LABEL[0]} and {SPLIT[0]}"
+            f"--data-dir {path}: has no column of paths (its columns: {', '.join(header) or 'none'}); {advice}"
         )
     splits = _split_names(config)
     seen: set[str] = set()

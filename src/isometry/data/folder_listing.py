@@ -26,6 +26,9 @@ RESOURCE_FORK = "._"
 RESULTS = (("config.yaml", ".lock"), ("plan.yaml", "comparison.json"))
 """Files by which the folder of a run, or of a comparison of runs, is known."""
 
+BEGUN = [".lock"]
+"""Files of the folder of a run that is just beginning, perhaps the one that looks at the images."""
+
 MOST_NAMED = 5
 
 
@@ -33,14 +36,16 @@ MOST_NAMED = 5
 class Listing:
     """The images under ``root``: (path, class), where a class is the name of the innermost folder, "" for ``root``.
 
-    ``programs``, ``results``, ``empty`` and ``unreadable`` are the folders that were left out, as they lie in ``root``;
-    ``endings`` counts files that are not read, by their endings.
+    ``programs``, ``results``, ``begun``, ``empty`` and ``unreadable`` are the folders that were left out, as they lie
+    in ``root``; ``begun`` are those of runs that have written nothing yet, which are not worth a word. ``endings``
+    counts files that are not read, by their endings.
     """
 
     root: Path
     images: list[tuple[str, str]] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
@@ -90,7 +95,11 @@ def list_images(root: Path) -> Listing:
                 with_images.add(folder)
             elif file.lower() not in JUNK_FILES:
                 listing.endings[_kind(file)] += 1
-    used = {parent for folder in (*with_images, *listing.results) for parent in _and_parents(folder)}
+    used = {
+        parent
+        for folder in (*with_images, *listing.results, *listing.begun)
+        for parent in _and_parents(folder)
+    }
     listing.empty = [folder for folder in folders if folder not in used and os.path.dirname(folder) in used]
     return listing
 
@@ -127,6 +136,9 @@ def walk(root: Path, listing: Listing) -> Iterator[tuple[str, list[str]]]:
         files = [name for name, is_folder in found if not is_folder]
         if folder and _holds_results(root / folder):
             listing.results.append(folder)
+            continue
+        if folder and [name for name, _ in found] == BEGUN:
+            listing.begun.append(folder)
             continue
         for name, is_folder in found:
             inner = os.path.join(folder, name)

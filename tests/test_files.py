@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 
 from isometry.errors import UserError
 from isometry.files import format_bytes, free_bytes, inside, nearest, open_own, sha256_of, write_atomically
+from isometry.models.build import save_model
 from isometry.parsing import closed, read_json, validate
+from isometry.training.checkpoint.files import save_checkpoint
+from isometry.training.teacher_cache.entry import write_entry
 
 
 @closed
@@ -162,3 +167,19 @@ def test_what_is_not_json_is_a_value_error(tmp_path: Path, content: str | bytes)
     write_atomically(path, content)
     with pytest.raises(ValueError):  # noqa: PT011 - by Python's parser, in its words
         read_json(path, Point)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o007])
+def test_files_of_safetensors_have_the_permissions_of_the_others(tmp_path: Path, umask: int):
+    """Saved networks, checkpoints and entries of the teacher cache."""
+    network = timm.create_model("test_vit", num_classes=2)
+    before = os.umask(umask)
+    try:
+        save_model(network, tmp_path / "network", None, {"input_size": (3, 160, 160)})
+        save_checkpoint(tmp_path / "last", {"model": network.state_dict()}, {}, "step1")
+        write_entry(tmp_path / "cache" / "entry", {"logits": torch.zeros(2)}, "images", 7)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"model.safetensors", "model-step1.safetensors", "entry", "config.json"} <= modes.keys()
+    assert set(modes.values()) == {0o666 & ~umask}

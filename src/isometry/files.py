@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,6 +90,16 @@ def open_own(path: Path, mode: str) -> IO[Any]:
 
 def _without_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def permit_as_umask(path: Path) -> None:
+    """Gives a file the permissions of any new one; safetensors makes its own for their owner alone."""
+    # Only setting the umask tells it. What another thread makes at this moment is its owner's alone.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    # Some drives have no permissions.
+    with suppress(OSError):
+        path.chmod(0o666 & ~umask)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

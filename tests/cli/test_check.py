@@ -302,7 +302,9 @@ def test_dark_greys_are_a_warning_and_auto_is_what_was_found(tmp_path, capsys):
     config = replace(CONFIG, dataset="", data_dir=str(tmp_path), in_chans=1)
     output = output_of(config, capsys)
     assert "4 grey of 16 bits, values 0 to 4000 (black and white: 0,65535)" in output
-    assert re.search(r"Warning  grey images of 16 bits come out dark or flat: .* --pixel-range 0,4095, or", output)
+    assert re.search(
+        r"Warning  grey images of 16 bits come out dark or flat: .* --pixel-range 0,4095, or", output
+    )
     output = output_of(replace(config, pixel_range="auto"), capsys)
     assert "values 0 to 4000 (black and white: 0,4000)" in output
     assert "come out dark" not in output

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
 from isometry.errors import UserError, first_line, reason
-from isometry.files import sha256_of
+from isometry.files import permit_as_umask, sha256_of
 from isometry.models.finite import check_weights_given
 from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
@@ -123,6 +123,7 @@ def save_model(
     more = {**(extra or {}), **({"label_names": class_names} if class_names else {})}
     with replace_folder(folder) as new:
         save_for_hf(model, new, model_config=more, safe_serialization=True, data_config=data_config)
+        permit_as_umask(new / "model.safetensors")
 
 
 def _check_folder(folder: Path, option: str) -> None:

@@ -23,6 +23,7 @@ from isometry.files import (
     flush,
     free_bytes,
     new_path,
+    permit_as_umask,
     refuse_link,
     refuse_removed,
     sha256_of,
@@ -221,6 +222,7 @@ def _write_tensors(path: Path, tensors: Tensors) -> str:
     """Writes a part; returns its SHA-256."""
     new = new_path(path)
     save_file(tensors, new)
+    permit_as_umask(new)
     flush(new)
     digest = sha256_of(new)
     new.replace(path)

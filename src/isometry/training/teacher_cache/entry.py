@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from isometry.files import random_path, refuse_link
+from isometry.files import permit_as_umask, random_path, refuse_link
 from isometry.models.taps import Grid
 from isometry.models.teacher import TeacherOutput
 
@@ -119,6 +119,7 @@ def write_entry(path: Path, entry: Entry, seen: str, key: int) -> None:
     fresh = random_path(path)
     try:
         save_file(stored, fresh, metadata=facts)
+        permit_as_umask(fresh)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

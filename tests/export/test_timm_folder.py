@@ -12,12 +12,13 @@ import pytest
 import timm
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from helpers.exported import QUICK, cut_folder, export, gated_folder, names_in, vit_folder
 from helpers.messages import mentions
 from helpers.pruned_runs import dense_run
 from helpers.runs import TINY_STUDENT, run
+from isometry.cli.main import main
 from isometry.evaluation.scores import wilson
 from isometry.export.timm_folder import CARD, FIGURES
 from isometry.models.network_folder import MANIFEST
@@ -269,3 +270,48 @@ def test_a_damaged_summary_is_named(distilled, tmp_path, capsys):
     (broken / "summary.json").write_text('{"model"')
     assert export(broken, "--to", "timm", "--seconds", "0.01") == 2
     assert f"{broken / 'summary.json'}: " in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def deep_greys(tmp_path_factory):
+    """Turned photographs of 12 bits, which differ in where they are bright, and a run that tells them apart."""
+    root, generator = tmp_path_factory.mktemp("deep"), np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for number in range(80):
+        pixels = generator.integers(0, 1000, (8, 8), dtype=np.uint16)
+        pixels[slice(4) if number % 2 else slice(4, 8)] += 3000
+        path = root / "images" / ("train" if number < 40 else "val") / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, exif=exif)
+    words = [*TINY_STUDENT, "--dataset", "", "--data-dir", str(root / "images"), "--batch-size", "20"]
+    words += ["--no-aug", "--epochs", "30", "--lr", "1e-2", "--pixel-range", "auto", "--exif", "ignore"]
+    ended = run("train", *words, "--out", str(root / "run"), said=root / "said")
+    assert ended.code == 0, ended.err
+    assert json.loads((root / "run" / "summary.json").read_text())[-1]["top1"] == 100
+    return root
+
+
+def top1(folder, *words):
+    assert main(["evaluate", str(folder), "--out", str(folder), "--device", "cpu", *map(str, words)]) == 0
+    return json.loads((folder / "evaluation.json").read_text())["scores"]["top1"]["value"]
+
+
+def test_an_export_and_a_copied_student_are_judged_on_images_read_as_in_training(deep_greys, tmp_path):
+    images, student = ["--data-dir", deep_greys / "images"], tmp_path / "copied"
+    assert (
+        export(deep_greys / "run", "--to", "timm", "--seconds", "0.01", "--out", tmp_path / "exported") == 0
+    )
+    shutil.copytree(deep_greys / "run" / "student", student)
+    told = json.loads((student / "config.json").read_text())["isometry_images"]
+    assert (told["exif"], told["pixel_range"].partition(",")[0]) == ("ignore", "0")
+    for folder in (student, tmp_path / "exported"):
+        assert json.loads((folder / "config.json").read_text())["isometry_images"] == told
+        assert top1(folder, *images) == 100
+        assert top1(folder, *images, "--pixel-range", "0,65535") < 100, "an option goes first"
+        assert top1(folder, *images, "--exif", "upright") == 0
+    assert export(student, "--to", "timm", "--seconds", "0.01", *images, "--out", tmp_path / "again") == 0
+    for name in ("exported", "again"):
+        exported = json.loads((tmp_path / name / FIGURES).read_text())
+        assert exported["input"] | told == exported["input"]
+        assert exported["accuracy"]["top1"] == 100

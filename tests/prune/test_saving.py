@@ -136,6 +136,13 @@ def test_a_network_that_is_whole_and_has_no_gates_is_still_timms(tmp_path):
     assert_same(timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), network, SMALL["basic"])
 
 
+def test_further_keys_stay_beside_the_shape(tmp_path):
+    network = SMALL["basic"].gated()
+    save_network(network, tmp_path / "student", NAMES, DATA, {"isometry_images": {"exif": "ignore"}})
+    assert config_of(tmp_path / "student")["isometry_images"] == {"exif": "ignore"}
+    assert_same(load_network(tmp_path / "student"), network, SMALL["basic"])
+
+
 def test_saving_again_replaces_all_that_it_wrote(tmp_path):
     folder = save(SMALL["basic"].gated(), tmp_path / "student")
     (folder / "stray").write_text("old")

@@ -21,6 +21,7 @@ from isometry.evaluation.variants import EvaluationImages
 from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
 from isometry.models.build import build_model
+from isometry.models.image_reading import saved_reading
 from isometry.models.spec import ModelSpec, label_names
 from isometry.prune.saving import load_network
 from isometry.recipes import read_saved
@@ -125,14 +126,15 @@ def open_named(name: str, *, command: str) -> SavedNetwork:
 
 
 def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
-    """The run's config, with the options on how files are read if they are given.
+    """The run's config, or what the network's ``config.json`` says of it, with the options on how files are read if
+    they are given.
 
     What a folder says is only read: it may have been downloaded, so its images are never fetched.
 
     Raises:
-        UserError: a range of pixels that only a run can find.
+        UserError: a range of pixels that only a run can find, or an invalid one in ``config.json``.
     """
-    config = saved.config or RunConfig()
+    config = saved.config or _config_of_files(saved)
     if options.pixel_range == AUTO:
         raise UserError(
             "--pixel-range auto: is for training, which keeps the range that it finds; give LOW,HIGH"
@@ -144,6 +146,12 @@ def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
         pixel_range=options.pixel_range or config.pixel_range,
         dataset_download=False,
     )
+
+
+def _config_of_files(saved: SavedNetwork) -> RunConfig:
+    name = saved.name if saved.folder is None else f"local-dir:{saved.folder}"
+    told = saved_reading(ModelSpec(name))
+    return replace(RunConfig(), **told) if told else RunConfig()
 
 
 def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) -> RunConfig:

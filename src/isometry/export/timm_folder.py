@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment_text
+from isometry.evaluation.saved_network import reading_config
 from isometry.export.card_facts import accuracy_of, architecture_of, latency_of, run_facts
 from isometry.export.job import Export, Row
 from isometry.export.model_card import card
@@ -17,8 +19,10 @@ from isometry.export.tables import interval_text, latency_text
 from isometry.files import disk_errors, inside, refuse_link, sha256_of
 from isometry.models.build import build_model
 from isometry.models.finite import check_answers
+from isometry.models.image_reading import KEY, Reading, reading_of
 from isometry.models.network_folder import check_unchanged, is_written, replace_folder
 from isometry.models.spec import ModelSpec, image_spec
+from isometry.parsing import read_json
 from isometry.prune.cutting import widths
 from isometry.prune.gates import gated_convs
 from isometry.report import formats
@@ -57,7 +61,8 @@ def export_folder(job: Export, *, license_id: str) -> Row:
         "weights": {"bytes": weights.stat().st_size, "sha256": sha256_of(weights)},
         "license": license_id or "unknown",
     }
-    _write(place, saved.folder, result, saved.network.to("cpu"))
+    reading = reading_of(reading_config(saved, job.images))
+    _write(place, saved.folder, result, reading, saved.network.to("cpu"))
     _print(job, result, place)
     return result
 
@@ -87,10 +92,12 @@ def _check_shape(job: Export) -> None:
         )
 
 
-def _write(place: Path, source: Path, result: Row, network: nn.Module) -> None:
+def _write(place: Path, source: Path, result: Row, reading: Reading, network: nn.Module) -> None:
     with disk_errors(place, "free some space, or give another --out"), replace_folder(place) as new:
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(source / name, new / name)
+        shutil.copyfile(source / WEIGHTS, new / WEIGHTS)
+        # The reading on which the accuracy of the card was measured; a source of an older version has none.
+        config = {**read_json(source / CONFIG, dict[str, Any]), KEY: reading}
+        (new / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         (new / CARD).write_text(card(result), encoding="utf-8")
         (new / FIGURES).write_text(json.dumps(result, indent=1), encoding="utf-8")
         _check_copy(new, network)

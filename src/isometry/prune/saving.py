@@ -34,17 +34,21 @@ class Shape(TypedDict):
 
 
 def save_network(
-    network: nn.Module, folder: Path, class_names: list[str] | None, data_config: dict[str, Any]
+    network: nn.Module,
+    folder: Path,
+    class_names: list[str] | None,
+    data_config: dict[str, Any],
+    extra: dict[str, Any] | None = None,
 ) -> None:
     """Writes a network, with gates or without, cut or whole; :func:`load_network` restores it exactly.
 
     Args:
         network: a timm model, pruned or not.
-        folder, class_names, data_config: as in :func:`isometry.models.build.save_model`.
+        folder, class_names, data_config, extra: as in :func:`isometry.models.build.save_model`.
     """
     group = next((conv.group for conv in gated_convs(network).values()), None)
     shape = {"group": group, "widths": widths(network)}
-    save_model(network, folder, class_names, data_config, {OWN_KEY: shape})
+    save_model(network, folder, class_names, data_config, {**(extra or {}), OWN_KEY: shape})
 
 
 def load(folder: str | Path) -> nn.Module:

@@ -27,6 +27,7 @@ from isometry.evaluation.variants import (
 from isometry.files import write_atomically
 from isometry.models.build import save_model
 from isometry.models.cost import macs, parameter_count
+from isometry.models.image_reading import KEY, reading_of
 from isometry.models.sharding import is_sharded
 from isometry.models.spec import architecture, image_spec
 from isometry.prune.saving import save_network
@@ -164,7 +165,7 @@ def _save_student(trainer: Trainer, folder: Path) -> None:
     data_config: dict[str, Any] = {name: getattr(run.spec, name) for name in names}
     data_config["crop_pct"] = run.config.crop_pct or run.spec.crop_pct
     save = save_network if run.config.prune.wanted else save_model
-    save(run.student, folder, run.sources.class_names, data_config)
+    save(run.student, folder, run.sources.class_names, data_config, {KEY: reading_of(run.config)})
 
 
 def _compact(trainer: Trainer) -> None:

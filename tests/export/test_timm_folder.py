@@ -315,3 +315,21 @@ def test_an_export_and_a_copied_student_are_judged_on_images_read_as_in_training
         exported = json.loads((tmp_path / name / FIGURES).read_text())
         assert exported["input"] | told == exported["input"]
         assert exported["accuracy"]["top1"] == 100
+
+
+@pytest.mark.parametrize("exif", ["ignore", "upright"])
+def test_the_code_on_the_card_scales_deep_greys(deep_greys, tmp_path, exif):
+    """As many are right as the card claims, also where no photograph is upright."""
+    words = ["--data-dir", deep_greys / "images", "--seconds", "0.01", "--exif", exif]
+    assert export(deep_greys / "run", "--to", "timm", *words, "--out", tmp_path / "timm") == 0
+    claimed = json.loads((tmp_path / "timm" / FIGURES).read_text())["accuracy"]["top1"]
+    assert claimed == (100 if exif == "ignore" else 0)
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "timm" / CARD).read_text(), re.DOTALL)
+    code = code.replace("local-dir:FOLDER", f"local-dir:{tmp_path / 'timm'}")
+    paths = sorted((deep_greys / "images" / "val").rglob("*.png"))
+    right = 0
+    for path in paths:
+        known: dict = {}
+        exec(code.replace("photo.jpg", str(path)), known)
+        right += "ab"[int(known["output"].argmax())] == path.parent.name
+    assert 100 * right / len(paths) == claimed

@@ -100,13 +100,17 @@ def _use(result: Row) -> str:
     imports = ["import timm", f"from PIL import Image{', ImageOps' if upright else ''}"]
     if result["registered_by"]:
         imports.append(f"import {result['registered_by']}  # registers {result['model']} with timm")
+    if greys := result["input"].get("pixel_range"):
+        imports.insert(0, "import numpy as np")
     mode = "L" if result["input"]["shape"][0] == 1 else "RGB"
     code = [
         *imports,
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:USER/NAME"',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))",
-        f'output = model(transform({opened}.convert("{mode}"))[None])',
+        f"image = {opened}",
+        *(_scaled(greys) if greys else []),
+        f'output = model(transform(image.convert("{mode}"))[None])',
     ]
     lines = ["```python", *code, "```"]
     if result["class_names"]:
@@ -114,6 +118,16 @@ def _use(result: Row) -> str:
         more = len(result["class_names"]) - 20
         lines += ["", f"Classes in order: {names}{f' and {more} more (config.json)' if more > 0 else ''}."]
     return "\n".join(lines)
+
+
+def _scaled(greys: str) -> list[str]:
+    """Code that makes 8 bits of the greys of an image that has more."""
+    low, high = (repr(value).removesuffix(".0") for value in map(float, greys.split(",")))
+    return [
+        f"if image.mode[0] in 'IF':  # grey of more than 8 bits: {low} is black and {high} is white",
+        f"    pixels = np.asarray(image, float).clip({low}, {high}) - {low}",
+        f"    image = Image.fromarray(np.rint(pixels * (255 / ({high} - {low}))).astype(np.uint8))",
+    ]
 
 
 def _training(result: Row) -> str:

@@ -66,6 +66,36 @@ def test_a_random_teacher_is_noted_and_has_the_classes_of_the_data():
     assert any(note.startswith("--teacher-weights none") for note in run.notes)
 
 
+def notes_on_the_teacher(folder, **options):
+    config = replace(TAUGHT, teacher=f"local-dir:{folder}", teacher_weights="pretrained", teacher_kwargs={})
+    notes = assemble(replace(config, **options), ALONE).notes
+    return [note for note in notes if note.startswith(f"the teacher {folder} was trained with ")]
+
+
+def test_a_teacher_that_saw_images_in_another_way_is_noted(tmp_path):
+    teacher = assemble(TAUGHT, ALONE).teacher
+    told = {"isometry_images": {"exif": "ignore", "pixel_range": "0,4095"}}
+    save_model(teacher, tmp_path / "taught", None, {"input_size": (3, 224, 224)}, told)
+    (note,) = notes_on_the_teacher(tmp_path / "taught")
+    assert "--exif ignore and --pixel-range 0,4095 and sees" in note
+    assert "with --exif upright and no --pixel-range here" in note
+    (note,) = notes_on_the_teacher(tmp_path / "taught", exif="ignore", pixel_range="0,255")
+    assert "trained with --pixel-range 0,4095 and sees images with --pixel-range 0,255 here" in note
+    assert notes_on_the_teacher(tmp_path / "taught", exif="ignore", pixel_range="0,4095") == []
+
+
+def test_of_a_teacher_of_an_older_version_its_run_says_how_it_saw_images(tmp_path):
+    folder, config = tmp_path / "student", tmp_path / "config.yaml"
+    save_model(assemble(TAUGHT, ALONE).teacher, folder, None, {"input_size": (3, 224, 224)})
+    assert notes_on_the_teacher(folder) == []
+    config.write_text("dataset: digits\n")
+    (note,) = notes_on_the_teacher(folder)
+    assert "trained with --exif ignore and sees images with --exif upright here" in note
+    assert notes_on_the_teacher(folder, exif="ignore") == []
+    config.write_text("no: run\n")
+    assert notes_on_the_teacher(folder) == []
+
+
 def test_a_warm_up_longer_than_the_run_is_shortened_with_a_note():
     run = assemble(replace(CONFIG, epochs=3, warmup_epochs=5), ALONE)
     assert run.config.warmup_epochs == 0

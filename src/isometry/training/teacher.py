@@ -1,24 +1,27 @@
 """The teacher of a run: built, cast, sharded and checked."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from isometry.config import TeacherConfig
+from isometry.config import RunConfig, TeacherConfig
 from isometry.data import ImageSpec, Sources
 from isometry.distributed import World
 from isometry.errors import UserError, first_line
 from isometry.losses.base import Term, inputs_of
 from isometry.models.build import build_model
+from isometry.models.image_reading import Reading, reading_of, saved_reading
 from isometry.models.sharding import shard
 from isometry.models.spec import ModelSpec, image_spec, label_names
 from isometry.models.weights import WeightSource
+from isometry.recipes import read_saved
 from isometry.seeding import derive_seed, seed_global_generators
 
 
 def build_teacher(
-    config: TeacherConfig, classes: int | None, seed: int, notes: list[str]
+    config: RunConfig, classes: int | None, seed: int, notes: list[str]
 ) -> tuple[nn.Module | None, WeightSource | None]:
     """The teacher that the options name, and where its weights come from; None without one.
 
@@ -33,8 +36,37 @@ def build_teacher(
         )
         if "num_classes" not in config.teacher_kwargs:
             spec = replace(spec, num_classes=classes)
+    else:
+        notes += _reading_notes(spec, reading_of(config))
     seed_global_generators(derive_seed(seed, "teacher"))
     return build_model(spec, flag="--teacher")
+
+
+def _reading_notes(teacher: ModelSpec, here: Reading) -> list[str]:
+    """What a teacher that was trained on images read in another way sees, if it was."""
+    before = _trained_with(teacher)
+    if before is None or before == here:
+        return []
+    names = [name for name in here if before[name] != here[name]]  # type: ignore[literal-required]
+    theirs, ours = (" and ".join(_option(name, reading) for name in names) for reading in (before, here))
+    return [
+        f"the teacher {teacher.folder or teacher.name} was trained with {theirs} and sees images with {ours} here: it "
+        "is probably less accurate than on images that are read in its way"
+    ]
+
+
+def _trained_with(teacher: ModelSpec) -> Reading | None:
+    """As its folder says, or the run that the folder is in: older versions did not write it into the folder."""
+    told, folder = saved_reading(teacher), teacher.folder
+    if told is None and folder is not None and folder.name == "student":
+        with suppress(UserError):
+            return reading_of(read_saved(folder.parent / "config.yaml")[0])
+    return told
+
+
+def _option(name: str, reading: Reading) -> str:
+    option, value = f"--{name.replace('_', '-')}", reading[name]  # type: ignore[literal-required]
+    return f"no {option}" if value is None else f"{option} {value}"
 
 
 def set_dtype(teacher: nn.Module, config: TeacherConfig, world: World) -> None:

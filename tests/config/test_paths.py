@@ -9,7 +9,14 @@ from isometry.cli.arguments import parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
 from isometry.config import RunConfig
-from isometry.config.paths import PATHS, absolute_paths, expand_path, expand_paths, has_moved
+from isometry.config.paths import (
+    PATHS,
+    absolute_paths,
+    expand_path,
+    expand_paths,
+    has_moved,
+    same_place,
+)
 
 NO_PATHS = {"data_changed", "drop_path", "teacher_cache_size", "val_fraction", "to"}
 """Options whose help has such a word and that are none."""
@@ -120,3 +127,21 @@ def test_a_path_has_moved_if_the_old_one_is_gone_and_the_new_one_there(tmp_path:
     assert not has_moved("opt", str(old), str(new))
     old.mkdir()
     assert not has_moved("data_dir", str(old), str(new))
+
+
+def test_a_folder_with_a_colon_is_a_folder(home: Path):
+    Path("imgs:v2").mkdir()
+    assert absolute_paths(RunConfig(data_dir="imgs:v2")).data_dir == f"{Path.cwd()}/imgs:v2"
+    assert absolute_paths(RunConfig(data_dir="imgs:v3")).data_dir == "imgs:v3"
+
+
+def test_a_link_and_a_path_around_are_the_same_place(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for path in ("link", "other/../photos"):
+        assert same_place("data_dir", str(tmp_path / "photos"), str(tmp_path / path))
+        assert same_place("model", f"local-dir:{tmp_path / 'photos'}", f"local-dir:{tmp_path / path}")
+    assert not same_place("data_dir", str(tmp_path / "photos"), str(tmp_path / "other"))
+    assert not same_place("data_dir", str(tmp_path / "photos"), str(tmp_path / "gone"))
+    assert not same_place("opt", str(tmp_path), str(tmp_path))

@@ -7,6 +7,7 @@ import pytest
 from isometry.cli.arguments import parse
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
+from isometry.config import RunConfig
 from isometry.errors import UserError
 
 JARGON = re.compile(
@@ -49,3 +50,9 @@ def test_the_value_as_it_was_written(words: str, said: str):
     with pytest.raises(UserError) as refused:
         parse(COMMANDS["check"].kind, [words])
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "many"])
+def test_a_weight_that_is_no_number_is_named_with_its_loss(value: str):
+    with pytest.raises(UserError, match=f"^--losses.soft {value}: expected a finite number$"):
+        parse(RunConfig, ["--losses.ce", "1", "--losses.soft", value])

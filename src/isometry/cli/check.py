@@ -38,7 +38,7 @@ class CheckConfig(RunConfig):
     """Run that would be started, all of whose options are checked."""
 
     data: bool = False
-    """Report on the images alone: classes, sizes, formats, unreadable files, duplicates; no model is needed."""
+    """Report on the images alone: classes, sizes, formats, unreadable ones, duplicates; no model is needed."""
 
 
 def check(config: RunConfig, console: Console) -> None:

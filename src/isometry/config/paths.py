@@ -50,6 +50,14 @@ def has_moved(name: str, old: Any, new: Any) -> bool:
     return before.is_absolute() and now.is_absolute() and now.exists() and not before.exists()
 
 
+def same_place(name: str, old: Any, new: Any) -> bool:
+    """Whether two values of an option name the same file or folder, perhaps through a link."""
+    if name not in STORED or not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    before, now = (Path(path.removeprefix(LOCAL)) for path in (old, new))
+    return before.exists() and now.exists() and before.samefile(now)
+
+
 def _folder_name(name: str) -> str:
     """``local-dir:PATH`` for the path of a run's folder or of its ``student/``; any other name as it is."""
     # Not for any folder: one may have the name of a model.
@@ -64,7 +72,8 @@ def _absolute(name: str, value: str | None) -> str | None:
         return value
     path = Path(value.removeprefix(LOCAL)).expanduser()
     # A class map may be a name in the folder of the images, weights may be "pretrained", and data an address.
-    may_be_another = name in ("class_map", "initial_checkpoint", "teacher_weights") and not path.exists()
-    if may_be_another or (re.match(r"[a-z]+:", value) and not value.startswith(LOCAL)):
+    may_be_another = name in ("class_map", "initial_checkpoint", "teacher_weights")
+    may_be_another |= bool(re.match(r"[a-z]+:", value)) and not value.startswith(LOCAL)
+    if may_be_another and not path.exists():
         return value
     return f"{LOCAL * value.startswith(LOCAL)}{path.absolute()}"

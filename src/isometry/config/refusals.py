@@ -35,10 +35,20 @@ def refusal(kind: type, message: str, values: Mapping[str, Any]) -> str:
     option = f"--{key.replace('_', '-')}"
     if hint is None:
         return f"{option}: {' '.join(found[2].split())}"
+    if isinstance(value, Mapping) and float in _parts_of(hint):
+        # Numbers by name, one of which is text.
+        for part, each in value.items():
+            if isinstance(each, str):
+                return f"{option}.{part} {_typed(each)}: expected a finite number"
     # Of a mapping, the message has the value that is wrong.
     inner = re.search(r"(?:Given value|Got value): (.+?)$", " ".join(found[2].split()))
     given = inner[1] if inner and isinstance(value, Mapping) else _typed(value)
     return f"{option} {given}: expected {_noun_of(hint)}"
+
+
+def _parts_of(hint: Any) -> tuple[Any, ...]:
+    """The types that the values of a mapping may have."""
+    return typing.get_args(next(iter(typing.get_args(hint)[1:]), None))
 
 
 def _typed(value: Any) -> str:

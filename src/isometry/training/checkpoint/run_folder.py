@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import StrictFloat, StrictInt
 
 from isometry.config import RunConfig
-from isometry.config.paths import has_moved
+from isometry.config.paths import has_moved, same_place
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, is_utf8, reason
 from isometry.files import NEW, disk_errors, inside, new_path, open_own, write_atomically
@@ -137,7 +137,7 @@ class RunFolder:
             write_atomically(self.config, config_to_yaml(config))
             return []
         saved, notes = read_saved(self.config)
-        changed = changed_options(saved, config)
+        changed = [each for each in changed_options(saved, config) if not same_place(*each)]
         moved = [each for each in changed if has_moved(*each)]
         notes += [f"--{name.replace('_', '-')}: {old} is gone, {new} is used" for name, old, new in moved]
         if changed := [each for each in changed if each not in moved]:

@@ -224,7 +224,7 @@ def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"base": "/dev/zero"}, "longer"),
+        ({"base": "/dev/zero"}, "not a regular file"),
         ({"base": "../../../../../../../../etc/passwd"}, "passwd"),
         ({"variants": {"a": ["b"]}}, "--variants"),
         ({"variants": {"a": {"out": "../../evil", "seed": "x"}}}, "--seed"),

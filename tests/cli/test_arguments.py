@@ -86,7 +86,7 @@ def test_a_resolved_run_reads_back_as_it_was(tmp_path):
         ("--scale a b", "--scale"),
         ("--student-kwargs depth", "--model-kwargs depth: expected names with values"),
         ("--student-kwargs depth=1 x", "--student-kwargs x: give key=value pairs"),
-        ("--losses.soft x", "--losses x: expected names with values"),
+        ("--losses.soft x", "--losses.soft x: expected a finite number"),
         ("stray", "stray: expected an option's name here"),
         ("--config", "--config: give one file"),
         ("--config nowhere.yaml", "--config nowhere.yaml: can't be read (No such file or directory)"),

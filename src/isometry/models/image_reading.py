@@ -43,7 +43,8 @@ def saved_reading(spec: ModelSpec) -> Reading | None:
         UserError: the values there are invalid.
     """
     folder = spec.folder
-    if folder is None and spec.hub_id:
+    # Not timm's own names, which no run of ours saved.
+    if spec.name.startswith("hf-hub:") and spec.hub_id:
         weights = cached_from_hub(spec.hub_id)
         folder = weights and weights.parent
     if folder is None or not (folder / "config.json").is_file():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_reader_that_has_left(words: str):
 
 def test_ctrl_c_during_the_imports():
     command = [sys.executable, "-v", "-m", "isometry", "list", "losses"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # Whoever runs the tests may have their processes ignore Ctrl-C.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, preexec_fn=heard) as process:
         assert process.stderr is not None
         # A line of -v for each import.
         while b"import 'torch._C'" not in (line := process.stderr.readline()):

@@ -56,3 +56,16 @@ def test_the_value_as_it_was_written(words: str, said: str):
 def test_a_weight_that_is_no_number_is_named_with_its_loss(value: str):
     with pytest.raises(UserError, match=f"^--losses.soft {value}: expected a finite number$"):
         parse(RunConfig, ["--losses.ce", "1", "--losses.soft", value])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--log", "paper"], "--log paper: expected any of tensorboard, wandb"),
+        (["--scale", "a", "b"], "--scale a b: expected values one after another"),
+        (["--opt-betas", "x"], "--opt-betas x: expected values one after another"),
+    ],
+)
+def test_values_one_after_another_are_named_as_they_were_typed(words: list[str], message: str):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        parse(RunConfig, words)

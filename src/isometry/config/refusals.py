@@ -43,6 +43,11 @@ def refusal(kind: type, message: str, values: Mapping[str, Any]) -> str:
     # Of a mapping, the message has the value that is wrong.
     inner = re.search(r"(?:Given value|Got value): (.+?)$", " ".join(found[2].split()))
     given = inner[1] if inner and isinstance(value, Mapping) else _typed(value)
+    if isinstance(value, str) and any(
+        typing.get_origin(each) is list for each in (hint, *typing.get_args(hint))
+    ):
+        # The words of a command line, joined for the parser.
+        given = value.strip("[]").replace(",", " ") or given
     return f"{option} {given}: expected {_noun_of(hint)}"
 
 

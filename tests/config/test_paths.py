@@ -110,6 +110,7 @@ def test_what_a_run_reads_is_stored_with_absolute_paths(home: Path):
     [
         RunConfig(),
         RunConfig(data_dir="https://host/shards", teacher_weights="none"),
+        RunConfig(data_dir="s3://bucket/shards"),
         RunConfig(data_dir="/photos", class_map="in-the-photos.txt", model="hf-hub:me/x"),
     ],
 )

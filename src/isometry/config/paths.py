@@ -17,6 +17,8 @@ STORED = frozenset(
 PATHS = STORED | {"base", "out", "start_recipe", "teacher_recipe", "transfer"}
 """All options that are paths, or may be."""
 LOCAL = "local-dir:"
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+"""How a URL begins (RFC 3986)."""
 
 
 def expand_path(path: str) -> str:
@@ -73,7 +75,7 @@ def _absolute(name: str, value: str | None) -> str | None:
     path = Path(value.removeprefix(LOCAL)).expanduser()
     # A class map may be a name in the folder of the images, weights may be "pretrained", and data an address.
     may_be_another = name in ("class_map", "initial_checkpoint", "teacher_weights")
-    may_be_another |= bool(re.match(r"[a-z]+:", value)) and not value.startswith(LOCAL)
+    may_be_another |= bool(ADDRESS.match(value)) and not value.startswith(LOCAL)
     if may_be_another and not path.exists():
         return value
     return f"{LOCAL * value.startswith(LOCAL)}{path.absolute()}"

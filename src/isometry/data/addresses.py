@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from isometry.config import DataConfig
+from isometry.config.paths import ADDRESS
 from isometry.errors import UserError
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-"""How a URL begins."""
 PLAIN = re.compile(r"[\w./@%+=,-]+")
 """A shard's name that means nothing else to a shell."""
 REMOTE = ("hfds", "hfids", "tfds")

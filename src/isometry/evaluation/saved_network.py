@@ -10,9 +10,9 @@ from typing import Literal
 from torch import nn
 
 from isometry.config import DataConfig, RunConfig
-from isometry.config.paths import absolute_paths
+from isometry.config.paths import ADDRESS, absolute_paths
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
-from isometry.data.addresses import ADDRESS, is_remote
+from isometry.data.addresses import is_remote
 from isometry.data.inventory import other_classes
 from isometry.data.option_checks import AUTO
 from isometry.distributed import World

@@ -1,9 +1,10 @@
 """Top-1 and top-5 accuracy over a split."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,12 @@ def accuracies(
     )
     rest = iter(totals)
     return [tally.figures(list(islice(rest, len(tally.values()))), max(1.0, count)) for tally in tallies]
+
+
+def tabled(found: Mapping[str, float], part: str) -> dict[str, Any]:
+    """What a table of networks shows of :func:`accuracy` on the split ``part``: ``top1``, ``top1_by_class``,
+    ``top1_part``."""
+    return {key: found[key] for key in ("top1", "top1_by_class") if key in found} | {"top1_part": part}
 
 
 class _Tally:

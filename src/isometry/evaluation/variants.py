@@ -12,7 +12,7 @@ from isometry.config import RunConfig
 from isometry.data import Batch, ImageSpec, Preprocess
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.evaluation.accuracy import accuracy
+from isometry.evaluation.accuracy import accuracy, tabled
 from isometry.evaluation.sampling import SmallestK
 from isometry.evaluation.timing import Row, interleaved_speeds, with_ratios
 from isometry.models.build import build_model, check_on_disk
@@ -146,8 +146,7 @@ def _top1(variant: nn.Module, dataset: EvaluationImages) -> Row:
         return {}
     alone = World(0, 1, dataset.preprocess.device)
     found = accuracy(variant, dataset.batches(), dataset.preprocess, alone, nullcontext)
-    shown: Row = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
-    return {**shown, "top1_part": dataset.part}
+    return tabled(found, dataset.part)
 
 
 def _gated_macs(masked: nn.Module, dataset: EvaluationImages) -> Row:

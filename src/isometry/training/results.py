@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isometry.data import Loaders, make_loaders
 from isometry.distributed import cores_per_process
-from isometry.evaluation.accuracy import accuracy
+from isometry.evaluation.accuracy import accuracy, tabled
 from isometry.evaluation.channel_usage import pruning_report
 from isometry.evaluation.representations import block_features, compare_representations, compared_images
 from isometry.evaluation.timing import images_per_second
@@ -213,8 +213,7 @@ def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
     if part is not None and run.sources.labelled:
         batches = trainer.batches.read(part)
         found = accuracy(model, batches, trainer.preprocess, world, trainer.autocast)
-        shown: Row = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
-        figures |= {**shown, "top1_part": name}
+        figures |= tabled(found, name)
     return figures
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from isometry.data import Preprocess, make_loaders
 from isometry.distributed import World
-from isometry.evaluation.accuracy import accuracy
+from isometry.evaluation.accuracy import accuracy, tabled
+from isometry.evaluation.saved_network import other_classes_than
 from isometry.models.sharding import is_sharded
-from isometry.models.spec import image_spec, label_names
+from isometry.models.spec import image_spec
 from isometry.models.teacher import InputAdapter
 from isometry.training.assemble import Run
 from isometry.training.loop import Trainer
@@ -47,16 +48,14 @@ def teacher_accuracy(trainer: Trainer, world: World) -> dict[str, Any]:
             nullcontext if teacher.narrow else trainer.autocast,
             InputAdapter(spec, spec, teacher.dtype if teacher.narrow else None).to(world.device),
         )
-    shown: dict[str, Any] = {key: found[key] for key in ("top1", "top1_by_class") if key in found}
-    return {**shown, "top1_part": name}
+    return tabled(found, name)
 
 
 def _has_classes_of_data(run: Run, teacher: nn.Module) -> bool:
-    names, ours = label_names(teacher), run.sources.class_names
-    same = not names or not ours or names == ours
+    same = teacher.num_classes == run.config.num_classes and not other_classes_than(teacher, run.sources)
     # Image files have one channel or three.
     readable = image_spec(teacher).input_size[0] in (1, 3)
-    return run.sources.labelled and teacher.num_classes == run.config.num_classes and same and readable
+    return run.sources.labelled and same and readable
 
 
 @contextmanager

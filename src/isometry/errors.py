@@ -8,7 +8,7 @@ import html
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -37,6 +37,12 @@ def reason(error: BaseException) -> str:
         return error.strerror.lower()
     line, name = first_line(error), type(error).__name__
     return line if line == name or isinstance(error, ValueError | UserError) else f"{name}: {line}"
+
+
+def some_of(items: Sequence[str], most: int) -> str:
+    """The first of some items, and how many more there are: ``cat, dog and 3 more``."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 NO_HANDLES = "there are too few file handles; raise their number with ulimit -n 4096"

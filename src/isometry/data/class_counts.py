@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from isometry.data.folder_listing import MOST_NAMED
 from isometry.data.splits import MapPart, Part
-from isometry.errors import printable
+from isometry.errors import printable, some_of
 
 
 def class_counts(part: Part | None, names: Sequence[str] | None) -> dict[str, int] | None:
@@ -26,6 +26,5 @@ def not_validated(train: Mapping[str, int] | None, val: Mapping[str, int] | None
     )
     if not lacking:
         return []
-    shown = ", ".join(f"{printable(name)} ({train[name]:,})" for name in lacking[:MOST_NAMED])
-    more = f" and {len(lacking) - MOST_NAMED:,} more" if len(lacking) > MOST_NAMED else ""
-    return [f"classes without an image in validation, and their training images: {shown}{more}"]
+    shown = some_of([f"{printable(name)} ({train[name]:,})" for name in lacking], MOST_NAMED)
+    return [f"classes without an image in validation, and their training images: {shown}"]

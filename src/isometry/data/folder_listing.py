@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isometry.data.image_formats import needed_for, readable_endings
-from isometry.errors import printable, reason
+from isometry.errors import printable, reason, some_of
 
 JUNK_FOLDERS = frozenset(
     {
@@ -155,9 +155,8 @@ def is_junk(folder: str) -> bool:
 
 
 def named(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(map(printable, sorted(names)[:MOST_NAMED])) + more
+    """The first names in order, and how many more there are."""
+    return some_of([*map(printable, sorted(names))], MOST_NAMED)
 
 
 def _holds_results(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from isometry.data.sources import Sources
 from isometry.data.splits import Part, StreamPart
-from isometry.errors import printable
+from isometry.errors import printable, some_of
 
 Folders = dict[str, tuple[int, str]]
 """Images of each folder: their number, and a fingerprint of their names, sizes, labels and order."""
@@ -51,7 +51,7 @@ def other_classes(before: Sequence[str] | None, now: Sequence[str] | None) -> st
     )
     if gone or new:
         return " and ".join(
-            f"{what} {', '.join(map(_quoted, names[:MOST_NAMED]))}{_more(names)}"
+            f"{what} {some_of([*map(_quoted, names)], MOST_NAMED)}"
             for what, names in (("lack", gone), ("have the new", new))
             if names
         )
@@ -68,8 +68,8 @@ def other_images(before: Mapping[str, Folders], now: Mapping[str, Folders]) -> d
         old, new = before.get(split, {}), now.get(split, {})
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         if changed:
-            counts = ", ".join(_change(name, old, new) for name in changed[:MOST_NAMED])
-            found[split] = f"{split} {_count(old):,} images, {_count(new):,} now ({counts}{_more(changed)})"
+            counts = some_of([_change(name, old, new) for name in changed], MOST_NAMED)
+            found[split] = f"{split} {_count(old):,} images, {_count(new):,} now ({counts})"
     return found
 
 
@@ -89,10 +89,6 @@ def _count(folders: Folders) -> int:
 
 def _quoted(name: str) -> str:
     return f"'{printable(name)}'"
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
 
 
 def _folders(part: Part, root: str) -> Folders:

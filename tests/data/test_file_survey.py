@@ -114,3 +114,10 @@ def test_images_without_labels_are_looked_at_too(tmp_path: Path):
 def test_data_that_are_no_files_are_refused():
     with pytest.raises(UserError, match="--data: looks at image files"):
         survey_files(find_sources(DIGITS))
+
+
+def test_no_more_pixels_are_decoded_than_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(file_survey, "DECODED", 4)
+    for number in range(7):
+        write_image(tmp_path / f"{number}.jpg", seed=number)
+    assert look(tmp_path).decoded == 4

@@ -12,7 +12,7 @@ from torch import nn
 
 from isometry.cli.check_data import classes_text
 from isometry.config import RunConfig
-from isometry.distributed import World, join_world
+from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
@@ -52,7 +52,7 @@ def check(config: RunConfig, console: Console) -> None:
     if run.schedule.grows:
         # The full size needs the most.
         run = enter_stage(run, run.schedule.stages[-1])
-    _refuse_schedule(run, world)
+    _refuse_schedule(run)
     needed = memory(run, world)
     say_under(console, "Data", run.sources.description)
     if classes := classes_text(run.sources.train_counts):
@@ -174,8 +174,7 @@ def warnings(run: Run) -> list[str]:
     elif images < 10 * batch:
         steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
         found.append(f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more")
-    steps_per_epoch = max(1, images // (batch * run.config.grad_accum_steps))
-    found += slow_average(run.config, run.schedule.stages[-1], steps_per_epoch)
+    found += slow_average(run.config, run.schedule.stages[-1], _steps_per_epoch(run))
     if run.sources.val is None:
         found.append("no validation split: the last epoch counts as the best")
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
@@ -185,12 +184,15 @@ def warnings(run: Run) -> list[str]:
     return found
 
 
-def _refuse_schedule(run: Run, world: World) -> None:
+def _refuse_schedule(run: Run) -> None:
     """Raises the UserError of a run whose optimizer or schedule can't be built."""
+    build_schedule(run.config, build_optimizer(run.config, run.objective), _steps_per_epoch(run))
+
+
+def _steps_per_epoch(run: Run) -> int:
     config = run.config
-    images = config.batch_size * world.size * config.grad_accum_steps
-    steps_an_epoch = max(1, len(run.sources.train) // images)
-    build_schedule(config, build_optimizer(config, run.objective), steps_an_epoch)
+    images = (config.global_batch_size or config.batch_size) * config.grad_accum_steps
+    return max(1, len(run.sources.train) // images)
 
 
 def _refuse_folder(run: Run) -> None:

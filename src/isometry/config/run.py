@@ -47,21 +47,9 @@ ALIASES = {
 """Aliases of options, on the command line and in recipes."""
 
 FREE_ON_RESUME = (
-    frozenset(
-        {
-            "resume",
-            "data_changed",
-            "out",
-            "device",
-            "workers",
-            "pin_mem",
-            "log_interval",
-            "recovery_interval",
-            "log",
-        }
-    )
+    frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
+    | {"data_changed", "allow_commands"}
     | {"skip_bad_images"}  # a run that has got so far has met none
-    | {"allow_commands"}
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     | {"validation_batch_size"}
     | {"batch_size"}  # follows from the global batch size, which must not change
@@ -70,7 +58,6 @@ FREE_ON_RESUME = (
 
 ON_COMMAND_LINE_ONLY = "allow_commands"
 """The permission to start programs: no recipe and no saved run gives it."""
-
 
 FORMER_DEFAULTS: dict[str, Any] = {"model_ema_warmup": False, "exif": "ignore"}
 """Defaults of an earlier version, which a run that it began keeps."""

@@ -81,7 +81,7 @@ def survey_files(sources: Sources) -> FileSurvey:
             if not isinstance(part, MapPart) or not isinstance(part.images, ImageFiles):
                 raise UserError("--data: looks at image files; name their folder or list with --data-dir")
             listed += _listed(split, part, part.images)
-    step = max(1, len(listed) // DECODED)
+    step = max(1, -(-len(listed) // DECODED))
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         files = list(pool.map(_look, listed, (number % step == 0 for number in range(len(listed)))))
     return FileSurvey(files, len(range(0, len(listed), step)), list(_duplicates(files)))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ class RunState:
         record = {
             "spec": self._spec(),
             "processes": self.world.size,
-            "loop": asdict(state) | {"validation": self._validation()},
+            "loop": asdict(state) | {"validation": self._validation},
             "metrics": folder.metrics.sizes(),
             # Some optimizers change lists in place.
             "optimizer": deepcopy(rest),
@@ -198,6 +199,7 @@ class RunState:
         self._check_images(loop, console)
         return Saved(checkpoint, state, stage.number)
 
+    @cached_property
     def _validation(self) -> int:
         """Fingerprint of the validation images, which scores are compared on; 0 if not known."""
         return fingerprint(self.run.inventory["images"].get("validation")) if self.run.inventory else 0
@@ -218,7 +220,7 @@ class RunState:
             return
         out, begun = self.config.out, loop.seen > 0
         record, notes = check_images(out, now, begun=begun, allowed=self.config.data_changed)
-        if loop.validation not in (0, self._validation()) and loop.epoch < self.config.epochs:
+        if loop.validation not in (0, self._validation) and loop.epoch < self.config.epochs:
             loop.best = loop.best_epoch = None
         add_notes(self.run.notes, notes, console)
         # Not while another process still reads the record.

@@ -1,5 +1,6 @@
 """Image folders as people have them: with folders that programs make, and files that are no images."""
 
+import errno
 import os
 import random
 import shutil
@@ -172,8 +173,21 @@ def test_classes_that_differ_in_case_or_zeros_have_one_order(tmp_path: Path):
     assert seen == {"['CAT', 'Cat', 'cat', 'n001', 'n01', 'n1']\n"}
 
 
-@pytest.mark.skipif(not os.geteuid(), reason="root reads everything")
-def test_a_folder_that_must_not_be_read_is_named(photos: Path):
+def forbid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the right to list a folder away; from root, who lists everything, in this process alone."""
+    folder.chmod(0)
+    scandir = os.scandir
+
+    def refused(path: str | Path) -> object:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    if not os.geteuid():
+        monkeypatch.setattr(os, "scandir", refused)
+
+
+def test_a_folder_that_must_not_be_read_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch):
     write_classes(photos, {"emu": 1})
-    (photos / "emu").chmod(0)
+    forbid(photos / "emu", monkeypatch)
     assert "emu (permission denied)" in note(find_sources(folder_config(photos)), "can't be read")

@@ -20,11 +20,6 @@ from isometry.data import Loaders, find_sources, make_loaders
 from isometry.data.shared_memory import HANDLES, HANDLES_OF_WORKER, shared, starting
 from isometry.errors import UserError
 
-MOUNTS = shutil.which("unshare") and not subprocess.call(
-    ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], stderr=subprocess.DEVNULL
-)
-"""Whether this machine lets a test mount a /dev/shm of its own."""
-
 
 @contextmanager
 def limited(what: int, soft: int) -> Iterator[None]:
@@ -72,8 +67,16 @@ def test_batches_of_workers_are_shared_and_those_of_this_process_are_not(tmp_pat
         assert shared(batch) is batch
 
 
+@pytest.fixture
+def mounts() -> None:
+    """A machine that lets a test mount a /dev/shm of its own."""
+    tried = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    if not shutil.which("unshare") or subprocess.call(tried, stderr=subprocess.DEVNULL):
+        pytest.skip("no right to mount a small /dev/shm")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not MOUNTS, reason="no right to mount a small /dev/shm")
+@pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize(("size", "said"), [("1m", "too little shared memory"), ("4k", "can't start")])
 def test_a_small_dev_shm_as_in_a_container(tmp_path: Path, size: str, said: str):
     write_classes(tmp_path / "photos", {"cat": 100, "dog": 100}, ".png")

@@ -2,6 +2,8 @@
 
 from PIL import ExifTags, Image
 
+from isometry.data.splits import DECODE_ERRORS
+
 Turn = Image.Transpose
 
 Corners = tuple[float, float, float, float]
@@ -27,12 +29,16 @@ SWAPS_AXES = {Turn.TRANSPOSE, Turn.TRANSVERSE, Turn.ROTATE_90, Turn.ROTATE_270}
 """A turn mirrors along x, along y, and then swaps the axes, each or not."""
 
 
+PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AttributeError, LookupError)
+"""What Pillow raises for damaged metadata."""
+
+
 def turn_of(image: Image.Image) -> Turn | None:
     """What turns the image upright; None if it is upright, or does not say so in a readable way."""
     try:
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        # Damaged metadata, whose parsers raise anything; a viewer shows the image as it is stored.
+    except PARSE_ERRORS:
+        # A viewer shows such an image as it is stored.
         return None
 
 

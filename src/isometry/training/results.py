@@ -47,7 +47,7 @@ from isometry.training.loop import Trainer
 from isometry.training.memory_layout import set_memory_format
 from isometry.training.moving_average import delivered
 from isometry.training.provenance import provenance
-from isometry.training.teacher_figures import in_float32, teacher_accuracy
+from isometry.training.teacher_figures import in_float32, speed_column, teacher_accuracy
 
 Row = dict[str, Any]
 
@@ -198,13 +198,13 @@ def figures_of(trainer: Trainer, model: nn.Module, loaders: Loaders) -> Row:
     run, is_teacher, sharded = trainer.run, model is trainer.run.teacher, is_sharded(model)
     size = image_spec(model).input_size if is_teacher else run.spec.input_size
     world = trainer.world if sharded else replace(trainer.world, rank=0, size=1)
-    with in_float32(model) as key:
+    with in_float32(model):
         # Processes that share a model must make equally many passes, so their number is fixed, not their time.
         speed = images_per_second(model, size, seconds=0 if sharded else SECONDS_TIMED)
     figures: Row = {
         "params": parameter_count(model),
         "macs": run.teacher_macs if is_teacher else macs(model, size),
-        key: speed,
+        speed_column(model): speed,
         **measured_figures(model),
     }
     if is_teacher:

@@ -58,18 +58,21 @@ def _has_classes_of_data(run: Run, teacher: nn.Module) -> bool:
     return run.sources.labelled and same and readable
 
 
-@contextmanager
-def in_float32(network: nn.Module) -> Iterator[str]:
-    """Casts a network that is not sharded to float32, and back, which restores its bits; yields the key of its speed.
+def speed_column(network: nn.Module) -> str:
+    """The column of a network's speed: a sharded one's, over several processes and in its own type, has its own."""
+    if not is_sharded(network):
+        return "images_per_s"
+    dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+    return f"images/s ({dtype}, sharded)"
 
-    The speed of a sharded network, over several processes and in its own type, has a key and a column of its own.
-    """
+
+@contextmanager
+def in_float32(network: nn.Module) -> Iterator[None]:
+    """Casts a network that is not sharded to float32, and back, which restores its bits."""
     dtype = next(network.parameters()).dtype
-    if is_sharded(network):
-        yield f"images/s ({str(dtype).removeprefix('torch.')}, sharded)"
-        return
-    network.to(torch.promote_types(dtype, torch.float32))
+    wide = dtype if is_sharded(network) else torch.promote_types(dtype, torch.float32)
+    network.to(wide)
     try:
-        yield "images_per_s"
+        yield
     finally:
         network.to(dtype)

@@ -17,8 +17,8 @@ from isometry.config import (
     canonical,
     out_of_range,
 )
+from isometry.config.option_errors import option_error
 from isometry.config.paths import absolute_paths, expand_path, expand_paths
-from isometry.config.refusals import refusal
 from isometry.errors import UserError, did_you_mean
 from isometry.parsing import YAML_ERRORS, YamlLoader, read_yaml, validate
 
@@ -145,7 +145,7 @@ def _build(kind: type[Config], values: dict[str, Any], where: str) -> Config:
         parsed = parser.parse_object(values).as_dict()
     except (jsonargparse.ArgumentError, *YAML_ERRORS) as error:
         # It reads text as YAML, and lets some of PyYAML's errors through.
-        raise UserError(f"{where}{refusal(kind, str(error), values)}") from error
+        raise UserError(f"{where}{option_error(kind, str(error), values)}") from error
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             parsed[name] = hint(**parsed[name])  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Refusals of jsonargparse in plain words."""
+"""Errors of jsonargparse in plain words."""
 
 import re
 import types
@@ -18,7 +18,7 @@ NOUNS = {
 """Types as text."""
 
 
-def refusal(kind: type, message: str, values: Mapping[str, Any]) -> str:
+def option_error(kind: type, message: str, values: Mapping[str, Any]) -> str:
     """jsonargparse's message on ``values``, options of class ``kind``, as one line that names the option."""
     found = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', message, re.DOTALL)
     if not found:

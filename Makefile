@@ -26,8 +26,8 @@ bench: .venv/ready
 	@$(BIN)/python benchmarks/relations.py
 	@$(BIN)/python benchmarks/growth.py
 	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/pruning.py
-	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py
-	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/step.py --pair resnet
+	@$(BIN)/python benchmarks/step.py
+	@$(BIN)/python benchmarks/step.py --pair resnet
 	@$(BIN)/python benchmarks/teacher_cache.py
 	@$(BIN)/python benchmarks/loading.py
 

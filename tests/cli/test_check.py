@@ -288,7 +288,15 @@ def test_a_look_at_the_images_and_at_what_the_teacher_sees(tmp_path, capsys):
     assert "Images  all 22 training images: 22 turned by EXIF, seen upright" in output
     assert "scaled up" not in output
     larger = replace(CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "img_size": 16})
-    assert "scaled up from 8×8 to 16×16 pixels" in output_of(larger, capsys)
+    said = " ".join(output_of(larger, capsys).split())
+    assert "scaled up from 8×8 to 16×16 pixels" in said
+    assert (
+        "--teacher-pixels original reads the images at 16×16 and shows it the same crops of the original"
+        in said
+    )
+    said = " ".join(output_of(replace(larger, teacher_pixels="original"), capsys).split())
+    assert "scaled up" not in said
+    assert "teacher images 192 KiB" in said
     smaller = replace(CONFIG, teacher_kwargs={**CONFIG.teacher_kwargs, "img_size": 4})
     assert "scaled up" not in output_of(smaller, capsys)
 

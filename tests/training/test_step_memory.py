@@ -62,6 +62,22 @@ def test_memory_grows_with_the_batch_and_leaves_the_model_as_it_was():
     assert all(p.grad is None for p in student.parameters())
 
 
+def test_larger_images_for_the_teacher_are_counted_beside_the_activations():
+    original, scaled = (
+        step_memory(
+            Objective(vit(img_size=32), {"soft": 1}, cait(), img_size=32, original_pixels=side == 64),
+            (3, side, side),
+            batch_size=16,
+            moments=0,
+            moving_average=False,
+        )
+        for side in (64, 32)
+    )
+    assert original.teacher_images == 16 * 3 * 64 * 64 * 4
+    assert scaled.teacher_images == 0
+    assert original.total == scaled.total + original.teacher_images
+
+
 def chain(*widths: int) -> nn.Module:
     """Linear layers without biases, one after another."""
     return nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(widths)))

@@ -180,7 +180,7 @@ def warnings(run: Run) -> list[str]:
     if run.teacher is not None and parameter_count(run.teacher) < parameter_count(run.student):
         found.append("the teacher is smaller than the student")
     if run.teacher is not None:
-        found += scaling_warnings(run.spec, image_spec(run.teacher))
+        found += scaling_warnings(run.spec, image_spec(run.teacher), run.config.teacher_pixels)
     return found
 
 

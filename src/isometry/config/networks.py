@@ -48,6 +48,8 @@ class TeacherConfig:
     """timm name, folder of a run, local-dir:PATH or hf-hub:NAME; no teacher if not given."""
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of timm.create_model, e.g. `img_size=256`; the teacher gets images of its own size."""
+    teacher_pixels: Literal["student", "original"] = "student"
+    """What a teacher of larger images sees: the student's, scaled up, or the same crop of the original picture."""
     teacher_weights: str = "pretrained"
     """`pretrained` (timm's), a safetensors or PyTorch file, or `none` (random, for a dry run)."""
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = "float32"

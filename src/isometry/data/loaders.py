@@ -48,6 +48,7 @@ def make_loaders(
     sources: Sources,
     config: DataConfig,
     spec: ImageSpec,
+    training_spec: ImageSpec | None = None,
     *,
     seed: int,
     rank: int = 0,
@@ -56,7 +57,8 @@ def make_loaders(
 ) -> Loaders:
     """Builds this rank's loaders; ``config.batch_size`` is per rank. Decodes nothing and starts no process.
 
-    With ``epochs``, the number of a run's epochs, workers go on to the next epoch before it is asked for.
+    Training images are those of ``training_spec``, where it is given. With ``epochs``, the number of a run's epochs,
+    workers go on to the next epoch before it is asked for.
 
     Raises:
         UserError: fewer images than ranks, an unknown ``--aa`` policy, an unsupported number of channels.
@@ -70,7 +72,7 @@ def make_loaders(
     )
 
     def training(part: Part) -> TrainLoader | TrainStream:
-        transform = train_transform(config, spec)
+        transform = train_transform(config, training_spec or spec)
         if isinstance(part, StreamPart):
             return TrainStream(stream(part, transform, batch_size=config.batch_size), pin_mem=config.pin_mem)
         requests = TrainRequests(

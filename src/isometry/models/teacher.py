@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -98,6 +99,48 @@ class InputAdapter(nn.Module):
     def blank(self, device: torch.device) -> Tensor:
         """A student image of zeros, for a process that runs a sharded teacher only because the others do."""
         return torch.zeros(1, 1, *self.size, device=device)
+
+
+def is_enlarged(student: ImageSpec, teacher: ImageSpec) -> bool:
+    """Whether the teacher's images are the student's in shape, and larger."""
+    (height, width), (rows, columns) = student.input_size[1:], teacher.input_size[1:]
+    return rows > height and rows * width == columns * height
+
+
+class StudentView:
+    """Images of the teacher's size as the student gets them: scaled down to its size, with its normalisation.
+
+    With antialiasing; bilinear if the student expects that, else bicubic. No value leaves the range of its image and
+    channel, as none leaves that of 8 bits where Pillow scales.
+
+    Args:
+        student, teacher: the images that each expects.
+
+    Attributes:
+        images: those that it takes, which a teacher takes as well, through an :class:`InputAdapter`: normalised for the
+            student, with its channels, of the teacher's size.
+
+    Raises:
+        UserError: the teacher's images are not larger, or of another shape.
+    """
+
+    def __init__(self, student: ImageSpec, teacher: ImageSpec) -> None:
+        self.size, larger = student.input_size[1:], teacher.input_size[1:]
+        if not is_enlarged(student, teacher):
+            own, theirs = ("×".join(map(str, size)) for size in (self.size, larger))
+            raise UserError(
+                f"--teacher-pixels original: the teacher's images must be larger than the student's and of the same "
+                f"shape, and they have {theirs} pixels and the student's {own}; leave it out"
+            )
+        self.images = replace(student, input_size=(student.input_size[0], *larger))
+        self.mode = "bilinear" if student.interpolation == "bilinear" else "bicubic"
+
+    def __call__(self, input_BCHW: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any size -> (B, C, h, w) of the student's; those that have it already are kept."""
+        if tuple(input_BCHW.shape[-2:]) == self.size:
+            return input_BCHW
+        scaled_BChw = F.interpolate(input_BCHW, self.size, mode=self.mode, antialias=True)
+        return scaled_BChw.clamp(input_BCHW.amin((2, 3), keepdim=True), input_BCHW.amax((2, 3), keepdim=True))
 
 
 class Teacher:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from isometry.errors import UserError
 from isometry.prune.gates import gated_convs
-from isometry.training.objective import Objective, Trainable
+from isometry.training.objective import Objective
+from isometry.training.trainable import Trainable
 
 
 def checkpoint_blocks(objective: Objective, name: str, *, compiles: bool) -> None:

@@ -35,7 +35,7 @@ from isometry.training.memory_layout import set_memory_format
 from isometry.training.objective import Objective, Taps
 from isometry.training.option_checks import check_options
 from isometry.training.student import StudentPlan, plan_student
-from isometry.training.teacher import build_teacher, check_label_names, set_dtype, shard_teacher
+from isometry.training.teacher import build_teacher, check_label_names, pixel_notes, set_dtype, shard_teacher
 
 DEFAULT_LOSSES: dict[str, float | dict[str, Any]] = {"soft": 1.0, "whole": 4.0}
 DEFAULT_LOSSES_ALONE: dict[str, float | dict[str, Any]] = {"ce": 1.0}
@@ -149,7 +149,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         validation_batch_size=config.validation_batch_size or config.batch_size,
         device=str(world.device),
     )
-    notes += accumulation_note(config.grad_accum_steps, terms)
+    notes += accumulation_note(config.grad_accum_steps, terms) + pixel_notes(config, objective, sources)
     notes += communication_note(config.batch_size, objective) if world.size > 1 else []
     return Run(
         config,
@@ -206,6 +206,7 @@ def _build_objective(
         generator=generator,
         img_size=plan.spec.img_size,
         teacher_blocks=teacher_blocks,
+        original_pixels=config.teacher_pixels == "original",
     )
     if config.channels_last:
         set_memory_format(objective, torch.channels_last)

@@ -53,7 +53,8 @@ class Trainer:
         config = self.config = run.config
         self.world, self.folder, self.console, self.label = world, folder, console, label
         place = {"rank": world.rank, "world_size": world.size, "epochs": config.epochs}
-        self.loaders = make_loaders(run.sources, config, run.spec, seed=config.seed, **place)
+        training = run.objective.view.images if run.objective.view else None
+        self.loaders = make_loaders(run.sources, config, run.spec, training, seed=config.seed, **place)
         classes = config.num_classes if run.sources.labelled else None
         self.preprocess = Preprocess(config, run.spec, classes, world.device)
         self.timer = PhaseTimer(world.device)

@@ -16,30 +16,20 @@ from isometry.losses import Loss, build_loss
 from isometry.losses.base import INPUTS, Reduction, Relations, Term, inputs_of, parse_terms, values_of_calls
 from isometry.models.finite import FirstLook
 from isometry.models.spec import image_spec
-from isometry.models.taps import BlockPair, BlockShape, TappedModel, block_tokens, layout_of, pair_blocks
-from isometry.models.teacher import BatchPosition, Teacher, TeacherOutput, TeacherSource, check_apart
-from isometry.prune.gates import GatedConv, GateOutput, gated_convs, take_gate_outputs
+from isometry.models.taps import BlockPair, block_tokens, pair_blocks
+from isometry.models.teacher import (
+    BatchPosition,
+    StudentView,
+    Teacher,
+    TeacherOutput,
+    TeacherSource,
+    check_apart,
+)
+from isometry.prune.gates import gated_convs
 from isometry.training.phase_timer import PhaseTimer
+from isometry.training.trainable import StudentOutput, Trainable
 
 Taps = str | list[int] | None
-StudentOutput = tuple[Any, list[Tensor], list[GateOutput]]
-"""Logits (a pair with a distillation head), features of the tapped blocks, and outputs of the gates."""
-
-
-class Trainable(nn.Module):
-    """All that the optimizer sees: the student with its taps, and the losses with their projections."""
-
-    def __init__(self, student: nn.Module, shapes: list[BlockShape], terms: nn.ModuleDict) -> None:
-        super().__init__()
-        self.tapped = TappedModel(student, [shape.block for shape in shapes], layout_of(shapes))
-        self.terms = terms
-        # In a list, because they are submodules of the student already.
-        self.gated: list[GatedConv] = list(gated_convs(student).values())
-
-    def forward(self, input_BCHW: Tensor) -> StudentOutput:
-        logits, features = self.tapped(input_BCHW)
-        # Gate outputs are returned, so that DistributedDataParallel sees all that a loss may depend on.
-        return logits, features, take_gate_outputs(self.gated)
 
 
 class Objective(TrainingTask):
@@ -59,17 +49,21 @@ class Objective(TrainingTask):
         generator: CPU generator that random terms draw from.
         img_size: side of the student's images, if it takes any size. A teacher gets images of its own size.
         teacher_blocks: those of all stages of a student that grows, of which ``taps`` may name a part.
+        original_pixels: a teacher of larger images gets those of :meth:`forward` at its size, and the student gets them
+            scaled down; without effect if no term needs a teacher.
 
     Attributes:
         terms: those with a weight above 0.
         pairs: the blocks whose tokens are compared.
         teacher: the frozen teacher; None if no term needs it.
+        view: what scales images down for the student; None if the teacher sees the student's.
         teacher_source: where teacher outputs come from: the teacher, or a cache that is set in its place.
         timer: of the phases of a step.
 
     Raises:
         UserError: an unknown loss or option, a term that needs a teacher where there is none, label spaces that differ,
-            blocks that a model lacks, answers to the first images that are not finite.
+            blocks that a model lacks, original pixels for a teacher of no larger images, answers to the first images
+            that are not finite.
         ValueError: student and teacher are one network, or share weights.
     """
 
@@ -85,6 +79,7 @@ class Objective(TrainingTask):
         generator: torch.Generator | None = None,
         img_size: int | None = None,
         teacher_blocks: Sequence[int] = (),
+        original_pixels: bool = False,
     ) -> None:
         super().__init__(verbose=False)
         check_apart(student, teacher)
@@ -98,12 +93,14 @@ class Objective(TrainingTask):
         self.timer, self._first_look = PhaseTimer(), FirstLook()
         self.pairs: list[BlockPair] = []
         self.teacher: Teacher | None = None
+        self.view: StudentView | None = None
         if teacher is not None and self.needs_teacher:
             images = image_spec(student, img_size)
             if any(INPUTS[name].scope == "block" for name in needs):
                 sizes = images.input_size, image_spec(teacher).input_size
                 self.pairs = pair_blocks(student, teacher, *sizes, *taps)
             self.teacher = Teacher(teacher, images, self.pairs, teacher_blocks)
+            self.view = StudentView(images, image_spec(teacher)) if original_pixels else None
         self.teacher_source: TeacherSource | None = self.teacher
         if hasattr(student, "set_distilled_training"):
             # The answer is the mean of both heads: if terms would train one of them alone, they train the mean.
@@ -124,6 +121,10 @@ class Objective(TrainingTask):
         """The losses by term, one for each pair of blocks if they compare tokens; some have parameters."""
         return unwrap_model(self.trainable_module).terms
 
+    def student_images(self, input: Tensor) -> Tensor:
+        """The images as the student gets them: as they are, or scaled down from those of the teacher's size."""
+        return input if self.view is None else self.view(input)
+
     def teacher_output(self, input: Tensor, position: BatchPosition | None = None) -> TeacherOutput | None:
         """Teacher outputs for images that are normalised for the student; None if no term needs them."""
         if self.teacher_source is None:
@@ -135,7 +136,7 @@ class Objective(TrainingTask):
         """Loss of one step.
 
         Args:
-            input: images (B, C, H, W), normalised for the student.
+            input: images (B, C, H, W), normalised for the student; of the teacher's size with ``original_pixels``.
             target: class indices (B,) or probabilities (B, K); ignored if no term needs labels.
             position: of a training batch, for a cache of teacher outputs.
 
@@ -144,7 +145,7 @@ class Objective(TrainingTask):
             with gates also ``saliencies``, (B, G) of each gated layer, and ``cross_entropy`` (B,), without gradient.
         """
         with self.timer("student"):
-            logits, features, gates = self.trainable_module(input)
+            logits, features, gates = self.trainable_module(self.student_images(input))
         teacher = self.teacher_output(input, position)
         self._first_look(logits, teacher, training=position is not None)
         with self.timer("terms"):

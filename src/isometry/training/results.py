@@ -290,7 +290,8 @@ def _representations(trainer: Trainer) -> dict[str, Any]:
     run, teacher = trainer.run, trainer.objective.teacher
     if teacher is None or not run.objective.pairs:
         return {}
-    gathered, images = run.gathered_teacher, compared_images(trainer.loaders, trainer.preprocess)
+    gathered = run.gathered_teacher
+    images = run.objective.student_images(compared_images(trainer.loaders, trainer.preprocess))
     features = gathered.features if gathered else block_features(teacher.model, teacher.adapter(images))
     untrained, _ = run.plan.build()
     return compare_representations(run.objective.pairs, untrained, run.student, features, images)

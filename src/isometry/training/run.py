@@ -89,7 +89,7 @@ def gather_teacher(trainer: Trainer) -> None:
     if trainer.objective.pairs and teacher is not None:
         # The other processes only provide their shards.
         images = (
-            compared_images(trainer.loaders, trainer.preprocess)
+            run.objective.student_images(compared_images(trainer.loaders, trainer.preprocess))
             if world.main
             else teacher.adapter.blank(world.device)
         )

@@ -22,11 +22,11 @@ def memory(run: Run, world: World) -> StepMemory:
     Raises:
         UserError: the optimizer can't be built.
     """
-    config = run.config
+    config, view = run.config, run.objective.view
     run.objective.to(world.device)
     return step_memory(
         run.objective,
-        run.spec.input_size,
+        (view.images if view else run.spec).input_size,
         config.batch_size,
         moments=optimizer_moments(config),
         moving_average=config.model_ema,

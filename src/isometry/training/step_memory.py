@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class StepMemory:
     moving_average: int
     teacher: int
     activations: int
+    teacher_images: int = 0
 
     @property
     def total(self) -> int:
@@ -47,7 +49,7 @@ def step_memory(
 
     Args:
         objective: student, teacher and terms.
-        input_size: (C, H, W) of an image.
+        input_size: (C, H, W) of an image, as the objective takes it.
         batch_size: images of a step.
         moments: numbers that the optimizer keeps per parameter (AdamW: 2).
         moving_average: whether an EMA is kept.
@@ -79,6 +81,8 @@ def step_memory(
         teacher=bytes_held(teacher.model) if teacher is not None else 0,
         # Channel-sized matrices don't depend on the batch size.
         activations=few + (more - few) * (batch_size - probe) // probe,
+        # Those that are scaled down for the student, which autograd does not save.
+        teacher_images=0 if objective.view is None else 4 * batch_size * prod(input_size),
     )
 
 

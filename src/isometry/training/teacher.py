@@ -15,9 +15,11 @@ from isometry.models.build import build_model
 from isometry.models.image_reading import Reading, reading_of, saved_reading
 from isometry.models.sharding import shard
 from isometry.models.spec import ModelSpec, image_spec, label_names
+from isometry.models.teacher import is_enlarged
 from isometry.models.weights import WeightSource
 from isometry.recipes import read_saved
 from isometry.seeding import derive_seed, seed_global_generators
+from isometry.training.objective import Objective
 
 
 def build_teacher(
@@ -106,15 +108,36 @@ def shard_teacher(teacher: nn.Module, config: TeacherConfig, world: World, notes
         ) from error
 
 
-def scaling_warnings(student: ImageSpec, teacher: ImageSpec) -> list[str]:
-    """What a teacher of larger images than the student's sees, if it is one."""
-    (height, width), (rows, columns) = student.input_size[1:], teacher.input_size[1:]
-    if height >= rows and width >= columns:
+def pixel_notes(config: TeacherConfig, objective: Objective, sources: Sources) -> list[str]:
+    """What ``--teacher-pixels original`` does not change, though it may be expected to."""
+    if config.teacher_pixels != "original":
         return []
+    if objective.view is None:
+        return [
+            "--teacher-pixels original: no term of this run needs a teacher, and images are read in the student's size"
+        ]
+    if sources.val is not None and not sources.labelled:
+        return [
+            "--teacher-pixels original holds for training: without labels, validation measures the loss with a teacher "
+            "that sees the student's images, scaled up"
+        ]
+    return []
+
+
+def scaling_warnings(student: ImageSpec, teacher: ImageSpec, pixels: str) -> list[str]:
+    """What a teacher of larger images than the student's sees, if it is one; ``pixels`` are those that it is to see."""
+    (height, width), (rows, columns) = student.input_size[1:], teacher.input_size[1:]
+    if (height >= rows and width >= columns) or pixels == "original":
+        return []
+    offer = (
+        f"--teacher-pixels original reads the images at {rows}×{columns} and shows it the same crops of the original "
+        "pictures; a larger --img-size shows both networks more"
+        if is_enlarged(student, teacher)
+        else "a larger --img-size shows it more"
+    )
     return [
         f"the teacher sees the student's images, scaled up from {height}×{width} to {rows}×{columns} pixels, without "
-        "the detail that the files have: it is probably less accurate than on images of its own size; "
-        "a larger --img-size shows it more"
+        f"the detail that the files have: it is probably less accurate than on images of its own size; {offer}"
     ]
 
 

@@ -34,7 +34,7 @@ def teacher_accuracy(trainer: Trainer, world: World) -> dict[str, Any]:
         return {}
     spec = image_spec(teacher.model)
     config = replace(run.config, crop_pct=None)
-    place = {"rank": world.rank, "world_size": world.size}
+    place: dict[str, Any] = {"rank": world.rank, "world_size": world.size}
     with closing(make_loaders(run.sources, config, spec, seed=config.seed, **place)) as loaders:
         part, name = loaders.evaluation
         if part is None:

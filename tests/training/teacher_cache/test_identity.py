@@ -102,6 +102,15 @@ def test_how_files_are_read_matters_and_caches_from_before_these_options_fit(pla
     assert "--pixel-range" not in before
 
 
+def test_what_the_teacher_sees_matters_and_caches_from_before_the_option_fit():
+    larger = ["--teacher-kwargs", *TEACHER_KWARGS, "img_size=16", "in_chans=1"]
+    scaled, original = (
+        identity_of(run_of(*larger, "--teacher-pixels", pixels), ALONE) for pixels in ("student", "original")
+    )
+    assert original == scaled | {"--teacher-pixels": "original"}
+    assert "--teacher-pixels" not in scaled
+
+
 def test_processes_and_devices_matter(plain: dict[str, Any]):
     other = World(1, 2, torch.device("cpu"))
     assert changed(plain, run_of(), other) == {"the number of processes"}

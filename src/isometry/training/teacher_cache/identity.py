@@ -36,7 +36,7 @@ IRRELEVANT = (
 RELEVANT = ("seed", "img_size", "in_chans", "grad_accum_steps", "amp", "compile")
 """Other options that change the outputs."""
 
-ADDED = {"exif": FORMER_DEFAULTS["exif"], "pixel_range": None}
+ADDED = {"exif": FORMER_DEFAULTS["exif"], "pixel_range": None, "teacher_pixels": "student"}
 """Options that were added since the first caches, by what was done before; with these values they are left out."""
 
 

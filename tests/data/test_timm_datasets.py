@@ -143,6 +143,15 @@ def test_stream_evaluation_sees_every_image_once(tmp_path: Path):
     assert_same(batches, list(val))
 
 
+def test_training_images_of_a_stream_may_have_another_size(tmp_path: Path):
+    write_shards(tmp_path)
+    config = folder_config(tmp_path, dataset="wds/shards", workers=1)
+    larger = replace(RGB16, input_size=(3, 24, 24))
+    loaders = make_loaders(find_sources(config), config, RGB16, larger, seed=1)
+    assert {batch.images.shape[-2:] for batch in loaders.train.epoch(0)} == {(24, 24)}
+    assert {batch.images.shape[-2:] for batch in loaders.val} == {(16, 16)}
+
+
 def test_streams_without_workers_read_in_one(tmp_path: Path):
     write_shards(tmp_path)
     config = folder_config(tmp_path, dataset="wds/shards", workers=1)

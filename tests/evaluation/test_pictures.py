@@ -37,6 +37,12 @@ def test_the_text_alternative_has_the_figures():
     assert root.attrib["role"] == "img"
     assert f"{said['top1']['value']:.1f} % of 300 images right" in words
     assert f"calibration error {said['calibration']['ece']:.1f} %" in words
+    assert "mean of the classes" not in words
+    uneven = evaluation_svg({**said, "top1_by_class": {"value": 55.55}}, "title")
+    assert (
+        "images right; mean of the classes 55.5 %; most"
+        in ElementTree.fromstring(uneven).attrib["aria-label"]
+    )
     assert re.search(r"<\d> & co predicted as <\d> & co \(\d+ times\)", words)
 
 

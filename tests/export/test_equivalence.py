@@ -98,6 +98,20 @@ def test_accuracy_and_agreement_equal_counts():
     assert found["first"]["agreement"] == 100 > found["second"]["agreement"]
 
 
+def test_uneven_classes_have_the_mean_of_their_accuracies():
+    answers = network(IMAGES).argmax(1)
+    # Nine images of the network's own answers, and one each of three other classes.
+    labels = torch.full((12,), int(answers[0]))
+    labels[9:] = (labels[0] + torch.arange(1, 4)) % 5
+    found = evaluate_variants({"first": network}, dataset(labels), 5)["first"]
+    shares = []
+    for label in set(labels.tolist()):
+        of_class = [int(answer) == label for answer, its in zip(answers, labels, strict=True) if its == label]
+        shares.append(sum(of_class) / len(of_class))
+    assert found["top1_by_class"] == pytest.approx(100 * sum(shares) / 4)
+    assert found["top1_by_class"] != found["top1"]
+
+
 def test_without_labels_there_is_no_top1_and_without_classes_a_cosine():
     nothing = torch.full((12,), -1)
     assert evaluate_variants({"form": network}, dataset(nothing, labelled=False), 5)["form"] == {

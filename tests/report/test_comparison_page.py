@@ -15,6 +15,7 @@ from isometry.report.comparison_page import comparison_headline, gain_rows, rend
 from isometry.report.records.data import common_part
 from isometry.report.records.groups import group_runs
 from isometry.report.records.intervals import comparison_row
+from isometry.report.tables import comparison_grid
 
 OWN = ("growth", "pruning", "cka", "times", "facts")
 
@@ -120,6 +121,22 @@ def test_gains_are_paired_by_seed_or_not_shown():
     assert (rows[0]["gains"], rows[1]["gains"]) == (None, [])
     assert len(unpaired) == 1
     assert unpaired[0].startswith("whole has other seeds than soft")
+
+
+def test_uneven_classes_have_their_mean_wherever_top1_is():
+    runs = two_variants()
+    for run in runs:
+        run.data.models[1]["top1_by_class"] = run.data.models[1]["top1"] - 30.0
+    rows, _ = gain_rows(group_runs(runs), "soft")
+    assert [row["by_class_mean"] for row in rows] == [58.0, 64.0]
+    table = comparison_grid(rows)
+    place = table.header.index("mean of classes, %")
+    assert [cells[place] for cells in table.rows] == ["58.0", "64.0"]
+    assert "94.0 % ± 0.0 (mean of classes 64.0 %)" in comparison_headline(rows, None)
+    assert "top-1 88.0 % (mean of classes 58.0 %)" in page_of(runs).text.replace("\u00a0", " ")
+    assert (
+        "mean of classes, %" not in comparison_grid(gain_rows(group_runs(two_variants()), "soft")[0]).header
+    )
 
 
 def test_figures_of_different_parts_are_not_compared():

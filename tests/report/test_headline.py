@@ -55,8 +55,27 @@ def test_without_a_table_the_best_validation_is_shown():
         {"epoch": 4, "val/top1": 80.0, "train/top1": 99.0},
         {"epoch": 5, "val_ema/top1": 81.5, "val/top1": None},
     ]
-    assert best_validation(rows) == (81.5, 5)
+    best = best_validation(rows)
+    assert best is not None
+    assert (best["top1"], best["epoch"]) == (81.5, 5)
     assert "81.5 %, in epoch 5" in headline([], rows)
+    rows[1]["val_ema/top1_by_class"] = 60.25
+    assert "81.5 % (mean of classes 60.2 %), in epoch 5" in headline([], rows)
+
+
+@pytest.mark.parametrize("top1", [61.0, 90.712, 91.97, 93.04])
+def test_uneven_classes_have_their_mean_beside_top1(top1):
+    student, teacher = STUDENT | {"top1": top1, "top1_by_class": 55.5}, TEACHER | {"top1_by_class": 66.6}
+    plain = headline([TEACHER, STUDENT | {"top1": top1}])
+    both = headline([teacher, student])
+    assert both == plain.removesuffix(".") + "; mean of classes 55.5 % against the teacher's 66.6 %."
+    assert headline([TEACHER, student]) == plain.removesuffix(".") + "; mean of classes 55.5 %."
+    elsewhere = headline([teacher | {"top1_part": "val"}, student])
+    assert "top-1 on the test part with 910 k parameters; mean of classes 55.5 %; its teacher" in elsewhere
+    assert (
+        key_figures([teacher, student])[0][2]
+        == "mean of classes 55.5 %; teacher 92.0 % (mean of classes 66.6 %)"
+    )
 
 
 def maps(before: float, after: float) -> RelationMaps:

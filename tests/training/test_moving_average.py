@@ -68,6 +68,9 @@ def test_what_is_delivered_is_said_with_both_scores() -> None:
     assert delivered(losses, averaged=True).endswith(
         "a loss of 0.125 on the validation split; the weights have a loss of 0.25"
     )
+    uneven = delivered(row | {"val/top1_by_class": 61.0, "val_ema/top1_by_class": 50.0}, averaged=False)
+    assert "95.2 % (mean of classes 61.0 %) on the validation split" in uneven
+    assert "(mean of classes 50.0 %)" in uneven
     assert "without a validation split" in delivered({"epoch": 1}, averaged=True)
 
 

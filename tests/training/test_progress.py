@@ -171,5 +171,9 @@ def test_a_process_without_a_console_prints_nothing() -> None:
 def test_figures_are_short() -> None:
     assert terms_text({"loss": 1.23456, "whole": 2.1e-5}) == "loss 1.23 whole 2.1e-05"
     assert score_text({"val/top1": 50.04, "val_ema/top1": 51.0}) == "val top-1 50.0 % · EMA 51.0 %"
+    assert (
+        score_text({"val/top1": 50.0, "val/top1_by_class": 31.0})
+        == "val top-1 50.0 % (mean of classes 31.0 %)"
+    )
     assert score_text({"val/loss": 0.12345}) == "val loss 0.1235"
     assert score_text({}) == ""

@@ -1,6 +1,7 @@
 """A run on images as people have them: what was left out is said, and small classes count in a figure of their own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,39 @@ def test_evaluate_has_both_on_the_split_of_the_run(photos: Path, ended: Ended, c
     assert found["scores"]["top1"]["value"] == pytest.approx(row["top1"])
     assert found["scores"]["top1_by_class"]["value"] == pytest.approx(row["top1_by_class"])
     assert notes(photos)[0] in found["notes"]
+
+
+def test_exports_have_both(photos: Path, ended: Ended, tmp_path: Path, capsys):
+    folder = photos / "runs" / "first"
+    (row,) = json.loads((folder / "summary.json").read_text())
+    beside = f"mean of classes {row['top1_by_class']:.1f} %"
+    words = ("export", str(folder), "--seconds", "0.01")
+    assert main([*words, "--to", "timm", "--out", str(tmp_path / "timm")]) == 0
+    assert beside in capsys.readouterr().out.replace("\n", " ")
+    assert beside in (tmp_path / "timm" / "README.md").read_text(encoding="utf-8")
+    found = json.loads((tmp_path / "timm" / "export.json").read_text())["accuracy"]
+    assert found["top1"] == pytest.approx(row["top1"])
+    assert found["top1_by_class"] == pytest.approx(row["top1_by_class"])
+
+
+def test_a_comparison_has_both(photos: Path, ended: Ended, tmp_path: Path):
+    first, again = photos / "runs" / "first", tmp_path / "again"
+    shutil.copytree(first, again)
+    config = again / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.002"))
+    assert main(["report", str(first), str(again), "--out", str(tmp_path / "both.html")]) == 0
+    assert "mean of classes, %" in (tmp_path / "both.html").read_text(encoding="utf-8")
+
+
+def test_transfer_has_both(photos: Path, ended: Ended, tmp_path: Path, capsys):
+    images = write_classes(tmp_path / "others", {"yak": 40, "zebu": 10})
+    words = ("--transfer", str(images), "--out", str(tmp_path), "--device", "cpu")
+    quick = ("--overrides", "epochs=1", "warmup_epochs=0", "workers=0", "img_size=8", "batch_size=8")
+    assert main(["evaluate", str(photos / "runs" / "first"), *words, *quick]) == 0
+    assert "mean of" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "evaluation.json").read_text())["transfer"]
+    summary = json.loads((tmp_path / "transfer" / "others" / "summary.json").read_text())
+    assert row["top1_by_class"] == summary[-1]["top1_by_class"]
 
 
 def test_check_shows_the_smallest_and_the_largest_class(photos: Path, capsys):

@@ -27,9 +27,10 @@ from isometry.recipes import (
     with_former_defaults,
     with_overrides,
 )
+from isometry.report import formats
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
-from isometry.report.records.intervals import comparison_row, comparison_times, mean_row
+from isometry.report.records.intervals import comparison_classes, comparison_row, comparison_times, mean_row
 from isometry.report.records.run_folders import read_summary
 from isometry.report.tables import (
     comparison_grid,
@@ -138,8 +139,9 @@ def summarise(figures: dict[str, list[Row]], baseline: str) -> list[Row]:
 
     return [
         comparison_row(name, tops[name], against(tops, name))
+        | comparison_classes(rows)
         | comparison_times(seconds[name], against(seconds, name))
-        for name in figures
+        for name, rows in figures.items()
     ]
 
 
@@ -178,7 +180,7 @@ def draw_geometry(out: Path, base: RunConfig, models: list[Row], seed: int) -> N
     maps = last_block_maps(folders, base)
     first = next(iter(maps.values()))
     captions = {
-        row["model"]: f"{row['top1']:.1f} % · {row['params'] / 1e3:,.0f} k parameters"
+        row["model"]: f"{formats.top1(row)} · {row['params'] / 1e3:,.0f} k parameters"
         + ("" if maps[row["model"]] is first else f"\ngap {np.mean((maps[row['model']] - first) ** 2):.4f}")
         for row in models
     }

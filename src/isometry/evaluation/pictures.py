@@ -49,8 +49,12 @@ def description(found: Row) -> str:
     wrong = frequent_confusions(np.asarray(found["confusion"]), 3)
     confused = ", ".join(f"{names[i]} predicted as {names[j]} ({images} times)" for i, j, images in wrong)
     top1, ece = found["top1"], found["calibration"]["ece"]
+    by_class = (
+        f"mean of the classes {found['top1_by_class']['value']:.1f} %; " if "top1_by_class" in found else ""
+    )
     return (
         f"Confusion matrix of {len(names)} classes, {top1['value']:.1f} % of {top1['images']:,} images right; "
+        f"{by_class}"
         f"most frequent confusions: {confused or 'none'}. "
         f"Reliability: accuracy by confidence, expected calibration error {ece:.1f} %."
     )

@@ -70,13 +70,17 @@ def probes_table(probes: Row) -> Table:
 
 
 def transfer_table(rows: Sequence[Row]) -> Table:
-    """Top-1 on each folder after fine-tuning on it."""
+    """Top-1 on each folder after fine-tuning on it, and the mean of the classes' accuracies where one has it."""
     cells = []
+    uneven = any("top1_by_class" in row for row in rows)
     for row in rows:
         counts = str(row["classes"]), f"{row['train']:,}", str(row["epochs"])
-        cells.append([str(row["folder"]), *counts, *_cells(row), f"{row['images']:,} {row['part']}"])
-    header = ["fine-tuned on", "classes", "images", "epochs", "top-1", "95 % interval", "evaluated on"]
-    return _table(header, cells)
+        by_class = [formats.percent(row.get("top1_by_class"))] if uneven else []
+        cells.append(
+            [str(row["folder"]), *counts, *_cells(row), *by_class, f"{row['images']:,} {row['part']}"]
+        )
+    header = ["fine-tuned on", "classes", "images", "epochs", "top-1", "95 % interval"]
+    return _table([*header, *["mean of classes"] * uneven, "evaluated on"], cells)
 
 
 def _class(row: Row) -> list[str]:

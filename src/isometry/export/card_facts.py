@@ -94,8 +94,8 @@ def run_facts(job: Export) -> Row:
     """Facts from config.yaml and summary.json, if they are there.
 
     ``trained_on``; ``training``: ``began_with``, ``epochs``, ``optimizer``, ``seed``, ``terms`` with weights,
-    ``growth``, ``seconds``; ``teacher``: ``model``, ``top1``, ``top1_part``, ``weights`` if they were
-    random; ``papers``.
+    ``growth``, ``seconds``; ``teacher``: ``model``, ``top1``, ``top1_by_class``, ``top1_part``, ``weights`` if they
+    were random; ``papers``.
 
     Raises:
         UserError: summary.json is not a run's summary.
@@ -120,7 +120,7 @@ def run_facts(job: Export) -> Row:
     facts: Row = {"trained_on": trained_on, "training": training, "papers": methods}
     if config.teacher:
         row = rows.get("teacher", {"model": Path(config.teacher).name})
-        kept = {key: row[key] for key in ("top1", "top1_part") if key in row}
+        kept = {key: row[key] for key in ("top1", "top1_by_class", "top1_part") if key in row}
         facts["teacher"] = {"model": row["model"].removeprefix("teacher "), **kept}
         if config.teacher_weights == "none":
             facts["teacher"]["weights"] = "random"

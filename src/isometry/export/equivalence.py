@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isometry.errors import UserError
-from isometry.evaluation.scores import wilson
+from isometry.evaluation.scores import top1_by_class, wilson
 from isometry.evaluation.timing import Row, interleaved_times, whole_batches
 from isometry.evaluation.variants import EvaluationImages
 from isometry.models.cost import Forward
@@ -99,33 +99,49 @@ def evaluate_variants(
     The images are labelled only if their classes are the network's; ``classes`` is 0 for one that returns features.
 
     Returns:
-        By variant ``images`` and ``part``; with labels ``top1`` (percent) and its 95 % interval ``top1_low``,
-        ``top1_high`` (Wilson); ``agreement``, the percentage of images with the reference's predicted class, or for
-        features ``cosine``, the mean cosine similarity with the reference's.
+        By variant ``images`` and ``part``; with labels ``top1`` (percent), its 95 % interval ``top1_low``,
+        ``top1_high`` (Wilson) and, where classes differ much in number, ``top1_by_class``
+        (:func:`isometry.evaluation.scores.top1_by_class`); ``agreement``, the percentage of images with the
+        reference's predicted class, or for features ``cosine``, the mean cosine similarity with the reference's.
     """
-    sums = {name: torch.zeros(2, dtype=torch.float64) for name in variants}
+    sums = {name: 0.0 for name in variants}
+    right_K = {name: torch.zeros(classes, dtype=torch.float64) for name in variants}
+    judged = bool(classes and dataset.labelled)
+    images_K = torch.zeros(classes, dtype=torch.float64)
     images = 0
     for images_BCHW, labels_B in dataset.pairs():
         outputs = {name: run(images_BCHW) for name, run in variants.items()}
         wanted = next(iter(outputs.values()))
         for name, found in outputs.items():
-            sums[name] += _right_and_agreeing(found, wanted, labels_B, classes)
+            sums[name] += _agreement(found, wanted, classes)
+            if judged:
+                right_K[name] += _counts(labels_B[found.argmax(1) == labels_B], classes)
+        if judged:
+            images_K += _counts(labels_B, classes)
         images += len(labels_B)
-    return {name: _row(totals.tolist(), images, dataset, classes) for name, totals in sums.items()}
+    rows: dict[str, Row] = {}
+    for name, total in sums.items():
+        rows[name] = {"images": images, "part": dataset.part}
+        if judged:
+            rows[name] |= _accuracy(right_K[name].tolist(), images_K.tolist())
+        rows[name] |= {"agreement": 100 * total / images} if classes else {"cosine": total / images}
+    return rows
 
 
-def _right_and_agreeing(found: Tensor, wanted: Tensor, labels_B: Tensor, classes: int) -> Tensor:
+def _agreement(found: Tensor, wanted: Tensor, classes: int) -> float:
+    """Images with the wanted class; for features, the sum of their cosines with the wanted ones."""
     if not classes:
-        cosine = F.cosine_similarity(found.flatten(1), wanted.flatten(1)).double().sum()
-        return torch.stack([torch.zeros_like(cosine), cosine]).cpu()
-    predicted_B = found.argmax(1)
-    return torch.stack([(predicted_B == labels_B).sum(), (predicted_B == wanted.argmax(1)).sum()]).cpu()
+        return float(F.cosine_similarity(found.flatten(1), wanted.flatten(1)).double().sum())
+    return float((found.argmax(1) == wanted.argmax(1)).sum())
 
 
-def _row(totals: list[float], images: int, dataset: EvaluationImages, classes: int) -> Row:
-    right, agreeing = totals
-    row: Row = {"images": images, "part": dataset.part}
-    if classes and dataset.labelled:
-        low, high = wilson(round(right), images)
-        row |= {"top1": 100 * right / images, "top1_low": 100 * low, "top1_high": 100 * high}
-    return row | ({"agreement": 100 * agreeing / images} if classes else {"cosine": agreeing / images})
+def _counts(labels_B: Tensor, classes: int) -> Tensor:
+    return torch.bincount(labels_B.cpu(), minlength=classes).double()
+
+
+def _accuracy(right_K: Sequence[float], images_K: Sequence[float]) -> Row:
+    right, images = round(sum(right_K)), round(sum(images_K))
+    low, high = wilson(right, images)
+    row = {"top1": 100 * right / images, "top1_low": 100 * low, "top1_high": 100 * high}
+    by_class = top1_by_class(right_K, images_K)
+    return row if by_class is None else {**row, "top1_by_class": by_class}

@@ -66,7 +66,7 @@ def _figures(result: Row) -> list[list[str]]:
     if "top1" in result.get("teacher", {}):
         teacher = result["teacher"]
         part = PARTS.get(teacher["top1_part"], teacher["top1_part"])
-        rows.append(["teacher's top-1", f"{formats.percent(teacher['top1'])} on {markdown(part)}"])
+        rows.append(["teacher's top-1", f"{formats.top1(teacher)} on {markdown(part)}"])
     if result["arguments"]:
         given = ", ".join(f"{key}={value}" for key, value in result["arguments"].items())
         rows.append(["timm's arguments", markdown_code(given)])

@@ -11,7 +11,13 @@ from isometry.report.headline import THE_PART
 from isometry.report.page import details, rendered
 from isometry.report.records.data import Row, by_role, common_part, on_part
 from isometry.report.records.groups import Group, differences
-from isometry.report.records.intervals import comparison_row, comparison_times, interval, mean_row
+from isometry.report.records.intervals import (
+    comparison_classes,
+    comparison_row,
+    comparison_times,
+    interval,
+    mean_row,
+)
 from isometry.report.records.run_folders import RunReport, notes_of
 from isometry.report.relations import block_maps
 from isometry.report.tables import comparison_grid, models_grid
@@ -55,6 +61,7 @@ def gain_rows(groups: Sequence[Group], baseline: str) -> tuple[list[Row], list[s
         same = base is not None and group.seeds == base.seeds and _part([group, base]) is not None
         pair = base if same and group is not base else None
         row = comparison_row(group.name, group.values("top1"), pair.values("top1") if pair else None)
+        row |= comparison_classes(group.students())
         if seconds := group.values("seconds"):
             row |= comparison_times(seconds, pair.values("seconds") or None if pair else None)
         if group is not base and pair is None:
@@ -76,6 +83,8 @@ def comparison_headline(rows: Sequence[Row], part: str | None) -> str:
         return "No accuracy was measured in these runs."
     best, *others = ordered
     reached = f"{formats.percent(best['mean'])}{formats.margin(best['low'], best['high'])}"
+    if formats.is_number(by_class := best.get("by_class_mean")):
+        reached += f" (mean of classes {formats.percent(by_class)})"
     if not others:
         return f"{best['name']} reaches {reached} top-1{on}."
     highest = f"Highest top-1{on}: {best['name']} with {reached}"
@@ -153,7 +162,7 @@ def _run(run: RunReport) -> dict[str, str]:
     return {
         "folder": str(run.folder),
         "seed": formats.MISSING if run.seed is None else str(run.seed),
-        "top1": formats.percent(student.get("top1")),
+        "top1": formats.top1(student),
         "command": dict(run.data.facts).get("Command", ""),
     }
 

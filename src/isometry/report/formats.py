@@ -1,8 +1,9 @@
 """Number formats of the terminal, Markdown files and the report."""
 
 import math
+from collections.abc import Mapping
 from numbers import Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 MISSING = "–"
 MINUS = "−"
@@ -52,6 +53,14 @@ def fixed(value: float | None, decimals: int = 1, unit: str = "") -> str:
 def percent(value: float | None, decimals: int = 1) -> str:
     """A figure that is already in percent: 91.42 -> "91.4 %"."""
     return fixed(value, decimals, " %")
+
+
+def top1(row: Mapping[str, Any], prefix: str = "") -> str:
+    """A row's accuracy, with the mean of its classes' accuracies where it has one: "90.0 % (mean of classes 55.0 %)".
+    ``prefix`` is what the keys of both begin with, such as "val/"."""
+    by_class = row.get(f"{prefix}top1_by_class")
+    beside = f" (mean of classes {percent(by_class)})" if is_number(by_class) else ""
+    return percent(row.get(f"{prefix}top1")) + beside
 
 
 def rate(value: float | None) -> str:

@@ -26,14 +26,14 @@ def headline(
     teacher, student = by_role(models, "teacher"), by_role(models, "student")
     if student is None or not formats.is_number(student.get("top1")):
         if best := best_validation(epochs):
-            return f"The best validation accuracy is {formats.percent(best[0])}, in epoch {best[1]:g}."
+            return f"The best validation accuracy is {formats.top1(best)}, in epoch {best['epoch']:g}."
         measured = f"No accuracy was measured. {gap_sentence(relations)}"
         return measured if relations else "No accuracy was measured in this run."
     if teacher is not None and _comparable(student, teacher):
         return _against(student, teacher)
     on = on_part(student.get("top1_part"), THE_PART)
     size = f" with {formats.params(student['params'])} parameters" if student.get("params") else ""
-    reached = f"The student reaches {formats.percent(student['top1'])} top-1{on}{size}"
+    reached = f"The student reaches {formats.percent(student['top1'])} top-1{on}{size}{_by_class(student)}"
     if teacher is None or not formats.is_number(teacher.get("top1")):
         return f"{reached}."
     return f"{reached}; its teacher was measured on other images, so the two are not compared."
@@ -71,7 +71,9 @@ def key_figures(models: Sequence[Row]) -> list[tuple[str, str, str]]:
         return []
     figures = []
     if formats.is_number(student.get("top1")):
-        detail = f"teacher {formats.percent(teacher['top1'])}" if _comparable(student, teacher) else ""
+        comparable = _comparable(student, teacher)
+        details = [_mean_of_classes(student), f"teacher {formats.top1(teacher)}" if comparable else ""]
+        detail = "; ".join(filter(None, details))
         on = on_part(student.get("top1_part"), THE_PART)
         figures.append((f"top-1 accuracy{on}", formats.percent(student["top1"]), detail))
     for key, label, write in COSTS:
@@ -82,15 +84,16 @@ def key_figures(models: Sequence[Row]) -> list[tuple[str, str, str]]:
     return figures
 
 
-def best_validation(epochs: Sequence[Row]) -> tuple[float, float] | None:
-    """(top-1 in percent, epoch) of the best validation, over the model and its EMA; None without one."""
+def best_validation(epochs: Sequence[Row]) -> Row | None:
+    """``top1``, ``top1_by_class`` (if there is one) and ``epoch`` of the best validation, over the model and its EMA;
+    None without one."""
     found = [
-        (row[key], row.get("epoch", index))
+        {"top1": row[key], "top1_by_class": row.get(f"{key}_by_class"), "epoch": row.get("epoch", index)}
         for index, row in enumerate(epochs)
         for key in row
         if key.endswith("/top1") and key != "train/top1" and formats.is_number(row[key])
     ]
-    return max(found, key=lambda pair: pair[0]) if found else None
+    return max(found, key=lambda each: float(each["top1"])) if found else None
 
 
 def _comparable(student: Row, teacher: Row) -> bool:
@@ -102,15 +105,32 @@ def _against(student: Row, teacher: Row) -> str:
     share = _share(student, teacher, "params")
     size = f" with {share} its parameters" if share else ""
     comma = "," if size else ""
+    end = f"{_by_class(student, teacher)}."
     if abs(reached - teachers) < SAME:
-        return f"The student matches its teacher at {formats.percent(reached)}{comma}{size}."
+        return f"The student matches its teacher at {formats.percent(reached)}{comma}{size}{end}"
     if reached > teachers:
         gain = f"{reached - teachers:.1f} points above its teacher"
-        return f"The student reaches {formats.percent(reached)}, {gain}{comma}{size}."
+        return f"The student reaches {formats.percent(reached)}, {gain}{comma}{size}{end}"
     if reached < FAR_BELOW * teachers:
         both = f"{formats.percent(reached)} against {formats.percent(teachers)}"
-        return f"The student falls well short of its teacher: {both}{comma}{size}."
-    return f"The student keeps {formats.percent(100 * reached / teachers)} of the teacher's accuracy{size}."
+        return f"The student falls well short of its teacher: {both}{comma}{size}{end}"
+    return (
+        f"The student keeps {formats.percent(100 * reached / teachers)} of the teacher's accuracy{size}{end}"
+    )
+
+
+def _mean_of_classes(row: Row) -> str:
+    value = row.get("top1_by_class")
+    return f"mean of classes {formats.percent(value)}" if formats.is_number(value) else ""
+
+
+def _by_class(student: Row, teacher: Row | None = None) -> str:
+    """Goes on with the mean of the classes' accuracies, and the teacher's, where classes differ much in number."""
+    if not (found := _mean_of_classes(student)):
+        return ""
+    theirs = teacher.get("top1_by_class") if teacher else None
+    against = f" against the teacher's {formats.percent(theirs)}" if formats.is_number(theirs) else ""
+    return f"; {found}{against}"
 
 
 def _share(student: Row, teacher: Row, key: str) -> str:

@@ -66,6 +66,7 @@ def comparison_columns(baseline: str) -> list[Column]:
         figure("name", "variant", str),
         Column("values", "seeds", lambda row: str(len(row["values"]))),
         Column("values", "top-1, %", _mean("", formats.fixed)),
+        figure("by_class_mean", "mean of classes, %", formats.fixed),
         Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
         Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
         Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),

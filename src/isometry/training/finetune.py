@@ -44,7 +44,7 @@ def transfer(
     Returns:
         A row for each folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (numbers of training and
         evaluation images), ``part`` ("test", or "val", which also chose the best epoch), ``epochs``, and top-1 with its
-        95 % interval: ``value``, ``low`` and ``high`` (percent).
+        95 % interval: ``value``, ``low`` and ``high`` (percent); ``top1_by_class`` where classes differ much in number.
 
     Raises:
         UserError: as :func:`isometry.training.run.execute`; a pruned network; two folders with the same name; images
@@ -101,4 +101,5 @@ def _fine_tune(run: RunConfig, console: Console) -> Row:
         "value": top1,
         "low": 100 * low,
         "high": 100 * high,
+        **{key: result.student[key] for key in ("top1_by_class",) if key in result.student},
     }

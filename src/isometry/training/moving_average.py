@@ -9,6 +9,7 @@ from torch import nn
 
 from isometry.config import RunConfig
 from isometry.grow.schedule import Stage
+from isometry.report import formats
 
 MOST_OF_THE_START = 0.1
 """Share of the first weights in the last average from which on it is worth a warning."""
@@ -52,9 +53,9 @@ def delivered(row: Mapping[str, Any], averaged: bool) -> str:
     """Which weights of the best epoch are delivered, and why; ``row`` are its metrics."""
     chosen, other = ("average", "weights") if averaged else ("weights", "average")
     keys = {"weights": "val/", "average": "val_ema/"}
-    for name, text in (("top1", "{:.1f} %"), ("loss", "a loss of {:.4g}")):
+    for name, text in (("top1", formats.top1), ("loss", _loss)):
         if all(key + name in row for key in keys.values()):
-            figures = [text.format(row[keys[which] + name]) for which in (chosen, other)]
+            figures = [text(row, keys[which]) for which in (chosen, other)]
             why = f": {figures[0]} on the validation split; the {other} {'have' if averaged else 'has'} {figures[1]}"
             break
     else:
@@ -64,3 +65,7 @@ def delivered(row: Mapping[str, Any], averaged: bool) -> str:
     if not averaged:
         subject = f"are the weights {epoch}, not their moving average"
     return f"--model-ema: delivered {subject}{why}"
+
+
+def _loss(row: Mapping[str, Any], split: str) -> str:
+    return f"a loss of {row[f'{split}loss']:.4g}"

@@ -8,6 +8,7 @@ from rich import live, progress
 from rich.console import Console, Group
 
 from isometry.errors import printable
+from isometry.report import formats
 from isometry.report.terminal import plain, print_notes, say
 
 SECONDS_BETWEEN_EPOCHS = 10.0
@@ -150,9 +151,9 @@ def terms_text(values: Mapping[str, float]) -> str:
 def score_text(row: Mapping[str, Any]) -> str:
     """The validation metrics of a row, if it has some."""
     shown = []
-    for key, name in (("val/top1", "val top-1"), ("val_ema/top1", "EMA")):
-        if key in row:
-            shown.append(f"{name} {row[key]:.1f} %")
+    for split, name in (("val/", "val top-1"), ("val_ema/", "EMA")):
+        if f"{split}top1" in row:
+            shown.append(f"{name} {formats.top1(row, split)}")
     if not shown and "val/loss" in row:
         shown.append(f"val loss {row['val/loss']:.4g}")
     return " · ".join(shown)

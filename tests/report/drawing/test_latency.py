@@ -32,6 +32,8 @@ def test_the_description_has_each_accuracy_and_time():
     assert "runs/b: top-1 93.1 %, 2.05 ms eager, 1.4 ms compiled, 0.9 ms onnx" in words
     assert "small: top-1 71.0 %, 1.2 ms eager" in words
     assert "resnet18: no accuracy, 21 ms eager" in words
+    uneven = [{"name": "a", "forms": [{**NETWORKS[0]["forms"][0], "top1": 93.1, "top1_by_class": 61.0}]}]
+    assert "a: top-1 93.1 % (mean of classes 61.0 %), " in latency_description(uneven)
 
 
 def test_both_formats_have_the_description(tmp_path):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isometry.report.records.intervals import comparison_row, comparison_times, interval, paired_gains
+from isometry.report.records.intervals import (
+    comparison_classes,
+    comparison_row,
+    comparison_times,
+    interval,
+    mean_row,
+    paired_gains,
+)
 
 
 def test_interval_against_a_value_by_hand():
@@ -94,3 +101,12 @@ def test_times_of_one_seed_and_of_the_baseline():
 def test_speed_ups_need_the_same_seeds():
     with pytest.raises(ValueError, match="longer"):
         comparison_times([1.0], [1.0, 2.0])
+
+
+def test_the_mean_of_the_classes_is_one_of_all_seeds_or_none():
+    both = [{"top1": 90.0, "top1_by_class": 50.0}, {"top1": 91.0, "top1_by_class": 61.0}]
+    assert comparison_classes(both) == {"by_class_mean": 55.5}
+    assert mean_row("a", both) == {"top1": 90.5, "top1_by_class": 55.5, "model": "a"}
+    some = [both[0], {"top1": 91.0}]
+    assert comparison_classes(some) == comparison_classes([]) == {}
+    assert mean_row("a", some) == {"top1": 90.5, "model": "a"}

@@ -56,7 +56,7 @@ def latency_description(networks: Sequence[Row]) -> str:
     found = []
     for name, form in _forms(networks):
         rows = [f"{formats.number(row['speeds'][0]['ms'])} ms {row['runtime']}" for row in form["runtimes"]]
-        top1 = f"top-1 {formats.percent(form['top1'])}" if _scored(form) else "no accuracy"
+        top1 = f"top-1 {formats.top1(form)}" if _scored(form) else "no accuracy"
         found.append(f"{name}: {top1}, {', '.join(rows)}")
     return f"Top-1 accuracy against the time of one image. {'; '.join(found)}."
 

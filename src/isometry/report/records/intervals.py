@@ -65,15 +65,23 @@ def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None 
     return row | _paired("speed_up", None if pairs is None else [base / spent for spent, base in pairs])
 
 
+def comparison_classes(rows: Sequence[Row]) -> dict[str, float]:
+    """One more key for a row of `comparison_row`: "by_class_mean", the mean over seeds, whose rows are given, of the
+    mean of the classes' accuracies; no key where some lack it."""
+    found = [row["top1_by_class"] for row in rows if formats.is_number(row.get("top1_by_class"))]
+    return {"by_class_mean": fmean(found)} if found and len(found) == len(rows) else {}
+
+
 def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """The row of the table of models for a variant, from the rows of its seeds: means of the numbers that all have, and
-    the first one's other values."""
+    the first one's other values. A mean of the classes' accuracies that some lack is left out."""
     means = {
         key: fmean(row[key] for row in rows)
         for key in rows[0]
         if all(formats.is_number(row.get(key)) for row in rows)
     }
-    return {**rows[0], **means, "model": name}
+    others = {key: value for key, value in rows[0].items() if key != "top1_by_class"}
+    return {**others, **means, "model": name}
 
 
 def _paired(name: str, values: list[float] | None) -> dict[str, Any]:

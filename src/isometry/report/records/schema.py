@@ -108,6 +108,7 @@ class BenchedForm(TypedDict):
 
     form: str
     top1: NotRequired[Cell]
+    top1_by_class: NotRequired[Cell]
     top1_part: NotRequired[Cell]
     runtimes: Annotated[Table, _rows(_RuntimeRow, _same_batch_sizes), Field(min_length=1)]
     refused: NotRequired[dict[str, Any]]

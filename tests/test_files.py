@@ -16,7 +16,17 @@ import timm
 import torch
 
 from isometry.errors import UserError
-from isometry.files import format_bytes, free_bytes, inside, nearest, open_own, sha256_of, write_atomically
+from isometry.files import (
+    OUTPUTS,
+    format_bytes,
+    free_bytes,
+    inside,
+    nearest,
+    open_own,
+    sha256_of,
+    write_atomically,
+    write_output,
+)
 from isometry.models.build import save_model
 from isometry.parsing import closed, read_json, validate
 from isometry.training.checkpoint.files import save_checkpoint
@@ -102,6 +112,40 @@ def test_a_folder_may_be_a_link_and_what_is_inside_may_not(tmp_path: Path):
     assert inside(tmp_path / "linked", "a", "new") == tmp_path / "linked" / "a" / "new"
     with pytest.raises(UserError, match="linked/b: is a link"):
         inside(tmp_path / "linked", "b", "new")
+
+
+def test_an_output_replaces_what_isometry_wrote_alone(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    write_output(path, "variant,1", ["variant"])
+    write_output(path, "variant,2", ["variant"])
+    write_output(tmp_path / "b.csv", "variant,3", ["variant"])
+    assert json.loads((tmp_path / OUTPUTS).read_text()).keys() == {"a.csv", "b.csv"}
+    path.write_text("variant,2\nmine")
+    with pytest.raises(UserError, match=r"a\.csv: was changed since isometry wrote it"):
+        write_output(path, "variant,4", ["variant"])
+    path.unlink()
+    write_output(path, "variant,4", ["variant"])
+    assert path.read_text() == "variant,4"
+
+
+@pytest.mark.parametrize("record", ["", "[1, 2]", '{"a.csv": 1}', "[" * 100_000, "NaN"])
+def test_a_damaged_record_of_outputs_makes_nothing_replaceable(tmp_path: Path, record: str):
+    (tmp_path / OUTPUTS).write_text(record)
+    (tmp_path / "a.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"a\.csv: "):
+        write_output(tmp_path / "a.csv", "variant", ["variant"])
+    assert (tmp_path / "a.csv").read_text() == "mine"
+    write_output(tmp_path / "b.csv", "variant", ["variant"])
+
+
+def test_neither_pipes_nor_links_are_replaced_by_an_output(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="isometry did not write this file"):
+        write_output(tmp_path / "a.csv", "variant", ["variant"])
+    (tmp_path / OUTPUTS).symlink_to(tmp_path / "theirs.json")
+    with pytest.raises(UserError, match="is a link"):
+        write_output(tmp_path / "b.csv", "variant", ["variant"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [OUTPUTS, "a.csv"]
 
 
 def test_a_folder_in_the_way_stays(tmp_path: Path):

@@ -1,12 +1,14 @@
 """Files: written whole, never through a link; regular ones; free space, SHA-256, sizes."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -114,6 +116,63 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+OUTPUTS = ".isometry-outputs.json"
+"""Beside the files that :func:`write_output` wrote: the SHA-256 of each, by name."""
+
+
+def write_output(path: Path, content: str | bytes, marks: Sequence[str]) -> None:
+    """:func:`write_atomically` for a file whose folder may be the user's: what isometry did not write stays.
+
+    Raises:
+        UserError: as :func:`check_replaceable`, or the file can't be written.
+    """
+    check_replaceable(path, marks)
+    write_atomically(path, content)
+    known = {**_outputs(path.parent), path.name: sha256_of(path)}
+    there = {name: digest for name, digest in known.items() if (path.parent / name).is_file()}
+    write_atomically(path.parent / OUTPUTS, json.dumps(there, indent=1))
+
+
+def check_replaceable(path: Path, marks: Sequence[str]) -> None:
+    """Checks that a file is one that isometry wrote, and that nobody changed, if there is one.
+
+    ``marks`` are in every file of the kind: they tell those of older versions, which kept no record.
+
+    Raises:
+        UserError: it is the user's, or was changed, or is a link.
+    """
+    refuse_link(path.parent / OUTPUTS)
+    if not refuse_link(path).exists() or path.is_dir():
+        return
+    digest = _outputs(path.parent).get(path.name)
+    if digest is None and not (path.is_file() and _holds(path, marks)):
+        raise UserError(
+            f"{path}: isometry did not write this file, and would replace it; move it elsewhere, or give another --out"
+        )
+    if digest is not None and (not path.is_file() or sha256_of(path) != digest):
+        raise UserError(
+            f"{path}: was changed since isometry wrote it, and would be replaced; move it elsewhere"
+        )
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    path = folder / OUTPUTS
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    # Only plain names, so that nothing outside the folder is meant.
+    names = found if isinstance(found, dict) else {}
+    return {name: digest for name, digest in names.items() if name == Path(name).name}
+
+
+def _holds(path: Path, marks: Sequence[str]) -> bool:
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return all(content.find(mark.encode()) >= 0 for mark in marks)
 
 
 def write_new(path: Path, content: str | bytes) -> Path:

@@ -19,6 +19,7 @@ from isometry.cli.main import main
 from isometry.config import PruneConfig, RunConfig
 from isometry.data import find_sources
 from isometry.evaluation.saved_network import SavedNetwork, head_was_trained, open_folder
+from isometry.files import OUTPUTS
 from isometry.models.build import save_model
 from isometry.prune.gates import gated_convs
 from isometry.prune.saving import save_network
@@ -72,6 +73,21 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     output = capsys.readouterr()
     assert output.err.count("\n") == 1
     return output.err
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluation.svg"])
+def test_files_of_the_users_are_not_replaced(dense, tmp_path, capsys, name):
+    words = (str(dense), *ON_DIGITS, "--out", str(tmp_path / "out"))
+    evaluated(*words)
+    evaluated(*words)
+    (tmp_path / "out" / OUTPUTS).unlink()
+    # Those of older versions are known by their content.
+    evaluated(*words)
+    for content in ("theirs", '{"theirs": "<svg/>"}'):
+        (tmp_path / "out" / OUTPUTS).unlink(missing_ok=True)
+        (tmp_path / "out" / name).write_text(content)
+        assert f"{name}: isometry did not write this file" in refused(capsys, *words)
+        assert (tmp_path / "out" / name).read_text() == content
 
 
 def test_a_run_is_judged_as_it_judged_itself(tiny_teacher, tmp_path, capsys):

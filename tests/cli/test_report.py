@@ -10,6 +10,7 @@ from helpers.runs import TINY_STUDENT, run
 from isometry.cli.main import main
 from isometry.cli.report import ReportConfig, report
 from isometry.errors import UserError
+from isometry.files import OUTPUTS
 
 CONSOLE = Console(quiet=True)
 
@@ -83,8 +84,28 @@ def test_runs_are_compared_from_the_command_line(runs, tmp_path):
 def test_several_pages_go_to_where_one_stands(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert report([str(runs / "whole"), str(runs / "soft")], ReportConfig(), CONSOLE) == Path("report.html")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [OUTPUTS, "report.html"]
     assert "gain over whole" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_the_users_and_one_that_was_edited_stay(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["report", str(runs / "whole"), str(runs / "soft")]
+    page = Path("report.html")
+    for content in ("", "<!doctype html><title>My report</title>"):
+        page.write_text(content)
+        assert main(words) == 2
+        assert "report.html: isometry did not write this file" in capsys.readouterr().err
+        assert page.read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    page.unlink()
+    assert main(words) == main(words) == 0
+    page.write_text(page.read_text(encoding="utf-8") + "<!-- my notes -->", encoding="utf-8")
+    assert main(words) == 2
+    assert "report.html: was changed since isometry wrote it" in capsys.readouterr().err
+    # As a version that kept no record of its files left it.
+    Path(OUTPUTS).unlink()
+    assert main(words) == 0
 
 
 def test_bad_input_gets_one_line(runs, tmp_path):

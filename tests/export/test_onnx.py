@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import sys
 from functools import partial
@@ -180,7 +181,7 @@ def test_masked_computes_every_channel(gates):
 
 def test_a_graph_with_other_outputs_is_not_written(tmp_path, monkeypatch, capsys):
     folder = vit_folder(tmp_path / "student")
-    (folder / "student.onnx").write_bytes(b"an older one")
+    (folder / "student.onnx").write_bytes(b"an older one: architecture, interpolation")
     before = names_in(tmp_path)
     write = onnx_export.to_onnx
 
@@ -201,7 +202,7 @@ def test_a_graph_with_other_outputs_is_not_written(tmp_path, monkeypatch, capsys
     assert said.count("\n") == 1
     assert "batch 1" in said
     assert names_in(tmp_path) == before
-    assert (folder / "student.onnx").read_bytes() == b"an older one"
+    assert (folder / "student.onnx").read_bytes() == b"an older one: architecture, interpolation"
 
 
 def test_a_failure_of_the_exporter_is_one_line(tmp_path, monkeypatch, capsys):
@@ -261,6 +262,28 @@ def test_exactly_one_existing_folder_is_needed(capsys):
     assert export("one", "two", "--to", "onnx") == 2
     assert export("nowhere", "--to", "onnx") == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.onnx"])
+def test_files_of_the_users_are_not_replaced(exported, tmp_path, capsys, name):
+    (tmp_path / name).write_text('{"theirs": 1}')
+    words = ("--to", "onnx", "--out", tmp_path / "x.onnx", *QUICK)
+    assert export(exported, *words) == 2
+    assert f"{tmp_path / name}: isometry did not write this file" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"theirs": 1}')]
+
+
+def test_files_of_an_export_are_replaced_until_they_are_changed(exported, tmp_path, capsys):
+    for name in ("student.onnx", "student.json"):
+        # Without the record of what was written there, as older versions left them.
+        shutil.copy(exported / name, tmp_path / name.replace("student", "x"))
+    words = ("--to", "onnx", "--out", tmp_path / "x.onnx", *QUICK)
+    assert export(exported, *words) == export(exported, *words) == 0
+    figures = tmp_path / "x.json"
+    figures.write_text(figures.read_text().replace('"float32"', '"float64"'))
+    assert export(exported, *words) == 2
+    assert f"{figures}: was changed since isometry wrote it" in capsys.readouterr().err
+    assert '"float64"' in figures.read_text()
 
 
 def test_labels_of_other_classes_are_refused(tmp_path, capsys):

@@ -16,7 +16,7 @@ from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError, csv_cell
 from isometry.evaluation.representations import last_block_maps
-from isometry.files import disk_errors, inside, write_atomically
+from isometry.files import check_replaceable, disk_errors, inside, write_atomically, write_output
 from isometry.losses import find_loss
 from isometry.parsing import read_yaml
 from isometry.recipes import (
@@ -28,6 +28,7 @@ from isometry.recipes import (
     with_overrides,
 )
 from isometry.report import formats
+from isometry.report.drawing.canvas import FIGURE_MARKS
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_classes, comparison_row, comparison_times, mean_row
@@ -47,15 +48,14 @@ Row = dict[str, Any]
 
 START = "start"
 """Row and folder of the network that every variant starts from."""
-TAKEN = (
-    "teacher",
-    "plan.yaml",
-    "comparison.csv",
-    "comparison.md",
-    "comparison.json",
-    "comparison.png",
-    "geometry.png",
-)
+MARKS = {
+    "comparison.csv": ("variant,seed,top1",),
+    "comparison.md": ("| variant |",),
+    "comparison.json": ('"rows": [', '"models": ['),
+    **dict.fromkeys(("comparison.png", "geometry.png"), FIGURE_MARKS[".png"]),
+}
+"""Of :func:`isometry.files.check_replaceable`, by file."""
+TAKEN = ("teacher", "plan.yaml", *MARKS)
 """Names in the folder of a comparison that a variant can't have."""
 LONGEST_NAME = 200
 """Most bytes of a variant's name; file systems take 255."""
@@ -163,10 +163,10 @@ def write(
         columns = (row["values"], row["gains"] or none, row["seconds"], row["speed_ups"] or none)
         for seed, run, *cells in zip(seeds, figures[row["name"]], *columns, strict=True):
             writer.writerow([csv_cell(row["name"]), seed, *cells, *(run.get(key, "") for key in others)])
-    write_atomically(out / "comparison.csv", lines.getvalue())
     tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
-    write_atomically(out / "comparison.md", "\n".join(tables))
-    write_atomically(out / "comparison.json", json.dumps({"rows": rows, "models": models}, indent=1))
+    found = json.dumps({"rows": rows, "models": models}, indent=1)
+    for name, text in zip(MARKS, (lines.getvalue(), "\n".join(tables), found), strict=False):
+        write_output(out / name, text, MARKS[name])
     comparison_picture(out / "comparison.png", rows, title="Top-1 by variant", baseline=baseline)
 
 
@@ -255,6 +255,8 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
             raise UserError(
                 f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"
             )
+    for name, marks in MARKS.items():
+        check_replaceable(out / name, marks)
     print_notes(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)

@@ -32,14 +32,19 @@ from isometry.evaluation.saved_network import (
 )
 from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
-from isometry.files import inside, write_atomically
+from isometry.files import check_replaceable, inside, write_output
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
+from isometry.report.drawing.canvas import FIGURE_MARKS
 from isometry.report.records.data import PARTS
 from isometry.report.terminal import print_notes, say
 from isometry.training.finetune import transfer
 
 Reader = Callable[[Part], AbstractContextManager[Pairs]]
 """Reads the labelled images of a split for the network."""
+
+FIGURES, PICTURE = "evaluation.json", "evaluation.svg"
+MARKS = {FIGURES: ('"command": "isometry', '"conditions": {'), PICTURE: FIGURE_MARKS[".svg"]}
+"""Of :func:`isometry.files.check_replaceable`, by file."""
 
 
 @dataclass
@@ -74,6 +79,8 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     place = Path(options.out) if options.out else saved.place
     if place.exists() and not place.is_dir():
         raise UserError(f"--out {place}: is not a folder; give another name")
+    for file, marks in MARKS.items():
+        check_replaceable(place / file, marks)
     device = join_world(options.device).device
     saved.network.to(device)
     result: Row = {
@@ -173,9 +180,9 @@ def _finish(result: Row, place: Path, console: Console) -> None:
         say(console, f"{seen}; intervals are over images, not over training runs.")
     say(console, environment_text(result["conditions"]))
     print_notes(console, result["notes"])
-    write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    say(console, f"Figures  {place / 'evaluation.json'}")
+    write_output(place / FIGURES, json.dumps(result, indent=1) + "\n", MARKS[FIGURES])
+    say(console, f"Figures  {place / FIGURES}")
     if "scores" in result:
         title = f"{result['model']}{on.partition(':')[0]}"
-        write_atomically(place / "evaluation.svg", evaluation_svg(result["scores"], title))
-        say(console, f"Picture  {place / 'evaluation.svg'}")
+        write_output(place / PICTURE, evaluation_svg(result["scores"], title), MARKS[PICTURE])
+        say(console, f"Picture  {place / PICTURE}")

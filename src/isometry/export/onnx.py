@@ -21,7 +21,7 @@ from isometry.evaluation.timing import interleaved_speeds
 from isometry.export.equivalence import TOLERANCE, check_differences, differences, evaluate_variants, speed_up
 from isometry.export.job import BATCH_SIZES, IMAGES, Export, ExportImages, Row, export_images, input_of
 from isometry.export.tables import forms_table, notes_on, skipping_text
-from isometry.files import sha256_of, write_atomically
+from isometry.files import check_replaceable, sha256_of, write_output
 from isometry.models.cost import Forward
 from isometry.models.finite import check_answers
 from isometry.models.onnx import library, onnx_run, to_onnx
@@ -37,6 +37,10 @@ FLOATS, SKIPPING, INT8 = "onnx", "onnx, skipping", "onnx, int8"
 
 LARGEST = 2**31 - 2**24
 """Largest size of the weights, bytes: a protobuf file holds 2 GiB, and the graph needs some of it."""
+
+GRAPH_MARKS = ("architecture", "interpolation")
+FIGURES_MARKS = ('"opset": ', '"tolerance": ', '"forms": [')
+"""Of :func:`isometry.files.check_replaceable`, for the graph and for the measurements beside it."""
 
 REALLY_FASTER = 1.05
 """Smallest speed-up of skipping at batch 1, at the low end of its interval."""
@@ -65,6 +69,8 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
     gated = bool(gated_convs(job.saved.network))
     _check_request(job, gated=gated, masked=masked, int8=int8)
     place = _place(job, masked=masked, int8=int8)
+    check_replaceable(place, GRAPH_MARKS)
+    check_replaceable(place.with_suffix(".json"), FIGURES_MARKS)
     with (
         limited_threads(job.threads),
         export_images(job, torch.device("cpu")) as data,
@@ -83,7 +89,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
                 row["bytes"] = paths[row["form"]].stat().st_size
     content = model.SerializeToString()
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(place, content)
+    write_output(place, content, GRAPH_MARKS)
     result: Row = {
         "model": job.architecture,
         "form": list(paths)[-1],
@@ -94,7 +100,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
         "opset": next(each.version for each in model.opset_import if not each.domain),
         **measured,
     }
-    write_atomically(place.with_suffix(".json"), json.dumps(result, indent=1))
+    write_output(place.with_suffix(".json"), json.dumps(result, indent=1), FIGURES_MARKS)
     _print(job, result, place)
     return result
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from isometry.errors import printable
-from isometry.files import write_atomically
+from isometry.files import write_output
 from isometry.report import formats
 from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.colours import palette_css
@@ -25,14 +25,17 @@ from isometry.report.relations import block_maps
 from isometry.report.tables import models_grid, runtimes_grid
 from isometry.report.times import times_section
 
+PAGE_MARKS = ('<meta name="color-scheme" content="light dark">', '<p class="eyebrow"><b>')
+"""Of :func:`isometry.files.check_replaceable`, for the page of every version."""
+
 
 def write_page(path: Path, page: str) -> None:
     """Writes a page, whole or not at all: an older one stays if this one fails.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or would replace one that is not a page, or that was changed.
     """
-    write_atomically(path, page.encode("utf-8", errors="replace"))
+    write_output(path, page.encode("utf-8", errors="replace"), PAGE_MARKS)
 
 
 def render_report(data: ReportData, bench: Row | None = None) -> str:

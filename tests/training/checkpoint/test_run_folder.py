@@ -12,6 +12,7 @@ from helpers.runs import DIGITS, TINY_STUDENT, call_at, config_of, run, signalle
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.models.network_folder import replace_folder
+from isometry.report.page import write_page
 from isometry.training.checkpoint.run_folder import NAMES, Metrics, RunFolder
 
 ALONE = ["train", *TINY_STUDENT, "--epochs", "1"]
@@ -166,6 +167,21 @@ def test_a_students_file_that_was_changed_is_said_before_training(tmp_path: Path
     ):
         pass
     assert (tmp_path / "student" / "config.json").read_text() == "by hand"
+
+
+def test_a_page_that_was_edited_is_told_before_the_run_goes_on(tmp_path: Path) -> None:
+    with RunFolder(config(tmp_path)) as folder:
+        folder.begin(config(tmp_path))
+    write_page(tmp_path / "report.html", "a page")
+    with RunFolder(config(tmp_path, "--resume")):
+        pass
+    (tmp_path / "report.html").write_text("a page and my notes")
+    with (
+        pytest.raises(UserError, match=r"report\.html: was changed since"),
+        RunFolder(config(tmp_path, "--resume")),
+    ):
+        pass
+    assert (tmp_path / "report.html").read_text() == "a page and my notes"
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from isometry.errors import UserError, printable, xml
-from isometry.files import write_atomically
+from isometry.files import write_output
 from isometry.report import formats
 from isometry.report.drawing.colours import LIGHT, palette_css
 
@@ -30,6 +30,12 @@ PNG_DPI = 180
 """Figures are laid out at 72 dots an inch, where a point, matplotlib's unit, is a CSS pixel."""
 
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
+
+FIGURE_MARKS = {
+    ".svg": ('<svg role="img" aria-label="', "ui-sans-serif, system-ui"),
+    ".png": ("tEXtDescription",),
+}
+"""Of :func:`isometry.files.check_replaceable`, by the ending of the name."""
 
 VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.variables.items() if name != "surface"}
 """White is left alone: rings on maps are white on every page."""
@@ -122,8 +128,9 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
     """Writes the figure as SVG or PNG, by the ending of the name, with `description` as its text alternative.
 
     Raises:
-        UserError: the name ends in something else, or the file cannot be written.
+        UserError: the name ends in something else, or the file cannot be written, or would replace one of the user's.
     """
+    marks = FIGURE_MARKS.get(path.suffix.lower(), ())
     if path.suffix.lower() == ".svg":
         content = svg_file(figure, description).encode()
     elif path.suffix.lower() == ".png":
@@ -133,7 +140,7 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
         content = buffer.getvalue()
     else:
         raise UserError(f"cannot draw to {path}: give a name that ends in .png or .svg")
-    write_atomically(path, content)
+    write_output(path, content, marks)
 
 
 def _svg(figure: Figure) -> str:

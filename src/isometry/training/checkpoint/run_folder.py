@@ -16,10 +16,20 @@ from isometry.config import RunConfig
 from isometry.config.paths import has_moved, same_place
 from isometry.data.worker_failures import WorkerDied
 from isometry.errors import UserError, is_utf8, reason
-from isometry.files import NEW, disk_errors, inside, new_path, open_own, write_atomically
+from isometry.files import (
+    NEW,
+    OUTPUTS,
+    check_replaceable,
+    disk_errors,
+    inside,
+    new_path,
+    open_own,
+    write_atomically,
+)
 from isometry.models.network_folder import check_unchanged
 from isometry.parsing import parse_json, validate
 from isometry.recipes import changed_options, config_to_yaml, read_saved
+from isometry.report.page import PAGE_MARKS
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
 
@@ -28,7 +38,7 @@ Row = dict[str, Any]
 NAMES = (
     *("config.yaml", ".lock", "metrics.csv", "metrics.jsonl", "times.csv", "times.jsonl", "not_finite.json"),
     *("data.json", "last", "best", "student", "summary.json", "stages.json"),
-    *("report.html", "report.json", "report.safetensors", "tensorboard", "wandb", "wandb-id"),
+    *("report.html", "report.json", "report.safetensors", "tensorboard", "wandb", "wandb-id", OUTPUTS),
 )
 """What training writes into a run's folder: a link there is refused before it begins."""
 
@@ -113,6 +123,7 @@ class RunFolder:
         try:
             self.refuse_other_contents()
             check_unchanged(self.path / "student")
+            check_replaceable(self.path / "report.html", PAGE_MARKS)
         except UserError:
             self._leave(failed=True)
             raise

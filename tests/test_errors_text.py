@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from isometry.errors import csv_cell, markdown, markdown_code, printable, xml
+from isometry.errors import counted, csv_cell, markdown, markdown_code, printable, xml
 
 ORDINARY = [
     "cat",
@@ -74,3 +74,13 @@ def test_a_csv_file_has_a_line_a_row():
     file = io.StringIO()
     csv.writer(file).writerow([csv_cell("a\n=1,\r\x00")])
     assert len(file.getvalue().splitlines()) == 1
+
+
+def test_one_is_one_and_the_others_are_many():
+    assert [counted(number, "file") for number in (0, 1, 2, 1200)] == [
+        "0 files",
+        "1 file",
+        "2 files",
+        "1,200 files",
+    ]
+    assert [counted(number, "class", "classes") for number in (1, 2)] == ["1 class", "2 classes"]

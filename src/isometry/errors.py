@@ -39,6 +39,11 @@ def reason(error: BaseException) -> str:
     return line if line == name or isinstance(error, ValueError | UserError) else f"{name}: {line}"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: ``1 file``, ``1,200 files``; ``many`` where it is not ``one`` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def some_of(items: Sequence[str], most: int) -> str:
     """The first of some items, and how many more there are: ``cat, dog and 3 more``."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""

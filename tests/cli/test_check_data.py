@@ -40,10 +40,21 @@ def test_the_report_has_what_there_is_to_know(tmp_path: Path, told):
         "Modes  RGB 11",
         "Turned  0 by their EXIF orientation",
         "Unreadable  1: … dog/1.png (",
-        "Duplicates  1 files equal another one; 1 in several splits: … cat/0.png = … copy.png; 1 in several classes",
+        "Duplicates  1 file equals another one; 1 in several splits: … cat/0.png = … copy.png; 1 in several classes",
         "folders left out (programs make them, so they are no classes): .ipynb_checkpoints",
     ):
         assert mentions(text, words), words
+
+
+def test_one_is_one(tmp_path: Path, told):
+    photos = tmp_path / "photos"
+    write_classes(photos / "train", {"cat": 2, "dog": 2})
+    write_classes(photos / "val", {"cat": 1}, suffix=".jpg")
+    shutil.copy(photos / "train" / "cat" / "1.png", photos / "train" / "cat" / "2.png")
+    shutil.copy(photos / "train" / "cat" / "1.png", photos / "train" / "cat" / "3.png")
+    text = told()
+    assert mentions(text, "6 training, 1 validation image, 2 classes")
+    assert mentions(text, "Duplicates  2 files equal another one")
 
 
 def test_of_many_classes_the_largest_and_the_smallest_are_shown(

@@ -13,7 +13,7 @@ from torch import nn
 from isometry.cli.check_data import classes_text
 from isometry.config import RunConfig
 from isometry.distributed import join_world
-from isometry.errors import UserError
+from isometry.errors import UserError, counted
 from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
 from isometry.models.cost import macs, parameter_count
@@ -93,9 +93,9 @@ def weights_text(source: WeightSource) -> str:
 
 def labels_text(run: Run) -> str:
     """The classes of data, student and teacher, and whether they agree."""
+    data = counted(run.config.num_classes or 0, "class", "classes")
     if not run.sources.labelled:
-        return f"none; the student gets {run.config.num_classes} classes"
-    data = f"{run.config.num_classes} classes"
+        return f"none; the student gets {data}"
     if run.teacher is None:
         return data
     if run.teacher.num_classes != run.config.num_classes:

@@ -11,7 +11,7 @@ from isometry.data import Sources, find_sources
 from isometry.data.file_survey import FileFacts, FileSurvey, survey_files
 from isometry.data.splits import UNLABELLED
 from isometry.data.survey import survey
-from isometry.errors import printable
+from isometry.errors import counted, printable
 from isometry.files import format_bytes
 from isometry.report.terminal import plain, say_under
 
@@ -49,7 +49,10 @@ def facts(config: RunConfig, sources: Sources, found: FileSurvey) -> list[tuple[
         sizes = [f"{name} {file.size[0]}×{file.size[1]}" for name, file in shown.items()]
         lines += [
             ("Pixels", ", ".join(sizes)),
-            ("Bytes", f"{format_bytes(sum(file.bytes for file in readable))} in {len(readable):,} files"),
+            (
+                "Bytes",
+                f"{format_bytes(sum(file.bytes for file in readable))} in {counted(len(readable), 'file')}",
+            ),
             ("Formats", _counted(file.format for file in readable)),
             ("Modes", _counted(file.mode for file in readable)),
             (
@@ -102,7 +105,7 @@ def _duplicates_text(found: FileSurvey) -> str:
     if not found.duplicates:
         return "no two files are equal"
     extra = sum(len(group) - 1 for group in found.duplicates)
-    text = f"{extra:,} files equal another one"
+    text = counted(extra, "file equals another one", "files equal another one")
     for name, meaning in (("split", "in several splits"), ("label", "in several classes")):
         groups = found.duplicates_across(name)
         if groups:

@@ -22,7 +22,7 @@ from isometry.data.folders import (
 )
 from isometry.data.image_files import ImageFiles, numbered
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
-from isometry.errors import UserError, reason
+from isometry.errors import UserError, counted, reason
 from isometry.files import check_regular
 
 PATH = ("path", "file_name", "filename", "file", "image")
@@ -160,7 +160,7 @@ def _check_files(path: Path, rows: Sequence[ListedImage]) -> None:
     gone = [row for row in rows if not os.path.exists(row.path)]
     if gone:
         raise UserError(
-            f"--data-dir {path}: of {len(rows):,} images, {len(gone):,} can't be found, e.g. {gone[0].path} "
+            f"--data-dir {path}: of {counted(len(rows), 'image')}, {len(gone):,} can't be found, e.g. {gone[0].path} "
             f"({gone[0].where}); correct the list, or go on without them with --skip-bad-images"
         )
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from isometry.data.sources import Sources
 from isometry.data.splits import Part, StreamPart
-from isometry.errors import printable, some_of
+from isometry.errors import counted, printable, some_of
 
 Folders = dict[str, tuple[int, str]]
 """Images of each folder: their number, and a fingerprint of their names, sizes, labels and order."""
@@ -69,7 +69,7 @@ def other_images(before: Mapping[str, Folders], now: Mapping[str, Folders]) -> d
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         if changed:
             counts = some_of([_change(name, old, new) for name in changed], MOST_NAMED)
-            found[split] = f"{split} {_count(old):,} images, {_count(new):,} now ({counts})"
+            found[split] = f"{split} {counted(_count(old), 'image')}, {_count(new):,} now ({counts})"
     return found
 
 

@@ -11,6 +11,7 @@ from isometry.data.folders import open_folder
 from isometry.data.option_checks import check_options
 from isometry.data.splits import Part, Splits
 from isometry.data.timm_datasets import open_scheme
+from isometry.errors import counted
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ def without_labels(sources: Sources) -> Sources:
 def _sources(what: str, splits: Splits) -> Sources:
     labelled = splits.class_to_idx is not None
     names = _class_names(splits.class_to_idx) if splits.class_to_idx else None
-    named = f"{len(names)} classes" if names else "classes not named"
+    named = counted(len(names), "class", "classes") if names else "classes not named"
     parts = {"training": splits.train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
+    # The noun follows the last number.
+    last = [len(part) for part in parts.values() if part is not None][-1]
+    images = "image" if last == 1 else "images"
     train_counts, val_counts = (class_counts(part, names) for part in (splits.train, splits.val))
     return Sources(
         splits.train,
@@ -83,7 +87,7 @@ def _sources(what: str, splits: Splits) -> Sources:
         num_classes=len(names) if names else None,
         class_names=names,
         labelled=labelled,
-        description=f"{what}: {counts} images, {named if labelled else 'no labels'}{splits.note}",
+        description=f"{what}: {counts} {images}, {named if labelled else 'no labels'}{splits.note}",
         train_counts=train_counts,
         notes=splits.notes,
         class_notes=not_validated(train_counts, val_counts),

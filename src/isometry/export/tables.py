@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from isometry.errors import counted
 from isometry.evaluation.timing import Row
 from isometry.report import formats
 from isometry.report.records.data import PARTS
@@ -68,7 +69,7 @@ def interval_text(row: Row) -> str:
     part = PARTS.get(row["part"], row["part"])
     low, high = formats.percent(row["top1_low"]).removesuffix(" %"), formats.percent(row["top1_high"])
     by_class = f"; mean of classes {formats.percent(row['top1_by_class'])}" if "top1_by_class" in row else ""
-    images = f"{row['images']:,} {part} images"
+    images = counted(row["images"], f"{part} image")
     return f"{formats.percent(row['top1'])} (95 % Wilson interval {low} to {high}, {images}{by_class})"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from isometry.config import GrowConfig
-from isometry.errors import UserError
+from isometry.errors import UserError, counted
 from isometry.grow.architectures import Numbers, Size, find_architecture, format_size
 from isometry.grow.operators import find_operators
 
@@ -179,7 +179,7 @@ def _first_epochs(given: Any, epochs: int, count: int) -> list[int]:
     """First epochs of the stages: those of ``--grow.at``, or of equal segments."""
     if given is None:
         if count > epochs:
-            raise UserError(f"--grow: {count} stages don't fit in {epochs} epochs; raise --epochs")
+            raise UserError(f"--grow: {count} stages don't fit in {counted(epochs, 'epoch')}; raise --epochs")
         return [round(number * epochs / count) for number in range(count)]
     try:
         firsts = list(map(_integer, _entries(given)))

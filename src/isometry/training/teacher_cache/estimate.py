@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from safetensors.torch import save
 
+from isometry.errors import counted
 from isometry.files import format_bytes
 from isometry.models.taps import Grid
 from isometry.models.teacher import TeacherOutput
@@ -37,7 +38,7 @@ class Estimate:
         size = f"logits {format_bytes(files * (self.logits + self.header))}"
         if self.tokens:
             size += f", tokens {format_bytes(files * self.tokens)}"
-        size += f" for {self.epochs} epochs"
+        size += f" for {counted(self.epochs, 'epoch')}"
         bound = min(room, key=lambda name: room[name])
         fitting = max(0, room[bound]) // self.entry
         if fitting >= self.entries:

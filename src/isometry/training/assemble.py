@@ -14,13 +14,12 @@ from isometry.data.option_checks import AUTO
 from isometry.data.survey import Survey, survey
 from isometry.data.transforms import image_mode
 from isometry.distributed import World
-from isometry.errors import UserError, first_line
+from isometry.errors import UserError, counted
 from isometry.grow.schedule import Schedule, Stage
 from isometry.losses.base import INPUTS, Term, parse_terms
 from isometry.models.build import build_model, check_name
-from isometry.models.cost import macs_and_answer
 from isometry.models.sharding import GatheredTeacher
-from isometry.models.spec import image_spec, student_spec
+from isometry.models.spec import ModelSpec, image_spec, student_spec
 from isometry.models.taps import block_count, choose_blocks, in_smaller
 from isometry.models.weights import WeightSource
 from isometry.prune.options import check_pruning, has_gates
@@ -31,6 +30,7 @@ from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.batch_size import check_batch_norms, share_batch
 from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
+from isometry.training.image_trial import try_images
 from isometry.training.memory_layout import set_memory_format
 from isometry.training.objective import Objective, Taps
 from isometry.training.option_checks import check_options
@@ -122,7 +122,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     student, student_weights = plan.build(plan.schedule.stages[0])
     images = image_spec(student, config.img_size)
     image_mode(images)
-    _try_images(student, images, "--img-size ", f"the student {config.model}")
+    try_images(student, images, "--model", plan.spec)
     channels, _, side = images.input_size
     plan = replace(plan, spec=replace(plan.spec, img_size=side, in_chans=channels))
     notes += plan.check_growth(config.model_ema)
@@ -131,8 +131,8 @@ def assemble(config: RunConfig, world: World) -> Run:
     config = replace(config, grow=plan.schedule.resolved(config.grow), taps=taps)
     teacher_macs = 0
     if teacher is not None:
-        option, name = "--teacher-kwargs img_size=", f"the teacher {config.teacher}"
-        teacher_macs = _try_images(teacher, image_spec(teacher), option, name)
+        teacher_spec = ModelSpec(config.teacher or "", config.teacher_kwargs)
+        teacher_macs = try_images(teacher, image_spec(teacher), "--teacher", teacher_spec)
         check_label_names(config.teacher, teacher, sources, terms)
         set_dtype(teacher, config, world)
         shard_teacher(teacher, config, world, notes)
@@ -247,7 +247,9 @@ def _number_of_classes(given: int | None, sources: Sources, teacher: nn.Module |
     if known is None:
         raise UserError("--num-classes: the data does not say how many classes it has; give the number")
     if sources.num_classes is not None and known < sources.num_classes:
-        raise UserError(f"--num-classes {known}: the data has {sources.num_classes} classes")
+        raise UserError(
+            f"--num-classes {known}: the data has {counted(sources.num_classes, 'class', 'classes')}"
+        )
     return known
 
 
@@ -278,23 +280,3 @@ def _taps(objective: Objective) -> TapsConfig:
         [pair.student.block for pair in objective.pairs] or None,
         [pair.teacher.block for pair in objective.pairs] or None,
     )
-
-
-def _try_images(model: nn.Module, spec: ImageSpec, option: str, name: str) -> int:
-    """MACs of a forward pass on shapes: an image may be too small or of a wrong multiple for an architecture."""
-    try:
-        found, answer = macs_and_answer(model, spec.input_size)
-    except Exception as error:
-        # What goes wrong inside a network that is given such images is anything.
-        size = "×".join(map(str, spec.input_size))
-        raise UserError(
-            f"{option}{spec.input_size[-1]}: {name} can't take images of {size} ({first_line(error)}); "
-            "give another size"
-        ) from error
-    shape, classes = tuple(getattr(answer, "shape", ())), model.num_classes
-    if classes and shape != (1, classes):
-        raise UserError(
-            f"{name}: answers an image with {'×'.join(map(str, shape[1:])) or 'other'} numbers and not with one for "
-            f"each of its {classes} classes; leave out arguments such as global_pool"
-        )
-    return found

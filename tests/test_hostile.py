@@ -215,6 +215,7 @@ def test_a_variant_takes_no_name_that_a_comparison_has_itself(
 
 def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
     """The command line of a comparison whose recipe is changed."""
+    os.mkfifo(ground / "pipe")
     (ground / "base.yaml").write_text("dataset: digits\nmodel: vit_tiny_patch16_224\n")
     recipe = ground / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"base": "base.yaml", "variants": {"a": {"epochs": 1}}, **change}))
@@ -225,6 +226,7 @@ def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
     ("change", "why"),
     [
         ({"base": "/dev/zero"}, "not a regular file"),
+        ({"base": "pipe"}, "not a regular file"),
         ({"base": "../../../../../../../../etc/passwd"}, "passwd"),
         ({"variants": {"a": ["b"]}}, "--variants"),
         ({"variants": {"a": {"out": "../../evil", "seed": "x"}}}, "--seed"),

@@ -1,5 +1,7 @@
 """YAML from other people: aliases count as what they stand for, and what stays small is read as PyYAML reads it."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,35 @@ def test_a_pipe_or_a_device_is_not_read(tmp_path: Path):
             read_yaml(path, "--config r")
         with pytest.raises(ValueError, match="not a regular file"):
             read_json(path, dict)
+
+
+def test_a_pipe_that_the_user_named_is_read_and_a_device_is_not(tmp_path: Path):
+    read, write = os.pipe()
+    os.write(write, b"epochs: 3\n")
+    os.close(write)
+    assert read_yaml(Path(f"/dev/fd/{read}"), "--config r", pipe=True) == {"epochs": 3}
+    os.close(read)
+    for device in ("/dev/zero", "/dev/null", tmp_path):
+        with pytest.raises(UserError, match=r"^--config r: can't be read \(not a regular file"):
+            read_yaml(Path(device), "--config r", pipe=True)
+
+
+def test_of_a_pipe_no_more_is_read_than_a_recipe_has(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ended = []
+
+    def endless() -> None:
+        try:
+            with pipe.open("w") as file:
+                while True:
+                    file.write("a: 1 # and so on\n")
+        except BrokenPipeError:
+            ended.append(True)
+
+    writer = threading.Thread(target=endless, daemon=True)
+    writer.start()
+    with pytest.raises(UserError, match=r"^--config r: is longer than 262,144 characters"):
+        read_yaml(pipe, "--config r", pipe=True)
+    writer.join(10)
+    assert ended

@@ -2,6 +2,7 @@
 
 import json
 import math
+import stat
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -128,14 +129,16 @@ def parse_yaml(text: str) -> Any:
         raise UserError(f"is not YAML ({' '.join(message.split())})") from error
 
 
-def read_yaml(path: Path, where: str) -> dict[Any, Any]:
-    """The mapping in a YAML file.
+def read_yaml(path: Path, where: str, *, pipe: bool = False) -> dict[Any, Any]:
+    """The mapping in a YAML file, or with ``pipe`` in a pipe, which is read once.
 
     Raises:
         UserError: no such file, not YAML, not a mapping; the message begins with ``where``.
     """
     try:
-        check_regular(path.stat())
+        status = path.stat()
+        if not (pipe and stat.S_ISFIFO(status.st_mode)):
+            check_regular(status)
         with path.open(encoding="utf-8") as file:
             values = parse_yaml(file.read(LONGEST + 1))
     except OSError as error:

@@ -58,25 +58,26 @@ def recipe_path(path: str, beside: str | Path) -> Path:
 # --- validating recipes and options
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options in a recipe, by their names in the configuration's class.
+def read_recipe(path: str | Path, *, pipe: bool = False) -> dict[str, Any]:
+    """The options in a recipe, by their names in the configuration's class; ``pipe`` as in :func:`read_yaml`.
 
     Raises:
         UserError: as :func:`read_yaml`, or an option that only a command line may have.
     """
-    values = _canonical(read_yaml(Path(path), f"--config {path}"))
+    values = _canonical(read_yaml(Path(path), f"--config {path}", pipe=pipe))
     _refuse_permission(values, f"--config {path}: ")
     return values
 
 
-def read_config(kind: type[Config], path: str | Path) -> Config:
+def read_config(kind: type[Config], path: str | Path, *, pipe: bool = False) -> Config:
     """The configuration of class ``kind`` (a dataclass) in a YAML file; options that it lacks have their defaults.
+    ``pipe`` is for a path that the user typed: a shell's ``<(command)`` is one.
 
     Raises:
         UserError: no such file, a recipe for another command, an unknown key (near names are given), or a value of
             another type.
     """
-    values = read_recipe(path)
+    values = read_recipe(path, pipe=pipe)
     command = _other_command(kind, values)
     if command:
         raise UserError(

@@ -27,7 +27,7 @@ def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
     """
     given = list(_by_option(arguments))
     recipe = recipe_named(arguments)
-    config = read_config(kind, recipe) if recipe else kind()
+    config = read_config(kind, recipe, pipe=True) if recipe else kind()
     values, changed = asdict(config), set()  # type: ignore[call-overload]
     for word, texts in given:
         if word != "--config":

@@ -12,7 +12,6 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError, csv_cell
 from isometry.evaluation.representations import last_block_maps
@@ -21,6 +20,8 @@ from isometry.losses import find_loss
 from isometry.parsing import read_yaml
 from isometry.recipes import (
     changed_options,
+    find_recipe,
+    read_config,
     recipe_path,
     saved_config,
     saved_options,
@@ -233,7 +234,7 @@ def _check_folder_name(name: Any, where: str) -> None:
 
 
 def _recipe(name: str, beside: str, overrides: dict[str, Any]) -> RunConfig:
-    config = parse(RunConfig, ["--config", str(recipe_path(name, beside))])
+    config = read_config(RunConfig, find_recipe(str(recipe_path(name, beside))))
     return with_overrides(config, overrides, "--overrides")
 
 

@@ -127,6 +127,21 @@ def test_wandb_goes_on_with_the_same_run(logged):
     assert first["config"]["epochs"] == 2
 
 
+def test_names_are_text_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", StandIn(tmp_path / "journal"))
+    out = tmp_path / "run \x1b[2J"
+    out.mkdir()
+    config = config_of(*TINY_STUDENT, "--log", "wandb", "--out", str(out))
+    with open_loggers(config, 0) as (logger,):
+        logger.row({"step": 1, "train/\u202eexe": 2.0})
+        logger.end({"gap/a\nb": 3.0}, {"maps/\x9b": np.zeros((2, 2, 3), np.uint8)}, 1)
+    (_, init), (_, row), (_, figures), (_, pictures), _ = calls(tmp_path / "journal")
+    assert init["name"] == "run \\x1b[2J"
+    assert row["values"] == {"step": 1, "train/\\u202eexe": 2.0}
+    assert figures["values"] == {"gap/a\\nb": 3.0}
+    assert [*pictures["values"]] == ["maps/\\x9b"]
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch, name):
     for module in ("wandb", "torch.utils.tensorboard"):

@@ -83,7 +83,7 @@ class _WeightsAndBiases:
         inside(Path(out), "wandb")
         opened = wandb.init(
             project="isometry",
-            name=Path(out).name,
+            name=printable(Path(out).name),
             # With the same id, a run that resumes goes on as the same run there.
             id=_run_id(Path(out) / "wandb-id"),
             resume="allow",
@@ -93,12 +93,16 @@ class _WeightsAndBiases:
         self._run = stack.enter_context(opened)
 
     def row(self, row: Mapping[str, Any]) -> None:
-        self._run.log(dict(row), step=row["step"])
+        self._run.log(_printable(row), step=row["step"])
 
     def end(self, figures: Figures, images: Images, step: int) -> None:
-        self._run.summary.update(dict(figures))
+        self._run.summary.update(_printable(figures))
         # Without a step, because W&B rejects a step that was logged before.
-        self._run.log({name: self._image(image) for name, image in images.items()})
+        self._run.log({printable(name): self._image(image) for name, image in images.items()})
+
+
+def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {printable(name): value for name, value in row.items()}
 
 
 def _run_id(path: Path) -> str:

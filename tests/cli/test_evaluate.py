@@ -90,6 +90,20 @@ def test_files_of_the_users_are_not_replaced(dense, tmp_path, capsys, name):
         assert (tmp_path / "out" / name).read_text() == content
 
 
+def test_a_class_map_that_is_gone_is_told_and_another_one_can_be_given(
+    dense, digit_folders, tmp_path, capsys
+):
+    gone, other = tmp_path / "map.txt", tmp_path / "other.txt"
+    data = str(digit_folders / "all")
+    config = RunConfig(model="cifar_resnet20", data_dir=data, class_map=str(gone), losses={"ce": 1})
+    (dense / "config.yaml").write_text(config_to_yaml(config))
+    said = refused(capsys, str(dense))
+    assert f"the class map is gone ({gone}); give another with --class-map" in said
+    other.write_text("".join(f"{digit}\n" for digit in range(10)))
+    found = evaluated(str(dense), "--class-map", str(other), "--device", "cpu")
+    assert found["scores"]["top1"]["images"] == 30
+
+
 def test_a_run_is_judged_as_it_judged_itself(tiny_teacher, tmp_path, capsys):
     found = evaluated(str(tiny_teacher.parent), "--out", str(tmp_path), "--device", "cpu")
     summary = json.loads((tiny_teacher.parent / "summary.json").read_text())

@@ -40,6 +40,17 @@ def test_a_map_is_found_in_the_folder_of_the_images(tmp_path: Path):
     assert read_class_map(RunConfig(class_map="map.txt", data_dir=str(tmp_path))) == {"cat": 0, "dog": 1}
 
 
+def test_a_map_that_is_gone_is_told_as_gone(tmp_path: Path):
+    for config in (
+        RunConfig(class_map=str(tmp_path / "map.txt")),
+        RunConfig(class_map="map.txt", data_dir=str(tmp_path)),
+    ):
+        with pytest.raises(
+            UserError, match=r"^--class-map .*map\.txt: there is no such file, .* --class-map$"
+        ):
+            read_class_map(config)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [

@@ -17,7 +17,7 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
     """Class name -> index from ``config.class_map``: timm's .txt (one name a line) or .pkl (a dict) format.
 
     Raises:
-        UserError: it can't be read, or does not map names to indices.
+        UserError: it is gone, can't be read, or does not map names to indices.
     """
     if config.class_map is None:
         return None
@@ -25,6 +25,11 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
     path = Path(config.class_map)
     if not path.exists():
         path = (root.parent if root.is_file() else root) / path
+    if not path.exists():
+        raise UserError(
+            f"--class-map {config.class_map}: there is no such file, nor in the folder of the images; give the path of "
+            "another with --class-map"
+        )
     try:
         class_map = _read(path)
     except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:

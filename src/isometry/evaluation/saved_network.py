@@ -16,7 +16,7 @@ from isometry.data.addresses import is_remote
 from isometry.data.inventory import other_classes
 from isometry.data.option_checks import AUTO
 from isometry.distributed import World
-from isometry.errors import UserError
+from isometry.errors import UserError, counted
 from isometry.evaluation.variants import EvaluationImages
 from isometry.losses import find_loss
 from isometry.losses.base import parse_terms
@@ -35,6 +35,8 @@ class ImagesConfig:
     """Image folder; the run's own images if neither this nor --dataset is given."""
     dataset: str = ""
     """`digits`, or a scheme of timm, as in training."""
+    class_map: str | None = None
+    """File that numbers the classes; that of the run if not given."""
     decode: Literal["scaled", "full"] | None = None
     """Decode large JPEGs at a reduced scale, or in full; as the run did if not given."""
     exif: Literal["upright", "ignore"] | None = None
@@ -144,6 +146,7 @@ def reading_config(saved: SavedNetwork, options: ImagesConfig) -> RunConfig:
         decode=options.decode or config.decode,
         exif=options.exif or config.exif,
         pixel_range=options.pixel_range or config.pixel_range,
+        class_map=options.class_map or config.class_map,
         dataset_download=False,
     )
 
@@ -158,9 +161,14 @@ def images_named(saved: SavedNetwork, options: ImagesConfig, *, command: str) ->
     """:func:`reading_config`, with the options' images if they are given.
 
     Raises:
-        UserError: neither the options nor a run name images, or the run's are gone or come from elsewhere.
+        UserError: neither the options nor a run name images, or the run's are gone or come from elsewhere, or its
+            class map is gone.
     """
     config = reading_config(saved, options)
+    if config.class_map and Path(config.class_map).is_absolute() and not Path(config.class_map).exists():
+        raise UserError(
+            f"{command} {saved.name}: the class map is gone ({config.class_map}); give another with --class-map"
+        )
     if options.data_dir is not None or options.dataset:
         allowed = options.allow_commands
         return replace(config, data_dir=options.data_dir, dataset=options.dataset, allow_commands=allowed)
@@ -209,7 +217,7 @@ def other_classes_than(network: nn.Module, sources: Sources) -> str:
     theirs, ours = label_names(network) or [], sources.class_names or []
     if sources.num_classes not in (None, classes):
         changes = f", which {other_classes(theirs, ours)}" if theirs and ours else ""
-        return f"the network has {classes} classes and the data {sources.num_classes}{changes}"
+        return f"the network has {counted(classes, 'class', 'classes')} and the data {sources.num_classes}{changes}"
     # As many classes in another order would make every figure wrong.
     if len(theirs) == len(ours):
         for index, (their, our) in enumerate(zip(theirs, ours, strict=True)):

@@ -33,7 +33,7 @@ ROUND_STEPS = [1, 2, 2.5, 5, 10]
 
 FIGURE_MARKS = {
     ".svg": ('<svg role="img" aria-label="', "ui-sans-serif, system-ui"),
-    ".png": ("tEXtDescription",),
+    ".png": ("Description\0",),
 }
 """Of :func:`isometry.files.check_replaceable`, by the ending of the name."""
 

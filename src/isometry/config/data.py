@@ -11,7 +11,8 @@ class DataConfig:
     data_dir: str | None = None
     """Folder of images (train/ and val/, or class folders that are split), or a list of them, .csv or .parquet."""
     dataset: str = ""
-    """`digits` (scikit-learn's), a timm dataset (torch/..., hfds/..., wds/...), or empty for --data-dir alone."""
+    """`digits` (scikit-learn's), `digit-scenes` (several on a canvas), a timm dataset (torch/..., hfds/..., wds/...),
+    or empty for --data-dir alone."""
     train_split: str = "train"
     """Training split."""
     val_split: str = "validation"

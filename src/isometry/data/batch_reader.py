@@ -3,11 +3,13 @@
 Shapes: B images a batch, C channels, H×W pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from isometry.data.decoding import DecodeError, Reading, decode_errors, read_pixels
@@ -70,25 +72,33 @@ class BatchReader(Dataset[Batch | UserError]):
         self.seed, self.skip_bad_images, self.substitutes = seed, skip_bad_images, substitutes
 
     def __getitem__(self, request: Request) -> Batch | UserError:
-        images, targets, indices = [], [], []
+        examples, indices = [], []
         unreadable: list[str] = []
         try:
             # once a batch, not once a sample: saving and restoring costs as much as a small image
             with seeded(self.seed):
                 for position, index in enumerate(request.indices, start=request.position):
                     sample_seed = derive_seed(self.seed, "augment", request.epoch, position)
-                    image, target, used = self._readable(index, sample_seed, unreadable)
+                    example, used = self._readable(index, sample_seed, unreadable)
                     if used == index or self.substitutes:
-                        images.append(image)
-                        targets.append(target)
+                        examples.append(example)
                         indices.append(used)
         except UserError as error:
             return error
-        pixels = stack(images) if images else image[None][:0]
-        return Batch(pixels, torch.tensor(targets).long(), torch.tensor(indices).long(), unreadable)
+        return self.batch(examples, indices, unreadable, like=example)
 
-    def _readable(self, index: int, seed: int, unreadable: list[str]) -> tuple[torch.Tensor, int, int]:
-        """(pixels, target, index) of the first readable image at or after ``index``, wrapping around at the end."""
+    def example(self, image: Image.Image, target: Any) -> Any:
+        """An image as it is read, and its target -> one example of a batch."""
+        return self.transform(image), target
+
+    def batch(self, examples: list[Any], indices: list[int], unreadable: list[str], like: Any) -> Batch:
+        """Examples as one batch; of the shape of ``like`` if there are none."""
+        pixels = stack([image for image, _ in examples], like[0].shape)
+        targets = torch.tensor([target for _, target in examples]).long()
+        return Batch(pixels, targets, torch.tensor(indices).long(), unreadable)
+
+    def _readable(self, index: int, seed: int, unreadable: list[str]) -> tuple[Any, int]:
+        """(example, index) of the first readable image at or after ``index``, wrapping around at the end."""
         for candidate in range(index, index + len(self.part)):
             candidate %= len(self.part)
             try:
@@ -96,7 +106,7 @@ class BatchReader(Dataset[Batch | UserError]):
                     image, target = self.part.load(candidate)
                 image = read_pixels(image, self.reading)
                 seed_cpu_generators(seed)
-                return self.transform(image), target, candidate
+                return self.example(image, target), candidate
             except DecodeError as error:
                 where = self.part.where(candidate)
                 if not self.skip_bad_images:
@@ -110,9 +120,10 @@ class BatchReader(Dataset[Batch | UserError]):
         )
 
 
-def stack(images: list[torch.Tensor]) -> torch.Tensor:
-    """Images uint8 (C,H,W) -> one batch (B,C,H,W)."""
-    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
-    # on one thread, by NumPy: torch.stack's threads are 60 times slower when other processes use the cores
-    np.stack([image.numpy() for image in images], out=batch.numpy())
+def stack(images: list[torch.Tensor], shape: Sequence[int] | None = None) -> torch.Tensor:
+    """Images uint8 (C,H,W) -> one batch (B,C,H,W); B may be 0 where ``shape`` (C,H,W) is given."""
+    batch = torch.empty((len(images), *(shape or images[0].shape)), dtype=torch.uint8)
+    if images:
+        # on one thread, by NumPy: torch.stack's threads are 60 times slower when other processes use the cores
+        np.stack([image.numpy() for image in images], out=batch.numpy())
     return batch

@@ -9,6 +9,9 @@ from isometry.errors import UserError
 
 INTERPOLATIONS = ("random", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
+EMBEDDED = ("digits", "digit-scenes")
+"""Data sets that need no download."""
+
 AUTO = "auto"
 """The ``--pixel-range`` that a run finds in a sample of its images."""
 
@@ -35,7 +38,7 @@ def check_options(config: DataConfig) -> None:
     _check(config, "pixel_range", _is_range, "auto or LOW,HIGH, two numbers, the smaller first")
     for name, choices in CHOICES.items():
         _check(config, name, choices.__contains__, f"one of {', '.join(choices)}")
-    if config.dataset == "digits" or config.dataset.startswith("torch/"):
+    if config.dataset in EMBEDDED or config.dataset.startswith("torch/"):
         _check(config, "class_map", lambda value: False, f"left out: {config.dataset} has its own classes")
     if config.dataset.startswith("tfds/"):
         _check(config, "pixel_range", lambda value: False, "left out: tfds/ converts images to 8 bits itself")

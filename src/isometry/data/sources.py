@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from isometry.config import DataConfig
 from isometry.data.class_counts import class_counts, not_validated
+from isometry.data.dense.digit_scenes import open_labelled_scenes
 from isometry.data.digits import open_digits
 from isometry.data.file_list import is_list, open_list
 from isometry.data.folders import open_folder
@@ -12,6 +13,8 @@ from isometry.data.option_checks import check_options
 from isometry.data.splits import Part, Splits
 from isometry.data.timm_datasets import open_scheme
 from isometry.errors import counted
+
+DIGIT_CLASSES = {str(digit): digit for digit in range(10)}
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ def find_sources(config: DataConfig) -> Sources:
     """
     check_options(config)
     if config.dataset == "digits":
-        splits = Splits(*open_digits(), {str(digit): digit for digit in range(10)})
-        return _sources("digits (scikit-learn)", splits)
+        return _sources("digits (scikit-learn)", Splits(*open_digits(), DIGIT_CLASSES))
+    if config.dataset == "digit-scenes":
+        what = "digit-scenes (scenes of scikit-learn's digits, of the class of the largest digit)"
+        return _sources(what, Splits(*open_labelled_scenes(), DIGIT_CLASSES))
     if config.dataset:
         where = f" in {config.data_dir}" if config.data_dir else ""
         return _sources(f"{config.dataset}{where}", open_scheme(config))

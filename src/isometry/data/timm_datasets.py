@@ -106,7 +106,9 @@ def open_scheme(config: DataConfig) -> Splits:
     scheme = scheme.lower()
     if scheme not in LIBRARIES or not name:
         known = ", ".join(f"{known}/..." for known in LIBRARIES)
-        raise UserError(f"--dataset {config.dataset} is unknown: give digits, or one of {known}")
+        raise UserError(
+            f"--dataset {config.dataset} is unknown: give digits, digit-scenes, or one of {known}"
+        )
     if find_spec(LIBRARIES[scheme]) is None:
         library = LIBRARIES[scheme].replace("_", "-")
         raise UserError(

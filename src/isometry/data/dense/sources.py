@@ -1,12 +1,22 @@
 """Where the annotated images of a dense task come from: splits and classes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import DenseImages, Task
+from isometry.data.dense.coco import find_coco, open_coco
 from isometry.data.dense.digit_scenes import open_scenes
+from isometry.data.dense.mask_files import find_masks, open_masks
+from isometry.data.dense.splitting import SPLITS, DenseSplits
+from isometry.data.dense.yolo import find_yolo, open_yolo
+from isometry.data.folders import existing_folder
 from isometry.data.option_checks import check_options
 from isometry.errors import UserError
+
+KINDS = {"detect": "boxes", "segment": "masks"}
+"""What the images of a task have."""
+COUNTED = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -34,23 +44,41 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
     """
     check_options(config)
     if config.dataset == "digit-scenes":
-        (train, val, test), names = open_scenes(task)
-        return described("digit-scenes (scikit-learn's digits)", task, train, val, test, names)
-    raise UserError("no data: give --dataset digit-scenes")
+        scenes, names = open_scenes(task)
+        splits = DenseSplits("digit-scenes", dict(zip(SPLITS, scenes, strict=True)), names)
+    elif config.dataset:
+        raise UserError(
+            f"--dataset {config.dataset} has no {KINDS[task]}; give digit-scenes, or --data-dir alone"
+        )
+    else:
+        place = Path(config.data_dir or "").expanduser()
+        root = place if place.is_file() else existing_folder(config.data_dir)
+        splits = (_boxes if task == "detect" else _masks)(root, config).with_validation(config)
+    counts = ", ".join(f"{len(part):,} {COUNTED[split]}" for split, part in splits.parts.items())
+    text = f"{splits.what}: {counts} images with {KINDS[task]}, {len(splits.class_names)} classes"
+    train, val, test = (splits.parts.get(split) for split in SPLITS)
+    assert train is not None
+    return DenseSources(task, train, val, test, splits.class_names, text, splits.notes)
 
 
-def described(
-    what: str,
-    task: Task,
-    train: DenseImages,
-    val: DenseImages | None,
-    test: DenseImages | None,
-    names: list[str],
-    notes: list[str] | None = None,
-) -> DenseSources:
-    """The sources, with a description that counts their images."""
-    parts = {"training": train, "validation": val, "test": test}
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
-    kind = "boxes" if task == "detect" else "masks"
-    text = f"{what}: {counts} images with {kind}, {len(names)} classes"
-    return DenseSources(task, train, val, test, names, text, notes or [])
+def _boxes(root: Path, config: DataConfig) -> DenseSplits:
+    if root.is_file() and root.suffix.lower() not in (".json", ".yaml", ".yml"):
+        raise UserError(f"--data-dir {root}: boxes are in a .json file (COCO), or in a .yaml file (YOLO)")
+    if root.suffix.lower() == ".json" or (root.is_dir() and find_coco(root, config)):
+        return open_coco(find_coco(root, config), root, config)
+    if (place := find_yolo(root)) is not None:
+        return open_yolo(place, root if root.is_dir() else root.parent, config)
+    raise UserError(
+        f"--data-dir {root}: has no boxes; give COCO's annotations/instances_train.json, a JSON in each split's "
+        "folder, or YOLO's data.yaml with images/ and labels/"
+    )
+
+
+def _masks(root: Path, config: DataConfig) -> DenseSplits:
+    found = find_masks(root, config) if root.is_dir() else {}
+    if not found:
+        raise UserError(
+            f"--data-dir {root}: has no masks; give a folder with images/ and masks/, or with train/images/ and "
+            "train/masks/"
+        )
+    return open_masks(found, root, config)

@@ -1,0 +1,266 @@
+"""Boxes in COCO's JSON: ``annotations/instances_train2017.json`` beside the folders of pictures, one file in each
+split's folder (Roboflow's ``_annotations.coco.json``), or one file for all.
+
+Format: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", arXiv:1405.0312; https://cocodataset.org.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from isometry.config import DataConfig
+from isometry.data.dense.annotations import Boxes
+from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
+from isometry.data.dense.findings import Findings
+from isometry.data.dense.splitting import SPLITS, DenseSplits, is_regular, split_of
+from isometry.errors import UserError, printable, reason, some_of
+from isometry.parsing import read_json
+
+LOOKED = 50
+"""Pictures by which their folder is found."""
+
+Number = int | str
+"""COCO's ids are whole numbers; some programs write text."""
+
+
+class _Image(TypedDict):
+    id: Number
+    file_name: str
+    width: NotRequired[int | None]
+    height: NotRequired[int | None]
+
+
+class _Annotation(TypedDict):
+    id: NotRequired[Number | None]
+    image_id: Number
+    category_id: int
+    bbox: NotRequired[list[float] | None]
+    area: NotRequired[float | None]
+    iscrowd: NotRequired[bool | None]
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class Coco(TypedDict):
+    """The parts of COCO's JSON that boxes need."""
+
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def find_coco(root: Path, config: DataConfig) -> dict[str, Path]:
+    """The JSON of each split by its name (train, val, test); "" for one file of all. Empty if there is none.
+
+    Raises:
+        UserError: several files of a split.
+    """
+    if root.is_file():
+        return {"": root}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for folder in (root / "annotations", root):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            if is_regular(path) and (split := _split_in(path.stem, config)) is not None:
+                found[split].append(path)
+        if found:
+            break
+    if not set(found) & set(SPLITS):
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            if (split := split_of(folder.name, config)) is not None:
+                found[split] += filter(is_regular, sorted(folder.glob("*.json")))
+    if any(found[split] for split in SPLITS):
+        found.pop("", None)
+    return {split: _one(split, paths) for split, paths in found.items() if paths}
+
+
+def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> DenseSplits:
+    """Opens and checks the annotations of all splits: one class space, in the order of COCO's ids.
+
+    Raises:
+        UserError: broken JSON, missing pictures (without ``--skip-bad-images``), or nothing that can be used.
+    """
+    read = {split: _read(path, optional=split == "test") for split, path in files.items()}
+    names = _names({files[split]: coco for split, coco in read.items() if coco is not None})
+    classes = {number: index for index, number in enumerate(names)}
+    parts: dict[str, BoxFiles] = {}
+    notes: list[str] = []
+    for split, coco in read.items():
+        findings = Findings(files[split])
+        if coco is None:
+            notes.append(f"{files[split]}: the test pictures are left out (they have no annotations)")
+            continue
+        parts[split or "train"] = _part(coco, files[split], root, classes, config, findings)
+        notes += findings.notes
+    return DenseSplits(f"COCO boxes in {root}", parts, list(names.values()), notes)
+
+
+def _split_in(stem: str, config: DataConfig) -> str | None:
+    """The split in a file's name, such as instances_train2017; "" for a name that tells of annotations alone."""
+    words = re.findall(r"[a-z]+", stem.lower())
+    split = next((found for word in words if (found := split_of(word, config)) is not None), None)
+    if split is None and {"annotations", "instances", "coco"} & set(words):
+        return ""
+    return split
+
+
+def _one(split: str, paths: Sequence[Path]) -> Path:
+    """The file of boxes, of several of a split, such as captions_train2017.json."""
+    boxes = [path for path in paths if "instances" in path.stem.lower()] or list(paths)
+    if len(boxes) > 1:
+        names = some_of([printable(path.name) for path in boxes], 3)
+        raise UserError(
+            f"{boxes[0].parent}: has several files of annotations for {split or 'all images'} ({names}); leave one, or "
+            "give --data-dir FILE.json"
+        )
+    return boxes[0]
+
+
+def _read(path: Path, optional: bool) -> Coco | None:
+    """A file's content; None for pictures without annotations, where that is ``optional``."""
+    try:
+        if optional and not _has_annotations(path):
+            return None
+        return read_json(path, Coco)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is no COCO JSON of boxes ({reason(error)}); it needs images, annotations, categories"
+        ) from error
+
+
+def _has_annotations(path: Path) -> bool:
+    content: Any = read_json(path, dict[str, Any])
+    return bool(content.get("annotations"))
+
+
+def _names(files: Mapping[Path, Coco]) -> dict[int, str]:
+    """COCO's id -> name, in the order of ids, over all splits."""
+    names: dict[int, str] = {}
+    for path, coco in files.items():
+        for category in coco["categories"]:
+            name = names.setdefault(category["id"], category["name"])
+            if name != category["name"]:
+                raise UserError(
+                    f"{path}: category {category['id']} is {printable(category['name'])!r}, and {printable(name)!r} "
+                    "before; give each category one id, the same in all files"
+                )
+    if not names:
+        raise UserError(f"{next(iter(files))}: names no categories")
+    return dict(sorted(names.items()))
+
+
+def _part(
+    coco: Coco, path: Path, root: Path, classes: Mapping[int, int], config: DataConfig, findings: Findings
+) -> BoxFiles:
+    folder = _folder_of([image["file_name"] for image in coco["images"]], path, root)
+    images, file_of = _listed(coco["images"], path, folder, findings)
+    gone = [name for name in images if not os.path.exists(name)]
+    if gone and not config.skip_bad_images:
+        raise UserError(
+            f"{path}: of {len(images):,} pictures, {len(gone):,} can't be found, e.g. {printable(gone[0])}; add them, "
+            "or go on without them with --skip-bad-images"
+        )
+    for name in gone:
+        findings.add("pictures left out (not found)", name)
+        del images[name]
+    found = _boxes_of(coco["annotations"], file_of, classes, findings)
+    annotated = []
+    for name, size in images.items():
+        boxes = found.get(name, [])
+        annotated.append(
+            Annotated(
+                name,
+                Boxes.of(
+                    [box for box, *_ in boxes],
+                    [classes[each["category_id"]] for _, each in boxes],
+                    [bool(each.get("iscrowd")) for _, each in boxes],
+                    [each.get("area") or 0 for _, each in boxes],
+                ),
+                [f"annotation {each.get('id')}" for _, each in boxes],
+                size,
+            )
+        )
+    files = checked_boxes(annotated, config.exif == "upright", findings)
+    if not files.files or not any(len(boxes) for _, boxes in files.files):
+        why = "; ".join(note.removeprefix(f"{path}: ") for note in findings.notes)
+        raise UserError(f"{path}: has no box that can be used{f' ({why})' if why else ''}")
+    used = {each["category_id"] for each in coco["annotations"]}
+    lacking = [each["name"] for each in coco["categories"] if each["id"] not in used]
+    findings.add("categories without a box", some_of([*map(printable, lacking)], 5), len(lacking))
+    return files
+
+
+def _listed(
+    listed: Sequence[_Image], path: Path, folder: Path, findings: Findings
+) -> tuple[dict[str, tuple[int, int] | None], dict[Number, str]]:
+    """Path -> size of each picture, and its path by id; a picture under several ids has the annotations of all."""
+    images: dict[str, tuple[int, int] | None] = {}
+    file_of: dict[Number, str] = {}
+    for image in listed:
+        name = os.path.normpath(folder / image["file_name"])
+        if "\0" in name:
+            raise UserError(f"{path}: the image {image['id']} has a control character in its name")
+        before = file_of.setdefault(image["id"], name)
+        if before != name:
+            raise UserError(
+                f"{path}: the image id {image['id']} is that of {printable(before)} and of {printable(name)}; give "
+                "each image an id of its own"
+            )
+        if name in images:
+            findings.add("pictures that are listed again (their annotations are joined)", name)
+        width, height = image.get("width"), image.get("height")
+        images[name] = (width, height) if width and height else None
+    return images, file_of
+
+
+def _boxes_of(
+    annotations: Sequence[_Annotation],
+    file_of: Mapping[Number, str],
+    classes: Mapping[int, int],
+    findings: Findings,
+) -> dict[str, list[tuple[list[float], _Annotation]]]:
+    """Path -> the corners of each box, and its annotation."""
+    found: dict[str, list[tuple[list[float], _Annotation]]] = defaultdict(list)
+    seen: dict[Number, _Annotation] = {}
+    for each in annotations:
+        number, box = each.get("id"), each.get("bbox")
+        before = seen.setdefault(number, each) if number is not None else each
+        if before is not each and before == each:
+            findings.add("annotations left out (listed twice)", f"annotation {number}")
+        elif each["image_id"] not in file_of:
+            findings.add(
+                "annotations left out (of images that are not listed)", f"image id {each['image_id']}"
+            )
+        elif each["category_id"] not in classes:
+            findings.add(
+                "annotations left out (of categories that are not listed)", f"category {each['category_id']}"
+            )
+        elif box is None or len(box) != 4:
+            findings.add("annotations left out (without a box of four numbers)", f"annotation {number}")
+        else:
+            if before is not each:
+                findings.add("annotations with the id of another one (kept)", f"annotation {number}")
+            left, top, width, height = box
+            found[file_of[each["image_id"]]].append(([left, top, left + width, top + height], each))
+    return found
+
+
+def _folder_of(names: Sequence[str], path: Path, root: Path) -> Path:
+    """The folder of a file's pictures: of the usual ones, the one that has most of the first pictures."""
+    root = path.parent if root.is_file() else root
+    stem = path.stem.lower()
+    words = [re.sub(r"^(instances|annotations)_", "", stem), *re.findall(r"[a-z]+", stem)]
+    usual = [path.parent, root, root / "images"]
+    usual += [folder / word for word in dict.fromkeys(words) for folder in (root, root / "images")]
+    usual += [path.parent / "images", path.parent.parent]
+    some = names[:: max(1, len(names) // LOOKED)]
+    return max(
+        usual, key=lambda folder: sum(os.path.exists(folder / name) for name in some if "\0" not in name)
+    )

@@ -1,0 +1,246 @@
+"""Boxes in YOLO's text files: a data.yaml with names, pictures in ``images/``, files of the same names in ``labels/``.
+
+A line is ``class x y width height``, or ``class x1 y1 x2 y2 x3 y3 ...`` for the polygon around an object, of which the
+box is taken; all in shares of the upright picture's width and height, with x, y the middle of the box.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from isometry.config import DataConfig
+from isometry.data.dense.annotations import Boxes
+from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
+from isometry.data.dense.findings import Findings
+from isometry.data.dense.splitting import DenseSplits, is_regular, split_of
+from isometry.data.folder_listing import list_images
+from isometry.data.image_files import natural_order
+from isometry.errors import UserError, printable, reason
+from isometry.files import check_regular
+from isometry.parsing import read_yaml, validate
+
+IMAGES, LABELS = "images", "labels"
+NAMES = ("classes.txt", "labels.txt", "obj.names")
+"""Files with a class a line, where there is no data.yaml."""
+MOST_BEYOND = 0.5
+"""Share of a picture's side by which coordinates may reach out of it; numbers beyond are pixels, or mistakes."""
+BAD_LINES = "lines left out (not a class and numbers from 0 to 1)"
+
+
+class YoloData(TypedDict):
+    """The parts of data.yaml that are read; others, such as ``download``, are not obeyed."""
+
+    names: list[str | int] | dict[int, str | int]
+    path: NotRequired[str | None]
+    train: NotRequired[str | list[str] | None]
+    val: NotRequired[str | list[str] | None]
+    test: NotRequired[str | list[str] | None]
+
+
+def find_yolo(root: Path) -> Path | None:
+    """The data.yaml of a folder, or the folder itself if it has ``labels`` without one; None if it has neither."""
+    if root.is_file():
+        return root
+    files = [root / "data.yaml", root / "data.yml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]
+    named = (path for path in files if is_regular(path) and _has_names(path))
+    labels = [root / LABELS, *(path / LABELS for path in sorted(root.iterdir()) if path.is_dir())]
+    return next(named, root if any(folder.is_dir() for folder in labels) else None)
+
+
+def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
+    """Opens and checks the label files of all splits; ``place`` is what :func:`find_yolo` found.
+
+    Raises:
+        UserError: a data.yaml that can't be used, a split without pictures or without labels.
+    """
+    names, folders = _of_yaml(place) if place.is_file() else _of_folders(root, config)
+    findings = {split: Findings(place) for split in folders}
+    read = {
+        split: _annotated(split, paths, place, names, findings[split]) for split, paths in folders.items()
+    }
+    classes = names or _numbered(read.values())
+    parts: dict[str, BoxFiles] = {}
+    notes: list[str] = []
+    for split, annotated in read.items():
+        parts[split] = checked_boxes(annotated, config.exif == "upright", findings[split])
+        used = {int(label) for _, boxes in parts[split].files for label in boxes.labels}
+        lacking = [printable(name) for index, name in enumerate(classes) if index not in used]
+        if not used:
+            why = "; ".join(findings[split].notes)
+            raise UserError(f"{place}: the {split} part has no box that can be used ({why or 'no labels'})")
+        findings[split].add(
+            f"classes without a box in the {split} part", ", ".join(lacking[:5]), len(lacking)
+        )
+        notes += findings[split].notes
+    return DenseSplits(f"YOLO boxes in {root}", parts, classes, notes)
+
+
+def _has_names(path: Path) -> bool:
+    return "names" in read_yaml(path, str(path))
+
+
+def _of_yaml(path: Path) -> tuple[list[str], dict[str, list[Path]]]:
+    """The classes, and the folders or lists of pictures of each split."""
+    try:
+        data: YoloData = validate(read_yaml(path, str(path)), YoloData)
+    except ValueError as error:
+        raise UserError(f"{path}: is no data.yaml of YOLO's ({reason(error)})") from error
+    names = _class_names(path, data["names"])
+    folders: dict[str, list[Path]] = {}
+    for split, given in (("train", data.get("train")), ("val", data.get("val")), ("test", data.get("test"))):
+        wanted = [given] if isinstance(given, str) else given or []
+        found = [_place_of(path, data.get("path") or "", each) for each in wanted]
+        gone = [each for each, place in zip(wanted, found, strict=True) if place is None]
+        if gone and split != "test":
+            raise UserError(f"{path}: {split}: {printable(gone[0])} can't be found; correct the path")
+        places = [place for place in found if place is not None]
+        if places:
+            folders[split] = places
+    return names, folders
+
+
+def _class_names(path: Path, names: list[str | int] | dict[int, str | int]) -> list[str]:
+    by_index = dict(enumerate(names)) if isinstance(names, list) else names
+    if not by_index or min(by_index) < 0 or max(by_index) >= 10 * len(by_index) + 100:
+        raise UserError(f"{path}: names: give a list of classes, or a mapping from 0, 1, ... to their names")
+    return [str(by_index.get(index, index)) for index in range(max(by_index) + 1)]
+
+
+def _place_of(path: Path, base: str, given: str) -> Path | None:
+    """Where a folder or list of data.yaml is: Roboflow's begin with ``../``, though they lie beside the file."""
+    for start in (path.parent / base, path.parent):
+        for each in (given, given.removeprefix("../")):
+            if (start / each).exists():
+                return Path(os.path.normpath(start / each))
+    return None
+
+
+def _of_folders(root: Path, config: DataConfig) -> tuple[list[str] | None, dict[str, list[Path]]]:
+    """The same from ``images/train``, ``train/images`` or ``images``, and classes.txt if there is one."""
+    places = [path for folder in (root, root / LABELS) for name in NAMES if is_regular(path := folder / name)]
+    names = read_names(places[0]) if places else None
+    folders: dict[str, list[Path]] = {}
+    for parent in (root / IMAGES, root):
+        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+            split = split_of(folder.name, config) if folder.is_dir() else None
+            if split is not None:
+                folders.setdefault(split, [folder / IMAGES if (folder / IMAGES).is_dir() else folder])
+    return names, folders or {"train": [root / IMAGES if (root / IMAGES).is_dir() else root]}
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of classes, one a line.
+
+    Raises:
+        UserError: it can't be read, is empty, or has a blank line among the names.
+    """
+    try:
+        check_regular(path.stat())
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({reason(error)})") from error
+    if not all(names) or not names:
+        raise UserError(
+            f"{path}: has no name in line {names.index('') + 1 if names else 1}; give one class a line"
+        )
+    return names
+
+
+def _annotated(
+    split: str, places: Sequence[Path], place: Path, names: list[str] | None, findings: Findings
+) -> list[Annotated]:
+    pictures = sorted({path for each in places for path in _pictures(each)}, key=natural_order)
+    if not pictures:
+        raise UserError(f"{place}: the {split} part has no pictures in {', '.join(map(str, places))}")
+    label_of = {path: _labels_of(path) for path in pictures}
+    annotated = []
+    for path in pictures:
+        if not os.path.exists(path):
+            findings.add("pictures left out (not found)", path)
+            continue
+        if os.path.exists(label_of[path]):
+            corners, labels, lines = _read_labels(label_of[path], names, findings)
+        else:
+            findings.add("pictures without a label file (taken as without objects)", path)
+            corners, labels, lines = [], [], []
+        annotated.append(Annotated(path, Boxes.of(corners, labels), lines, shares=True))
+    known = set(label_of.values())
+    for folder in sorted({os.path.dirname(label) for label in known}):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            whole = os.path.join(folder, name)
+            if name.endswith(".txt") and name not in NAMES and whole not in known:
+                findings.add("label files without a picture", whole)
+    return annotated
+
+
+def _pictures(place: Path) -> Iterator[str]:
+    """The pictures in a folder, or those that a text file lists, a path a line."""
+    if place.is_dir():
+        yield from (path for path, _ in list_images(place).images)
+        return
+    for line in read_names(place):
+        yield os.path.normpath(place.parent / line)
+
+
+def _labels_of(path: str) -> str:
+    """The label file of a picture: the last folder ``images`` of its path becomes ``labels``; else beside it."""
+    folder, name = os.path.split(path)
+    parts = folder.split(os.sep)
+    if IMAGES in parts:
+        parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
+    return os.path.join(os.sep.join(parts), f"{os.path.splitext(name)[0]}.txt")
+
+
+def _read_labels(
+    path: str, names: list[str] | None, findings: Findings
+) -> tuple[list[list[float]], list[int], list[str]]:
+    """Corners in shares, classes, and where each stands."""
+    try:
+        check_regular(os.stat(path))
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError) as error:
+        findings.add("label files that can't be read", f"{path} ({reason(error)})")
+        return [], [], []
+    found: dict[tuple[float, ...], str] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"line {number} of {path}"
+        if not line.split():
+            continue
+        parsed = _parsed(line.split())
+        if parsed is None:
+            findings.add(BAD_LINES, where)
+        elif names is not None and parsed[0] >= len(names):
+            findings.add("lines left out (a class without a name)", f"{where} (class {parsed[0]:.0f})")
+        elif parsed in found:
+            findings.add("lines left out (written twice)", where)
+        else:
+            found[parsed] = f"line {number}"
+    return [list(each[1:]) for each in found], [int(each[0]) for each in found], list(found.values())
+
+
+def _parsed(words: Sequence[str]) -> tuple[float, float, float, float, float] | None:
+    """Class and corners of a line; None if it is neither a box nor a polygon in shares."""
+    try:
+        label, *numbers = map(float, words)
+    except ValueError:
+        return None
+    inside = all(-MOST_BEYOND <= number <= 1 + MOST_BEYOND for number in numbers)
+    if not (label >= 0 and label == math.floor(label) and label < 2**31 and inside):
+        return None
+    if len(numbers) == 4:
+        x, y, width, height = numbers
+        return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if len(numbers) >= 6 and len(numbers) % 2 == 0:
+        return label, min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+    return None
+
+
+def _numbered(read: Iterable[Sequence[Annotated]]) -> list[str]:
+    """Numbers as names, up to the largest class."""
+    largest = (int(each.boxes.labels.max(initial=-1)) for annotated in read for each in annotated)
+    return [str(index) for index in range(max(largest, default=-1) + 1)]

@@ -5,9 +5,9 @@ Boxes and masks are known, since every scene is composed here, in less than a mi
 digits (:mod:`isometry.data.digits`), so that no handwriting is trained and judged.
 
 A scene of 96×96 grey pixels is ``(1 − α) · under + α · ink``, one digit over the other. The background is a plane of
-grey with noise. α (0..1) is a digit of 8×8 pixels that is enlarged bicubically to 14 to 44 pixels, with its strokes
+grey with noise. α (0..1) is a digit of 8×8 pixels that is enlarged bicubically to 14 to 56 pixels, with its strokes
 made steeper; its ink is lighter than the background, by an amount that varies. A pixel belongs to the last digit whose
-α is at least ½: a later digit hides an earlier one. Where more than a quarter of an earlier digit would be hidden, the
+α is at least ½: a later digit hides an earlier one. Where more than 15 % of an earlier digit would be hidden, the
 later one is placed anew, or left out. Boxes are those of what is visible, as COCO's are.
 """
 
@@ -24,13 +24,13 @@ from isometry.data.splits import MapPart
 from isometry.seeding import derive_seed
 
 CANVAS = 96
-SIDES = (14, 44)
+SIDES = (14, 56)
 """Least and greatest side of an enlarged digit, drawn evenly on a logarithmic scale."""
 FEWEST, MOST = 2, 6
 """Digits of a scene, before those that found no place are left out."""
 ATTEMPTS = 8
 """Places that are tried for a digit."""
-MOST_HIDDEN = 0.25
+MOST_HIDDEN = 0.15
 """Share of a digit that later ones may hide, all together."""
 TRAIN, VALIDATION, TEST = 2000, 300, 500
 
@@ -57,9 +57,11 @@ class Scene:
         return np.bincount(self.owner[self.owner >= 0], minlength=len(self.digits))
 
     def boxes(self) -> Boxes:
-        """The smallest boxes around what is visible of each digit; their areas are the visible pixels."""
-        corners = [_box_of(self.owner == number) for number in range(len(self.digits))]
-        return Boxes.of(corners, self.digits, areas=self.visible())
+        """The smallest boxes around what is visible of each digit.
+
+        Areas are those of the boxes, so that by COCO's sizes there are small and medium ones.
+        """
+        return Boxes.of([_box_of(self.owner == number) for number in range(len(self.digits))], self.digits)
 
     def mask(self) -> np.ndarray:
         """The class of each pixel, uint8 (96,96): 0 for the background, d + 1 for digit d."""

@@ -1,6 +1,7 @@
 """Boxes in COCO's JSON: the layouts that people have, and what is found before training."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -291,3 +292,23 @@ def test_an_unreadable_picture_stays_and_is_an_error_when_it_is_read(tmp_path):
     sources = opened(root)
     assert len(sources.train) + len(sources.val) == 4
     assert "pictures that can't be read: 1, e.g. " in sources.notes[0]
+
+
+def test_pipes_deep_json_and_odd_names_do_no_harm(tmp_path):
+    """Neither waited for, nor a traceback."""
+    content = coco(4)
+    content["images"] += [{"id": 50, "file_name": ""}, {"id": 51, "file_name": "pipe.png"}]
+    root = one_file(tmp_path, coco(4))
+    (root / "train.json").write_text(json.dumps(content))
+    os.mkfifo(root / "images/pipe.png")
+    (note,) = opened(root).notes
+    assert "pictures that can't be read: 2" in note
+    assert "not a regular file" in note
+    content["images"] += [{"id": 52, "file_name": "\ud800.png"}]
+    (root / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="1 can't be found") as caught:
+        opened(root)
+    assert str(caught.value).isprintable()
+    (root / "train.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is no COCO JSON of boxes"):
+        opened(root)

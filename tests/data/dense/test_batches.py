@@ -143,3 +143,34 @@ def test_the_evaluation_transform_is_that_of_the_loaders():
     example = EvalTransform(SPEC)(image, mask)
     assert torch.equal(batch.images[5], example.pixels)
     np.testing.assert_array_equal(batch.annotations[5], example.annotation)
+
+
+@pytest.mark.parametrize(("given", "middle"), [(None, 8), ("0,4095", 125), ("auto", 255)])
+def test_deep_greys_are_read_as_in_classification(given, middle):
+    """A picture of 16 bits with the values 0 and 2,000."""
+
+    class Deep(Pictures):
+        def load(self, number: int) -> tuple[Image.Image, Boxes]:
+            values = np.zeros((64, 64), np.uint16)
+            values[16:48] = 2000
+            return Image.fromarray(values), Boxes.of([(0, 16, 64, 48)], [0])
+
+    sources = DenseSources("detect", Deep(), Deep(), None, ["a"], "")
+    config = replace(SCENES, pixel_range=given)
+    (batch,) = dense_loaders(sources, config, SPEC, 0).val
+    assert batch.images[0, 0, 32, 32] == middle
+    assert batch.images[0, 0, 2, 2] == 0
+
+
+def test_the_evaluation_split_is_the_test_part_if_there_is_one():
+    sources = find_dense_sources(SCENES, "detect")
+    loaders = dense_loaders(sources, SCENES, SPEC, 0)
+    assert loaders.evaluation == (loaders.test, "test")
+    loaders = dense_loaders(replace(sources, test=None), SCENES, SPEC, 0)
+    assert loaders.evaluation == (loaders.val, "val")
+
+
+def test_options_without_effect_are_said():
+    assert find_dense_sources(SCENES, "detect").notes == []
+    (note,) = find_dense_sources(replace(SCENES, aa="rand-m9-mstd0.5-inc1", mixup=0.2), "detect").notes
+    assert note == "options without effect on images with boxes or masks: --aa, --mixup"

@@ -7,8 +7,10 @@ from PIL import Image
 
 from isometry.config import DataConfig
 from isometry.data import ImageSpec
+from isometry.data.decoding import Reading, open_image, read_pixels
 from isometry.data.dense.annotations import IGNORED, Boxes
 from isometry.data.dense.transforms import EvalTransform, TrainTransform
+from isometry.data.image_formats import read_bytes
 
 SPEC = ImageSpec((3, 64, 64), (0.5, 0.25, 0.0), (0.2, 0.2, 0.2), interpolation="bilinear")
 BOX = (70, 30, 130, 80)
@@ -122,3 +124,27 @@ def test_grey_images_have_one_channel():
     example = TrainTransform(DataConfig(), spec)(Image.new("L", (50, 40)), Boxes.of([], []))
     assert example.pixels.shape == (1, 32, 32)
     assert example.annotation.xyxy.shape == (0, 4)
+
+
+def test_large_jpegs_are_decoded_at_a_reduced_scale(tmp_path):
+    """Smooth pixels, so that the scale hardly changes them; the placement is the same."""
+    along = np.linspace(0, 255, 640)
+    pixels = np.stack(
+        [np.tile(along, (480, 1)), np.tile(along[:480, None], (1, 640)), np.full((480, 640), 99)], -1
+    )
+    path = tmp_path / "large.jpg"
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
+    examples = [
+        EvalTransform(SPEC)(
+            read_pixels(open_image(read_bytes(path)), Reading("RGB", full=full)),
+            Boxes.of([(0, 0, 640, 480)], [0]),
+        )
+        for full in (False, True)
+    ]
+    assert examples[0].placement == examples[1].placement
+    difference = (examples[0].pixels.float() - examples[1].pixels.float()).abs()
+    assert 0 < difference.max() <= 4
+    reduced = read_pixels(open_image(read_bytes(path)), Reading("RGB"))
+    TrainTransform(PLAIN, SPEC)(reduced, Boxes.of([], []))
+    # Decoded in full it would hold its pixels.
+    assert not reduced._decoded

@@ -16,10 +16,11 @@ from isometry.data.batch_reader import Batch, BatchReader, stack
 from isometry.data.decoding import Reading
 from isometry.data.dense.annotations import Annotation, Boxes, DenseImages
 from isometry.data.dense.placement import Placement
-from isometry.data.dense.sources import DenseSources
+from isometry.data.dense.sources import DenseSources, dense_survey
 from isometry.data.dense.transforms import DenseExample, EvalTransform, TrainTransform
 from isometry.data.image_spec import ImageSpec
 from isometry.data.map_loader import EvalLoader, TrainLoader
+from isometry.data.option_checks import AUTO
 from isometry.data.sampler import EvalRequests, TrainRequests
 from isometry.data.splits import UNLABELLED
 from isometry.data.transforms import image_mode
@@ -130,6 +131,11 @@ class DenseLoaders:
     val: DenseEvaluation | None
     test: DenseEvaluation | None
 
+    @property
+    def evaluation(self) -> tuple[DenseEvaluation | None, str]:
+        """The split on which a finished network is evaluated, and its name: ``test`` if present, else ``val``."""
+        return (self.test, "test") if self.test is not None else (self.val, "val")
+
     def close(self) -> None:
         """Ends the worker processes."""
         for loader in (self.train, self.val, self.test):
@@ -147,15 +153,18 @@ def dense_loaders(
     world_size: int = 1,
     epochs: int = 0,
 ) -> DenseLoaders:
-    """Builds the loaders; ``config.batch_size`` is per process. Decodes nothing and starts no process.
+    """Builds the loaders; ``config.batch_size`` is per process. Starts no process; decodes no image, but for a sample
+    with ``--pixel-range auto``.
 
     With ``epochs``, the number of a run's epochs, workers go on to the next epoch before it is asked for.
 
     Raises:
-        UserError: fewer images than ranks, an unsupported number of channels.
+        UserError: fewer images than ranks, an unsupported number of channels, ``--pixel-range auto`` without a range.
     """
     share = {"rank": rank, "world_size": world_size}
     options: dict[str, Any] = {"workers": config.workers, "pin_mem": config.pin_mem}
+    if config.pixel_range == AUTO:
+        config = replace(config, pixel_range=dense_survey(sources).resolved(AUTO))
     reading = Reading.of(config, image_mode(spec))
 
     def reader(images: DenseImages, transform: EvalTransform, substitutes: bool) -> DenseReader:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import DenseImages, Task
@@ -12,11 +13,17 @@ from isometry.data.dense.splitting import SPLITS, DenseSplits
 from isometry.data.dense.yolo import find_yolo, open_yolo
 from isometry.data.folders import existing_folder
 from isometry.data.option_checks import check_options
+from isometry.data.splits import MapPart
+from isometry.data.survey import Survey, survey
 from isometry.errors import UserError
 
 KINDS = {"detect": "boxes", "segment": "masks"}
 """What the images of a task have."""
 COUNTED = {"train": "training", "val": "validation", "test": "test"}
+
+
+NOT_USED = ("class_map", "train_crop_mode", "aa", "reprob", "mixup", "cutmix", "smoothing", "crop_pct")
+"""Options of classification that boxes and masks have no use for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,19 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
     text = f"{splits.what}: {counts} images with {KINDS[task]}, {len(splits.class_names)} classes"
     train, val, test = (splits.parts.get(split) for split in SPLITS)
     assert train is not None
-    return DenseSources(task, train, val, test, splits.class_names, text, splits.notes)
+    notes = [*splits.notes, *_not_used(config)]
+    return DenseSources(task, train, val, test, splits.class_names, text, notes)
+
+
+def dense_survey(sources: DenseSources) -> Survey:
+    """A look at a sample of the training images: turned ones, greys of more than 8 bits, ``--pixel-range auto``."""
+    return survey(MapPart(cast(Any, sources.train)))
+
+
+def _not_used(config: DataConfig) -> list[str]:
+    given = [name for name in NOT_USED if getattr(config, name) != getattr(DataConfig, name)]
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    return [f"options without effect on images with boxes or masks: {options}"] if given else []
 
 
 def _boxes(root: Path, config: DataConfig) -> DenseSplits:

@@ -214,6 +214,29 @@ def _layout(model: nn.Module, blocks: list[int], image: Tensor) -> Layout:
     return "NLC" if all(feature.ndim == 3 for feature in features) else "NCHW"
 
 
+def stage_shapes(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> list[BlockShape]:
+    """The last block of each grid, from fine to coarse: the stages of a hierarchical network, or the one last block of
+    a plain one.
+
+    Raises:
+        UserError: timm gives no features of the architecture.
+    """
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise UserError(
+            f"{name}: timm gives no feature maps of this architecture; choose another, e.g. a ViT or a ResNet"
+        )
+    shapes = block_shapes(model, list(range(len(model.feature_info))), input_size)  # type: ignore[arg-type]
+    last = {shape.grid: shape for shape in shapes}
+    return sorted(last.values(), key=lambda shape: shape.block)
+
+
+def stage_maps(model: Any, input_BCHW: Tensor, blocks: list[int]) -> list[Tensor]:
+    """Feature maps (B, C, H, W) of some blocks, after the final norm where timm applies it, as for the classifier."""
+    return model.forward_intermediates(
+        input_BCHW, indices=blocks, norm=True, output_fmt="NCHW", intermediates_only=True
+    )
+
+
 def pair_blocks(
     student: nn.Module,
     teacher: nn.Module,

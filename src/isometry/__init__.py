@@ -12,11 +12,13 @@ __all__ = ["Objective", "load"]
 
 
 def load(folder: str | Path) -> Any:
-    """A saved network ready for inference (torch.nn.Module): see :func:`isometry.prune.saving.load`."""
+    """A saved network ready for inference (torch.nn.Module): see :func:`isometry.prune.saving.load`, and for detectors
+    and segmentation networks :func:`isometry.models.dense.saving.load_dense`."""
     # Imported here, so that `isometry.functional` does not wait for timm.
+    from isometry.models.dense.saving import dense_folder, load_dense
     from isometry.prune.saving import load
 
-    return load(folder)
+    return load(folder) if dense_folder(folder) is None else load_dense(folder)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ PROBE = Path(__file__).with_name("onnx_memory.py")
 
 
 @torch.no_grad()
-def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
+def to_onnx(network: nn.Module, images: Tensor, path: Path, outputs: Sequence[str] = ("logits",)) -> None:
     """Exports ``network`` to ``path`` with torch.onnx (dynamo), for batches of any size.
 
     Args:
         network: in eval mode, on the CPU.
         images: (B, C, H, W) with B > 1, an example; from a batch of one the exporter could not infer what depends on B.
         path: of the ``.onnx`` file; weights are written beside it, to ``.onnx.data``.
+        outputs: names of what the network returns.
 
     Raises:
         UserError: the ``onnx`` extra is not installed.
@@ -40,7 +42,7 @@ def to_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=list(outputs),
             verbose=False,
         )
 
@@ -50,6 +52,12 @@ def onnx_run(path: Path, threads: int) -> Forward:
 
     Raises UserError if the ``onnx`` extra is not installed.
     """
+    run = onnx_run_all(path, threads)
+    return lambda images: run(images)[0]
+
+
+def onnx_run_all(path: Path, threads: int) -> Callable[[Tensor], list[Tensor]]:
+    """As :func:`onnx_run`, of a network with several outputs: images -> all of them, in the file's order."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -59,8 +67,8 @@ def onnx_run(path: Path, threads: int) -> Forward:
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {name: images.numpy()})]
 
     return run
 

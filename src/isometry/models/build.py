@@ -26,10 +26,14 @@ from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
-from isometry.parsing import read_json
+from isometry.parsing import read_json, validate
 
 OWN_KEY = "isometry"
 """The key that pruned networks add to timm's config.json: see :mod:`isometry.prune.saving`."""
+
+DENSE_KEY = "isometry_dense"
+"""The key by which the config.json of a detector or segmentation network is known: see
+:mod:`isometry.models.dense.saving`."""
 
 LOADING = (
     {*inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
@@ -131,10 +135,16 @@ def _check_folder(folder: Path, option: str) -> None:
         raise UserError(f"{option}: there is no config.json in {folder}")
     if not (folder / "model.safetensors").is_file():
         pickled = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
-        found = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
-        raise UserError(f"{option}: there is no model.safetensors in {folder}{found}")
+        beside = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
+        raise UserError(f"{option}: there is no model.safetensors in {folder}{beside}")
     try:
-        config = read_json(folder / "config.json", TimmConfig)
+        found = read_json(folder / "config.json", dict[str, Any])
+        if DENSE_KEY in found:
+            raise UserError(
+                f"{option}: is a detector or segmentation network, and a classifier is needed here; give the folder "
+                "`student` of its run, which has its backbone"
+            )
+        config: TimmConfig = validate(found, TimmConfig)
     except (OSError, ValueError) as error:
         raise UserError(f"{option}: config.json is not timm's ({reason(error)})") from error
     architecture = config["architecture"]

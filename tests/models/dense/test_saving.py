@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import isometry
 from helpers.dense_networks import BACKBONES, dense_network, images_of
 from helpers.exported import names_in, vit_folder
+from isometry.cli.main import main
 from isometry.errors import UserError
 from isometry.models.dense.saving import dense_folder, load_dense, save_dense, saved_reading
 
@@ -136,6 +137,16 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
         load_dense(vit_folder(tmp_path / "student"))
     with pytest.raises(UserError, match="no such folder"):
         load_dense(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("evaluate",), ("bench",), ("check", "--dataset", "digits", "--student", "resnet18", "--teacher")],
+)
+def test_what_needs_a_classifier_says_where_the_backbone_is(saved, capsys, words):
+    assert main([*words, str(saved)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "is a detector or segmentation network, and a classifier is needed here; give the folder" in told
 
 
 def test_weights_that_are_cut_missing_nan_or_a_pickle_are_refused(saved):

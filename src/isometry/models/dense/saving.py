@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from isometry.data import ImageSpec
 from isometry.errors import UserError, first_line, reason
 from isometry.files import permit_as_umask
-from isometry.models.build import build_model
+from isometry.models.build import DENSE_KEY, build_model
 from isometry.models.dense.build import backbone_arguments, build_dense
 from isometry.models.dense.network import DenseNetwork, Task
 from isometry.models.finite import check_weights_given
@@ -27,8 +27,6 @@ from isometry.models.weights import read_weights
 from isometry.parsing import closed, read_json, validate
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-KEY = "isometry_dense"
-"""Key of ``config.json`` by which such a folder is known; its value is the version of the format."""
 NETWORK = "model"
 """Folder of the network in that of a run."""
 
@@ -59,7 +57,10 @@ class Images(TypedDict):
 
 @closed
 class DenseConfig(TypedDict):
-    """Content of ``config.json``; ``convs`` of detectors alone, ``isometry_images`` as in a student's folder."""
+    """Content of ``config.json``; ``convs`` of detectors alone, ``isometry_images`` as in a student's folder.
+
+    ``isometry_dense`` is the version of the format.
+    """
 
     isometry_dense: Literal[1]
     task: Task
@@ -80,7 +81,7 @@ def save_dense(network: DenseNetwork, folder: Path, reading: Reading | None = No
         reading: how the image files were read in training.
     """
     config: dict[str, Any] = {
-        KEY: 1,
+        DENSE_KEY: 1,
         "task": network.task,
         "backbone": {
             "architecture": architecture(network.backbone),
@@ -107,7 +108,7 @@ def dense_folder(folder: str | Path) -> Path | None:
     if (folder / NETWORK).is_dir():
         return folder / NETWORK
     try:
-        return folder if KEY in read_json(folder / CONFIG, dict[str, Any]) else None
+        return folder if DENSE_KEY in read_json(folder / CONFIG, dict[str, Any]) else None
     except (OSError, ValueError):
         return None
 
@@ -148,9 +149,9 @@ def _read_config(folder: Path, where: str) -> DenseConfig:
         config = read_json(folder / CONFIG, dict[str, Any])
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: {CONFIG} can't be read ({reason(error)})") from error
-    if KEY not in config:
+    if DENSE_KEY not in config:
         raise UserError(
-            f"{where}: {CONFIG} is not that of a detector or segmentation network (no {KEY}); "
+            f"{where}: {CONFIG} is not that of a detector or segmentation network (no {DENSE_KEY}); "
             "give the folder `model` of a run of isometry transfer"
         )
     try:

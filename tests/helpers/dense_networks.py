@@ -39,8 +39,6 @@ def dense_network(
             for key, value in network.named_parameters():
                 if key.startswith("fcos.head") and value.dim() == 4:
                     value.normal_(0, 0.1)
-                elif key.startswith("fcos.head") and "bbox_reg.bias" in key:
-                    value.fill_(2.0)
                 elif "cls_logits.bias" in key:
                     value.fill_(-1.0)
     return network.eval()

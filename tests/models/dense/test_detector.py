@@ -90,6 +90,18 @@ def test_crowds_are_no_objects_to_learn():
     assert losses(network, images, both) == losses(network, images, targets_of([[10, 10, 30, 40]]))
 
 
+@torch.no_grad()
+def test_boxes_begin_around_their_cells():
+    """Six strides wide, so that the losses of the boxes have gradients from the first step."""
+    network = dense_network("detect")
+    for parameter in network.fcos.head.regression_head.bbox_reg.parameters():
+        if parameter.dim() > 1:
+            parameter.zero_()
+    boxes_BA4, _ = network.raw(images_of(1))
+    # Of the cell in row 12 and column 10 of the finest level, whose stride is 4.
+    assert boxes_BA4[0, 12 * 24 + 10].tolist() == [42 - 12, 50 - 12, 42 + 12, 50 + 12]
+
+
 def test_the_first_label_is_0_and_is_learned():
     """A few steps on one image raise the score of its box's class there."""
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ from isometry.errors import UserError
 from isometry.models.dense.network import DenseNetwork, Task
 from isometry.models.spec import architecture
 
-CHANNELS = 96
-"""Of each level of the pyramid."""
+CHANNELS = 64
+"""Of each level of the pyramid. FCOS has 256 on images of 800 pixels; on small ones the head would cost more than the
+backbone."""
 CONVS = 2
 """Convolutions of each of the two towers of a detector's head; FCOS has four on large images."""
 

@@ -23,6 +23,10 @@ NMS_IOU = 0.6
 MOST_BOXES = 100
 """Boxes of an image at most, as COCO's evaluation counts."""
 
+FIRST_DISTANCE = 3.0
+"""Distance from a cell to a box's sides before training, in strides: in the middle of what the finest level looks for.
+From 0, half of the distances would begin behind the head's ReLU, which passes no gradient there."""
+
 Detection = dict[str, Tensor]
 """``boxes`` (M, 4) x1, y1, x2, y2 in pixels of the network's input, ``scores`` (M,), ``labels`` (M,) int64."""
 
@@ -52,6 +56,7 @@ class Detector(DenseNetwork):
             nms_thresh=NMS_IOU,
             detections_per_img=MOST_BOXES,
         )
+        nn.init.constant_(self.fcos.head.regression_head.bbox_reg.bias, FIRST_DISTANCE)
 
     def forward(self, images_BCHW: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Losses in training, boxes otherwise.

@@ -10,6 +10,7 @@ from helpers.image_files import (
     broken_dds,
     broken_tiff,
     folder_config,
+    if_read,
     make_unreadable,
     truncate,
     write_classes,
@@ -32,7 +33,10 @@ def broken_folder(root: Path, suffix: str = ".jpg") -> Path:
     return root / "val" / "dog" / f"0{suffix}"
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".tif", ".webp"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".jpg", ".png", ".bmp", ".gif", ".tif", ".webp", if_read("AVIF", ".avif"), if_read("HEIF", ".heic")],
+)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_truncated_image_is_named_in_one_line(tmp_path: Path, suffix: str, workers: int):
     broken = broken_folder(tmp_path, suffix)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from helpers.image_files import RGB16, folder_config
+from helpers.image_files import RGB16, folder_config, if_read
 from isometry.data import find_sources, make_loaders
 from isometry.data.decoding import JpegRegion, Reading, open_image, read_pixels
 from isometry.data.orientation import INVERSE, TURNS, turn_of, turned_box, turned_size
@@ -42,7 +42,7 @@ def stored(image: Image.Image, orientation: object, kind: str = "JPEG", **option
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stream = io.BytesIO()
-    image.save(stream, kind, exif=exif, **options)
+    image.save(stream, kind, exif=exif.tobytes(), **options)
     return stream.getvalue()
 
 
@@ -91,15 +91,17 @@ def test_a_region_is_decoded_at_a_reduced_scale_and_whole_pixels_are_the_same():
     assert np.array_equal(np.asarray(same), np.asarray(shown.crop((10, 20, 410, 320)).resize((300, 200))))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "TIFF", "MPO", if_read("AVIF", "AVIF"), if_read("HEIF", "HEIF")]
+)
 def test_of_every_format(kind: str):
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind in ("JPEG", "MPO") else {}
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind not in ("PNG", "TIFF") else {}
     for orientation in range(1, 9):
         data = stored(DRAWN, orientation, kind, **options)
         image = np.asarray(read(data)).astype(int)
         assert image.shape == (HEIGHT, WIDTH, 3)
         assert np.abs(image - np.asarray(DRAWN)).mean() < 3
-        # timm sees what Pillow opens, which turns a TIFF itself.
+        # timm sees what Pillow opens, which turns a TIFF itself, and a HEIC.
         timms = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         assert np.array_equal(np.asarray(read(data, upright=False)), timms)
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from _pytest.mark import ParameterSet
 from PIL import Image
 
 from isometry.config import DataConfig
 from isometry.data import ImageSpec
+from isometry.data.image_formats import readable
 
 RGB16 = ImageSpec((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), crop_pct=1.0)
 GREY8 = ImageSpec((1, 8, 8), (0.5,), (0.25,), crop_pct=1.0)
@@ -25,7 +28,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\
 
 
 def write_image(path: Path, seed: int = 0) -> Path:
-    """A PNG or JPEG of 20×24 random pixels, by the path's suffix."""
+    """20×24 random pixels in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.RandomState(seed).randint(0, 256, (20, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -38,6 +41,13 @@ def write_classes(folder: Path, classes: dict[str, int], suffix: str = ".png") -
         for number in range(count):
             write_image(folder / name / f"{number}{suffix}", seed=100 * label + number)
     return folder
+
+
+def if_read(name: str, value: str) -> ParameterSet:
+    """A parameter of tests that need a format which is not read everywhere."""
+    return pytest.param(
+        value, marks=pytest.mark.skipif(name not in readable(), reason=f"{name} is not read here")
+    )
 
 
 def truncate(path: Path) -> Path:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 from PIL.ImageFile import ImageFile
 
 from isometry.files import check_regular
@@ -48,6 +48,10 @@ OPTIONAL: dict[str, tuple[Callable[[], bool], str]] = {
 }
 """Formats that are not read everywhere: whether they are, and what they need."""
 
+BRANDS = {"AVIF": (b"avif", b"avis"), "HEIF": (b"heic", b"heix", b"heim", b"heis", b"mif1")}
+"""What files of optional formats say of themselves, four bytes after ``ftyp`` (ISO/IEC 23008-12, AV1 Image File
+Format): telephones' HEICs are often called x.jpg."""
+
 
 @cache
 def readable() -> dict[str, tuple[str, ...]]:
@@ -75,7 +79,15 @@ def needed_for(ending: str) -> str:
 
 def open_picture(stream: IO[bytes]) -> ImageFile:
     """An image of one of the formats that are read, not decoded yet; raises one of ``splits.DECODE_ERRORS``."""
-    return Image.open(stream, formats=tuple(readable()))
+    try:
+        return Image.open(stream, formats=tuple(readable()))
+    except UnidentifiedImageError:
+        stream.seek(0)
+        start = stream.read(12)
+        for name, brands in BRANDS.items():
+            if start[4:8] == b"ftyp" and start[8:] in brands and name not in readable():
+                raise ValueError(f"of the format {name}, which needs {OPTIONAL[name][1]}") from None
+        raise
 
 
 def read_bytes(path: str | Path) -> IO[bytes]:
@@ -94,8 +106,9 @@ def read_bytes(path: str | Path) -> IO[bytes]:
 def these_formats_only() -> Iterator[None]:
     """For libraries that open pictures themselves: inside the block, Pillow tries no other format."""
     Image.init()
+    formats = readable()  # may make a format known to Pillow
     known = Image.ID.copy()
-    Image.ID[:] = [name for name in known if name in readable()]
+    Image.ID[:] = [name for name in known if name in formats]
     try:
         yield
     finally:

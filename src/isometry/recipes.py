@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jsonargparse
 import yaml
@@ -170,6 +170,7 @@ def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in known:
             raise UserError(f"{where}{key}: no such key{_hint(key, [*known, *ALIASES])}")
+        _check_given(known[key], value, f"{where}{key}")
         if not is_dataclass(known[key]):
             continue
         parts = get_type_hints(known[key])
@@ -177,6 +178,14 @@ def _check_keys(kind: type[Any], values: dict[str, Any], where: str) -> None:
             raise UserError(f"{where}{key}: must hold {' and '.join(parts)}, not {value!r}")
         for part in value.keys() - parts.keys():
             raise UserError(f"{where}{key}.{part}: no such key{_hint(str(part), parts)}")
+        for part, inner in value.items():
+            _check_given(parts[part], inner, f"{where}{key}.{part}")
+
+
+def _check_given(hint: Any, value: Any, where: str) -> None:
+    """Refuses a key without a value, which jsonargparse takes for any type."""
+    if value is None and hint is not Any and type(None) not in get_args(hint):
+        raise UserError(f"{where}: has no value; give one, or take the line out")
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

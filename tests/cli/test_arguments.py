@@ -107,6 +107,10 @@ def test_what_cant_be_understood_is_said_in_one_line(words, message):
         ("taps: {students: 1}", "taps.students: no such key; did you mean student?"),
         ("epochs: soon", "--epochs soon: expected a whole number"),
         ("losses: [soft]", "--losses"),
+        ("model:", "model: has no value; give one, or take the line out"),
+        ("losses: null", "losses: has no value"),
+        ("b:", "batch_size: has no value"),
+        ("prune: {method:}", "prune.method: has no value"),
         ("taps: 3", "taps: must hold student and teacher, not 3"),
         ("- epochs", "must hold keys and values"),
         ("epochs: [", "is not YAML"),
@@ -131,6 +135,7 @@ def test_overrides_are_checked_as_recipes_are():
     for overrides, message in (
         ({"epoch": 1}, "variants.x: epoch: no such key"),
         ({"epochs": "x"}, "variants.x: --epochs x"),
+        ({"epochs": None}, "variants.x: epochs: has no value"),
     ):
         with pytest.raises(UserError, match=message):
             with_overrides(base, overrides, "variants.x")

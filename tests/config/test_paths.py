@@ -8,7 +8,7 @@ import yaml
 from isometry.cli.arguments import parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
-from isometry.config import RunConfig
+from isometry.config import DataConfig, RunConfig
 from isometry.config.paths import (
     PATHS,
     absolute_paths,
@@ -17,6 +17,8 @@ from isometry.config.paths import (
     has_moved,
     same_place,
 )
+from isometry.data import find_sources
+from isometry.errors import UserError
 
 NO_PATHS = {"data_changed", "drop_path", "teacher_cache_size", "val_fraction", "to"}
 """Options whose help has such a word and that are none."""
@@ -146,3 +148,13 @@ def test_a_link_and_a_path_around_are_the_same_place(tmp_path: Path):
     assert not same_place("data_dir", str(tmp_path / "photos"), str(tmp_path / "other"))
     assert not same_place("data_dir", str(tmp_path / "photos"), str(tmp_path / "gone"))
     assert not same_place("opt", str(tmp_path), str(tmp_path))
+
+
+def test_the_home_folder_of_nobody_is_a_name_like_any_other(home: Path):
+    assert expand_path("~nobody-of-this-name/x") == "~nobody-of-this-name/x"
+    assert absolute_paths(RunConfig(data_dir="~nobody-of-this-name")).data_dir == str(
+        home.parent / "here" / "~nobody-of-this-name"
+    )
+    for name in ("~nobody-of-this-name", "~nobody-of-this-name.csv"):
+        with pytest.raises(UserError, match=r"~nobody-of-this-name"):
+            find_sources(DataConfig(data_dir=name))

@@ -66,6 +66,10 @@ def test_a_map_that_is_gone_is_told_as_gone(tmp_path: Path):
         ("map.pkl", pickle.dumps({"cat": "0"}), "cat the index '0'"),
         ("map.pkl", pickle.dumps(["cat"]), "dict"),
         ("map.pkl", b"", "cannot be read"),
+        ("map.pkl", b"\x80\x04\x95" + b"\xff" * 8, "exceeds system's maximum"),
+        ("map.pkl", b"\x80\x04\x8e" + b"\xff" * 8, "maximum"),
+        ("map.pkl", b"\x80\x04h\x05.", "Memo value"),
+        ("map.pkl", b"\x80\x04]K\x01s.", "cannot be read"),
     ],
 )
 def test_a_map_that_is_none(tmp_path: Path, name: str, content: bytes, why: str):

@@ -72,7 +72,7 @@ def _folder_name(name: str) -> str:
 def _absolute(name: str, value: str | None) -> str | None:
     if not value or (name in ("model", "teacher") and not value.startswith(LOCAL)):
         return value
-    path = Path(value.removeprefix(LOCAL)).expanduser()
+    path = Path(os.path.expanduser(value.removeprefix(LOCAL)))
     # A class map may be a name in the folder of the images, weights may be "pretrained", and data an address.
     may_be_another = name in ("class_map", "initial_checkpoint", "teacher_weights")
     may_be_another |= bool(ADDRESS.match(value)) and not value.startswith(LOCAL)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.config import DataConfig
-from isometry.config.paths import ADDRESS
+from isometry.config.paths import ADDRESS, expand_path
 from isometry.errors import UserError
 
 PLAIN = re.compile(r"[\w./@%+=,-]+")
@@ -30,7 +30,7 @@ def root_of(config: DataConfig) -> str | None:
     """
     if not config.data_dir:
         return None
-    folder = Path(config.data_dir).expanduser()
+    folder = Path(expand_path(config.data_dir))
     if folder.is_dir() or not ADDRESS.match(config.data_dir):
         return str(folder.absolute())
     if not config.allow_commands:

@@ -12,6 +12,12 @@ from isometry.files import check_regular
 MOST_CLASSES = 1_000_000
 """A larger index is a mistake: a network has a row of weights for each index up to the largest."""
 
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, pickle.UnpicklingError),
+    *(ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, TypeError),
+)
+"""What files that are none raise; pickle documents that a damaged one may raise about anything."""
+
 
 def read_class_map(config: DataConfig) -> dict[str, int] | None:
     """Class name -> index from ``config.class_map``: timm's .txt (one name a line) or .pkl (a dict) format.
@@ -32,7 +38,7 @@ def read_class_map(config: DataConfig) -> dict[str, int] | None:
         )
     try:
         class_map = _read(path)
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"--class-map {config.class_map} cannot be read ({first_line(error)}): give one class a line"
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry.config import DataConfig
+from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
 from isometry.data.folder_listing import named
 from isometry.data.folders import (
@@ -59,7 +60,7 @@ def open_list(config: DataConfig) -> Splits:
     Raises:
         UserError: a list that can't be read, or rows that can't be used; the message names the first.
     """
-    path = Path(str(config.data_dir)).expanduser()
+    path = Path(expand_path(str(config.data_dir)))
     notes: list[str] = []
     rows = _read(path, config, notes)
     if not config.skip_bad_images:

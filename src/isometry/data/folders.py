@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isometry.config import DataConfig
+from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
 from isometry.data.folder_listing import holds_images, image_folders, list_images, named
 from isometry.data.image_files import ImageFiles, natural_order, numbered
@@ -158,7 +159,7 @@ def existing_folder(data_dir: str | None) -> Path:
     """``data_dir`` as a path; raises UserError unless it is a folder."""
     if not data_dir:
         raise UserError("no data: give --data-dir FOLDER, or --dataset digits")
-    root = Path(data_dir).expanduser()
+    root = Path(expand_path(data_dir))
     if not root.exists():
         raise UserError(f"--data-dir {root} does not exist: check the path")
     if not root.is_dir():

@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from isometry.config.paths import expand_path
 from isometry.data.sources import Sources
 from isometry.data.splits import Part, StreamPart
 from isometry.errors import counted, printable, some_of
@@ -29,7 +30,7 @@ class Inventory(TypedDict):
 def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:
     """The inventory of a run's data, from names and sizes of the files alone; seconds for a million files."""
     parts = {"training": sources.train, "validation": sources.val, "test": sources.test}
-    place = Path(data_dir or "").expanduser()
+    place = Path(expand_path(data_dir or ""))
     # A list of images names them from its own folder.
     root = str(place.parent if place.is_file() else place) if data_dir else ""
     images = {name: _folders(part, root) for name, part in parts.items() if part is not None}

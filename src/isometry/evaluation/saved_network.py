@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from isometry.config import DataConfig, RunConfig
-from isometry.config.paths import ADDRESS, absolute_paths
+from isometry.config.paths import ADDRESS, absolute_paths, expand_path
 from isometry.data import ImageSpec, Preprocess, Sources, find_sources, make_loaders, without_labels
 from isometry.data.addresses import is_remote
 from isometry.data.inventory import other_classes
@@ -99,7 +99,7 @@ def open_folder(name: str, *, command: str) -> SavedNetwork:
 
 def _relative_images(saved: RunConfig, config: Path) -> list[str]:
     """A note that an older version saved a relative path of the images, if it did."""
-    if Path(saved.data_dir or "/").expanduser().is_absolute():
+    if Path(expand_path(saved.data_dir or "/")).is_absolute():
         return []
     now = absolute_paths(saved).data_dir
     return [f"{config}: data_dir {saved.data_dir} is relative, and taken from the present folder: {now}"]

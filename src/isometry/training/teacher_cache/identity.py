@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from isometry.config import FORMER_DEFAULTS, DataConfig, RunConfig, TeacherConfig
+from isometry.config.paths import expand_path
 from isometry.data.image_spec import ImageSpec
 from isometry.data.splits import MapPart, StreamPart
 from isometry.distributed import World
@@ -89,7 +90,7 @@ def hash_weights(model: nn.Module) -> str:
 
 def hash_images(part: MapPart, data_dir: str | None) -> str:
     """SHA-256 of the names within ``data_dir`` and the sizes of a split's images, in order; opens none."""
-    given = Path(data_dir).expanduser() if data_dir else None
+    given = Path(expand_path(data_dir)) if data_dir else None
     # The paths in a list are relative to its folder.
     root = "" if given is None else str(given.parent if given.is_file() else given)
 

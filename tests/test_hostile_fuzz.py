@@ -4,6 +4,7 @@ The suite tries a fixed sample of them. ``make fuzz`` tries other ones, for long
 """
 
 import os
+import pickle
 import resource
 import shutil
 import struct
@@ -310,20 +311,52 @@ def files_of(run_folder: Path) -> list[str]:
     return sorted(str(path.relative_to(run_folder)) for path in run_folder.rglob("*") if path.is_file())
 
 
+@st.composite
+def damage(draw: st.DrawFn, content: bytes) -> bytes:
+    """A file's content cut off, with another byte, empty, or with something put in or repeated."""
+    place = draw(st.integers(0, max(0, len(content) - 1)))
+    before, after = content[:place], content[place:]
+    inserted = draw(st.sampled_from([b"\0\xff[/red]\x1b[2J", b"\n", b",", b": ", b"~", b'"', after[:20]]))
+    byte = bytes([draw(st.integers(0, 255))])
+    return draw(st.sampled_from([before, before + byte + after[1:], b"", before + inserted + after]))
+
+
+GIVEN = {
+    "list.csv": (
+        b"path,label,split\npictures/cat/good.png,cat,train\npictures/dog/good.png,dog,train\n"
+        b"pictures/cat/web.webp,cat,val\npictures/dog/web.webp,dog,val\n",
+        ["--data-dir", "list.csv"],
+    ),
+    "map.txt": (b"cat\ndog\nbird\n", ["--data-dir", "pictures", "--class-map", "map.txt"]),
+    "map.pkl": (pickle.dumps({"cat": 0, "dog": 1}), ["--data-dir", "pictures", "--class-map", "map.pkl"]),
+    "recipe.yaml": (
+        b"data_dir: pictures\naa: rand-m9-mstd0.5-inc1\nlr: 0.1\nlosses: {ce: 1}\nscale: [0.5, 1.0]\n"
+        b"model_kwargs: {patch_size: 4, embed_dim: 24, depth: 1, num_heads: 2}\nseed: 3\n",
+        ["--config", "recipe.yaml"],
+    ),
+}
+"""Files that options name: their content, and the options."""
+
+
+@pytest.mark.slow
+@FUZZ
+@given(st.data())
+def test_a_damaged_list_class_map_or_recipe_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(GIVEN)))
+    content, words = GIVEN[name]
+    with ground() as place:
+        write_pictures(place / "pictures", GOOD)
+        (place / name).write_bytes(data.draw(damage(content)))
+        check_answer(place, "check", *TINY, *words)
+
+
 @pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_a_damaged_run_is_read_or_refused_in_one_line(finished: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(files_of(finished / "out")))
-    content = (finished / "out" / name).read_bytes()
-    place, how = data.draw(st.integers(0, max(0, len(content) - 1))), data.draw(st.integers(0, 3))
-    damaged = {
-        0: content[:place],
-        1: content[:place] + bytes([data.draw(st.integers(0, 255))]) + content[place + 1 :],
-        2: b"",
-        3: content[:place] + b"\0\xff[/red]\x1b[2J" + content[place:],
-    }[how]
-    command = data.draw(st.sampled_from(["evaluate", "report", "--resume"]))
+    damaged = data.draw(damage((finished / "out" / name).read_bytes()))
+    command = data.draw(st.sampled_from(["evaluate", "report", "export", "--resume"]))
     with ground() as folder:
         shutil.copytree(finished / "out", folder / "out")
         (folder / "out" / name).write_bytes(damaged)

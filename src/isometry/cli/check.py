@@ -26,6 +26,7 @@ from isometry.report import formats
 from isometry.report.terminal import plain, say, say_under
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
+from isometry.training.grids import grid_advice
 from isometry.training.moving_average import slow_average
 from isometry.training.optim import build_optimizer, build_schedule
 from isometry.training.run_memory import memory
@@ -181,6 +182,7 @@ def warnings(run: Run) -> list[str]:
         found.append("the teacher is smaller than the student")
     if run.teacher is not None:
         found += scaling_warnings(run.spec, image_spec(run.teacher), run.config.teacher_pixels)
+        found += grid_advice(run)
     return found
 
 

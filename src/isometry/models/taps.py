@@ -47,17 +47,23 @@ class TappedModel(nn.Module):
         return as_logits(self.model, self.model.forward_head(last)), features
 
 
-def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Two vectors per image: the mean of its patches, (B, C), and the classifier's input, (B, D).
-
-    The mean is over the last block's feature map, after the final norm where timm applies it; None for an
-    architecture without intermediate features.
+def last_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
+    """The last block's feature map, (B, C, H, W), after the final norm where timm applies it, and the classifier's
+    input, (B, D); no map of an architecture without intermediate features.
     """
     if not hasattr(model, "forward_intermediates"):
         last = model.forward_features(input_BCHW)
         return None, model.forward_head(last, pre_logits=True).flatten(1)
     last, features = model.forward_intermediates(input_BCHW, indices=1, norm=True, output_fmt="NCHW")
-    return features[0].mean((2, 3)), model.forward_head(last, pre_logits=True).flatten(1)
+    return features[0], model.forward_head(last, pre_logits=True).flatten(1)
+
+
+def pooled_features(model: Any, input_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Two vectors per image: the mean of the patches of :func:`last_features`, (B, C), and the classifier's input,
+    (B, D).
+    """
+    map_BCHW, given_BD = last_features(model, input_BCHW)
+    return None if map_BCHW is None else map_BCHW.mean((2, 3)), given_BD
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,216 @@
+"""The dense figures of a network, of the same network before training, and of its teacher, on the same images."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isometry.data import ImageSpec
+from isometry.errors import UserError
+from isometry.evaluation.dense.correspondence import matches
+from isometry.evaluation.dense.intervals import mean_share, pooled_share
+from isometry.evaluation.dense.kept_geometry import agreement, neighbours_compared, patch_agreement
+from isometry.evaluation.dense.retrieval import figures as retrieval_figures
+from isometry.evaluation.dense.retrieval import rank
+from isometry.evaluation.scores import Row
+from isometry.models.taps import Grid, last_features, tokens_on_grid
+from isometry.seeding import derive_seed
+
+TRAINED, BEFORE, TEACHER = "trained", "before training", "teacher"
+"""Whose features they are."""
+IMAGES_OF_PATCHES = 500
+"""Most images whose patches are looked at, drawn at random."""
+PATCHES_TOGETHER = 8192
+"""About so many patches of several images are neighbours of each other."""
+LEAST_PATCHES = 4
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """A network in eval mode, and how images that are normalised for the evaluated network become its own."""
+
+    network: nn.Module
+    adapter: nn.Module | None = None
+
+    def features(self, images_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The last block's map (B, C, h, w), if the architecture has one, and one vector per image, (B, D)."""
+        if self.adapter is not None:
+            images_BCHW = self.adapter(images_BCHW)
+        map_BCHW, given_BD = last_features(self.network, images_BCHW)
+        return map_BCHW, (given_BD if map_BCHW is None else map_BCHW.mean((2, 3))).float()
+
+    def map_on(self, grid: Grid, images_BCHW: Tensor) -> Tensor:
+        """The last block's map, pooled to ``grid``: (B, C, rows, columns)."""
+        map_BCHW, _ = self.features(images_BCHW)
+        assert map_BCHW is not None
+        return tokens_on_grid(map_BCHW.float(), grid).mT.unflatten(2, grid)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What networks made of N images: a vector each, (N, D) by network, labels (N,); and a sample of the images."""
+
+    pooled: dict[str, Tensor]
+    labels: np.ndarray
+    sample: Tensor
+    indices: list[int]
+
+    def batches(self) -> Iterator[tuple[Tensor, list[int]]]:
+        """The sample in batches, with the images' indices."""
+        for first in range(0, len(self.indices), BATCH):
+            yield self.sample[first : first + BATCH], self.indices[first : first + BATCH]
+
+
+@torch.no_grad()
+def dense_figures(
+    networks: Mapping[str, Seeing],
+    pairs: Iterable[tuple[Tensor, Tensor]],
+    count: int,
+    spec: ImageSpec,
+    labelled: bool,
+) -> tuple[list[Row], list[str]]:
+    """The figures and notes on what was left out.
+
+    A row for each figure and network: ``figure``; ``of``, the network's name; ``value``, ``low`` and ``high`` of its
+    95 % interval, and ``chance`` (percent); ``images``; for kept geometry ``k``, the number of neighbours.
+
+    Args:
+        networks: by :data:`TRAINED`, :data:`BEFORE` and :data:`TEACHER`; the first is needed.
+        pairs: all images, normalised for the first network, and their labels, in batches.
+        count: of the images, about.
+        spec: of the images.
+        labelled: whether the labels are known.
+
+    Raises:
+        UserError: features that are not finite, or fewer than three images.
+    """
+    seen = _see(networks, pairs, count)
+    rows: list[Row] = []
+    notes: list[str] = []
+    if labelled:
+        rows += _retrieval(seen, notes)
+    else:
+        notes.append("the images have no labels, so retrieval is left out")
+    grid = _common_grid(networks, seen, notes)
+    if grid is not None:
+        rows += _correspondence(networks, seen, spec, grid)
+    if TEACHER in networks:
+        rows += _kept_of_images(seen)
+        rows += _kept_of_patches(networks, seen, grid) if grid is not None else []
+    if grid is not None and len(seen.indices) < len(seen.labels):
+        notes.append(f"figures of patches are of {len(seen.indices)} of the {len(seen.labels):,} images")
+    return rows, notes
+
+
+def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> Seen:
+    order = np.random.default_rng(derive_seed("images of patches")).permutation(count)
+    wanted = set(order[:IMAGES_OF_PATCHES].tolist())
+    pooled: dict[str, list[Tensor]] = {name: [] for name in networks}
+    labels: list[int] = []
+    sample: list[Tensor] = []
+    indices: list[int] = []
+    for images_BCHW, labels_B in pairs:
+        for name, network in networks.items():
+            pooled[name].append(network.features(images_BCHW)[1])
+        for place in range(len(images_BCHW)):
+            if len(labels) + place in wanted:
+                sample.append(images_BCHW[place])
+                indices.append(len(labels) + place)
+        labels += labels_B.tolist()
+    if len(labels) < 3:
+        raise UserError(f"--dense: there are {len(labels)} images to evaluate on, and neighbours need 3")
+    seen = Seen(
+        {name: torch.cat(found) for name, found in pooled.items()},
+        np.array(labels),
+        torch.stack(sample),
+        indices,
+    )
+    for name, features_ND in seen.pooled.items():
+        if not features_ND.isfinite().all():
+            raise UserError(f"--dense: the features of the network ({name}) are not all finite")
+    return seen
+
+
+def _retrieval(seen: Seen, notes: list[str]) -> Iterator[Row]:
+    for name, features_ND in seen.pooled.items():
+        ranked = rank(features_ND, seen.labels)
+        alone = ranked.images - len(ranked.best)
+        if not len(ranked.best):
+            notes.append("no class has two images, so retrieval is left out")
+            return
+        if alone and name == TRAINED:
+            notes.append(
+                f"retrieval: {alone} of {ranked.images:,} images are alone in their class: no queries"
+            )
+        for figure, row in retrieval_figures(ranked).items():
+            yield {"figure": f"retrieval, {figure}", "of": name, **row}
+
+
+def _common_grid(networks: Mapping[str, Seeing], seen: Seen, notes: list[str]) -> Grid | None:
+    """The coarsest grid of the networks' last blocks; None with a note where there is none."""
+    maps = {name: network.features(seen.sample[:1])[0] for name, network in networks.items()}
+    lacking = [name for name, found in maps.items() if found is None]
+    if lacking:
+        notes.append(
+            f"timm has no intermediate features of the network ({lacking[0]}): no figures of patches"
+        )
+        return None
+    sides = [found.shape[2:] for found in maps.values() if found is not None]
+    grid = min(rows for rows, _ in sides), min(columns for _, columns in sides)
+    if grid[0] * grid[1] < LEAST_PATCHES:
+        notes.append(
+            f"the last block has a grid of {grid[0]}×{grid[1]} patches, too few for figures of patches"
+        )
+        return None
+    return grid
+
+
+def _correspondence(networks: Mapping[str, Seeing], seen: Seen, spec: ImageSpec, grid: Grid) -> Iterator[Row]:
+    maps = {name: partial(network.map_on, grid) for name, network in networks.items()}
+    right, trials_N = matches(maps, seen.batches(), spec, grid)
+    chance = 100 / (grid[0] * grid[1])
+    for name, hits_N in right.items():
+        yield {"figure": "correspondence", "of": name, **pooled_share(hits_N, trials_N), "chance": chance}
+
+
+def _kept_of_images(seen: Seen) -> Iterator[Row]:
+    others = len(seen.labels) - 1
+    count = neighbours_compared(others)
+    for name in seen.pooled:
+        if name != TEACHER:
+            shares_N = agreement(seen.pooled[name], seen.pooled[TEACHER], count)
+            yield _kept("images", name, shares_N, count, others)
+
+
+def _kept_of_patches(networks: Mapping[str, Seeing], seen: Seen, grid: Grid) -> Iterator[Row]:
+    tokens = {
+        name: torch.cat([network.map_on(grid, images).flatten(2).mT.cpu() for images, _ in seen.batches()])
+        for name, network in networks.items()
+    }
+    patches = grid[0] * grid[1]
+    together = min(len(seen.indices), max(2, PATCHES_TOGETHER // patches))
+    within, among = neighbours_compared(patches - 1), neighbours_compared(together * patches - 1)
+    theirs_SNC = tokens.pop(TEACHER)
+    for name, ours_SNC in tokens.items():
+        shares_S = patch_agreement(ours_SNC, theirs_SNC, within)
+        yield _kept("patches of an image", name, shares_S, within, patches - 1)
+        # Spread over the sample: in a folder per class, neighbouring images are of one class.
+        spread = slice(0, len(seen.indices) // together * together, len(seen.indices) // together)
+        ours_ND, theirs_NE = (each[spread].flatten(0, 1) for each in (ours_SNC, theirs_SNC))
+        shares_S = agreement(ours_ND, theirs_NE, among).unflatten(0, (together, patches)).mean(1)
+        yield _kept("patches of all images", name, shares_S, among, together * patches - 1)
+
+
+def _kept(what: str, name: str, shares_N: Tensor, count: int, others: int) -> Row:
+    row = mean_share(shares_N.cpu().numpy())
+    return {
+        "figure": f"neighbours kept, {what}",
+        "of": name,
+        **row,
+        "chance": 100 * count / others,
+        "k": count,
+    }

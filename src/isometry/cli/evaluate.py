@@ -1,4 +1,5 @@
-"""`isometry evaluate`: a finished network's accuracy, probes of its features, and transfer to other datasets."""
+"""`isometry evaluate`: a finished network's accuracy, probes and geometry of its features, and transfer to other
+datasets."""
 
 import json
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from isometry.cli.evaluate_dense import evaluate_dense
+from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.data.survey import exif_text
@@ -35,7 +38,10 @@ from isometry.evaluation.tables import tables
 from isometry.files import check_replaceable, inside, write_output
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
 from isometry.report.drawing.canvas import FIGURE_MARKS
+from isometry.report.page import render_report, write_page
 from isometry.report.records.data import PARTS
+from isometry.report.records.record import has_record
+from isometry.report.records.run_folders import read_run
 from isometry.report.terminal import print_notes, say
 from isometry.training.finetune import transfer
 
@@ -53,6 +59,10 @@ class EvaluateConfig(ImagesConfig):
 
     probe: bool = False
     """Evaluate features too, by k-NN and a linear classifier fitted to the training split."""
+    dense: bool = False
+    """Evaluate the geometry of features: retrieval, matched patches, kept neighbours; only retrieval needs labels."""
+    teacher: str = ""
+    """Teacher of --dense, a timm name or the folder of a run; that of the run if not given."""
     transfer: list[str] = field(default_factory=list)
     """Folders of labelled images to fine-tune on, each in a run in OUT/transfer."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -68,12 +78,13 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     Returns:
         The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``exif``, ``command``, ``date``,
         ``conditions``, ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the
-        number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``) and ``transfer``
+        number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``), ``dense``
+        (:func:`isometry.cli.evaluate_dense.evaluate_dense`) and ``transfer``
         (:func:`isometry.training.finetune.transfer`), each if it was evaluated.
 
     Raises:
-        UserError: no such network, no labelled images, images of other classes than the classifier's; or as
-            :func:`isometry.training.finetune.transfer`.
+        UserError: no such network, no labelled images (but for ``--dense``), images of other classes than the
+            classifier's; or as :func:`isometry.training.finetune.transfer`.
     """
     saved = open_named(name, command="evaluate")
     place = Path(options.out) if options.out else saved.place
@@ -92,7 +103,9 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         "notes": list(saved.notes),
     }
     names_images = options.data_dir is not None or bool(options.dataset)
-    if not options.transfer or options.probe or names_images:
+    if options.teacher and not options.dense:
+        raise UserError("--teacher: only --dense compares with a teacher; add --dense")
+    if not options.transfer or options.probe or options.dense or names_images:
         result |= _evaluate(saved, options, device, result["notes"])
     place.mkdir(parents=True, exist_ok=True)
     if options.transfer:
@@ -100,6 +113,10 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         folders, out = options.transfer, inside(place, "transfer")
         result["transfer"] = transfer(saved, folders, out, options.overrides, options.device, console)
     _finish(result, place, console)
+    if "dense" in result and has_record(place):
+        run = read_run(place)
+        write_page(place / PAGE, render_report(run.data, run.bench, run.dense))
+        say(console, f"Report   {place / PAGE}")
     return result
 
 
@@ -107,10 +124,10 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
     """The part of the result that depends on the named images."""
     config = images_named(saved, options, command="evaluate")
     sources = find_sources(config)
-    if not sources.labelled:
+    if not sources.labelled and (options.probe or not options.dense):
         raise UserError(
             f"evaluate {saved.name}: {sources.description.partition(':')[0]} has no labels; "
-            "name images in one folder per class with --data-dir"
+            "name images in one folder per class with --data-dir, or compare features with --dense"
         )
     part, split = (sources.test, "test") if sources.test is not None else (sources.val, "val")
     if part is None:
@@ -124,23 +141,39 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
     read: Reader = partial(
         labelled_batches, sources=sources, spec=spec, config=config, device=device, unreadable=unreadable
     )
-    if why := _no_classifier(saved, sources):
-        if not options.probe and saved.network.num_classes and head_was_trained(saved):
-            raise UserError(
-                f"evaluate {saved.name}: {why}; name images of its classes with --data-dir, or evaluate its features "
-                "with --probe"
-            )
-        notes.append(f"{why}, so its features are evaluated instead of its predictions")
-    else:
+    if sources.labelled:
+        found |= _judged(saved, options, sources, part, read, notes)
+    if options.dense:
         with read(part) as pairs:
-            found["scores"] = scores(predict(saved.network, pairs), _class_names(saved, sources))
-    if why or options.probe:
-        found["probes"] = _probe(saved, read, sources.train, part)
+            found["dense"] = evaluate_dense(
+                saved, options.teacher, pairs, len(part), spec, device, sources.labelled, notes
+            )
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
         more = ", ..." if len(unreadable) > 5 else ""
         images = "image is" if len(unreadable) == 1 else "images are"
         notes.append(f"{len(unreadable)} unreadable {images} left out of the figures: {few}{more}")
+    return found
+
+
+def _judged(
+    saved: SavedNetwork, options: EvaluateConfig, sources: Sources, part: Part, read: Reader, notes: list[str]
+) -> Row:
+    """Scores of the classifier, if it can be judged by these labels, and probes."""
+    found: Row = {}
+    why = _no_classifier(saved, sources)
+    if not why:
+        with read(part) as pairs:
+            found["scores"] = scores(predict(saved.network, pairs), _class_names(saved, sources))
+    elif not (options.probe or options.dense) and saved.network.num_classes and head_was_trained(saved):
+        raise UserError(
+            f"evaluate {saved.name}: {why}; name images of its classes with --data-dir, or evaluate its features "
+            "with --probe"
+        )
+    else:
+        notes.append(f"{why}, so its features are evaluated instead of its predictions")
+    if options.probe or (why and not options.dense):
+        found["probes"] = _probe(saved, read, sources.train, part)
     return found
 
 

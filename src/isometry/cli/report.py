@@ -39,7 +39,7 @@ def report(names: list[str], options: ReportConfig, console: Console) -> Path:
     folders = find_runs(names)
     runs = [read_run(folder) for folder in folders]
     if len(runs) == 1:
-        page, place = render_report(runs[0].data, runs[0].bench), folders[0] / PAGE
+        page, place = render_report(runs[0].data, runs[0].bench, runs[0].dense), folders[0] / PAGE
     else:
         groups = group_runs(runs)
         command = shlex.join(["isometry", *sys.argv[1:]])

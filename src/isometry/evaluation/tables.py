@@ -7,6 +7,8 @@ from rich.table import Table
 
 from isometry.evaluation.scores import Row, frequent_confusions
 from isometry.report import formats
+from isometry.report.dense import dense_grid
+from isometry.report.tables import rich_table
 from isometry.report.terminal import plain
 
 MOST_IN_MATRIX = 12
@@ -21,6 +23,8 @@ def tables(found: Row) -> Iterator[Table]:
         yield from class_tables(found["scores"])
     if "probes" in found:
         yield probes_table(found["probes"])
+    if "dense" in found:
+        yield rich_table(dense_grid(found["dense"]["figures"]))
     if "transfer" in found:
         yield transfer_table(found["transfer"])
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from isometry.errors import printable
 from isometry.files import write_output
 from isometry.report import formats
+from isometry.report.dense import dense_section
 from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.colours import palette_css
 from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, model_points
@@ -38,9 +39,10 @@ def write_page(path: Path, page: str) -> None:
     write_output(path, page.encode("utf-8", errors="replace"), PAGE_MARKS)
 
 
-def render_report(data: ReportData, bench: Row | None = None) -> str:
+def render_report(data: ReportData, bench: Row | None = None, dense: Row | None = None) -> str:
     """A run's page: the same data give the same characters, and the page requests no other file. ``bench`` has "name"
-    and "forms" of the network, as `isometry bench` measured it since."""
+    and "forms" of the network, as `isometry bench` measured it since, and ``dense`` the "figures" that `isometry
+    evaluate --dense` did."""
     return rendered(
         "run.html.j2",
         data=data,
@@ -54,6 +56,7 @@ def render_report(data: ReportData, bench: Row | None = None) -> str:
         grid=models_grid(data.models) if data.models else None,
         roles=[row.get("role") or "" for row in data.models],
         benched=runtimes_grid([bench]) if bench else None,
+        dense=dense_section(dense or {}),
         details=details(data),
     )
 

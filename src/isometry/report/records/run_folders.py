@@ -11,9 +11,10 @@ from isometry.parsing import parse_json, parse_yaml, read_json, validate
 from isometry.recipes import saved_config
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import RecordError, has_record, read_record
-from isometry.report.records.schema import Bench, Epochs, Models, Stages, Times
+from isometry.report.records.schema import Bench, Epochs, Evaluation, Models, Stages, Times
 
 CONFIG, METRICS, BENCH = "config.yaml", "metrics.jsonl", "bench.json"
+EVALUATION = "evaluation.json"
 TABLES: dict[str, tuple[str, Any]] = {
     "models": ("summary.json", Models),
     "stages": ("stages.json", Stages),
@@ -40,6 +41,8 @@ class RunReport:
     """Of its config, by dotted name; empty without a config."""
     bench: dict[str, Any] = field(default_factory=dict)
     """What ``isometry bench`` measured: "name" and "forms" of the network; empty without."""
+    dense: dict[str, Any] = field(default_factory=dict)
+    """What ``isometry evaluate --dense`` measured: "figures", and the name of the "teacher"; empty without."""
 
     @property
     def seed(self) -> int | None:
@@ -83,8 +86,10 @@ def read_run(folder: Path) -> RunReport:
         data = _from_tables(folder, notes)
     options = _options(data.config_yaml or _read(folder / CONFIG, str, notes) or "", notes)
     bench = _read(folder / BENCH, Bench, notes, "; give isometry bench again")
+    evaluation = _read(folder / EVALUATION, Evaluation, notes, "; give isometry evaluate again") or {}
     data = replace(data, notes=[*data.notes, *notes])
-    return RunReport(folder, data, options, {"name": str(folder), **bench} if bench else {})
+    named = {"name": str(folder), **bench} if bench else {}
+    return RunReport(folder, data, options, named, evaluation.get("dense", {}))
 
 
 def read_summary(folder: Path) -> dict[str, dict[str, Any]]:

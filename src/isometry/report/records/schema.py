@@ -103,6 +103,31 @@ Times = Annotated[Table, _rows(_TimesRow, _same_keys)]
 Forms = Annotated[Table, _rows(_FormRow, _same_batch_sizes)]
 
 
+class _DenseRow(_Row):
+    figure: str
+    of: str
+    value: StrictFloat
+    low: StrictFloat
+    high: StrictFloat
+
+
+Dense = Annotated[Table, _rows(_DenseRow), Field(min_length=1)]
+
+
+class DenseFigures(TypedDict):
+    """The "dense" of evaluation.json, as far as it is read."""
+
+    figures: Dense
+    teacher: NotRequired[str]
+    notes: NotRequired[list[str]]
+
+
+class Evaluation(TypedDict):
+    """evaluation.json, as far as it is read."""
+
+    dense: NotRequired[DenseFigures]
+
+
 class BenchedForm(TypedDict):
     """A form in bench.json, as far as it is read."""
 

@@ -1,0 +1,141 @@
+"""`isometry evaluate --dense` on real small runs: what it compares, what it writes, what it leaves out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.runs import TINY_STUDENT, run
+from isometry.cli.evaluate_dense import before_training
+from isometry.cli.main import main
+from isometry.config import RunConfig
+from isometry.data import find_sources
+from isometry.distributed import World
+from isometry.evaluation.saved_network import open_folder
+from isometry.recipes import read_saved
+from isometry.training.assemble import assemble
+
+LABELLED = {"retrieval, recall@1", "retrieval, recall@5", "retrieval, mAP"}
+KEPT = {"neighbours kept, images", "neighbours kept, patches of an image", "neighbours kept, patches of all images"}
+
+
+@pytest.fixture(scope="session")
+def student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a student of 2×2 patches, distilled for one epoch."""
+    folder = tmp_path_factory.mktemp("student")
+    words = [*TINY_STUDENT, "--teacher", f"local-dir:{tiny_teacher}", "--epochs", "1"]
+    ended = run("distill", *words, "--out", str(folder / "run"), said=folder / "said")
+    assert ended.code == 0, ended.err
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(student: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(student, tmp_path / "run")
+
+
+def evaluated(*words: str) -> dict:
+    assert main(["evaluate", *words, "--device", "cpu"]) == 0
+    out = Path(words[words.index("--out") + 1]) if "--out" in words else Path(words[0])
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def test_a_run_is_compared_with_its_start_and_its_teacher(copied, capsys):
+    found = evaluated(str(copied), "--dense")
+    rows = {(row["figure"], row["of"]): row for row in found["dense"]["figures"]}
+    assert {figure for figure, _ in rows} == LABELLED | KEPT | {"correspondence"}
+    assert {of for figure, of in rows if figure not in KEPT} == {"trained", "before training", "teacher"}
+    assert {of for figure, of in rows if figure in KEPT} == {"trained", "before training"}
+    assert found["dense"]["teacher"] == "cait_xxs24_224"
+    for row in rows.values():
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
+    assert rows["retrieval, mAP", "trained"]["images"] == 500
+    # The digits' ten classes are about equal in number.
+    assert rows["retrieval, recall@1", "trained"]["chance"] == pytest.approx(10, abs=1)
+    assert rows["neighbours kept, images", "trained"]["chance"] == pytest.approx(1000 / 499)
+    assert rows["correspondence", "teacher"]["chance"] == 25
+    output = capsys.readouterr().out
+    row = rows["retrieval, mAP", "teacher"]
+    assert f"{row['value']:.1f} ({row['low']:.1f}–{row['high']:.1f})" in output
+    assert "top-1" in output
+    # The same again, to the last digit.
+    assert evaluated(str(copied), "--dense")["dense"] == found["dense"]
+
+
+def test_the_report_has_the_section(copied, capsys):
+    found = evaluated(str(copied), "--dense")
+    assert f"Report   {copied / 'report.html'}" in capsys.readouterr().out
+    written = (copied / "report.html").read_text()
+    assert 'id="dense"' in written
+    row = next(row for row in found["dense"]["figures"] if row["figure"] == "neighbours kept, images")
+    assert f"{row['value']:.1f} ({row['low']:.1f}–{row['high']:.1f})" in written
+    assert main(["report", str(copied)]) == 0
+    assert (copied / "report.html").read_text() == written
+    # Elsewhere, the run's page is left as it is.
+    evaluated(str(copied), "--out", str(copied.parent / "other"), "--dense")
+    assert (copied / "report.html").read_text() == written
+    (copied / "evaluation.json").write_text('{"dense": {"figures": [{"figure": 1}]}}')
+    assert main(["report", str(copied)]) == 0
+    assert "evaluation.json: can't be read" in capsys.readouterr().out
+
+
+def test_the_network_before_training_is_that_of_the_runs_first_step(student):
+    saved = open_folder(str(student), command="evaluate")
+    before = before_training(saved, notes := [])
+    begun = assemble(read_saved(student / "config.yaml")[0], World(0, 1, torch.device("cpu")))
+    assert notes == []
+    assert before is not None
+    theirs = begun.student.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in before.state_dict().items())
+    trained = saved.network.state_dict()
+    assert not all(torch.equal(tensor, trained[name]) for name, tensor in before.state_dict().items())
+
+
+def test_the_run_of_a_teacher_against_itself_keeps_all(tiny_teacher, tmp_path):
+    words = ["--dense", "--teacher", str(tiny_teacher.parent), "--out", str(tmp_path)]
+    found = evaluated(str(tiny_teacher.parent), *words)
+    rows = {(row["figure"], row["of"]): row["value"] for row in found["dense"]["figures"]}
+    for figure in KEPT:
+        assert rows[figure, "trained"] == 100
+        assert rows[figure, "before training"] < 100
+    for figure in (*LABELLED, "correspondence"):
+        assert rows[figure, "trained"] == rows[figure, "teacher"]
+
+
+def test_without_labels_and_without_a_run(copied, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    images = find_sources(RunConfig(dataset="digits")).train
+    for number in range(200):
+        images.load(number)[0].save(plain / f"{number}.png")
+    (copied / "config.yaml").unlink()
+    words = [str(copied / "student"), "--data-dir", str(plain), "--dense", "--out", str(tmp_path)]
+    found = evaluated(*words)
+    assert {row["figure"] for row in found["dense"]["figures"]} == {"correspondence"}
+    assert {row["of"] for row in found["dense"]["figures"]} == {"trained"}
+    assert not {"scores", "probes"} & set(found)
+    for part in ("before training is left out", "kept geometry is left out; name one with --teacher", "no labels"):
+        assert any(part in note for note in found["notes"]), part
+    capsys.readouterr()
+    assert main(["evaluate", *words, "--probe", "--device", "cpu"]) == 2
+    assert "no labels" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_gone_is_a_note_and_a_named_one_an_error(copied, capsys):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("teacher: local-dir:", "teacher: local-dir:/nowhere"))
+    found = evaluated(str(copied), "--dense")
+    assert not KEPT & {row["figure"] for row in found["dense"]["figures"]}
+    (note,) = [note for note in found["notes"] if "teacher" in note]
+    assert "can't be opened" in note
+    assert "/nowhere" in note
+    for words, said in (
+        (["--dense", "--teacher", "local-dir:nowhere"], "--teacher local-dir:nowhere"),
+        (["--teacher", str(copied)], "add --dense"),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", str(copied), *words, "--device", "cpu"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

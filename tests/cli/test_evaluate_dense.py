@@ -5,20 +5,28 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
+from helpers.mask_folders import write_masks
 from helpers.runs import TINY_STUDENT, run
 from isometry.cli.evaluate_dense import before_training
 from isometry.cli.main import main
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.distributed import World
+from isometry.evaluation.dense import patch_probe
 from isometry.evaluation.saved_network import open_folder
+from isometry.models.build import save_model
 from isometry.recipes import read_saved
 from isometry.training.assemble import assemble
 
-LABELLED = {"retrieval, recall@1", "retrieval, recall@5", "retrieval, mAP"}
-KEPT = {"neighbours kept, images", "neighbours kept, patches of an image", "neighbours kept, patches of all images"}
+LABELLED = {"recall@1", "recall@5", "mAP"}
+KEPT = {
+    "kept neighbours, images",
+    "kept neighbours, patches",
+    "kept neighbours, all patches",
+}
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +59,15 @@ def test_a_run_is_compared_with_its_start_and_its_teacher(copied, capsys):
     assert found["dense"]["teacher"] == "cait_xxs24_224"
     for row in rows.values():
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
-    assert rows["retrieval, mAP", "trained"]["images"] == 500
+    assert rows["mAP", "trained"]["images"] == 500
     # The digits' ten classes are about equal in number.
-    assert rows["retrieval, recall@1", "trained"]["chance"] == pytest.approx(10, abs=1)
-    assert rows["neighbours kept, images", "trained"]["chance"] == pytest.approx(1000 / 499)
+    assert rows["recall@1", "trained"]["chance"] == pytest.approx(10, abs=1)
+    assert rows["kept neighbours, images", "trained"]["chance"] == pytest.approx(1000 / 499)
     assert rows["correspondence", "teacher"]["chance"] == 25
     output = capsys.readouterr().out
-    row = rows["retrieval, mAP", "teacher"]
-    assert f"{row['value']:.1f} ({row['low']:.1f}–{row['high']:.1f})" in output
+    row = rows["mAP", "teacher"]
+    assert f"{row['low']:.1f} to {row['high']:.1f} %" in output
+    assert "…" not in output
     assert "top-1" in output
     # The same again, to the last digit.
     assert evaluated(str(copied), "--dense")["dense"] == found["dense"]
@@ -69,7 +78,7 @@ def test_the_report_has_the_section(copied, capsys):
     assert f"Report   {copied / 'report.html'}" in capsys.readouterr().out
     written = (copied / "report.html").read_text()
     assert 'id="dense"' in written
-    row = next(row for row in found["dense"]["figures"] if row["figure"] == "neighbours kept, images")
+    row = next(row for row in found["dense"]["figures"] if row["figure"] == "kept neighbours, images")
     assert f"{row['value']:.1f} ({row['low']:.1f}–{row['high']:.1f})" in written
     assert main(["report", str(copied)]) == 0
     assert (copied / "report.html").read_text() == written
@@ -116,7 +125,11 @@ def test_without_labels_and_without_a_run(copied, tmp_path, capsys):
     assert {row["figure"] for row in found["dense"]["figures"]} == {"correspondence"}
     assert {row["of"] for row in found["dense"]["figures"]} == {"trained"}
     assert not {"scores", "probes"} & set(found)
-    for part in ("before training is left out", "kept geometry is left out; name one with --teacher", "no labels"):
+    for part in (
+        "before training is left out",
+        "kept geometry is left out; name one with --teacher",
+        "no labels",
+    ):
         assert any(part in note for note in found["notes"]), part
     capsys.readouterr()
     assert main(["evaluate", *words, "--probe", "--device", "cpu"]) == 2
@@ -134,8 +147,34 @@ def test_a_teacher_that_is_gone_is_a_note_and_a_named_one_an_error(copied, capsy
     for words, said in (
         (["--dense", "--teacher", "local-dir:nowhere"], "--teacher local-dir:nowhere"),
         (["--teacher", str(copied)], "add --dense"),
+        (["--dense-masks", str(copied)], "add --dense"),
+        (["--dense", "--dense-masks", str(copied)], "has no masks"),
     ):
         capsys.readouterr()
         assert main(["evaluate", str(copied), *words, "--device", "cpu"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+def test_masks_of_a_folder_are_probed_whatever_the_images_are(copied, tmp_path):
+    write_masks(tmp_path, {"train": 12, "val": 4}, squares=2)
+    found = evaluated(str(copied), "--dense", "--dense-masks", str(tmp_path))
+    rows = [row for row in found["dense"]["figures"] if row["figure"] == "patch mIoU"]
+    assert [(row["of"], row["images"]) for row in rows] == [
+        (name, 4) for name in ("trained", "before training", "teacher")
+    ]
+    assert any("12 training, 4 validation" in note for note in found["dense"]["notes"])
+
+
+def test_scenes_have_masks_of_their_own(tmp_path, monkeypatch):
+    for name, most in (("TRAINING_IMAGES", 40), ("JUDGED_IMAGES", 20)):
+        monkeypatch.setattr(patch_probe, name, most)
+    torch.manual_seed(0)
+    sizes = {"img_size": 96, "patch_size": 12, "embed_dim": 24, "depth": 1, "num_heads": 2, "in_chans": 1}
+    network = timm.create_model("vit_tiny_patch16_224", **sizes, num_classes=0)
+    save_model(network, tmp_path, None, {"input_size": (1, 96, 96)})
+    found = evaluated(str(tmp_path), "--dense", "--dataset", "digit-scenes")
+    rows = {row["of"]: row for row in found["dense"]["figures"] if row["figure"] == "patch mIoU"}
+    assert set(rows) == {"trained"}
+    assert 0 < rows["trained"]["chance"] < 10
+    assert rows["trained"]["chance"] <= rows["trained"]["value"] < 50

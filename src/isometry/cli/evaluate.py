@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.cli.evaluate_dense import evaluate_dense
+from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, masks_named
 from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
@@ -61,6 +61,8 @@ class EvaluateConfig(ImagesConfig):
     """Evaluate features too, by k-NN and a linear classifier fitted to the training split."""
     dense: bool = False
     """Evaluate the geometry of features: retrieval, matched patches, kept neighbours; only retrieval needs labels."""
+    dense_masks: str = ""
+    """Folder of images with masks, for a linear probe on patches, with --dense; digit-scenes has its own."""
     teacher: str = ""
     """Teacher of --dense, a timm name or the folder of a run; that of the run if not given."""
     transfer: list[str] = field(default_factory=list)
@@ -103,8 +105,9 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         "notes": list(saved.notes),
     }
     names_images = options.data_dir is not None or bool(options.dataset)
-    if options.teacher and not options.dense:
-        raise UserError("--teacher: only --dense compares with a teacher; add --dense")
+    for option, given in (("--teacher", options.teacher), ("--dense-masks", options.dense_masks)):
+        if given and not options.dense:
+            raise UserError(f"{option} {given}: is for the figures of --dense; add --dense")
     if not options.transfer or options.probe or options.dense or names_images:
         result |= _evaluate(saved, options, device, result["notes"])
     place.mkdir(parents=True, exist_ok=True)
@@ -144,10 +147,10 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
     if sources.labelled:
         found |= _judged(saved, options, sources, part, read, notes)
     if options.dense:
+        masks = masks_named(config, options.dense_masks)
         with read(part) as pairs:
-            found["dense"] = evaluate_dense(
-                saved, options.teacher, pairs, len(part), spec, device, sources.labelled, notes
-            )
+            inputs = DenseInputs(pairs, len(part), sources.labelled, spec, config, device, masks)
+            found["dense"] = evaluate_dense(saved, options.teacher, inputs, notes)
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
         more = ", ..." if len(unreadable) > 5 else ""

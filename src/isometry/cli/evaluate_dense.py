@@ -1,15 +1,18 @@
 """`isometry evaluate --dense`: the networks whose features are compared, and their figures."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from isometry.config import RunConfig
+from isometry.config import DataConfig, RunConfig
 from isometry.data import ImageSpec
+from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.errors import UserError
-from isometry.evaluation.dense.figures import BEFORE, TEACHER, TRAINED, Seeing, dense_figures
+from isometry.evaluation.dense.figures import dense_figures
+from isometry.evaluation.dense.patch_probe import patch_probe
+from isometry.evaluation.dense.seeing import BEFORE, TEACHER, TRAINED, Seeing
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row
 from isometry.models.build import build_model, check_on_disk
@@ -19,34 +22,58 @@ from isometry.training.student import plan_student
 from isometry.training.teacher import build_teacher
 
 
-def evaluate_dense(
-    saved: SavedNetwork,
-    teacher: str,
-    pairs: Iterable[tuple[Tensor, Tensor]],
-    count: int,
-    spec: ImageSpec,
-    device: torch.device,
-    labelled: bool,
-    notes: list[str],
-) -> Row:
-    """The dense figures of a network, on ``count`` normalised images and their labels.
+@dataclass(frozen=True)
+class DenseInputs:
+    """The images that networks are compared on.
+
+    ``pairs`` are about ``count`` images, normalised as ``spec`` says, and their labels, which mean nothing if they are
+    not ``labelled``; ``masks`` are images with masks, read as ``config`` says, if there are any.
+    """
+
+    pairs: Iterable[tuple[Tensor, Tensor]]
+    count: int
+    labelled: bool
+    spec: ImageSpec
+    config: DataConfig
+    device: torch.device
+    masks: DenseSources | None = None
+
+
+def masks_named(config: DataConfig, folder: str) -> DenseSources | None:
+    """The images with masks in the folder, or those of the data set that has them; None if there are none.
+
+    Raises:
+        UserError: masks that can't be used.
+    """
+    if folder:
+        named = replace(config, data_dir=folder, dataset="", class_map=None)
+        return find_dense_sources(named, "segment")
+    return find_dense_sources(config, "segment") if config.dataset == "digit-scenes" else None
+
+
+def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes: list[str]) -> Row:
+    """The dense figures of a network.
 
     Returns:
-        ``figures`` and ``notes`` of :func:`isometry.evaluation.dense.figures.dense_figures`, and ``teacher``, its
-        name, if there is one. ``notes`` of the evaluation get these and others.
+        ``figures`` and ``notes`` of :func:`isometry.evaluation.dense.figures.dense_figures` and, where there are masks,
+        of :func:`isometry.evaluation.dense.patch_probe.patch_probe`; and ``teacher``, its name, if there is one.
+        ``notes`` of the evaluation get these and others.
 
     Raises:
         UserError: a teacher that was named and can't be opened; or as there.
     """
     networks = {TRAINED: Seeing(saved.network)}
     if (before := before_training(saved, notes)) is not None:
-        networks[BEFORE] = Seeing(_ready(before, device))
+        networks[BEFORE] = Seeing(_ready(before, images.device))
     found: Row = {}
     if (known := teacher_of(saved, teacher, notes)) is not None:
-        adapter = InputAdapter(spec, image_spec(known)).to(device)
-        networks[TEACHER] = Seeing(_ready(known, device), adapter)
+        adapter = InputAdapter(images.spec, image_spec(known)).to(images.device)
+        networks[TEACHER] = Seeing(_ready(known, images.device), adapter)
         found["teacher"] = architecture(known)
-    rows, left_out = dense_figures(networks, pairs, count, spec, labelled)
+    rows, left_out = dense_figures(networks, images.pairs, images.count, images.spec, images.labelled)
+    if images.masks is not None:
+        more, said = patch_probe(networks, images.masks, images.config, images.spec, images.device)
+        rows, left_out = rows + more, left_out + said
     notes += left_out
     return {**found, "figures": rows, "notes": left_out}
 

@@ -14,7 +14,7 @@ STORED = frozenset(
     {"class_map", "data_dir", "initial_checkpoint", "model", "teacher", "teacher_cache", "teacher_weights"}
 )
 """Options of a run that name what it reads; saved with absolute paths, so that they mean the same in any folder."""
-PATHS = STORED | {"base", "out", "start_recipe", "teacher_recipe", "transfer"}
+PATHS = STORED | {"base", "dense_masks", "out", "start_recipe", "teacher_recipe", "transfer"}
 """All options that are paths, or may be."""
 LOCAL = "local-dir:"
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

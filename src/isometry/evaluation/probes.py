@@ -71,11 +71,11 @@ def linear_probe(train_ND: np.ndarray, train_labels_N: np.ndarray, test_MD: np.n
     split = StratifiedShuffleSplit(1, test_size=held_out, random_state=0)
     fitted, held = next(split.split(train_ND, train_labels_N))
     trials = [
-        _fit(c, train_ND[fitted], train_labels_N[fitted]).score(train_ND[held], train_labels_N[held])
+        fit_linear(c, train_ND[fitted], train_labels_N[fitted]).score(train_ND[held], train_labels_N[held])
         for c in INVERSE_PENALTIES
     ]
     best = INVERSE_PENALTIES[int(np.argmax(trials))]
-    return _fit(best, train_ND, train_labels_N).predict(test_MD)
+    return fit_linear(best, train_ND, train_labels_N).predict(test_MD)
 
 
 def _vote(distances_MK: np.ndarray) -> np.ndarray:
@@ -83,7 +83,8 @@ def _vote(distances_MK: np.ndarray) -> np.ndarray:
     return np.exp((distances_MK.min(1, keepdims=True) - distances_MK) / TEMPERATURE)
 
 
-def _fit(inverse_penalty: float, features_ND: np.ndarray, labels_N: np.ndarray) -> Pipeline:
+def fit_linear(inverse_penalty: float, features_ND: np.ndarray, labels_N: np.ndarray) -> Pipeline:
+    """Multinomial logistic regression on standardised features, with an L2 penalty."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
     with warnings.catch_warnings():
         # Predictions converge long before the weights do.

@@ -7,8 +7,6 @@ from rich.table import Table
 
 from isometry.evaluation.scores import Row, frequent_confusions
 from isometry.report import formats
-from isometry.report.dense import dense_grid
-from isometry.report.tables import rich_table
 from isometry.report.terminal import plain
 
 MOST_IN_MATRIX = 12
@@ -24,7 +22,7 @@ def tables(found: Row) -> Iterator[Table]:
     if "probes" in found:
         yield probes_table(found["probes"])
     if "dense" in found:
-        yield rich_table(dense_grid(found["dense"]["figures"]))
+        yield dense_table(found["dense"]["figures"])
     if "transfer" in found:
         yield transfer_table(found["transfer"])
 
@@ -71,6 +69,17 @@ def probes_table(probes: Row) -> Table:
             for row in probes["features"]
         ),
     )
+
+
+def dense_table(rows: Sequence[Row]) -> Table:
+    """Each dense figure of each network, and chance."""
+    cells, above = [], ""
+    for row in rows:
+        name = row["figure"] if row["figure"] != above else ""
+        chance = formats.percent(row["chance"]) if name else ""
+        cells.append([name, row["of"], *_cells(row), chance])
+        above = row["figure"]
+    return _table(["features", "network", "figure", "95 % interval", "chance"], cells)
 
 
 def transfer_table(rows: Sequence[Row]) -> Table:

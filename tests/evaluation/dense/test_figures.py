@@ -12,7 +12,8 @@ from isometry.data import ImageSpec
 from isometry.errors import UserError
 from isometry.evaluation.dense import figures
 from isometry.evaluation.dense.correspondence import draw_views, right_patches, seen
-from isometry.evaluation.dense.figures import BEFORE, TEACHER, TRAINED, Seeing, dense_figures
+from isometry.evaluation.dense.figures import dense_figures
+from isometry.evaluation.dense.seeing import BEFORE, TEACHER, TRAINED, Seeing
 from isometry.models.teacher import InputAdapter
 from oracles import dense as oracle
 
@@ -83,17 +84,17 @@ def test_all_figures_are_those_of_loops():
     pooled = {name: means(each.network, own[name](images)) for name, each in seeing.items()}
     for name in seeing:
         recall, precision, _ = oracle.retrieval(pooled[name], labels.tolist())
-        assert rows["retrieval, recall@1", name]["value"] == pytest.approx(100 * recall[1])
-        assert rows["retrieval, recall@5", name]["value"] == pytest.approx(100 * recall[5])
-        assert rows["retrieval, mAP", name]["value"] == pytest.approx(100 * precision)
+        assert rows["recall@1", name]["value"] == pytest.approx(100 * recall[1])
+        assert rows["recall@5", name]["value"] == pytest.approx(100 * recall[5])
+        assert rows["mAP", name]["value"] == pytest.approx(100 * precision)
     for name in (TRAINED, BEFORE):
-        row = rows["neighbours kept, images", name]
+        row = rows["kept neighbours, images", name]
         shares = oracle.agreement(pooled[name], pooled[TEACHER], 10)
         assert (row["value"], row["k"]) == (pytest.approx(100 * np.mean(shares)), 10)
         assert row["chance"] == pytest.approx(1000 / 23)
     patches = {name: tokens(each.network, own[name](images)).tolist() for name, each in seeing.items()}
     shares = [oracle.agreement(*pair, 7) for pair in zip(patches[TRAINED], patches[TEACHER], strict=True)]
-    row = rows["neighbours kept, patches of an image", TRAINED]
+    row = rows["kept neighbours, patches", TRAINED]
     assert (row["value"], row["k"]) == (pytest.approx(100 * np.mean(shares)), 7)
     for name, each in seeing.items():
         row = rows["correspondence", name]
@@ -123,7 +124,7 @@ def test_patches_of_several_images_together(monkeypatch):
     monkeypatch.setattr(figures, "PATCHES_TOGETHER", 50)
     seeing = networks()
     rows, _ = found_in(seeing)
-    row = rows["neighbours kept, patches of all images", TRAINED]
+    row = rows["kept neighbours, all patches", TRAINED]
     assert (row["images"], row["k"], row["chance"]) == (3, 10, pytest.approx(1000 / 47))
     order = [0, 8, 16]
     images, _ = pictures()
@@ -136,11 +137,11 @@ def test_a_sample_of_the_images_is_the_same_for_all_networks(monkeypatch):
     monkeypatch.setattr(figures, "IMAGES_OF_PATCHES", 6)
     monkeypatch.setattr(figures, "BATCH", 4)
     rows, notes = found_in({TRAINED: Seeing(vit(0)), TEACHER: Seeing(vit(0))})
-    assert rows["neighbours kept, patches of an image", TRAINED]["value"] == 100
-    assert rows["neighbours kept, images", TRAINED]["value"] == 100
+    assert rows["kept neighbours, patches", TRAINED]["value"] == 100
+    assert rows["kept neighbours, images", TRAINED]["value"] == 100
     assert rows["correspondence", TRAINED]["images"] == 6
     assert rows["correspondence", TRAINED] | {"of": TEACHER} == rows["correspondence", TEACHER]
-    assert rows["retrieval, mAP", TRAINED]["images"] == IMAGES
+    assert rows["mAP", TRAINED]["images"] == IMAGES
     assert notes == ["figures of patches are of 6 of the 24 images"]
 
 
@@ -153,7 +154,7 @@ def test_without_labels_and_teacher():
 def test_one_patch_is_too_few():
     network = timm.create_model("resnet18", channels=(4, 4, 4, 4), layers=(1, 1, 1, 1)).eval()
     rows, notes = found_in({TRAINED: Seeing(network)})
-    assert {figure for figure, _ in rows} == {"retrieval, recall@1", "retrieval, recall@5", "retrieval, mAP"}
+    assert {figure for figure, _ in rows} == {"recall@1", "recall@5", "mAP"}
     assert "1×1 patches, too few" in notes[0]
 
 

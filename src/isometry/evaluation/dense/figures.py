@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isometry.data import ImageSpec
 from isometry.errors import UserError
@@ -15,39 +15,16 @@ from isometry.evaluation.dense.intervals import mean_share, pooled_share
 from isometry.evaluation.dense.kept_geometry import agreement, neighbours_compared, patch_agreement
 from isometry.evaluation.dense.retrieval import figures as retrieval_figures
 from isometry.evaluation.dense.retrieval import rank
+from isometry.evaluation.dense.seeing import TEACHER, TRAINED, Seeing, common_grid
 from isometry.evaluation.scores import Row
-from isometry.models.taps import Grid, last_features, tokens_on_grid
+from isometry.models.taps import Grid
 from isometry.seeding import derive_seed
 
-TRAINED, BEFORE, TEACHER = "trained", "before training", "teacher"
-"""Whose features they are."""
 IMAGES_OF_PATCHES = 500
 """Most images whose patches are looked at, drawn at random."""
 PATCHES_TOGETHER = 8192
 """About so many patches of several images are neighbours of each other."""
-LEAST_PATCHES = 4
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class Seeing:
-    """A network in eval mode, and how images that are normalised for the evaluated network become its own."""
-
-    network: nn.Module
-    adapter: nn.Module | None = None
-
-    def features(self, images_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The last block's map (B, C, h, w), if the architecture has one, and one vector per image, (B, D)."""
-        if self.adapter is not None:
-            images_BCHW = self.adapter(images_BCHW)
-        map_BCHW, given_BD = last_features(self.network, images_BCHW)
-        return map_BCHW, (given_BD if map_BCHW is None else map_BCHW.mean((2, 3))).float()
-
-    def map_on(self, grid: Grid, images_BCHW: Tensor) -> Tensor:
-        """The last block's map, pooled to ``grid``: (B, C, rows, columns)."""
-        map_BCHW, _ = self.features(images_BCHW)
-        assert map_BCHW is not None
-        return tokens_on_grid(map_BCHW.float(), grid).mT.unflatten(2, grid)
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,7 @@ def dense_figures(
     95 % interval, and ``chance`` (percent); ``images``; for kept geometry ``k``, the number of neighbours.
 
     Args:
-        networks: by :data:`TRAINED`, :data:`BEFORE` and :data:`TEACHER`; the first is needed.
+        networks: by the names in :mod:`isometry.evaluation.dense.seeing`; the trained one is needed.
         pairs: all images, normalised for the first network, and their labels, in batches.
         count: of the images, about.
         spec: of the images.
@@ -95,7 +72,7 @@ def dense_figures(
         rows += _retrieval(seen, notes)
     else:
         notes.append("the images have no labels, so retrieval is left out")
-    grid = _common_grid(networks, seen, notes)
+    grid = common_grid(networks, seen.sample[:1], notes)
     if grid is not None:
         rows += _correspondence(networks, seen, spec, grid)
     if TEACHER in networks:
@@ -103,7 +80,8 @@ def dense_figures(
         rows += _kept_of_patches(networks, seen, grid) if grid is not None else []
     if grid is not None and len(seen.indices) < len(seen.labels):
         notes.append(f"figures of patches are of {len(seen.indices)} of the {len(seen.labels):,} images")
-    return rows, notes
+    order = list(dict.fromkeys(row["figure"] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["figure"])), notes
 
 
 def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> Seen:
@@ -147,26 +125,7 @@ def _retrieval(seen: Seen, notes: list[str]) -> Iterator[Row]:
                 f"retrieval: {alone} of {ranked.images:,} images are alone in their class: no queries"
             )
         for figure, row in retrieval_figures(ranked).items():
-            yield {"figure": f"retrieval, {figure}", "of": name, **row}
-
-
-def _common_grid(networks: Mapping[str, Seeing], seen: Seen, notes: list[str]) -> Grid | None:
-    """The coarsest grid of the networks' last blocks; None with a note where there is none."""
-    maps = {name: network.features(seen.sample[:1])[0] for name, network in networks.items()}
-    lacking = [name for name, found in maps.items() if found is None]
-    if lacking:
-        notes.append(
-            f"timm has no intermediate features of the network ({lacking[0]}): no figures of patches"
-        )
-        return None
-    sides = [found.shape[2:] for found in maps.values() if found is not None]
-    grid = min(rows for rows, _ in sides), min(columns for _, columns in sides)
-    if grid[0] * grid[1] < LEAST_PATCHES:
-        notes.append(
-            f"the last block has a grid of {grid[0]}×{grid[1]} patches, too few for figures of patches"
-        )
-        return None
-    return grid
+            yield {"figure": figure, "of": name, **row}
 
 
 def _correspondence(networks: Mapping[str, Seeing], seen: Seen, spec: ImageSpec, grid: Grid) -> Iterator[Row]:
@@ -197,18 +156,18 @@ def _kept_of_patches(networks: Mapping[str, Seeing], seen: Seen, grid: Grid) -> 
     theirs_SNC = tokens.pop(TEACHER)
     for name, ours_SNC in tokens.items():
         shares_S = patch_agreement(ours_SNC, theirs_SNC, within)
-        yield _kept("patches of an image", name, shares_S, within, patches - 1)
+        yield _kept("patches", name, shares_S, within, patches - 1)
         # Spread over the sample: in a folder per class, neighbouring images are of one class.
         spread = slice(0, len(seen.indices) // together * together, len(seen.indices) // together)
         ours_ND, theirs_NE = (each[spread].flatten(0, 1) for each in (ours_SNC, theirs_SNC))
         shares_S = agreement(ours_ND, theirs_NE, among).unflatten(0, (together, patches)).mean(1)
-        yield _kept("patches of all images", name, shares_S, among, together * patches - 1)
+        yield _kept("all patches", name, shares_S, among, together * patches - 1)
 
 
 def _kept(what: str, name: str, shares_N: Tensor, count: int, others: int) -> Row:
     row = mean_share(shares_N.cpu().numpy())
     return {
-        "figure": f"neighbours kept, {what}",
+        "figure": f"kept neighbours, {what}",
         "of": name,
         **row,
         "chance": 100 * count / others,

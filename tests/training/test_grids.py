@@ -46,7 +46,10 @@ def test_a_student_of_patches_of_16_under_a_teacher_of_14():
     """As in the advice's example: 14×14 patches under 16×16."""
     run = run_of(VIT, ("vit_small_patch14_dinov2", DINO))
     (advice,) = grid_advice(run)
-    assert "student block 0 (14×14 patches) and teacher block 0 (16×16), and 1 more pairs" in advice
+    assert (
+        "student block 0 (14×14 patches) and teacher block 0 (16×16), and 1 more pair, don't divide: "
+        in advice
+    )
     assert "teacher pooled to 14×14 in windows that overlap" in advice
     assert advice.endswith(
         "--img-size 256 gives the student 16×16 or --teacher-kwargs img_size=196 gives the teacher 14×14"

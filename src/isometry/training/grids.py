@@ -26,7 +26,8 @@ def grid_advice(run: Run) -> list[str]:
     found = [pair for pair in pairs if overlaps(pair)]
     if not found or run.teacher is None:
         return []
-    first, more = found[0], f", and {len(found) - 1} more pairs" if len(found) > 1 else ""
+    first, others = found[0], len(found) - 1
+    more = f", and {others} more pair{'s' if others > 1 else ''}," if others else ""
     fault = (
         f"the grids of student block {first.student.block} ({_text(first.student.grid)} patches) and teacher block "
         f"{first.teacher.block} ({_text(first.teacher.grid)}){more} don't divide: {first.alignment} in windows that "

@@ -170,7 +170,7 @@ def test_classes_of_one_image_are_counted():
 
 def test_what_can_not_be_compared_is_refused():
     images, labels = pictures()
-    with pytest.raises(UserError, match="2 images"):
+    with pytest.raises(UserError, match="need 3 images, and the split has 2"):
         dense_figures({TRAINED: Seeing(vit(0))}, [(images[:2], labels[:2])], 2, SPEC, True)
     broken = vit(0)
     broken.norm.bias.data[3] = float("nan")

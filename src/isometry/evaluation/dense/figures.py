@@ -100,7 +100,9 @@ def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]],
                 indices.append(len(labels) + place)
         labels += labels_B.tolist()
     if len(labels) < 3:
-        raise UserError(f"--dense: there are {len(labels)} images to evaluate on, and neighbours need 3")
+        raise UserError(
+            f"--dense: neighbours need 3 images, and the split has {len(labels)}; name more with --data-dir"
+        )
     seen = Seen(
         {name: torch.cat(found) for name, found in pooled.items()},
         np.array(labels),

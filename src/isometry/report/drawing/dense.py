@@ -20,7 +20,7 @@ def dense_chart(rows: Sequence[Row], names: Sequence[str]) -> Markup:
     height = sum(TITLE + BAR * len(group) + GAP for group in groups)
     with canvas.plain_style("dense"):
         figure = canvas.new_figure((WIDTH, height + 30))
-        axes = canvas.add_axes(figure, left=4, right=24, top=4, bottom=26, grid="x")
+        axes = canvas.add_axes(figure, left=14, right=24, top=4, bottom=26, grid="x")
         axes.set(xlim=(0, 100), ylim=(height, 0), yticks=[])
         axes.xaxis.set_major_formatter("{x:g} %")
         top = 0.0
@@ -33,7 +33,7 @@ def dense_chart(rows: Sequence[Row], names: Sequence[str]) -> Markup:
                 axes.plot([row["low"], row["high"]], [middle, middle], color=LIGHT.text, lw=1.4)
             if (chance := group[0].get("chance")) is not None:
                 ends = [top, top + BAR * len(group)]
-                axes.plot([chance, chance], ends, color=LIGHT.muted, lw=1.4, dashes=(2, 1.5))
+                axes.plot([chance, chance], ends, color=LIGHT.text, lw=1.4, dashes=(2, 1.5))
             top += BAR * len(group) + GAP
         return canvas.inline_svg(figure, description(groups))
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from isometry.config import RunConfig
 from isometry.distributed import World
+from isometry.models.build import save_model
 from isometry.models.taps import BlockPair, BlockShape
 from isometry.training.assemble import Run, assemble
 from isometry.training.grids import grid_advice, overlaps, sizes_that_divide
@@ -98,13 +100,20 @@ def test_grids_that_divide_are_not_worth_a_word():
     assert grid_advice(run_of(("resnet18", RESNET), ("resnet18", RESNET))) == []
 
 
-def test_architectures_of_one_size_are_not_advised_to_change_it():
-    """A CaiT's position embeddings are of its size when it has weights; what can't be built is not advised."""
-    run = run_of(VIT, ("vit_small_patch14_dinov2", DINO))
-    broken = replace(run, config=replace(run.config, teacher_weights="no-such-file.safetensors"))
-    (advice,) = grid_advice(broken)
-    assert "--img-size 256" in advice
-    assert "--teacher-kwargs" not in advice
+@pytest.mark.parametrize(
+    ("name", "more"), [("vit_tiny_patch16_224", {}), ("cait_xxs24_224", {"depth_token_only": 1})]
+)
+def test_a_teacher_whose_weights_fit_one_size_is_not_advised_to_change_it(name, more, tmp_path):
+    """timm resamples the position embeddings of a ViT, and not those of a CaiT."""
+    sizes = {**SMALL, "img_size": 64, "patch_size": 8, "num_classes": 10, **more}
+    save_model(timm.create_model(name, **sizes), tmp_path, None, {"input_size": (3, 64, 64)})
+    saved, weights = f"local-dir:{tmp_path}", {"teacher_weights": "pretrained", "img_size": 96}
+    (advice,) = grid_advice(run_of(VIT, (saved, {}), **weights))
+    assert "6×6 patches) and teacher block 0 (8×8)" in advice
+    assert "--img-size 128 gives the student 8×8" in advice
+    assert ("--teacher-kwargs img_size=48 gives the teacher 6×6" in advice) == name.startswith("vit")
+    if name.startswith("vit"):
+        assert grid_advice(run_of(VIT, (saved, {"img_size": 48}), **weights)) == []
 
 
 @pytest.mark.parametrize(

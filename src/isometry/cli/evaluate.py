@@ -149,7 +149,7 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
     if options.dense:
         masks = masks_named(config, options.dense_masks)
         with read(part) as pairs:
-            inputs = DenseInputs(pairs, len(part), sources.labelled, spec, config, device, masks)
+            inputs = DenseInputs(pairs, sources.labelled, spec, config, device, masks)
             found["dense"] = evaluate_dense(saved, options.teacher, inputs, notes)
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])

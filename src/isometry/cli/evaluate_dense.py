@@ -26,12 +26,11 @@ from isometry.training.teacher import build_teacher
 class DenseInputs:
     """The images that networks are compared on.
 
-    ``pairs`` are about ``count`` images, normalised as ``spec`` says, and their labels, which mean nothing if they are
-    not ``labelled``; ``masks`` are images with masks, read as ``config`` says, if there are any.
+    ``pairs`` are images, normalised as ``spec`` says, and their labels, which mean nothing if they are not
+    ``labelled``; ``masks`` are images with masks, read as ``config`` says, if there are any.
     """
 
     pairs: Iterable[tuple[Tensor, Tensor]]
-    count: int
     labelled: bool
     spec: ImageSpec
     config: DataConfig
@@ -70,7 +69,7 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
         adapter = InputAdapter(images.spec, image_spec(known)).to(images.device)
         networks[TEACHER] = Seeing(_ready(known, images.device), adapter)
         found["teacher"] = architecture(known)
-    rows, left_out = dense_figures(networks, images.pairs, images.count, images.spec, images.labelled)
+    rows, left_out = dense_figures(networks, images.pairs, images.spec, images.labelled)
     if images.masks is not None:
         more, said = patch_probe(networks, images.masks, images.config, images.spec, images.device)
         rows, left_out = rows + more, left_out + said

@@ -50,7 +50,7 @@ def found_in(
 ) -> tuple[dict[tuple[str, str], dict], list[str]]:
     images, labels = pictures()
     batches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
-    rows, notes = dense_figures(seeing, batches, IMAGES, SPEC, labelled)
+    rows, notes = dense_figures(seeing, batches, SPEC, labelled)
     return {(row["figure"], row["of"]): row for row in rows}, notes
 
 
@@ -161,18 +161,48 @@ def test_one_patch_is_too_few():
 def test_classes_of_one_image_are_counted():
     images, labels = pictures()
     labels[:2] = torch.tensor([7, 8])
-    rows, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images, labels)], IMAGES, SPEC, True)
+    rows, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images, labels)], SPEC, True)
     assert rows[0]["images"] == 22
     assert notes == ["retrieval: 2 of 24 images are alone in their class: no queries"]
-    _, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images[:3], torch.arange(3))], 3, SPEC, True)
+    _, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images[:3], torch.arange(3))], SPEC, True)
     assert notes == ["no class has two images, so retrieval is left out"]
 
 
 def test_what_can_not_be_compared_is_refused():
     images, labels = pictures()
     with pytest.raises(UserError, match="need 3 images, and the split has 2"):
-        dense_figures({TRAINED: Seeing(vit(0))}, [(images[:2], labels[:2])], 2, SPEC, True)
+        dense_figures({TRAINED: Seeing(vit(0))}, [(images[:2], labels[:2])], SPEC, True)
     broken = vit(0)
     broken.norm.bias.data[3] = float("nan")
     with pytest.raises(UserError, match=r"trained.*not all finite"):
-        dense_figures({TRAINED: Seeing(broken)}, [(images, labels)], IMAGES, SPEC, True)
+        dense_figures({TRAINED: Seeing(broken)}, [(images, labels)], SPEC, True)
+
+
+def test_every_image_is_as_likely_in_the_sample(monkeypatch):
+    monkeypatch.setattr(figures, "IMAGES_OF_PATCHES", 20)
+    images = torch.arange(400.0).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    batches = [(images[start : start + 30], torch.zeros(30)[: 400 - start]) for start in range(0, 400, 30)]
+    found = figures._see({TRAINED: Seeing(Plain())}, batches)
+    assert found.indices == sorted(set(found.indices))
+    assert len(found.indices) == 20
+    assert found.sample[:, 0, 0, 0].tolist() == found.indices
+    assert found.pooled[TRAINED][:, 0].tolist() == list(range(400))
+    assert 100 < np.mean(found.indices) < 300
+    assert max(found.indices) > 300
+
+
+class Plain(torch.nn.Module):
+    """A network that timm has no intermediate features of: it answers with the images."""
+
+    def forward_features(self, images):
+        return images
+
+    def forward_head(self, last, pre_logits):
+        return last
+
+
+def test_an_architecture_without_blocks_has_figures_of_images():
+    rows, notes = found_in({TRAINED: Seeing(Plain()), TEACHER: Seeing(Plain())})
+    assert rows["kept neighbours, images", TRAINED]["value"] == 100
+    assert ("correspondence", TRAINED) not in rows
+    assert "no intermediate features of the network (trained)" in notes[0]

@@ -12,7 +12,8 @@ from isometry.data import ImageSpec
 from isometry.errors import UserError
 from isometry.evaluation.dense.correspondence import matches
 from isometry.evaluation.dense.intervals import mean_share, pooled_share
-from isometry.evaluation.dense.kept_geometry import agreement, neighbours_compared, patch_agreement
+from isometry.evaluation.dense.kept_geometry import neighbours_compared, patch_agreement, shared
+from isometry.evaluation.dense.neighbours import nearest
 from isometry.evaluation.dense.retrieval import figures as retrieval_figures
 from isometry.evaluation.dense.retrieval import rank
 from isometry.evaluation.dense.seeing import TEACHER, TRAINED, Seeing, common_grid
@@ -46,7 +47,6 @@ class Seen:
 def dense_figures(
     networks: Mapping[str, Seeing],
     pairs: Iterable[tuple[Tensor, Tensor]],
-    count: int,
     spec: ImageSpec,
     labelled: bool,
 ) -> tuple[list[Row], list[str]]:
@@ -58,14 +58,13 @@ def dense_figures(
     Args:
         networks: by the names in :mod:`isometry.evaluation.dense.seeing`; the trained one is needed.
         pairs: all images, normalised for the first network, and their labels, in batches.
-        count: of the images, about.
         spec: of the images.
         labelled: whether the labels are known.
 
     Raises:
         UserError: features that are not finite, or fewer than three images.
     """
-    seen = _see(networks, pairs, count)
+    seen = _see(networks, pairs)
     rows: list[Row] = []
     notes: list[str] = []
     if labelled:
@@ -84,21 +83,23 @@ def dense_figures(
     return sorted(rows, key=lambda row: order.index(row["figure"])), notes
 
 
-def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> Seen:
-    order = np.random.default_rng(derive_seed("images of patches")).permutation(count)
-    wanted = set(order[:IMAGES_OF_PATCHES].tolist())
+def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]]) -> Seen:
+    random = np.random.default_rng(derive_seed("images of patches"))
     pooled: dict[str, list[Tensor]] = {name: [] for name in networks}
     labels: list[int] = []
-    sample: list[Tensor] = []
-    indices: list[int] = []
+    sample: dict[int, Tensor] = {}
     for images_BCHW, labels_B in pairs:
         for name, network in networks.items():
             pooled[name].append(network.features(images_BCHW)[1])
-        for place in range(len(images_BCHW)):
-            if len(labels) + place in wanted:
-                sample.append(images_BCHW[place])
-                indices.append(len(labels) + place)
-        labels += labels_B.tolist()
+        for image_CHW, label in zip(images_BCHW, labels_B.tolist(), strict=True):
+            if len(sample) == IMAGES_OF_PATCHES:
+                # Each image so far stays with the same probability (algorithm R of J. S. Vitter, 1985).
+                place = int(random.integers(len(labels) + 1))
+                if place < IMAGES_OF_PATCHES:
+                    del sample[list(sample)[place]]
+            if len(sample) < IMAGES_OF_PATCHES:
+                sample[len(labels)] = image_CHW.clone()
+            labels.append(label)
     if len(labels) < 3:
         raise UserError(
             f"--dense: neighbours need 3 images, and the split has {len(labels)}; name more with --data-dir"
@@ -106,8 +107,8 @@ def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]],
     seen = Seen(
         {name: torch.cat(found) for name, found in pooled.items()},
         np.array(labels),
-        torch.stack(sample),
-        indices,
+        torch.stack(list(sample.values())),
+        list(sample),
     )
     for name, features_ND in seen.pooled.items():
         if not features_ND.isfinite().all():
@@ -141,10 +142,10 @@ def _correspondence(networks: Mapping[str, Seeing], seen: Seen, spec: ImageSpec,
 def _kept_of_images(seen: Seen) -> Iterator[Row]:
     others = len(seen.labels) - 1
     count = neighbours_compared(others)
-    for name in seen.pooled:
+    theirs_NK = nearest(seen.pooled[TEACHER], count)
+    for name, features_ND in seen.pooled.items():
         if name != TEACHER:
-            shares_N = agreement(seen.pooled[name], seen.pooled[TEACHER], count)
-            yield _kept("images", name, shares_N, count, others)
+            yield _kept("images", name, shared(nearest(features_ND, count), theirs_NK), count, others)
 
 
 def _kept_of_patches(networks: Mapping[str, Seeing], seen: Seen, grid: Grid) -> Iterator[Row]:
@@ -155,14 +156,16 @@ def _kept_of_patches(networks: Mapping[str, Seeing], seen: Seen, grid: Grid) -> 
     patches = grid[0] * grid[1]
     together = min(len(seen.indices), max(2, PATCHES_TOGETHER // patches))
     within, among = neighbours_compared(patches - 1), neighbours_compared(together * patches - 1)
+    # Spread over the sample: in a folder per class, neighbouring images are of one class.
+    step = len(seen.indices) // together
+    spread = slice(0, step * together, step)
     theirs_SNC = tokens.pop(TEACHER)
+    theirs_PK = nearest(theirs_SNC[spread].flatten(0, 1), among)
     for name, ours_SNC in tokens.items():
         shares_S = patch_agreement(ours_SNC, theirs_SNC, within)
         yield _kept("patches", name, shares_S, within, patches - 1)
-        # Spread over the sample: in a folder per class, neighbouring images are of one class.
-        spread = slice(0, len(seen.indices) // together * together, len(seen.indices) // together)
-        ours_ND, theirs_NE = (each[spread].flatten(0, 1) for each in (ours_SNC, theirs_SNC))
-        shares_S = agreement(ours_ND, theirs_NE, among).unflatten(0, (together, patches)).mean(1)
+        shares_P = shared(nearest(ours_SNC[spread].flatten(0, 1), among), theirs_PK)
+        shares_S = shares_P.unflatten(0, (together, patches)).mean(1)
         yield _kept("all patches", name, shares_S, among, together * patches - 1)
 
 

@@ -21,11 +21,15 @@ def agreement(student_ND: Tensor, teacher_NE: Tensor, count: int) -> Tensor:
     N_k(i) are the k = ``count`` other vectors with the largest cosine to vector i (of equal ones, the first). By chance
     it is k / (N − 1).
     """
-    ours_NK, theirs_NK = nearest(student_ND, count), nearest(teacher_NE, count)
+    return shared(nearest(student_ND, count), nearest(teacher_NE, count))
+
+
+def shared(ours_NK: Tensor, theirs_NK: Tensor) -> Tensor:
+    """The share of each row's K different numbers that are in the same row of both, float64 (N,)."""
     both_N = torch.zeros(len(ours_NK), dtype=torch.int64, device=ours_NK.device)
     for column_N in theirs_NK.T:
         both_N += (ours_NK == column_N[:, None]).any(1)
-    return both_N.double() / count
+    return both_N.double() / ours_NK.shape[1]
 
 
 def patch_agreement(student_BNC: Tensor, teacher_BND: Tensor, count: int) -> Tensor:

@@ -1,6 +1,7 @@
 """`isometry evaluate --dense` on real small runs: what it compares, what it writes, what it leaves out."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,10 @@ def test_a_teacher_that_is_gone_is_a_note_and_a_named_one_an_error(copied, capsy
     (note,) = [note for note in found["notes"] if "teacher" in note]
     assert "can't be opened" in note
     assert "/nowhere" in note
+    text = config.read_text()
+    config.write_text(re.sub(r"^teacher: .*$", "teacher: cait_s24_224", text, flags=re.MULTILINE))
+    notes = evaluated(str(copied), "--dense")["notes"]
+    assert any("its pretrained weights are not on this machine" in note for note in notes)
     for words, said in (
         (["--dense", "--teacher", "local-dir:nowhere"], "--teacher local-dir:nowhere"),
         (["--teacher", str(copied)], "add --dense"),

@@ -1,12 +1,16 @@
 """The section on dense features: its table, its chart, and that it is there only if they were measured."""
 
+import json
 import re
 from dataclasses import replace
+
+import pytest
 
 from helpers.html_page import Page
 from isometry.report.dense import dense_grid, dense_section
 from isometry.report.page import render_report
 from isometry.report.records.data import ReportData
+from isometry.report.records.run_folders import read_run
 
 
 def row(figure: str, of: str, value: float, chance: float = 25.0, **more: object) -> dict:
@@ -59,6 +63,20 @@ def test_names_of_others_are_text():
     named = {**DENSE, "teacher": "<script>alert(1)</script>", "figures": [row("<b>x</b>", "<i>", 5)]}
     page = render_report(replace(ReportData("a run")), dense=named)
     assert not re.search(r"<script>|<b>x|<i>[^c]", page)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"value": "high"}, {"chance": "low"}, {"k": [1]}, {"of": None}, {"figure": ["mAP"]}]
+)
+def test_figures_that_are_none_are_left_out_and_named(changed, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "evaluation.json").write_text(json.dumps({"dense": DENSE}))
+    assert read_run(tmp_path).dense == DENSE
+    figures = [*ROWS[:-1], {**ROWS[-1], **changed}]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"dense": {"figures": figures}}))
+    run = read_run(tmp_path)
+    assert run.dense == {}
+    assert any("evaluation.json: can't be read" in note for note in run.data.notes)
 
 
 def test_bars_are_as_long_as_their_figures():

@@ -80,7 +80,7 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
 def before_training(saved: SavedNetwork, notes: list[str]) -> nn.Module | None:
     """The network as its run built it before the first step, at full size; None, with a note, if that can't be known.
 
-    Nothing is downloaded.
+    Pretrained weights that it began with are not downloaded from the hub.
     """
     config = saved.config
     if config is None:
@@ -102,7 +102,7 @@ def before_training(saved: SavedNetwork, notes: list[str]) -> nn.Module | None:
 def teacher_of(saved: SavedNetwork, name: str, notes: list[str]) -> nn.Module | None:
     """The teacher that ``name`` names, or the run's own; None, with a note, if it has none or that can't be opened.
 
-    Only a teacher that is named here is downloaded: a run's folder may come from elsewhere.
+    Only a teacher that is named here is downloaded from the hub: a run's folder may come from elsewhere.
 
     Raises:
         UserError: the named teacher can't be opened.

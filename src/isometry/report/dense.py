@@ -18,7 +18,7 @@ def dense_section(dense: Row) -> dict[str, Any] | None:
     return {
         "grid": dense_grid(rows),
         "chart": dense_chart(rows, names),
-        "legend": [(f"series-{place}", name) for place, name in enumerate(names, start=1)],
+        "legend": [(f"series-{place % 8 + 1}", name) for place, name in enumerate(names)],
         "teacher": dense.get("teacher", ""),
         "notes": dense.get("notes", []),
     }

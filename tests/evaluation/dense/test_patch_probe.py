@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchmetrics.segmentation import MeanIoU
 
@@ -123,6 +124,15 @@ def test_too_few_training_images_are_a_note(tmp_path):
     rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False))})
     assert rows == {}
     assert "needs five training images" in notes[-1]
+
+
+def test_masks_that_are_all_ignored_judge_nothing(tmp_path):
+    write_masks(tmp_path, {"train": 6, "val": 1})
+    (mask,) = (tmp_path / "val" / "masks").iterdir()
+    Image.fromarray(np.full((40, 40), IGNORED, np.uint8)).save(mask)
+    rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False))})
+    assert rows == {}
+    assert "ignored" in notes[-1]
 
 
 def test_two_classes_have_a_probe_too():

@@ -86,6 +86,11 @@ def patch_probe(
                 predicted_HW = _predicted(logits_BKhw[place], batch, place)
                 counts[name].append(overlap(predicted_HW, mask_HW, classes))
         counts[""] += [overlap(np.full_like(mask, common), mask, classes) for mask in masks]
+    if not np.any(counts[""]):
+        return [], [
+            *notes,
+            "patch probe: left out, since all pixels of the masks that it is judged by are ignored",
+        ]
     chance = 100 * mean_iou(np.sum(counts.pop(""), 0).ravel())
     return [_row(name, np.stack(found), chance) for name, found in counts.items()], notes
 

@@ -28,7 +28,10 @@ def dense_chart(rows: Sequence[Row], names: Sequence[str]) -> Markup:
             canvas.write(axes, title, (0, top + TITLE - 6), "data", colour=LIGHT.text)
             top += TITLE
             for place, row in enumerate(group):
-                middle, colour = top + BAR * (place + 0.5), LIGHT.series[names.index(row["of"])]
+                middle, colour = (
+                    top + BAR * (place + 0.5),
+                    LIGHT.series[names.index(row["of"]) % len(LIGHT.series)],
+                )
                 axes.barh(middle, row["value"], height=BAR - 3, color=colour)
                 axes.plot([row["low"], row["high"]], [middle, middle], color=LIGHT.text, lw=1.4)
             if (chance := group[0].get("chance")) is not None:

@@ -109,6 +109,8 @@ class _DenseRow(_Row):
     value: StrictFloat
     low: StrictFloat
     high: StrictFloat
+    chance: StrictFloat | None = None
+    k: StrictInt | None = None
 
 
 Dense = Annotated[Table, _rows(_DenseRow), Field(min_length=1)]

@@ -86,6 +86,11 @@ def test_the_report_has_the_section(copied, capsys):
     # Elsewhere, the run's page is left as it is.
     evaluated(str(copied), "--out", str(copied.parent / "other"), "--dense")
     assert (copied / "report.html").read_text() == written
+    (copied / "report.html").write_text(f"{written}<p>mine</p>")
+    capsys.readouterr()
+    assert main(["evaluate", str(copied), "--dense", "--device", "cpu"]) == 2
+    assert "report.html: was changed since" in " ".join(capsys.readouterr().err.split())
+    (copied / "report.html").unlink()
     (copied / "evaluation.json").write_text('{"dense": {"figures": [{"figure": 1}]}}')
     assert main(["report", str(copied)]) == 0
     assert "evaluation.json: can't be read" in capsys.readouterr().out

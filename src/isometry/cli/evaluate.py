@@ -38,7 +38,7 @@ from isometry.evaluation.tables import tables
 from isometry.files import check_replaceable, inside, write_output
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
 from isometry.report.drawing.canvas import FIGURE_MARKS
-from isometry.report.page import render_report, write_page
+from isometry.report.page import PAGE_MARKS, render_report, write_page
 from isometry.report.records.data import PARTS
 from isometry.report.records.record import has_record
 from isometry.report.records.run_folders import read_run
@@ -94,6 +94,8 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         raise UserError(f"--out {place}: is not a folder; give another name")
     for file, marks in MARKS.items():
         check_replaceable(place / file, marks)
+    if options.dense and has_record(place):
+        check_replaceable(place / PAGE, PAGE_MARKS)
     device = join_world(options.device).device
     saved.network.to(device)
     result: Row = {

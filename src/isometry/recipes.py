@@ -12,13 +12,14 @@ from isometry.config import (
     ALIASES,
     FORMER_DEFAULTS,
     FREE_ON_RESUME,
+    NOT_KEPT_ON_RESUME,
     ON_COMMAND_LINE_ONLY,
     RunConfig,
     canonical,
     out_of_range,
 )
 from isometry.config.option_errors import option_error
-from isometry.config.paths import absolute_paths, expand_path, expand_paths
+from isometry.config.paths import STORED, absolute_paths, expand_path, expand_paths
 from isometry.errors import UserError, did_you_mean
 from isometry.parsing import YAML_ERRORS, YamlLoader, read_yaml, validate
 
@@ -268,6 +269,14 @@ def with_former_defaults(config: RunConfig, saved: RunConfig) -> RunConfig:
         if getattr(saved, name) == former and getattr(config, name) == getattr(default, name)
     }
     return replace(config, **kept)
+
+
+def as_resumed(saved: RunConfig, now: RunConfig) -> RunConfig:
+    """The configuration of a run that was begun as ``saved``, with what may differ on resume as it is ``now``: where
+    its data and networks are, and options that do not change what it computes.
+    """
+    kept: dict[str, Any] = {name: getattr(now, name) for name in STORED | FREE_ON_RESUME - NOT_KEPT_ON_RESUME}
+    return replace(saved, **kept)
 
 
 def flat_options(config: RunConfig) -> dict[str, Any]:

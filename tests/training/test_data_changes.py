@@ -9,6 +9,7 @@ from pathlib import Path
 from signal import SIGTERM
 
 import pytest
+import yaml
 
 from helpers.image_files import write_classes, write_image
 from helpers.messages import mentions
@@ -297,3 +298,40 @@ def test_other_images_at_another_place_are_another_run(inside: Path, tmp_path: P
     ended = resume(tmp_path, "--data-dir", str(tmp_path / "copy"))
     assert ended.code == 2
     assert mentions(ended.err, "--data-dir was … and is … now")
+
+
+def test_the_new_place_of_moved_images_is_kept_for_what_reads_the_run_later(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    copied(inside, tmp_path).rename(tmp_path / "moved")
+    before = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    ended = resume(tmp_path, "--data-dir", str(tmp_path / "moved"), "--skip-bad-images", "--workers", "1")
+    assert ended.code == 0, ended.err
+    note = (
+        f"{tmp_path / 'run' / 'config.yaml'}: written again, with the options of now that may differ: "
+        f"--data-dir {tmp_path / 'moved'}, --skip-bad-images True, --workers 1"
+    )
+    assert note in json.loads((tmp_path / "run" / "report.json").read_text())["report"]["notes"]
+    now = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    changed = {"data_dir": str(tmp_path / "moved"), "skip_bad_images": True, "workers": 1}
+    assert now == before | changed
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "6 validation images" in " ".join(capsys.readouterr().out.split())
+    # The same command again finds the same run.
+    again = resume(tmp_path, "--data-dir", str(tmp_path / "moved"), "--skip-bad-images", "--workers", "1")
+    assert again.code == 0, again.err
+    assert "written again" not in again.out
+
+
+def test_a_place_that_is_refused_is_not_kept(inside: Path, tmp_path: Path):
+    """A disk that is not mounted, and other images of the same classes by mistake."""
+    photos = copied(inside, tmp_path)
+    shutil.copytree(photos, tmp_path / "other")
+    halve_a_class(tmp_path / "other")
+    photos.rename(tmp_path / "away")
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    ended = resume(tmp_path, "--data-dir", str(tmp_path / "other"))
+    assert ended.code == 2
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    (tmp_path / "away").rename(photos)
+    assert resume(tmp_path).code == 0

@@ -56,6 +56,9 @@ FREE_ON_RESUME = (
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""
 
+NOT_KEPT_ON_RESUME = frozenset({"resume", "data_changed", "allow_commands", "out", "batch_size"})
+"""Those of them that a run's ``config.yaml`` keeps as it began: of one command, or following from others."""
+
 ON_COMMAND_LINE_ONLY = "allow_commands"
 """The permission to start programs: no recipe and no saved run gives it."""
 

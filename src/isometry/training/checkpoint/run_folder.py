@@ -28,7 +28,7 @@ from isometry.files import (
 )
 from isometry.models.network_folder import check_unchanged
 from isometry.parsing import parse_json, validate
-from isometry.recipes import changed_options, config_to_yaml, read_saved
+from isometry.recipes import as_resumed, changed_options, config_to_yaml, flat_options, read_saved
 from isometry.report.page import PAGE_MARKS
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
@@ -84,6 +84,7 @@ class RunFolder:
         self.metrics, self.times = Metrics(self.path), Metrics(self.path, "times")
         self._resume = config.resume
         self._made = self._new = False
+        self._begun: RunConfig | None = None
 
     @property
     def last(self) -> Path:
@@ -148,6 +149,7 @@ class RunFolder:
             write_atomically(self.config, config_to_yaml(config))
             return []
         saved, notes = read_saved(self.config)
+        self._begun = saved
         changed = [each for each in changed_options(saved, config) if not same_place(*each)]
         moved = [each for each in changed if has_moved(*each)]
         notes += [f"--{name.replace('_', '-')}: {old} is gone, {new} is used" for name, old, new in moved]
@@ -160,6 +162,26 @@ class RunFolder:
                 "give the same value again, or start a new run with another --out"
             )
         return notes
+
+    def keep_options(self, config: RunConfig) -> list[str]:
+        """Writes ``config.yaml`` of a run that resumes again, if what may differ does, for what reads the folder later.
+
+        Not in :meth:`begin`, where the images at another place are not known yet to be the run's.
+
+        Returns:
+            A note that names these options, if any.
+        """
+        if self._begun is None:
+            return []
+        before, self._begun = self._begun, as_resumed(self._begun, config)
+        old, new = flat_options(before), flat_options(self._begun)
+        changed = [f"--{name.replace('_', '-')} {new[name]}" for name in new if new[name] != old[name]]
+        if not changed:
+            return []
+        write_atomically(self.config, config_to_yaml(self._begun))
+        return [
+            f"{self.config}: written again, with the options of now that may differ: {', '.join(changed)}"
+        ]
 
     @property
     def _lock_file(self) -> Path:

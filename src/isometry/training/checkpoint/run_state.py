@@ -179,6 +179,7 @@ class RunState:
             if self.folder is not None and self.config.resume:
                 self.folder.metrics.rewind({})
                 self.folder.times.keep(0)
+                add_notes(self.run.notes, self.folder.keep_options(self.config), console)
             return None
         checkpoint = load_with_note(last, self.run, console)
         with _fitting(last):
@@ -197,6 +198,8 @@ class RunState:
             if any(place != places[0] for place in places):
                 raise ValueError("processes read different saves; all of them must see the same folder")
         self._check_images(loop, console)
+        if self.folder is not None:
+            add_notes(self.run.notes, self.folder.keep_options(self.config), console)
         return Saved(checkpoint, state, stage.number)
 
     @cached_property

@@ -335,3 +335,15 @@ def test_a_place_that_is_refused_is_not_kept(inside: Path, tmp_path: Path):
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
     (tmp_path / "away").rename(photos)
     assert resume(tmp_path).code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "bench", "export"])
+def test_a_finished_run_is_judged_on_changed_images_with_a_note(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    photos = copied(finished, tmp_path)
+    write_image(photos / "val" / "bee" / "new.png", seed=8)
+    options = {"export": ["--to", "onnx", "--seconds", "0.01"], "bench": ["--seconds", "0.01"]}
+    assert main([command, str(tmp_path / "run"), *options.get(command, [])]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "have changed since it was trained: validation 6 images, 7 now (val/bee/ 2, 3 now)" in said

@@ -21,6 +21,7 @@ from isometry.data.splits import Part
 from isometry.data.survey import exif_text
 from isometry.distributed import join_world
 from isometry.errors import UserError
+from isometry.evaluation.changed_images import changed_images
 from isometry.evaluation.environment import environment, environment_text
 from isometry.evaluation.inference import Pairs, features_of, labelled_batches, predict
 from isometry.evaluation.pictures import evaluation_svg
@@ -139,7 +140,7 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         raise UserError(
             f"evaluate {saved.name}: the data has no test or validation split; name images with --data-dir"
         )
-    notes += sources.notes
+    notes += [*sources.notes, *changed_images(saved, config, sources)]
     found: Row = {"data": sources.description, "part": split, "exif": config.exif}
     unreadable: set[str] = set()
     spec = image_spec(saved.network, config.img_size)

@@ -11,10 +11,14 @@ from typing_extensions import TypedDict
 from isometry.config.paths import expand_path
 from isometry.data.sources import Sources
 from isometry.data.splits import Part, StreamPart
-from isometry.errors import counted, printable, some_of
+from isometry.errors import UserError, counted, printable, reason, some_of
+from isometry.parsing import closed, read_json
 
 Folders = dict[str, tuple[int, str]]
 """Images of each folder: their number, and a fingerprint of their names, sizes, labels and order."""
+
+DRAWN_ANEW = "If validation is split off one folder, it now has images that were trained on"
+"""What other images in training and in validation may mean: the split is drawn from all of them."""
 
 MOST_FOLDERS, MOST_NAMED = 10_000, 3
 """Of more folders only the sum is kept; of those that have changed, so many are named."""
@@ -25,6 +29,37 @@ class Inventory(TypedDict):
 
     classes: list[str] | None
     images: dict[str, Folders]
+
+
+@closed
+class Record(TypedDict):
+    """Content of ``data.json``: what the run has, and a note for each time that its images had changed."""
+
+    inventory: Inventory
+    notes: list[str]
+
+
+def data_path(run: str | Path) -> Path:
+    """The record of a run's data, in its folder."""
+    return Path(run) / "data.json"
+
+
+def read_record(run: str | Path) -> Record | None:
+    """The record of a run's data; None where there is none, since an older version made the run.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    path = data_path(run)
+    try:
+        record: Record = read_json(path, Record)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: can't be read ({reason(error)}); put back a copy, or delete it to take the data as it is now"
+        ) from error
+    return record
 
 
 def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:

@@ -11,6 +11,7 @@ from torch import nn
 from isometry.config import RunConfig
 from isometry.data import Batch, Preprocess, find_sources
 from isometry.distributed import World
+from isometry.evaluation.changed_images import changed_images
 from isometry.evaluation.saved_network import (
     ImagesConfig,
     SavedNetwork,
@@ -71,6 +72,7 @@ def _images(
     notes = []
     if saved.folder is not None:
         sources = sources_for(saved, config, command="bench")
+        notes = changed_images(saved, config, sources)
     else:
         sources, classes = find_sources(config), saved.network.num_classes
         other = sources.num_classes not in (None, classes)

@@ -10,6 +10,7 @@ from rich.console import Console
 from isometry.config import DataConfig
 from isometry.data import ImageSpec, Sources, find_sources
 from isometry.distributed import World
+from isometry.evaluation.changed_images import changed_images
 from isometry.evaluation.saved_network import (
     ImagesConfig,
     SavedNetwork,
@@ -97,6 +98,8 @@ def export_images(job: Export, device: torch.device) -> Iterator[ExportImages]:
     if not (job.saved.network.num_classes and head_was_trained(job.saved)):
         sources = replace(sources, num_classes=None, class_names=None, labelled=False)
     check_sources(job.saved, sources, command="export")
+    for note in changed_images(job.saved, config, sources):
+        job.say(note, "yellow")
     spec = image_spec(job.saved.network, config.img_size)
     with evaluation_images(job.saved.network, sources, spec, config, World(0, 1, device)) as dataset:
         yield ExportImages(config, sources, spec, dataset)

@@ -3,32 +3,24 @@
 import json
 from pathlib import Path
 
-from typing_extensions import TypedDict
-
-from isometry.data.inventory import Inventory, other_classes, other_images
-from isometry.errors import UserError, reason
+from isometry.data.inventory import (
+    DRAWN_ANEW,
+    Inventory,
+    Record,
+    data_path,
+    other_classes,
+    other_images,
+    read_record,
+)
+from isometry.errors import UserError
 from isometry.files import write_atomically
-from isometry.parsing import closed, read_json
 
 RESTART = "put them back, or start a new run with another --out"
 
 
-@closed
-class Record(TypedDict):
-    """Content of ``data.json``: what the run has, and a note for each time that its images had changed."""
-
-    inventory: Inventory
-    notes: list[str]
-
-
-def data_path(out: str | Path) -> Path:
-    """The record of a run's data."""
-    return Path(out) / "data.json"
-
-
 def check_classes(out: str, now: Inventory) -> None:
     """Raises UserError if the run in ``out`` was begun with other classes than those of ``now``."""
-    record = _read(out)
+    record = read_record(out)
     changes = other_classes(record["inventory"]["classes"], now["classes"]) if record else ""
     if changes:
         raise UserError(f"--resume: the classes are not those of the run in {out}, they {changes}; {RESTART}")
@@ -49,7 +41,7 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
     Raises:
         UserError: in an epoch that was begun, the images are others.
     """
-    record = _read(out)
+    record = read_record(out)
     if record is None:
         note = f"{data_path(out)}: missing, because an older version began the run; the classes and images of now count"
         return {"inventory": now, "notes": []}, [note]
@@ -66,7 +58,7 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
     if "validation" in changes:
         note += "; the best epoch is chosen anew, since earlier scores are of other images"
         if len(changes) > 1:
-            note += ". If validation is split off one folder, it now has images that were trained on"
+            note += f". {DRAWN_ANEW}"
     notes = [*record["notes"], note]
     return {"inventory": now, "notes": notes}, notes
 
@@ -74,16 +66,3 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
 def write_record(out: str | Path, record: Record) -> None:
     """Writes ``data.json``."""
     write_atomically(data_path(out), json.dumps(record, indent=1))
-
-
-def _read(out: str) -> Record | None:
-    path = data_path(out)
-    try:
-        record: Record = read_json(path, Record)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: can't be read ({reason(error)}); put back a copy, or delete it to take the data as it is now"
-        ) from error
-    return record

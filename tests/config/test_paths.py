@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.image_files import write_classes
 from isometry.cli.arguments import parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import option_groups
@@ -19,6 +20,7 @@ from isometry.config.paths import (
 )
 from isometry.data import find_sources
 from isometry.errors import UserError
+from isometry.data.inventory import fingerprint, take_inventory
 
 NO_PATHS = {"data_changed", "drop_path", "teacher_cache_size", "val_fraction", "to"}
 """Options whose help has such a word and that are none."""
@@ -118,6 +120,29 @@ def test_what_a_run_reads_is_stored_with_absolute_paths(home: Path):
 )
 def test_what_is_no_path_here_is_stored_as_it_is(home: Path, config: RunConfig):
     assert absolute_paths(config) == config
+
+
+@pytest.mark.parametrize("spelled", ["pics", "pics/", "./pics/../pics", "./pics//.", "deep/../pics"])
+def test_one_place_is_stored_in_one_spelling(home: Path, spelled: str):
+    write_classes(Path("pics"), {"a": 3, "b": 3})
+    Path("deep").mkdir()
+    config = absolute_paths(RunConfig(data_dir=spelled, teacher_cache=spelled, model=f"local-dir:{spelled}"))
+    pics = f"{Path.cwd()}/pics"
+    assert (config.data_dir, config.teacher_cache, config.model) == (pics, pics, f"local-dir:{pics}")
+    stored = take_inventory(find_sources(config), config.data_dir)
+    as_given = take_inventory(find_sources(RunConfig(data_dir=spelled)), spelled)
+    assert fingerprint(as_given) == fingerprint(stored)
+
+
+def test_the_folder_above_a_link_is_that_of_its_target(home: Path):
+    """The text alone would lead to another folder."""
+    for place in ("far/pics", "far/target", "pics"):
+        Path(place).mkdir(parents=True)
+    Path("link").symlink_to("far/target")
+    found = absolute_paths(RunConfig(data_dir="link/../pics", class_map="link")).data_dir
+    assert found == f"{Path.cwd()}/far/pics"
+    # A link itself stays one: it may lead elsewhere tomorrow.
+    assert absolute_paths(RunConfig(data_dir="link")).data_dir == f"{Path.cwd()}/link"
 
 
 def test_a_path_has_moved_if_the_old_one_is_gone_and_the_new_one_there(tmp_path: Path):

@@ -39,7 +39,7 @@ def expand_paths(config: Config) -> Config:
 
 
 def absolute_paths(config: RunConfig) -> RunConfig:
-    """The configuration with absolute paths of what the run reads."""
+    """The configuration with absolute paths of what the run reads, spelled in one way: without ``..``."""
     found: dict[str, Any] = {name: _absolute(name, getattr(config, name)) for name in STORED}
     return replace(config, **found)
 
@@ -78,4 +78,12 @@ def _absolute(name: str, value: str | None) -> str | None:
     may_be_another |= bool(ADDRESS.match(value)) and not value.startswith(LOCAL)
     if may_be_another and not path.exists():
         return value
-    return f"{LOCAL * value.startswith(LOCAL)}{path.absolute()}"
+    return f"{LOCAL * value.startswith(LOCAL)}{_normalised(path.absolute())}"
+
+
+def _normalised(path: Path) -> Path:
+    """The path without ``..``, which may lead elsewhere after a link."""
+    plain = Path(os.path.normpath(path))
+    if plain == path or not path.exists():
+        return plain
+    return plain if plain.exists() and plain.samefile(path) else path.resolve()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers.runs import config_of, run
+from helpers.runs import TINY_STUDENT, config_of, run
 from isometry.grow.schedule import Stage
 from isometry.training.checkpoint.files import load_checkpoint
 from isometry.training.moving_average import averaged_weights, delivered, slow_average
@@ -72,6 +72,38 @@ def test_what_is_delivered_is_said_with_both_scores() -> None:
     assert "95.2 % (mean of classes 61.0 %) on the validation split" in uneven
     assert "(mean of classes 50.0 %)" in uneven
     assert "without a validation split" in delivered({"epoch": 1}, averaged=True)
+
+
+def test_of_equals_it_is_said_why() -> None:
+    row = {"epoch": 1, "val/top1": 50.0, "val_ema/top1": 50.0, "val/loss": 1.0, "val_ema/loss": 2.0}
+    near = ", and the average is still near the first weights"
+    assert delivered(row, averaged=False).endswith(
+        f"50.0 % on the validation split; the average has 50.0 %{near}"
+    )
+    assert delivered({"epoch": 1}, averaged=False).endswith(f"they can't be compared{near}")
+    assert near not in delivered(row, averaged=True)
+    assert near not in delivered(row | {"val/top1": 60.0}, averaged=False)
+
+
+@pytest.mark.parametrize(("decay", "averaged"), [("0.9998", False), ("0.5", True)])
+def test_on_a_tie_an_average_that_can_not_have_moved_is_not_delivered(
+    tmp_path: Path, decay: str, averaged: bool
+) -> None:
+    """At a rate of nearly 0 only the biases move, by too little to change an answer."""
+    out = tmp_path / "run"
+    words = ["train", *TINY_STUDENT, "--lr", "1e-9", "--warmup-epochs", "0", "--epochs", "1", "--model-ema"]
+    words += ["--model-ema-warmup", "false", "--model-ema-decay", decay, "--out", str(out)]
+    ended = run(*words, said=tmp_path / "said")
+    assert (ended.code, ended.err) == (0, "")
+    (row,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert row["val/top1"] == row["val_ema/top1"]
+    best, last = load_checkpoint(out / "best").parts["model"], load_checkpoint(out / "last").parts
+    same = {
+        part: all(torch.equal(best[name], value) for name, value in last[part].items())
+        for part in ("model", "ema")
+    }
+    assert same == {"model": not averaged, "ema": averaged}
+    assert delivered(row, averaged) in ended.out
 
 
 def test_the_weights_that_score_better_are_delivered(tmp_path: Path) -> None:

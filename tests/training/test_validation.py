@@ -25,12 +25,21 @@ from isometry.training.validation import score_of, validate
     ],
 )
 def test_the_score_is_that_of_the_better_weights(row: dict[str, float], score: tuple[float, bool]) -> None:
-    assert score_of({"epoch": 3.0, **row}, has_average=True) == score
+    assert score_of({"epoch": 3.0, **row}, prefers_average=True) == score
 
 
-@pytest.mark.parametrize("has_average", [False, True])
-def test_without_validation_the_last_epoch_is_the_best(has_average: bool) -> None:
-    assert score_of({"epoch": 3, "train/loss": 0.5}, has_average) == (3.0, has_average)
+@pytest.mark.parametrize("prefers", [False, True])
+@pytest.mark.parametrize("name", ["top1", "loss"])
+def test_of_equals_it_is_the_one_that_is_preferred(name: str, prefers: bool) -> None:
+    sign = 1 if name == "top1" else -1
+    for other, better in ((0.5, prefers), (0.25, sign < 0), (0.75, sign > 0)):
+        row = {"epoch": 3.0, f"val/{name}": 0.5, f"val_ema/{name}": other}
+        assert score_of(row, prefers) == (sign * (other if better else 0.5), better)
+
+
+@pytest.mark.parametrize("prefers_average", [False, True])
+def test_without_validation_the_last_epoch_is_the_best(prefers_average: bool) -> None:
+    assert score_of({"epoch": 3, "train/loss": 0.5}, prefers_average) == (3.0, prefers_average)
 
 
 @pytest.fixture

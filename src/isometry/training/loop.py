@@ -31,6 +31,7 @@ from isometry.training.loss_meter import (
     record_path,
 )
 from isometry.training.microbatches import MicroBatches
+from isometry.training.moving_average import can_have_moved
 from isometry.training.optim import at_stage, build_schedule, take_step
 from isometry.training.parallelize import prepare, uncompiled
 from isometry.training.phase_timer import PHASES, PhaseTimer
@@ -116,7 +117,8 @@ class Trainer:
                     self.grow(stage)
                 self.train_epoch()
                 row = self.end_epoch()
-                self.save(best=self.state.keep_best(*score_of(row, self.objective.has_ema())))
+                average_follows = can_have_moved(self.config, self.position - self._ema_start)
+                self.save(best=self.state.keep_best(*score_of(row, average_follows)))
                 self.reporter.epoch(row)
                 for logger in loggers:
                     logger.row(row)

@@ -40,17 +40,17 @@ def validate(
     }
 
 
-def score_of(row: Mapping[str, float], has_average: bool) -> tuple[float, bool]:
+def score_of(row: Mapping[str, float], prefers_average: bool) -> tuple[float, bool]:
     """Score of an epoch, larger is better: top-1, else minus the loss, else the epoch; and whose score it is.
 
-    That of the better of the student and its moving average: True if it is the average, which is taken if they are
-    equal or if nothing was validated.
+    That of the better of the student and its moving average: True if it is the average. If they are equal, or if
+    nothing was validated, it is the average with ``prefers_average``, else the student.
     """
     for name, sign in (("top1", 1), ("loss", -1)):
         scores = [(sign * row[key], "ema" in key) for key in (f"val/{name}", f"val_ema/{name}") if key in row]
         if scores:
-            return max(scores)
-    return float(row["epoch"]), has_average
+            return max(scores, key=lambda score: (score[0], score[1] == prefers_average))
+    return float(row["epoch"]), prefers_average
 
 
 @torch.no_grad()

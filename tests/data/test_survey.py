@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
 
 from helpers.image_files import folder_config, write_classes
 from helpers.messages import mentions
 from isometry.data import find_sources
+from isometry.data.image_formats import read_bytes
 from isometry.data.splits import StreamPart
 from isometry.data.survey import SAMPLE, Survey, survey
 from isometry.errors import UserError
@@ -63,12 +65,14 @@ def test_turned_and_unreadable_images_are_counted(tmp_path: Path):
     assert "as they are stored (--exif ignore)" in found.described(folder_config(root, exif="ignore"))
 
 
-def test_a_sample_is_bounded_spread_and_called_a_sample(tmp_path: Path):
+def test_a_sample_is_bounded_spread_and_called_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = write_classes(tmp_path, {"a": 120, "b": 120})
     part = find_sources(folder_config(root, val_fraction=0.1)).train
     seen = []
-    load = part.images.load
-    part.images.load = lambda number: (seen.append(number), load(number))[1]  # type: ignore[attr-defined]
+    order = {part.where(index): part.numbers[index] for index in range(len(part))}
+    monkeypatch.setattr(
+        "isometry.data.survey.read_bytes", lambda path: (seen.append(order[path]), read_bytes(path))[1]
+    )
     found = survey(part)
     assert (found.looked, found.total) == (SAMPLE, 216)
     assert len(set(seen)) == SAMPLE
@@ -185,3 +189,50 @@ def test_auto_is_refused_where_a_sample_has_no_single_range(tmp_path: Path):
     eight = look(write_classes(tmp_path / "eight", {"a": 4, "b": 4}))
     assert eight.resolved("auto") is None
     assert mentions(*eight.notes("auto"), "auto: no grey images of more than 8 bits, in a sample of 6")
+
+
+def test_only_the_pixels_of_deep_greys_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = deep(write_classes(tmp_path, {"a": 5, "b": 5}), (4095 * RAMP).astype(np.uint16))
+    for number in range(3):
+        turn(root / "a" / f"{number}.png")
+    decoded: list[str] = []
+    load = ImageFile.load
+
+    def counted(image: ImageFile) -> object:
+        if image.tile:
+            decoded.append(image.mode)
+        return load(image)
+
+    part = find_sources(folder_config(root, val_fraction=0.1)).train
+    names = [Path(part.where(index)) for index in range(len(part))]
+    turned = sum(path.parent.name == "a" and path.name in ("0.png", "1.png", "2.png") for path in names)
+    greys = sum(path.suffix == ".tif" for path in names)
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFile, "load", counted)
+        found = survey(part)
+    assert set(decoded) == {"I;16"}
+    assert len(decoded) == greys == found.greys[65535.0].images > 0
+    assert (found.looked, found.turned, found.unreadable) == (len(part), turned, 0)
+    assert turned > 0
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_is_found(tmp_path: Path):
+    root = write_classes(tmp_path, {"a": 5, "b": 5})
+    for path in sorted(root.rglob("*.png")):
+        turn(path)
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(content[start : start + 4])
+        chunk = content[start : start + length]
+        rest = content[:start] + content[start + length :]
+        end = rest.index(b"IEND") - 4
+        path.write_bytes(rest[:end] + chunk + rest[end:])
+    found = look(root)
+    assert found.turned == found.looked > 0
+
+
+def test_a_process_that_does_not_look_opens_nothing(tmp_path: Path):
+    part = find_sources(folder_config(write_classes(tmp_path, {"a": 5, "b": 5}), val_fraction=0.1)).train
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert survey(part, looks=False) == Survey(len(part))

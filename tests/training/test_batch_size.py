@@ -12,6 +12,7 @@ from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.recipes import config_to_yaml
 from isometry.training.batch_size import check_batch_norms, share_batch
+from isometry.training.checkpoint.run_folder import begun_as
 
 
 def world(size: int) -> World:
@@ -24,6 +25,10 @@ def begun(out: Path, **options: int) -> RunConfig:
     assert notes == []
     (out / "config.yaml").write_text(config_to_yaml(replace(config, validation_batch_size=64)))
     return config
+
+
+def resumed(config: RunConfig, processes: World) -> tuple[RunConfig, list[str]]:
+    return share_batch(config, processes, begun_as(config))
 
 
 def test_each_process_takes_its_batch() -> None:
@@ -46,7 +51,7 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(whole: int) -> None:
 def test_a_resumed_run_keeps_its_global_batch_size(processes: int, share: int, tmp_path: Path) -> None:
     begun(tmp_path)
     again = RunConfig(out=str(tmp_path), batch_size=64, resume=True)
-    config, (note,) = share_batch(again, world(processes))
+    config, (note,) = resumed(again, world(processes))
     assert (config.batch_size, config.global_batch_size) == (share, 128)
     assert config.validation_batch_size == 64
     assert f"begun with 2 processes, resumed with {processes} process" in note
@@ -55,21 +60,21 @@ def test_a_resumed_run_keeps_its_global_batch_size(processes: int, share: int, t
 
 def test_the_same_number_of_processes_needs_no_note(tmp_path: Path) -> None:
     config = begun(tmp_path)
-    again, notes = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(2))
+    again, notes = resumed(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(2))
     assert notes == []
     assert (again.batch_size, again.global_batch_size) == (config.batch_size, config.global_batch_size)
 
 
 def test_a_remainder_is_noted(tmp_path: Path) -> None:
     begun(tmp_path)
-    config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(3))
+    config, (note,) = resumed(RunConfig(out=str(tmp_path), batch_size=64, resume=True), world(3))
     assert (config.batch_size, config.global_batch_size) == (42, 128)
     assert "2 images of a batch are left out" in note
 
 
 def test_another_batch_size_with_the_same_total_is_accepted(tmp_path: Path) -> None:
     begun(tmp_path)
-    config, (note,) = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(4))
+    config, (note,) = resumed(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(4))
     assert (config.batch_size, config.global_batch_size) == (32, 128)
     assert "in the same order" in note
 
@@ -77,7 +82,7 @@ def test_another_batch_size_with_the_same_total_is_accepted(tmp_path: Path) -> N
 def test_another_total_shows_in_the_config(tmp_path: Path) -> None:
     """The run's folder then refuses it by name."""
     begun(tmp_path)
-    config, _ = share_batch(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(2))
+    config, _ = resumed(RunConfig(out=str(tmp_path), batch_size=32, resume=True), world(2))
     assert config.global_batch_size == 64
 
 

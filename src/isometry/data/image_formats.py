@@ -90,7 +90,7 @@ def open_picture(stream: IO[bytes]) -> ImageFile:
         raise
 
 
-def read_bytes(path: str | Path) -> IO[bytes]:
+def read_bytes(path: str | Path) -> io.BytesIO:
     """The content of an image file.
 
     Raises:

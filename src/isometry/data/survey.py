@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
 from isometry.config import DataConfig
 from isometry.data.decoding import DecodeError, decode_errors
+from isometry.data.image_files import ImageFiles
+from isometry.data.image_formats import open_picture, read_bytes
 from isometry.data.image_modes import is_deep, white_of
 from isometry.data.option_checks import AUTO
 from isometry.data.orientation import turn_of
@@ -18,6 +21,9 @@ SAMPLE = 100
 
 DARK = 0.5
 """Share of a range below which a sample probably has another black or white, since it spans no more of it."""
+
+PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""What a PNG that names an orientation has somewhere: its EXIF, the same as text, or XMP."""
 
 FLOAT_TOPS = (255, 65535)
 """White of 8 and of 16 bits, which programs keep when they write integers as floats."""
@@ -127,9 +133,12 @@ def exif_text(exif: str) -> str:
     return "seen upright" if exif == "upright" else "seen as they are stored (--exif ignore)"
 
 
-def survey(part: Part) -> Survey:
-    """Looks at up to :data:`SAMPLE` images of a part, always the same; at none of a stream."""
-    if not isinstance(part, MapPart):
+def survey(part: Part, *, looks: bool = True) -> Survey:
+    """Looks at up to :data:`SAMPLE` images of a part, always the same; at none of a stream, or without ``looks``.
+
+    Of files, the pixels of deep greys alone are decoded; of other images, the header is read.
+    """
+    if not (isinstance(part, MapPart) and looks):
         return Survey(len(part))
     looked = min(len(part), SAMPLE)
     turned = unreadable = broken = 0
@@ -137,14 +146,14 @@ def survey(part: Part) -> Survey:
     for number in range(looked):
         try:
             with decode_errors():
-                image, _ = part.load(number * len(part) // looked)
+                image, is_turned = _opened(part, number * len(part) // looked)
+                turned += is_turned
+                if not is_deep(image):
+                    continue
+                values = np.asarray(image)
         except DecodeError:
             unreadable += 1
             continue
-        turned += turn_of(image) is not None
-        if not is_deep(image):
-            continue
-        values = np.asarray(image)
         finite = values[np.isfinite(values)]
         broken += finite.size < values.size
         if finite.size:
@@ -152,6 +161,22 @@ def survey(part: Part) -> Survey:
             before = greys.get(white, DeepGreys(0, low, high))
             greys[white] = DeepGreys(before.images + 1, min(before.low, low), max(before.high, high))
     return Survey(len(part), looked, turned, unreadable, broken, greys)
+
+
+def _opened(part: MapPart, index: int) -> tuple[Image.Image, bool]:
+    """An image, of a file not decoded yet, and whether training turns it by its EXIF orientation."""
+    if not isinstance(part.images, ImageFiles):
+        image, _ = part.load(index)
+        return image, turn_of(image) is not None
+    number = index if part.numbers is None else int(part.numbers[index])
+    content = read_bytes(part.images.files[number][0])
+    image = open_picture(content)
+    if image.format == "TIFF":
+        # Pillow turns it as it decodes it, whatever --exif says.
+        return image, False
+    # Pillow looks for the orientation of a PNG behind its pixels too, and decodes them for it.
+    says = image.format != "PNG" or any(key in content.getvalue() for key in PNG_METADATA)
+    return image, says and turn_of(image) is not None
 
 
 def _suggested(found: DeepGreys, white: float) -> str:

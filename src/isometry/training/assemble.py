@@ -98,7 +98,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         if config.pixel_range == AUTO:
             # What it found then, also if other images were added.
             config = replace(config, pixel_range=begun.pixel_range)
-    config, notes = share_batch(absolute_paths(config), world)
+    config, notes = share_batch(absolute_paths(config), world, begun)
     gated = has_gates(config.prune)
     config = replace(config, losses=config.losses or _default_losses(bool(config.teacher), gated))
     terms = _parse_terms(config.losses, gated)
@@ -108,7 +108,7 @@ def assemble(config: RunConfig, world: World) -> Run:
         # Before its weights are downloaded.
         check_prunable(build_model(replace(spec, weights="none"))[0], spec.name, config.prune.group)
     sources = find_sources(config)
-    sample = survey(sources.train)
+    sample = survey(sources.train, looks=world.main or config.pixel_range == AUTO)
     notes += sample.notes(config.pixel_range)
     config = replace(config, pixel_range=sample.resolved(config.pixel_range))
     if config.num_classes == 0:

@@ -10,19 +10,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isometry.config import RunConfig
 from isometry.distributed import World
 from isometry.errors import UserError
-from isometry.training.checkpoint.run_folder import begun_as
 
 
-def share_batch(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
+def share_batch(
+    config: RunConfig, world: World, saved: RunConfig | None = None
+) -> tuple[RunConfig, list[str]]:
     """The config with the global batch size and that of each process, and notes for the user.
 
-    A run that resumes keeps its global batch size, and with it the order of images, the steps of an epoch and the
-    learning rate.
+    A run that resumes, and was begun as ``saved``, keeps its global batch size, and with it the order of images, the
+    steps of an epoch and the learning rate.
 
     Raises:
         UserError: the batch can't be shared by so many processes.
     """
-    saved = begun_as(config)
     total = config.global_batch_size
     if total is None and saved is not None and config.batch_size == saved.batch_size:
         total = saved.global_batch_size

@@ -131,4 +131,9 @@ def cores_per_process() -> int:
     """CPU cores of this machine that each of its processes has, at least 1."""
     # os.cpu_count also counts those that a container or a batch system withholds.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // local_processes())
+
+
+def local_processes() -> int:
+    """Processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

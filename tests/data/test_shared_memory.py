@@ -10,15 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.image_files import RGB16, folder_config, write_classes
-from helpers.runs import DIGITS, run
+from helpers.runs import DIGITS, TINY_STUDENT, run
+from isometry.cli.main import main
+from isometry.config import DataConfig
 from isometry.data import Loaders, find_sources, make_loaders
-from isometry.data.shared_memory import HANDLES, HANDLES_OF_WORKER, shared, starting
+from isometry.data.shared_memory import (
+    HANDLES,
+    HANDLES_OF_WORKER,
+    shared,
+    small_shared_memory,
+    starting,
+)
 from isometry.errors import UserError
+
+MIB = 2**20
 
 
 @contextmanager
@@ -147,3 +158,45 @@ def test_handles_that_end_while_batches_come(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(opened.val._options["dataset"].__class__, "__getitem__", fail)
     with pytest.raises(UserError, match="too few file handles"):
         list(opened.val)
+
+
+@pytest.mark.parametrize(
+    ("free", "options", "validates", "processes", "needed"),
+    [
+        (48 * MIB, {}, True, 1, None),
+        (48 * MIB - 1, {}, True, 1, "48 MiB of batches ready there (2 a worker, 6 MiB and 6 MiB each)"),
+        (20 * MIB, {}, False, 1, "24 MiB of batches ready there (2 a worker, 6 MiB each)"),
+        (20 * MIB, {"workers": 0}, True, 1, None),
+        (20 * MIB, {"validation_batch_size": 64}, True, 1, "36 MiB of batches ready there (2 a worker, 6 MiB and 3"),
+        (60 * MIB, {}, True, 2, "96 MiB of batches ready there (2 a worker and process, of 2, 6 MiB and 6 MiB each)"),
+    ],
+)  # fmt: skip
+def test_shared_memory_that_is_too_small_is_said_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    options: dict[str, int],
+    validates: bool,
+    processes: int,
+    needed: str | None,
+):
+    """128 images of 3 × 128 × 128 bytes are 6 MiB."""
+    space = SimpleNamespace(f_blocks=64 * MIB, f_bavail=free, f_frsize=1)
+    monkeypatch.setattr("isometry.data.shared_memory.os.statvfs", lambda path: space)
+    config = DataConfig(**{"batch_size": 128, "workers": 2, **options})
+    found = small_shared_memory(config, replace(RGB16, input_size=(3, 128, 128)), validates, processes)
+    assert len(found) == (needed is not None)
+    for note in found:
+        assert note.startswith("/dev/shm has 64 MiB, ")
+        assert f"--workers 2 may hold {needed}" in note
+        assert "--shm-size 2g" in note
+
+
+def test_a_run_and_its_check_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    space = SimpleNamespace(f_blocks=1, f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr("isometry.data.shared_memory.os.statvfs", lambda path: space)
+    assert main(["check", *TINY_STUDENT, "--workers", "1"]) == 0
+    assert "--workers 1 may hold" in " ".join(capsys.readouterr().out.split())
+    assert main(["check", *TINY_STUDENT, "--workers", "0"]) == 0
+    assert "may hold" not in capsys.readouterr().out

@@ -12,7 +12,8 @@ from torch import nn
 
 from isometry.cli.check_data import classes_text
 from isometry.config import RunConfig
-from isometry.distributed import join_world
+from isometry.data.shared_memory import small_shared_memory
+from isometry.distributed import join_world, local_processes
 from isometry.errors import UserError, counted
 from isometry.files import format_bytes, nearest
 from isometry.functional.gates import number_kept
@@ -175,6 +176,7 @@ def warnings(run: Run) -> list[str]:
     elif images < 10 * batch:
         steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
         found.append(f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more")
+    found += small_shared_memory(run.config, run.spec, run.sources.val is not None, local_processes())
     found += slow_average(run.config, run.schedule.stages[-1], _steps_per_epoch(run))
     if run.sources.val is None:
         found.append("no validation split: the last epoch counts as the best")

@@ -5,6 +5,7 @@ worker shares them itself and returns an error like any other.
 """
 
 import errno
+import math
 import os
 import resource
 import sys
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 
 from torch.utils.data import get_worker_info
 
+from isometry.config import DataConfig
 from isometry.data.batch_reader import Batch
+from isometry.data.image_spec import ImageSpec
 from isometry.errors import NO_HANDLES, UserError, first_line, lacks_handles, reason
 from isometry.files import format_bytes
 
@@ -26,6 +29,8 @@ MORE_SHARED_MEMORY = (
 """What helps where shared memory runs out."""
 NO_START = (errno.ENOSPC, errno.ENOMEM, errno.EAGAIN)
 """Errors of a system that can't start another process, or make its queues, which are in shared memory."""
+READY = 2
+"""Batches that a worker reads ahead (DataLoader's ``prefetch_factor``)."""
 HANDLES, HANDLES_OF_WORKER = 16, 12
 """File handles that a loader needs, and more for each worker: its process, its queues, three tensors of each batch."""
 
@@ -45,6 +50,26 @@ def shared(batch: Batch | UserError) -> Batch | UserError:
             f"each; {_room() or first_line(error)}); {MORE_SHARED_MEMORY}"
         )
     return batch
+
+
+def small_shared_memory(config: DataConfig, spec: ImageSpec, validates: bool, processes: int) -> list[str]:
+    """A note if shared memory has no room for the batches that workers hold ready: they wait, or can't go on.
+
+    Each worker holds two batches of uint8 images, B·C·H·W bytes each; those of validation read their first ones while
+    those of training go on. ``processes`` are those of the run on this machine.
+    """
+    image = math.prod(spec.input_size)
+    batches = [config.batch_size, *([config.validation_batch_size or config.batch_size] if validates else [])]
+    needed = processes * config.workers * READY * image * sum(batches)
+    space = _space()
+    if space is None or needed <= space[1]:
+        return []
+    sizes = " and ".join(format_bytes(image * size) for size in batches)
+    return [
+        f"{_room()}, and --workers {config.workers} may hold {format_bytes(needed)} of batches ready there ({READY} "
+        f"a worker{f' and process, of {processes}' if processes > 1 else ''}, {sizes} each): loading may be slow or "
+        f"stop; {MORE_SHARED_MEMORY}"
+    ]
 
 
 @contextmanager
@@ -101,9 +126,16 @@ def _drop_quietly(error: BaseException) -> None:
 
 
 def _room() -> str:
+    if (space := _space()) is None:
+        return ""
+    total, free = map(format_bytes, space)
+    return f"{SHARED_MEMORY} has {total}, {free} free"
+
+
+def _space() -> tuple[int, int] | None:
+    """Bytes of shared memory, and those that are free; None where it is no file system."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:
-        return ""
-    total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-    return f"{SHARED_MEMORY} has {format_bytes(total)}, {format_bytes(free)} free"
+        return None
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from isometry.config import RunConfig
 from isometry.data.inventory import take_inventory
+from isometry.data.shared_memory import small_shared_memory
 from isometry.data.worker_failures import worker_deaths
-from isometry.distributed import join_world, lost_processes
+from isometry.distributed import join_world, local_processes, lost_processes
 from isometry.evaluation.representations import block_features, compared_images
 from isometry.files import disk_errors
 from isometry.models.sharding import GatheredTeacher, is_sharded
@@ -55,6 +56,9 @@ def execute(
             _take_inventory(run)
             run.notes += folder.begin(run.config)
             trainer = Trainer(run, folder, world, console, label or Path(run.config.out).name)
+            run.notes += small_shared_memory(
+                run.config, run.spec, run.sources.val is not None, local_processes()
+            )
             run.notes += slow_average(run.config, run.schedule.stages[-1], trainer.steps_per_epoch)
             print_notes(console, run.notes)
             with memory_advice(trainer, advice):

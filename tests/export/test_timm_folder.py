@@ -19,7 +19,9 @@ from helpers.messages import mentions
 from helpers.pruned_runs import dense_run
 from helpers.runs import TINY_STUDENT, run
 from isometry.cli.main import main
+from isometry.data.image_modes import to_mode
 from isometry.evaluation.scores import wilson
+from isometry.export.model_card import DEEP_GREYS, _scaled, _use
 from isometry.export.timm_folder import CARD, FIGURES
 from isometry.models.network_folder import MANIFEST
 from isometry.models.spec import image_spec
@@ -333,3 +335,36 @@ def test_the_code_on_the_card_scales_deep_greys(deep_greys, tmp_path, exif):
         exec(code.replace("photo.jpg", str(path)), known)
         right += "ab"[int(known["output"].argmax())] == path.parent.name
     assert 100 * right / len(paths) == claimed
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16),
+        np.linspace(0, 65535, 64).reshape(8, 8).astype(np.int32),
+        np.linspace(0, 1, 64).reshape(8, 8).astype(np.float32),
+        np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8),
+    ],
+    ids=lambda pixels: str(pixels.dtype),
+)
+def test_the_code_on_a_card_reads_greys_as_training_does(pixels):
+    """Without --pixel-range, where Pillow's own conversion makes nearly all white."""
+    known = {"image": Image.fromarray(pixels), "np": np, "Image": Image}
+    exec("\n".join(_scaled(None)), known)
+    trained = to_mode(Image.fromarray(pixels), "L")
+    assert np.array_equal(np.asarray(known["image"].convert("L")), np.asarray(trained))
+    assert len(np.unique(np.asarray(trained))) > 60
+
+
+@pytest.mark.parametrize(("channels", "in_code"), [(1, True), (3, False)])
+def test_a_card_says_how_deep_greys_are_read(channels, in_code):
+    facts = {
+        "model": "resnet18",
+        "registered_by": None,
+        "class_names": [],
+        "input": {"shape": [channels, 8, 8], "exif": "upright"},
+    }
+    used = _use(facts)
+    assert ("65535 is white" in used and "import numpy" in used) == in_code
+    assert (DEEP_GREYS in used) == (not in_code)
+    assert DEEP_GREYS not in _use(facts | {"input": facts["input"] | {"pixel_range": "0,4095"}})

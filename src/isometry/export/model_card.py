@@ -9,6 +9,12 @@ from isometry.export.tables import interval_text, latency_text
 from isometry.report import formats
 from isometry.report.records.data import PARTS
 
+DEEP_GREYS = (
+    "Grey images of more than 8 bits need one more step, which this code leaves out: in training their values 0 to "
+    "65535 (of floats 0 to 1) became 0 to 255, and Pillow's `convert` makes all above 255 white."
+)
+"""What a card for colour images says of others."""
+
 
 def card(result: Row) -> str:
     """README.md of a folder of :func:`isometry.export.timm_folder.export_folder`; unknown facts are left out."""
@@ -100,19 +106,23 @@ def _use(result: Row) -> str:
     imports = ["import timm", f"from PIL import Image{', ImageOps' if upright else ''}"]
     if result["registered_by"]:
         imports.append(f"import {result['registered_by']}  # registers {result['model']} with timm")
-    if greys := result["input"].get("pixel_range"):
-        imports.insert(0, "import numpy as np")
     mode = "L" if result["input"]["shape"][0] == 1 else "RGB"
+    greys = result["input"].get("pixel_range")
+    scaled = _scaled(greys) if greys or mode == "L" else []
+    if scaled:
+        imports.insert(0, "import numpy as np")
     code = [
         *imports,
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or "hf-hub:USER/NAME"',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))",
         f"image = {opened}",
-        *(_scaled(greys) if greys else []),
+        *scaled,
         f'output = model(transform(image.convert("{mode}"))[None])',
     ]
     lines = ["```python", *code, "```"]
+    if not scaled:
+        lines += ["", DEEP_GREYS]
     if result["class_names"]:
         names = ", ".join(map(markdown_code, result["class_names"][:20]))
         more = len(result["class_names"]) - 20
@@ -120,8 +130,14 @@ def _use(result: Row) -> str:
     return "\n".join(lines)
 
 
-def _scaled(greys: str) -> list[str]:
-    """Code that makes 8 bits of the greys of an image that has more."""
+def _scaled(greys: str | None) -> list[str]:
+    """Code that makes 8 bits of the greys of an image that has more, as :func:`isometry.data.image_modes.to_mode`."""
+    if greys is None:
+        return [
+            "if image.mode[0] in 'IF':  # grey of more than 8 bits: 65535 is white, or 1 of floats",
+            "    pixels = np.asarray(image) * (255 / (1 if image.mode == 'F' else 65535))",
+            "    image = Image.fromarray(np.rint(pixels).astype(np.uint8))",
+        ]
     low, high = (repr(value).removesuffix(".0") for value in map(float, greys.split(",")))
     return [
         f"if image.mode[0] in 'IF':  # grey of more than 8 bits: {low} is black and {high} is white",

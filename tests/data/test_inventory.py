@@ -1,5 +1,6 @@
 """The list of a run's classes and images: equal for the same data wherever it is, and for no other."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from isometry.data.inventory import (
     Inventory,
     fingerprint,
     other_classes,
+    other_dates,
     other_images,
     take_inventory,
 )
+from isometry.parsing import validate
 
 
 def taken(data_dir: Path) -> Inventory:
@@ -38,7 +41,7 @@ def test_the_same_data_elsewhere_is_the_same(photos: Path, tmp_path: Path, place
     for path in (tmp_path / "moved").rglob("*.png"):
         os.utime(path, (0, 0))
     now = taken(tmp_path / "moved" / place)
-    assert now == before
+    assert (now["classes"], now["images"]) == (before["classes"], before["images"])
     assert fingerprint(now) == fingerprint(before)
     assert {name: sum(count for count, _ in now["images"][name].values()) for name in now["images"]} == {
         "training": 10,
@@ -85,3 +88,28 @@ def test_other_images_and_labels_are_told_by_split_and_folder(photos: Path, chan
 )
 def test_other_classes_are_named(before: list[str] | None, now: list[str] | None, said: str):
     assert other_classes(before, now) == said
+
+
+def test_a_file_of_equal_size_is_told_by_its_time_of_change(photos: Path):
+    before = taken(photos)
+    path = photos / "ant" / "0.png"
+    content, earlier = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(earlier + 1, earlier + 1))
+    now = taken(photos)
+    assert other_images(before["images"], now["images"]) == {}
+    assert fingerprint(now) == fingerprint(before)
+    found = [
+        split for split in ("training (ant/ 5)", "validation (ant/ 1)") if split == other_dates(before, now)
+    ]
+    assert len(found) == 1
+    assert other_dates(now, now) == ""
+
+
+def test_a_list_of_an_older_version_has_no_times_and_still_compares(photos: Path):
+    now = taken(photos)
+    older: Inventory = {"classes": now["classes"], "images": now["images"]}
+    (photos / "ant" / "0.png").touch()
+    assert other_dates(older, taken(photos)) == ""
+    assert fingerprint(older) == fingerprint(now)
+    assert validate(json.loads(json.dumps(older)), Inventory)["images"]["training"].keys() == {"ant", "bee"}

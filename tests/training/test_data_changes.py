@@ -15,6 +15,7 @@ from helpers.image_files import write_classes, write_image
 from helpers.messages import mentions
 from helpers.runs import Ended, call_at, free_port, run, run_ranks, send_self, signalled_at_step
 from isometry.cli.main import main
+from isometry.data.inventory import OTHER_DATES
 
 CLASSES = {"ant": 10, "bee": 10, "cat": 10}
 TINY = ["patch_size=4", "embed_dim=16", "depth=1", "num_heads=2", "mlp_ratio=2"]
@@ -163,13 +164,18 @@ def test_scores_of_other_validation_images_are_not_compared(between: Path, tmp_p
 
 
 def test_the_same_files_elsewhere_in_time_are_no_change(inside: Path, tmp_path: Path):
-    """Copied to the disk of another machine, with other times of change."""
+    """Copied to the disk of another machine, with other times of change, which are said."""
     copied(inside, tmp_path)
     for path in (tmp_path / "photos").rglob("*.png"):
         path.touch()
     ended = resume(tmp_path)
     assert ended.code == 0, ended.err
-    assert "other images" not in ended.out
+    said = " ".join(ended.out.split())
+    assert "other images" not in said
+    assert (
+        f"resumed with files of the {OTHER_DATES}: training (train/ant/ 10, train/bee/ 10, train/cat/ 10)"
+        in said
+    )
 
 
 def test_a_run_of_an_older_version_goes_on_with_a_note(inside: Path, tmp_path: Path):

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -20,15 +20,25 @@ Folders = dict[str, tuple[int, str]]
 DRAWN_ANEW = "If validation is split off one folder, it now has images that were trained on"
 """What other images in training and in validation may mean: the split is drawn from all of them."""
 
+OTHER_DATES = (
+    "same names and sizes as before, but other times of change (copied, or replaced by files of equal size)"
+)
+"""What is said of the folders of :func:`other_dates`: whether the pixels are others, only reading all would tell."""
+
 MOST_FOLDERS, MOST_NAMED = 10_000, 3
 """Of more folders only the sum is kept; of those that have changed, so many are named."""
 
 
 class Inventory(TypedDict):
-    """Classes by index (None: not labelled or not named), and the images of each split."""
+    """Classes by index (None: not labelled or not named), and the images of each split.
+
+    ``dates`` are fingerprints of the files' times of change, by split and folder; older versions kept none. They
+    differ in a copy, so :func:`fingerprint` and :func:`other_images` don't look at them.
+    """
 
     classes: list[str] | None
     images: dict[str, Folders]
+    dates: NotRequired[dict[str, dict[str, str]]]
 
 
 @closed
@@ -68,13 +78,21 @@ def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:
     place = Path(expand_path(data_dir or ""))
     # A list of images names them from its own folder.
     root = str(place.parent if place.is_file() else place) if data_dir else ""
-    images = {name: _folders(part, root) for name, part in parts.items() if part is not None}
-    return {"classes": sources.class_names, "images": images}
+    images: dict[str, Folders] = {}
+    dates: dict[str, dict[str, str]] = {}
+    for name, part in parts.items():
+        if part is not None:
+            images[name], dates[name] = _folders(part, root)
+    return {"classes": sources.class_names, "images": images, "dates": dates}
 
 
 def fingerprint(listed: Inventory | Folders | None) -> int:
-    """63 bits that differ for another list."""
-    text = repr(listed).encode("utf-8", "surrogateescape")
+    """63 bits that differ for another list; of an inventory, without its dates."""
+    counted: Any = listed
+    # The images of a folder may be in one called dates; its value is no dictionary.
+    if counted and isinstance(counted.get("dates"), dict):
+        counted = {name: value for name, value in counted.items() if name != "dates"}
+    text = repr(counted).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
@@ -109,6 +127,19 @@ def other_images(before: Mapping[str, Folders], now: Mapping[str, Folders]) -> d
     return found
 
 
+def other_dates(before: Inventory, now: Inventory) -> str:
+    """Folders whose files have the same names and sizes but other times of change, with numbers; empty without."""
+    found = []
+    for split, folders in now["images"].items():
+        old, new = (listed.get("dates", {}).get(split, {}) for listed in (before, now))
+        same = [name for name in folders if before["images"].get(split, {}).get(name) == folders[name]]
+        changed = [name for name in same if name in old and old[name] != new[name]]
+        if changed:
+            places = some_of([f"{printable(name)}/ {folders[name][0]:,}" for name in changed], MOST_NAMED)
+            found.append(f"{split} ({places})")
+    return ", ".join(found)
+
+
 def _change(name: str, old: Folders, new: Folders) -> str:
     (before, _), (after, _) = old.get(name, (0, "")), new.get(name, (0, ""))
     change = (
@@ -127,27 +158,33 @@ def _quoted(name: str) -> str:
     return f"'{printable(name)}'"
 
 
-def _folders(part: Part, root: str) -> Folders:
+def _folders(part: Part, root: str) -> tuple[Folders, dict[str, str]]:
+    """The images of each folder, and fingerprints of their times of change."""
     digests: dict[str, Any] = {}
+    dates: dict[str, Any] = {}
     counts: dict[str, int] = {}
     labels = part.labels() if not isinstance(part, StreamPart) else None
     for number, name in enumerate(_names(part, root)):
-        path, size = _sized(name)
+        path, size, date = _sized(name)
         folder = os.path.dirname(path.removeprefix(root).lstrip("/")) if size is not None else ""
         if folder not in digests:
             if len(digests) >= MOST_FOLDERS:
                 folder = "..."
             digests.setdefault(folder, hashlib.blake2b(digest_size=16))
+            dates.setdefault(folder, hashlib.blake2b(digest_size=8))
         counts[folder] = counts.get(folder, 0) + 1
+        dates[folder].update(f"{date}\n".encode())
         label = labels[number] if labels else None
         digests[folder].update(
             f"{path.removeprefix(root)} {size} {label}\n".encode("utf-8", "surrogateescape")
         )
     found = {folder: (counts[folder], digest.hexdigest()) for folder, digest in digests.items()}
+    times = {folder: digest.hexdigest() for folder, digest in dates.items()}
     if isinstance(part, StreamPart):
         # Its files are not its images.
-        return {"": (len(part), hashlib.blake2b(repr(found).encode(), digest_size=16).hexdigest())}
-    return found
+        sums = (hashlib.blake2b(repr(each).encode(), digest_size=16).hexdigest() for each in (found, times))
+        return {"": (len(part), next(sums))}, {"": next(sums)}
+    return found, times
 
 
 def _names(part: Part, root: str) -> Iterator[str]:
@@ -165,9 +202,10 @@ def _names(part: Part, root: str) -> Iterator[str]:
     yield from (part.where(index) for index in range(len(part)))
 
 
-def _sized(name: str) -> tuple[str, int | None]:
-    """A path with the size of its file; None for a name that is no file's."""
+def _sized(name: str) -> tuple[str, int | None, int]:
+    """A path with the size of its file and its time of change in ns; None and 0 for a name that is no file's."""
     try:
-        return name, os.stat(name).st_size
+        status = os.stat(name)
     except (OSError, ValueError):
-        return name, None
+        return name, None, 0
+    return name, status.st_size, status.st_mtime_ns

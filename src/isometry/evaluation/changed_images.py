@@ -3,7 +3,14 @@
 from isometry.config import RunConfig
 from isometry.config.paths import absolute_paths
 from isometry.data import Sources
-from isometry.data.inventory import DRAWN_ANEW, other_images, read_record, take_inventory
+from isometry.data.inventory import (
+    DRAWN_ANEW,
+    OTHER_DATES,
+    other_dates,
+    other_images,
+    read_record,
+    take_inventory,
+)
 from isometry.evaluation.saved_network import SavedNetwork
 
 
@@ -27,11 +34,13 @@ def changed_images(saved: SavedNetwork, config: RunConfig, sources: Sources) -> 
         return []
     now = take_inventory(sources, config.data_dir)
     changes = other_images(record["inventory"]["images"], now["images"])
+    dates = other_dates(record["inventory"], now)
+    touched = [f"{saved.run} has image files of the {OTHER_DATES}: {dates}"] if dates else []
     if not changes:
-        return []
+        return touched
     note = f"the image files of {saved.run} have changed since it was trained: {'; '.join(changes.values())}"
     redrawn = sources.test is None and {"training", "validation"} <= changes.keys()
-    return [f"{note}. {DRAWN_ANEW}" if redrawn else note]
+    return [f"{note}. {DRAWN_ANEW}" if redrawn else note, *touched]
 
 
 def _place(config: RunConfig) -> tuple[str | None, str]:

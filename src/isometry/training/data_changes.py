@@ -5,10 +5,12 @@ from pathlib import Path
 
 from isometry.data.inventory import (
     DRAWN_ANEW,
+    OTHER_DATES,
     Inventory,
     Record,
     data_path,
     other_classes,
+    other_dates,
     other_images,
     read_record,
 )
@@ -46,8 +48,11 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
         note = f"{data_path(out)}: missing, because an older version began the run; the classes and images of now count"
         return {"inventory": now, "notes": []}, [note]
     changes = other_images(record["inventory"]["images"], now["images"])
+    dates = other_dates(record["inventory"], now)
+    touched = [f"resumed with files of the {OTHER_DATES}: {dates}"] if dates else []
     if not changes:
-        return record, record["notes"]
+        notes = [*record["notes"], *touched]
+        return {"inventory": now, "notes": notes}, notes
     said = "; ".join(changes.values())
     if begun and not allowed:
         raise UserError(
@@ -59,7 +64,7 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
         note += "; the best epoch is chosen anew, since earlier scores are of other images"
         if len(changes) > 1:
             note += f". {DRAWN_ANEW}"
-    notes = [*record["notes"], note]
+    notes = [*record["notes"], note, *touched]
     return {"inventory": now, "notes": notes}, notes
 
 

@@ -23,13 +23,7 @@ from isometry.training.checkpoint.writer import Writer
 from isometry.training.gate_thresholds import GateThresholds
 from isometry.training.growth import build_stage_optimizer, grow
 from isometry.training.loggers import open_loggers
-from isometry.training.loss_meter import (
-    LossMeter,
-    NotFiniteError,
-    check_weights,
-    not_finite,
-    record_path,
-)
+from isometry.training.loss_meter import LossMeter, NotFiniteError, check_weights, not_finite, record_path
 from isometry.training.microbatches import MicroBatches
 from isometry.training.moving_average import can_have_moved
 from isometry.training.optim import at_stage, build_schedule, take_step

@@ -349,7 +349,10 @@ def test_a_finished_run_is_judged_on_changed_images_with_a_note(
 ):
     photos = copied(finished, tmp_path)
     write_image(photos / "val" / "bee" / "new.png", seed=8)
-    options = {"export": ["--to", "onnx", "--seconds", "0.01"], "bench": ["--seconds", "0.01"]}
+    options = {
+        "export": ["--to", "onnx", "--seconds", "0.01"],
+        "bench": ["--seconds", "0.01", "--runtimes", "eager"],
+    }
     assert main([command, str(tmp_path / "run"), *options.get(command, [])]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "have changed since it was trained: validation 6 images, 7 now (val/bee/ 2, 3 now)" in said

@@ -271,12 +271,13 @@ def with_former_defaults(config: RunConfig, saved: RunConfig) -> RunConfig:
     return replace(config, **kept)
 
 
-def as_resumed(saved: RunConfig, now: RunConfig) -> RunConfig:
+def as_resumed(saved: RunConfig, now: RunConfig) -> tuple[RunConfig, list[str]]:
     """The configuration of a run that was begun as ``saved``, with what may differ on resume as it is ``now``: where
-    its data and networks are, and options that do not change what it computes.
+    its data and networks are, and options that do not change what it computes. And what differs: ``--workers 0``.
     """
     kept: dict[str, Any] = {name: getattr(now, name) for name in STORED | FREE_ON_RESUME - NOT_KEPT_ON_RESUME}
-    return replace(saved, **kept)
+    changed = [name for name in flat_options(saved) if name in kept and kept[name] != getattr(saved, name)]
+    return replace(saved, **kept), [f"--{name.replace('_', '-')} {kept[name]}" for name in changed]
 
 
 def flat_options(config: RunConfig) -> dict[str, Any]:

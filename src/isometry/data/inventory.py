@@ -88,11 +88,11 @@ def take_inventory(sources: Sources, data_dir: str | None) -> Inventory:
 
 def fingerprint(listed: Inventory | Folders | None) -> int:
     """63 bits that differ for another list; of an inventory, without its dates."""
-    counted: Any = listed
+    compared: Any = listed
     # The images of a folder may be in one called dates; its value is no dictionary.
-    if counted and isinstance(counted.get("dates"), dict):
-        counted = {name: value for name, value in counted.items() if name != "dates"}
-    text = repr(counted).encode("utf-8", "surrogateescape")
+    if compared and isinstance(compared.get("dates"), dict):
+        compared = {name: value for name, value in compared.items() if name != "dates"}
+    text = repr(compared).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 

@@ -28,7 +28,7 @@ from isometry.files import (
 )
 from isometry.models.network_folder import check_unchanged
 from isometry.parsing import parse_json, validate
-from isometry.recipes import as_resumed, changed_options, config_to_yaml, flat_options, read_saved
+from isometry.recipes import as_resumed, changed_options, config_to_yaml, read_saved
 from isometry.report.page import PAGE_MARKS
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
@@ -148,9 +148,8 @@ class RunFolder:
             self._new = True
             write_atomically(self.config, config_to_yaml(config))
             return []
-        saved, notes = read_saved(self.config)
-        self._begun = saved
-        changed = [each for each in changed_options(saved, config) if not same_place(*each)]
+        self._begun, notes = read_saved(self.config)
+        changed = [each for each in changed_options(self._begun, config) if not same_place(*each)]
         moved = [each for each in changed if has_moved(*each)]
         notes += [f"--{name.replace('_', '-')}: {old} is gone, {new} is used" for name, old, new in moved]
         if changed := [each for each in changed if each not in moved]:
@@ -164,24 +163,15 @@ class RunFolder:
         return notes
 
     def keep_options(self, config: RunConfig) -> list[str]:
-        """Writes ``config.yaml`` of a run that resumes again, if what may differ does, for what reads the folder later.
+        """Writes ``config.yaml`` again if what may differ on resume does; returns a note that names it, if any.
 
         Not in :meth:`begin`, where the images at another place are not known yet to be the run's.
-
-        Returns:
-            A note that names these options, if any.
         """
-        if self._begun is None:
-            return []
-        before, self._begun = self._begun, as_resumed(self._begun, config)
-        old, new = flat_options(before), flat_options(self._begun)
-        changed = [f"--{name.replace('_', '-')} {new[name]}" for name in new if new[name] != old[name]]
-        if not changed:
-            return []
-        write_atomically(self.config, config_to_yaml(self._begun))
-        return [
-            f"{self.config}: written again, with the options of now that may differ: {', '.join(changed)}"
-        ]
+        kept, changed = as_resumed(self._begun, config) if self._begun else (config, [])
+        if changed:
+            write_atomically(self.config, config_to_yaml(kept))
+        said = ", ".join(changed)
+        return [f"{self.config}: written again, with the options of now that may differ: {said}"] * bool(said)
 
     @property
     def _lock_file(self) -> Path:

@@ -19,8 +19,8 @@ from isometry.config.paths import (
     same_place,
 )
 from isometry.data import find_sources
-from isometry.errors import UserError
 from isometry.data.inventory import fingerprint, take_inventory
+from isometry.errors import UserError
 
 NO_PATHS = {"data_changed", "drop_path", "teacher_cache_size", "val_fraction", "to"}
 """Options whose help has such a word and that are none."""

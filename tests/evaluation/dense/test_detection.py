@@ -1,0 +1,150 @@
+"""Average precision equals pycocotools'; right and wrong boxes of a picture, by hand."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from isometry.errors import UserError
+from isometry.evaluation.dense import detection
+from isometry.evaluation.dense.detection import average_precision, judge
+
+NAMES = ["zero", "one", "two", "never"]
+
+
+def random_boxes(generator, count):
+    corners = generator.uniform(0, 150, (count, 2))
+    sides = generator.choice([8, 20, 60, 130], (count, 1)) * generator.uniform(0.8, 1.25, (count, 2))
+    return torch.tensor(np.concatenate([corners, corners + sides], 1), dtype=torch.float32)
+
+
+def random_truth(generator, count):
+    boxes = random_boxes(generator, count)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return {
+        "boxes": boxes,
+        "labels": torch.tensor(generator.integers(0, 3, count)),
+        "crowd": torch.tensor(generator.random(count) < 0.2),
+        # A mask's area, smaller than its box's: some objects count as small that their boxes would not.
+        "area": sides.prod(1) * 0.7,
+    }
+
+
+def random_detections(generator, truth):
+    """Boxes near those of the truth, some with another class, and some of nothing."""
+    moved = truth["boxes"] + torch.tensor(generator.normal(0, 3, truth["boxes"].shape), dtype=torch.float32)
+    boxes = torch.cat([moved, moved[::2] + 2, random_boxes(generator, int(generator.integers(0, 4)))])
+    labels = torch.cat([truth["labels"], truth["labels"][::2]])
+    labels = torch.cat([labels, torch.zeros(len(boxes) - len(labels), dtype=torch.int64)])
+    changed = torch.tensor(generator.random(len(boxes)) < 0.2)
+    labels = torch.where(changed, (labels + 1) % 3, labels)
+    return {"boxes": boxes, "labels": labels, "scores": torch.tensor(generator.random(len(boxes))).float()}
+
+
+def by_pycocotools(detections, truths):
+    """The twelve figures of COCOeval, and AP of each class; -1 without objects."""
+    entries, results = [], []
+    for image, (found, truth) in enumerate(zip(detections, truths, strict=True)):
+        for box, label, crowd, area in zip(
+            *(truth[k] for k in ("boxes", "labels", "crowd", "area")), strict=True
+        ):
+            x, y, right, bottom = box.tolist()
+            entries.append({"id": len(entries) + 1, "image_id": image, "category_id": int(label), "area": float(area),
+                            "bbox": [x, y, right - x, bottom - y], "iscrowd": int(crowd)})  # fmt: skip
+        for box, label, score in zip(*(found[key] for key in ("boxes", "labels", "scores")), strict=True):
+            x, y, right, bottom = box.tolist()
+            results.append({"image_id": image, "category_id": int(label), "score": float(score),
+                            "bbox": [x, y, right - x, bottom - y]})  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": image} for image in range(len(truths))],
+            "annotations": entries,
+            "categories": [{"id": index, "name": name} for index, name in enumerate(NAMES)],
+        }
+        coco.createIndex()
+        judged = COCOeval(coco, coco.loadRes(results), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    precision = judged.eval["precision"][:, :, :, 0, 2]
+    by_class = [precision[:, :, index] for index in range(len(NAMES))]
+    return judged.stats, [float(each[each > -1].mean()) if (each > -1).any() else -1 for each in by_class]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_that_of_pycocotools(seed):
+    generator = np.random.default_rng(seed)
+    # Pictures without objects, and pictures without detections, are among them.
+    truths = [random_truth(generator, int(count)) for count in [0, 0, *generator.integers(1, 8, 30)]]
+    detections = [random_detections(generator, truth) for truth in truths]
+    empty = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "scores": torch.zeros(0),
+    }
+    detections[1], detections[5] = empty, empty
+    found = average_precision(detections, truths, NAMES)
+    stats, by_class = by_pycocotools(detections, truths)
+    for key, wanted in zip(("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"), stats, strict=False):
+        assert found[key] == (None if wanted < 0 else pytest.approx(100 * wanted, abs=1e-4)), key
+    assert [row["name"] for row in found["classes"]] == NAMES
+    for row, wanted in zip(found["classes"], by_class, strict=True):
+        assert row["value"] == (None if wanted < 0 else pytest.approx(100 * wanted, abs=1e-4))
+    assert found["images"] == 32
+    assert [row["objects"] for row in found["classes"]] == [
+        sum(int(((t["labels"] == k) & ~t["crowd"]).sum()) for t in truths) for k in range(4)
+    ]
+    assert 10 < found["ap"] < 90
+
+
+def truth_of(*boxes):
+    """(x, y, side, label, crowd) each."""
+    rows = [[x, y, x + side, y + side] for x, y, side, _, _ in boxes]
+    return {
+        "boxes": torch.tensor(rows, dtype=torch.float32).view(-1, 4),
+        "labels": torch.tensor([label for *_, label, _ in boxes], dtype=torch.int64),
+        "crowd": torch.tensor([crowd for *_, crowd in boxes], dtype=torch.bool),
+    }
+
+
+def found_of(*boxes):
+    """(x, y, side, label, score) each."""
+    truth = truth_of(*boxes)
+    return {**truth, "scores": torch.tensor([float(score) for *_, score in boxes])}
+
+
+def test_right_and_wrong_boxes():
+    truth = truth_of(
+        (0, 0, 10, 1, False), (20, 0, 10, 2, False), (50, 50, 30, 1, True), (80, 0, 10, 0, False)
+    )
+    found = found_of(
+        (21, 0, 10, 2, 0.9),  # right
+        (0, 1, 10, 3, 0.8),  # another class
+        (20, 0, 10, 2, 0.7),  # the second on one object
+        (55, 55, 6, 1, 0.95),  # on the crowd
+        (0, 0, 10, 1, 0.4),  # not shown
+        (60, 5, 8, 1, 0.6),  # nothing there
+    )
+    judged = judge(found, truth)
+    assert judged.shown == [0, 1, 2, 5]
+    assert judged.verdicts == ["right", "wrong class", "no object", "no object"]
+    assert judged.missed == [0, 3]
+    assert judged.objects == 3
+    assert judged.f1 == pytest.approx(100 * 2 * 1 / (4 + 3))
+
+
+def test_nothing_to_find_and_nothing_found_is_right():
+    assert judge(found_of(), truth_of()).f1 == 100
+    assert judge(found_of((0, 0, 5, 1, 0.9)), truth_of()).f1 == 0
+    assert judge(found_of(), truth_of((0, 0, 5, 1, False))).missed == [0]
+
+
+def test_without_the_extra_it_is_refused_in_a_line(monkeypatch):
+    monkeypatch.setattr(detection, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--task detect: torchmetrics is not installed.*isometry\[detect\]"):
+        detection.check_installed()

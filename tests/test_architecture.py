@@ -132,7 +132,7 @@ def test_gates_know_the_maths_alone():
     assert others(gates) <= {"torch"}
 
 
-RUNNERS = ["isometry.training.run", "isometry.training.results", "isometry.training.finetune"]
+RUNNERS = ["isometry.training.run", "isometry.training.results", "isometry.training.transfer"]
 
 
 def test_the_loop_does_not_know_who_runs_it():

@@ -14,6 +14,7 @@ from isometry.cli.help import Command, Invocation
 from isometry.cli.list import ListConfig, listing
 from isometry.cli.output import write
 from isometry.cli.report import ReportConfig, report
+from isometry.cli.transfer import TransferConfig, transfer
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.evaluation.benchmark import BenchConfig, bench
@@ -137,6 +138,17 @@ COMMANDS: dict[str, Command] = {
             "isometry evaluate runs/tiny --transfer flowers pets --overrides epochs=50",
         ),
         "DIR",
+    ),
+    "transfer": Command(
+        TransferConfig,
+        "Train a finished network for another task: boxes, masks, or classes of other images.",
+        lambda call: _show(transfer(call.names[0], call.config, call.console), call.console),
+        (
+            "isometry transfer runs/tiny --task detect --data-dir coco --out runs/detector",
+            "isometry transfer runs/tiny --task segment --dataset digit-scenes --freeze --out runs/masks",
+            "isometry transfer runs/tiny --task classify --data-dir flowers --out runs/flowers",
+        ),
+        "DIR|NAME",
     ),
     "export": Command(
         ExportConfig,

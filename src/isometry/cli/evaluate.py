@@ -44,7 +44,7 @@ from isometry.report.records.data import PARTS
 from isometry.report.records.record import has_record
 from isometry.report.records.run_folders import read_run
 from isometry.report.terminal import print_notes, say
-from isometry.training.finetune import transfer
+from isometry.training.transfer.classify import fine_tune_each
 
 Reader = Callable[[Part], AbstractContextManager[Pairs]]
 """Reads the labelled images of a split for the network."""
@@ -83,11 +83,11 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         ``conditions``, ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the
         number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``), ``dense``
         (:func:`isometry.cli.evaluate_dense.evaluate_dense`) and ``transfer``
-        (:func:`isometry.training.finetune.transfer`), each if it was evaluated.
+        (:func:`isometry.training.transfer.classify.fine_tune_each`), each if it was evaluated.
 
     Raises:
         UserError: no such network, no labelled images (but for ``--dense``), images of other classes than the
-            classifier's; or as :func:`isometry.training.finetune.transfer`.
+            classifier's; or as :func:`isometry.training.transfer.classify.fine_tune_each`.
     """
     saved = open_named(name, command="evaluate")
     place = Path(options.out) if options.out else saved.place
@@ -117,7 +117,7 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     if options.transfer:
         saved.network.to("cpu")
         folders, out = options.transfer, inside(place, "transfer")
-        result["transfer"] = transfer(saved, folders, out, options.overrides, options.device, console)
+        result["transfer"] = fine_tune_each(saved, folders, out, options.overrides, options.device, console)
     _finish(result, place, console)
     if "dense" in result and has_record(place):
         run = read_run(place)

@@ -24,6 +24,8 @@ class ModelConfig:
     """Input channels: 3 (RGB) or 1 (greyscale); the model's own if not given."""
     num_classes: int | None = None
     """Number of classes; that of the data, or of the teacher without labels, if not given. 0: no classifier."""
+    freeze: bool = False
+    """Train the head alone: the weights of the backbone stay as they are, to the last bit."""
     drop: float = 0.0
     """Dropout rate."""
     drop_path: float = 0.0

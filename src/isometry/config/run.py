@@ -17,6 +17,8 @@ class RunConfig(ModelConfig, TeacherConfig, DataConfig, OptimConfig):
     """Growth."""
     prune: PruneConfig = field(default_factory=PruneConfig)
     """Pruning."""
+    task: Literal["classify", "detect", "segment"] = "classify"
+    """Classes of images, boxes of objects, or the class of each pixel; `isometry transfer` trains for the last two."""
     out: str = ""
     """Output folder."""
     seed: int = 42

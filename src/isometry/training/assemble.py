@@ -30,6 +30,7 @@ from isometry.training.activation_checkpointing import checkpoint_blocks
 from isometry.training.batch_size import check_batch_norms, share_batch
 from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
+from isometry.training.frozen import FrozenObjective
 from isometry.training.image_trial import try_images
 from isometry.training.memory_layout import set_memory_format
 from isometry.training.objective import Objective, Taps
@@ -196,7 +197,7 @@ def _build_objective(
         places = in_smaller(config.taps.student, *counts)
         pairs = [(p, block) for p, block in zip(places, config.taps.teacher, strict=True) if p is not None]
         taps = [place for place, _ in pairs], [block for _, block in pairs]
-    objective = Objective(
+    objective = (FrozenObjective if config.freeze else Objective)(
         student,
         terms,
         teacher,

@@ -14,6 +14,14 @@ def check_options(config: RunConfig) -> None:
     """
     if fault := out_of_range(config):
         raise UserError(fault)
+    if config.task != "classify":
+        raise UserError(
+            f"--task {config.task}: is for isometry transfer, which trains a finished network for it"
+        )
+    if config.freeze and (config.grow.wanted or config.prune.wanted):
+        raise UserError(
+            "--freeze: a network that grows or is pruned has no part that stays as it is; leave it out"
+        )
     betas = config.opt_betas
     if betas is not None and len(betas) < 2:
         raise UserError(f"--opt-betas {betas}: must be two numbers or more")

@@ -1,4 +1,4 @@
-"""Transfer: fine-tunes a network on other images, in one run for each folder."""
+"""Fine-tuning on classes of other images, in one run for each folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +12,25 @@ from isometry.errors import UserError
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row, wilson
 from isometry.files import inside
-from isometry.prune.gates import gated_convs
-from isometry.recipes import with_overrides
+from isometry.training.results import RunResult
 from isometry.training.run import execute
-
-FINE_TUNING: dict[str, Any] = {
-    "losses": {"ce": 1},
-    "epochs": 30,
-    "warmup_epochs": 3,
-    "batch_size": 64,
-    "lr": 3e-4,
-    "weight_decay": 0.05,
-    "smoothing": 0.1,
-    "scale": [0.4, 1.0],
-}
-"""Options that differ from training: short, with a small rate and crops that keep most of the image."""
+from isometry.training.transfer.options import transfer_config
 
 
-def transfer(
+def fine_tune(run: RunConfig, console: Console, label: str = "") -> RunResult:
+    """Fine-tunes on the labelled images that ``run`` names, into its folder.
+
+    Raises:
+        UserError: as :func:`isometry.training.run.execute`; images without labels; several processes.
+    """
+    _check_labelled(run, f"transfer: {run.data_dir or run.dataset}")
+    result = execute(run, console, label)
+    if result is None:
+        raise UserError("isometry transfer runs in one process")
+    return result
+
+
+def fine_tune_each(
     saved: SavedNetwork,
     folders: list[str],
     out: Path,
@@ -39,7 +40,7 @@ def transfer(
 ) -> list[Row]:
     """Fine-tunes the network on each folder of labelled images, into ``out/NAME``; interrupted runs resume.
 
-    ``overrides`` replace :data:`FINE_TUNING` and all other options of a run.
+    ``overrides`` replace :data:`isometry.training.transfer.options.FINE_TUNING` and all other options of a run.
 
     Returns:
         A row for each folder: ``folder``, ``run``, ``classes``, ``train`` and ``images`` (numbers of training and
@@ -47,44 +48,33 @@ def transfer(
         95 % interval: ``value``, ``low`` and ``high`` (percent); ``top1_by_class`` where classes differ much in number.
 
     Raises:
-        UserError: as :func:`isometry.training.run.execute`; a pruned network; two folders with the same name; images
-            without labels.
+        UserError: as :func:`fine_tune` and :func:`transfer_config`; two folders with the same name.
     """
-    if gated_convs(saved.network):
-        raise UserError(
-            f"--transfer: {saved.name} has gates, which can't be fine-tuned; give the network from before pruning"
-        )
-    runs = plan(saved, folders, out, overrides, device)
-    return [_fine_tune(run, console) for run in runs]
+    return [_row_of(run, console) for run in plan(saved, folders, out, overrides, device)]
 
 
 def plan(
     saved: SavedNetwork, folders: list[str], out: Path, overrides: dict[str, Any], device: str
 ) -> list[RunConfig]:
-    """The config of the run on each folder; errors as in :func:`transfer`, before any run starts."""
-    model: dict[str, Any] = (
-        {"model": saved.name, "pretrained": True}
-        if saved.folder is None
-        else {"model": f"local-dir:{saved.folder}"}
-    )
-    common = with_overrides(RunConfig(**FINE_TUNING, **model, device=device), overrides, "--overrides")
+    """The config of the run on each folder; errors as in :func:`fine_tune_each`, before any run starts."""
+    common = transfer_config(saved, {"device": device}, overrides)
     named = {Path(folder).resolve().name: folder for folder in folders}
     if len(named) < len(folders):
         raise UserError("--transfer: two folders have the same name, and so would their runs; rename one")
     runs = [replace(common, data_dir=folder, out=str(inside(out, name))) for name, folder in named.items()]
     for run in runs:
-        if not find_sources(run).labelled:
-            raise UserError(
-                f"--transfer {run.data_dir}: the images have no labels; give one folder per class"
-            )
+        _check_labelled(run, f"--transfer {run.data_dir}")
     return runs
 
 
-def _fine_tune(run: RunConfig, console: Console) -> Row:
+def _check_labelled(run: RunConfig, where: str) -> None:
+    if not find_sources(run).labelled:
+        raise UserError(f"{where}: the images have no labels; give one folder per class")
+
+
+def _row_of(run: RunConfig, console: Console) -> Row:
     resume = (Path(run.out) / "config.yaml").is_file()
-    result = execute(replace(run, resume=resume), console, f"transfer to {Path(run.out).name}")
-    if result is None:
-        raise UserError("isometry evaluate runs in one process")
+    result = fine_tune(replace(run, resume=resume), console, f"transfer to {Path(run.out).name}")
     sources = find_sources(run)
     top1, part = result.student["top1"], result.student["top1_part"]
     judged = sources.test if part == "test" else sources.val

@@ -60,7 +60,7 @@ ADDED = {
     "completion": "",
 }
 """Commands that are run as they are, with these options added."""
-PARSED_ONLY = ("compare", "push")
+PARSED_ONLY = ("compare", "push", "transfer")
 """Commands that take minutes, or a hub: only their options are checked here. Other tests run them."""
 
 

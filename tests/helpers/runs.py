@@ -288,7 +288,7 @@ DIFFERENT = ('"seconds"', '"checksum"', '.safetensors"')
 
 UNEQUAL = (
     *("times.csv", "times.jsonl", "summary.json", "stages.json", "report.html", "report.json"),
-    *("config.yaml", ".lock"),
+    *("config.yaml", ".lock", ".isometry-outputs.json"),
 )
 
 
@@ -296,8 +296,8 @@ def contents(folder: Path) -> dict[str, Any]:
     """Everything in a run folder that must be the same for the same run: tensors by file and name, texts by
     file.
 
-    Left out: what holds times of day or of the clock (``summary.json``, ``stages.json``, ``report.html``, the
-    seconds in ``last/checkpoint.json``), ``config.yaml``, which says how the run was begun, and the
+    Left out: what holds times of day or of the clock (``summary.json``, ``stages.json``, ``report.html`` and its
+    checksum, the seconds in ``last/checkpoint.json``), ``config.yaml``, which says how the run was begun, and the
     checkpoints before the last ones, for when those were saved may differ. Tensors of a checkpoint go by part.
     """
     return dict(_contents(folder))

@@ -50,7 +50,10 @@ def _show(result: RunResult, console: Console) -> None:
     if result.waiting:
         say(console, f"Data     {result.waiting}")
     say(console, f"Folder   {result.folder}")
+    if result.network is not None:
+        say(console, f"Network  {result.network}")
     name = "Student" if any(row["role"] == "teacher" for row in result.rows) else "Model"
+    name = name if result.network is None else "Backbone"
     say(console, f"{name:<9}local-dir:{result.folder / 'student'}")
     say(console, f"Report   {result.report}")
 

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, masks_named
+from isometry.cli.evaluate_task import answers_everywhere, evaluate_task
 from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
@@ -83,12 +84,15 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         ``conditions``, ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the
         number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``), ``dense``
         (:func:`isometry.cli.evaluate_dense.evaluate_dense`) and ``transfer``
-        (:func:`isometry.training.transfer.classify.fine_tune_each`), each if it was evaluated.
+        (:func:`isometry.training.transfer.classify.fine_tune_each`), each if it was evaluated. Of a detector or
+        segmentation network as :func:`isometry.cli.evaluate_task.evaluate_task`.
 
     Raises:
         UserError: no such network, no labelled images (but for ``--dense``), images of other classes than the
             classifier's; or as :func:`isometry.training.transfer.classify.fine_tune_each`.
     """
+    if answers_everywhere(name):
+        return evaluate_task(name, options, console)
     saved = open_named(name, command="evaluate")
     place = Path(options.out) if options.out else saved.place
     if place.exists() and not place.is_dir():

@@ -6,11 +6,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from isometry.errors import UserError
-from isometry.evaluation.saved_network import open_named
-from isometry.report.terminal import print_notes
 from isometry.training.results import RunResult
 from isometry.training.transfer.classify import fine_tune
-from isometry.training.transfer.options import transfer_config
+from isometry.training.transfer.options import named_network, transfer_config
 
 
 @dataclass
@@ -29,6 +27,8 @@ class TransferConfig:
     """Train the head alone: the weights of the backbone stay as they are, to the last bit."""
     random_weights: bool = False
     """Start from random weights of the same architecture, for comparison."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of timm.create_model for a timm name, e.g. `depth=6 embed_dim=192`."""
     img_size: int | None = None
     """Input image size, pixels; the network's own if not given."""
     epochs: int | None = None
@@ -82,8 +82,13 @@ def transfer(name: str, options: TransferConfig, console: Console) -> RunResult:
     """
     if options.task is None:
         raise UserError("--task: not given; give classify, detect or segment")
-    saved = open_named(name, command="transfer")
+    network = named_network(name, random_weights=options.random_weights)
     given = {key: value for key, value in vars(options).items() if key not in OWN and value is not None}
-    config = transfer_config(saved, given, options.overrides, random_weights=options.random_weights)
-    print_notes(console, saved.notes)
-    return fine_tune(config, console)
+    network["model_kwargs"] = network.get("model_kwargs", {}) | given.pop("model_kwargs")
+    config = transfer_config(network, given, options.overrides)
+    if config.task == "classify":
+        return fine_tune(config, console)
+    # torchvision's detectors take a while to load.
+    from isometry.training.transfer.run import execute_dense
+
+    return execute_dense(config, console)

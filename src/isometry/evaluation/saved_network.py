@@ -105,18 +105,22 @@ def _relative_images(saved: RunConfig, config: Path) -> list[str]:
     return [f"{config}: data_dir {saved.data_dir} is relative, and taken from the present folder: {now}"]
 
 
+def names_folder(name: str) -> bool:
+    """Whether a name means a folder, and none of timm's models: one with a slash does, even if there is none."""
+    return (
+        name.startswith("local-dir:")
+        or Path(name).is_dir()
+        or ("/" in name and not name.startswith("hf-hub:"))
+    )
+
+
 def open_named(name: str, *, command: str) -> SavedNetwork:
     """:func:`open_folder` for a folder, else timm's model of that name, with timm's weights if they are available.
 
     Raises:
         UserError: neither a folder nor a timm name.
     """
-    # A name with a slash means a folder, even if it does not exist.
-    if (
-        name.startswith("local-dir:")
-        or Path(name).is_dir()
-        or ("/" in name and not name.startswith("hf-hub:"))
-    ):
+    if names_folder(name):
         return open_folder(name, command=command)
     notes = []
     try:

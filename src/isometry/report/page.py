@@ -24,6 +24,7 @@ from isometry.report.pruning import pruning_section
 from isometry.report.records.data import ReportData, Row, by_role
 from isometry.report.relations import block_maps
 from isometry.report.tables import models_grid, runtimes_grid
+from isometry.report.task import task_figures, task_headline, task_section
 from isometry.report.times import times_section
 
 PAGE_MARKS = ('<meta name="color-scheme" content="light dark">', '<p class="eyebrow"><b>')
@@ -46,8 +47,10 @@ def render_report(data: ReportData, bench: Row | None = None, dense: Row | None 
     return rendered(
         "run.html.j2",
         data=data,
-        headline=headline(data.models, data.epochs, data.relations),
-        figures=key_figures(data.models),
+        headline=task_headline(data.task)
+        if data.task
+        else headline(data.models, data.epochs, data.relations),
+        figures=[*(task_figures(data.task) if data.task else []), *key_figures(data.models)],
         charts=_curves(data),
         costs=_costs(data, bench),
         never_finite=never_finite(data.epochs),
@@ -65,6 +68,7 @@ def details(data: ReportData) -> dict[str, Any]:
     """The sections on one run alone, by their names in the template; a page of several runs shows them for each."""
     labels = data.student_blocks, data.teacher_blocks
     return {
+        "task": task_section(data.task),
         "growth": growth_section(data.stages),
         "pruning": pruning_section(data.pruning),
         "matrices": [(name, matrix_svg(matrix, *labels, f"CKA {name}")) for name, matrix in data.cka.items()],

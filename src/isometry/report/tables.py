@@ -40,6 +40,20 @@ def figure(
     return Column(key, heading, text, measure)
 
 
+TASK_FIGURES = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+    "miou": "mIoU",
+}
+"""Scores of boxes and masks, percent, with their headings."""
+HIDDEN = {"role", "top1_part", "task"}
+"""Keys of a row of models that are no columns."""
+
+
 def model_columns(part: str | None = None) -> list[Column]:
     """The table of models, whose rows are those of `ReportData.models`, from left to right. ``part`` is the part of the
     data that all accuracies are of; None where they differ in it, and each cell names its own."""
@@ -52,6 +66,8 @@ def model_columns(part: str | None = None) -> list[Column]:
         figure("model", "model", str),
         Column("top1", f"top-1{on_part(part)}", top1),
         figure("top1_by_class", "mean of classes", formats.percent),
+        *(figure(key, heading, formats.percent) for key, heading in TASK_FIGURES.items()),
+        figure("part", "part", lambda part: PARTS.get(part, str(part))),
         figure("params", "params", formats.params),
         figure("macs", "MACs", formats.macs),
         figure("images_per_s", "images/s", formats.rate),
@@ -97,7 +113,7 @@ def grid(columns: Sequence[Column], rows: Sequence[Row]) -> Grid:
 def models_grid(rows: Sequence[Row]) -> Grid:
     """The table of models; a key that is not among `model_columns` is a column under its own name."""
     columns = model_columns(common_part(rows))
-    known = {column.key for column in columns} | {"role", "top1_part"}
+    known = {column.key for column in columns} | HIDDEN
     others = dict.fromkeys(key for row in rows for key in row if key not in known)
     return grid([*columns, *(figure(key, key, _any_value) for key in others)], rows)
 

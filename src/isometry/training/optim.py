@@ -2,17 +2,30 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
 
 from isometry.config import GrowConfig, OptimConfig
 from isometry.errors import UserError
 from isometry.grow.schedule import Schedule, Stage
-from isometry.training.objective import Objective
+
+
+class Trainable(Protocol):
+    """What is trained: all of it, and the network of timm in it."""
+
+    @property
+    def trainable_module(self) -> nn.Module: ...
+
+    @property
+    def student(self) -> nn.Module: ...
+
+    def get_clip_parameters(self) -> list[Tensor]:
+        """The parameters whose gradients are clipped together."""
 
 
 def at_stage(config: OptimConfig, grow: GrowConfig, schedule: Schedule, stage: Stage) -> OptimConfig:
@@ -31,7 +44,7 @@ def at_stage(config: OptimConfig, grow: GrowConfig, schedule: Schedule, stage: S
     return config
 
 
-def build_optimizer(config: OptimConfig, objective: Objective) -> torch.optim.Optimizer:
+def build_optimizer(config: OptimConfig, objective: Trainable) -> torch.optim.Optimizer:
     """timm's optimizer over all trainable parameters, in its fused form, else foreach, else plain.
 
     Weight decay is not applied to biases, norms, and timm's ``no_weight_decay`` of the student (position embeddings and
@@ -74,7 +87,7 @@ def build_optimizer(config: OptimConfig, objective: Objective) -> torch.optim.Op
     ) from refusal
 
 
-def _exempt(objective: Objective) -> list[str]:
+def _exempt(objective: Trainable) -> list[str]:
     """Names of the trainable parameters without weight decay."""
     student = objective.student
     names: set[str] = getattr(student, "no_weight_decay", set)()
@@ -111,7 +124,7 @@ def build_schedule(config: OptimConfig, optimizer: torch.optim.Optimizer, steps_
 
 
 def take_step(
-    objective: Objective,
+    objective: Trainable,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     clip_grad: float | None,

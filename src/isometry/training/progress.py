@@ -154,6 +154,9 @@ def score_text(row: Mapping[str, Any]) -> str:
     for split, name in (("val/", "val top-1"), ("val_ema/", "EMA")):
         if f"{split}top1" in row:
             shown.append(f"{name} {formats.top1(row, split)}")
+    for key, name in (("val/ap", "val AP"), ("val/miou", "val mIoU")):
+        if row.get(key) is not None:
+            shown.append(f"{name} {row[key]:.1f} %")
     if not shown and "val/loss" in row:
         shown.append(f"val loss {row['val/loss']:.4g}")
     return " · ".join(shown)

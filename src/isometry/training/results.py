@@ -70,6 +70,7 @@ class RunResult:
         stages: of growth, with their times; none in a run that did not grow.
         times: seconds by phase, a row for each epoch.
         waiting: a sentence on the time that training waited for images, where that was the bottleneck.
+        network: the folder of the whole network, where the student is its backbone.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class RunResult:
     stages: list[Row] = field(default_factory=list)
     times: list[Row] = field(default_factory=list)
     waiting: str = ""
+    network: Path | None = None
 
     @property
     def student(self) -> Row:

@@ -41,7 +41,7 @@ def execute(
         Interrupted: stopped by a signal.
     """
     world = join_world(config.device)
-    advice = partial(_advice, config.out)
+    advice = partial(save_advice, config.out)
     with closing(world), sigterm_interrupts(advice), worker_deaths(advice), lost_processes(world, advice):
         if not world.main:
             run = assemble(config, world)
@@ -78,7 +78,8 @@ def _take_inventory(run: Run) -> None:
         check_classes(run.config.out, run.inventory)
 
 
-def _advice(out: str) -> str:
+def save_advice(out: str) -> str:
+    """What to do after a run in ``out`` was stopped."""
     if has_checkpoint(last_checkpoint(out)):
         return "the last save is kept: go on with --resume"
     return "nothing was saved yet: start again"

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from isometry.errors import printable
 from isometry.report.drawing import canvas
 from isometry.report.drawing.colours import LIGHT
-from isometry.report.drawing.panels import Panel
+from isometry.report.drawing.panels import PERCENT, Panel
 
 SERIES = LIGHT.series
 CHART_SIZE = (344, 210)
@@ -115,7 +115,7 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
     else:
-        if panel.metric.startswith("top"):
+        if panel.metric.startswith(PERCENT):
             # An interval over few seeds may reach outside of 0 to 100 %.
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, -2), min(high, 102))

@@ -12,6 +12,9 @@ TITLES = {
     "top1": "Top-1 accuracy, %",
     "top1_by_class": "Mean of the classes' accuracies, %",
     "top5": "Top-5 accuracy, %",
+    "ap": "Average precision (AP), %",
+    "ap50": "AP50, %",
+    "miou": "Mean IoU, %",
     "train/loss": "Training loss, all terms",
     "loss": "Validation loss",
     "lr": "Learning rate",
@@ -19,6 +22,8 @@ TITLES = {
 }
 WITHOUT_SPLIT = ("lr", "keep_rate")
 """Keys that belong to no split of the data."""
+PERCENT = ("top", "ap", "miou")
+"""How the names of metrics begin that are in percent."""
 LOG_RATIO = 20
 """Values of one panel that span more than this are drawn on a logarithmic axis."""
 
@@ -65,7 +70,7 @@ class Panel:
         the small values too."""
         finite = [value for line in self.series for value in line.values if math.isfinite(value)]
         least, most = min(finite), max(finite)
-        is_loss = not self.metric.startswith("top") and self.metric not in WITHOUT_SPLIT
+        is_loss = not self.metric.startswith(PERCENT) and self.metric not in WITHOUT_SPLIT
         if not is_loss or least <= 0 or most / least <= LOG_RATIO:
             return None
         margin = (most / least) ** 0.08
@@ -147,7 +152,18 @@ def _panel_of(key: str) -> str | None:
 
 
 def _rank(metric: str) -> int:
-    ranks = {"top1": 0, "top1_by_class": 0, "train/loss": 1, "top5": 3, "loss": 4, "lr": 6, "keep_rate": 7}
+    ranks = {
+        "top1": 0,
+        "top1_by_class": 0,
+        "ap": 0,
+        "ap50": 0,
+        "miou": 0,
+        "train/loss": 1,
+        "top5": 3,
+        "loss": 4,
+        "lr": 6,
+        "keep_rate": 7,
+    }
     return ranks.get(metric, 2 if metric.startswith("train/") else 5)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from pydantic import PlainValidator, ValidationInfo
 
 from isometry.parsing import closed
 from isometry.report import formats
-from isometry.report.records.schema import Epochs, Forms, Models, Stages, Times
+from isometry.report.records.schema import Classes, Epochs, Forms, Models, Stages, Times
 
 Row = Mapping[str, Any]
 """A row of a table or of metrics.jsonl. The functions that take rows document the keys that they read."""
@@ -37,6 +37,11 @@ Picture = Annotated[
     NDArray[np.uint8],
     _array("picture", lambda a: a.dtype == np.uint8 and a.ndim == 3 and a.shape[2] in (1, 3)),
 ]
+Mask = Annotated[NDArray[np.uint8], _array("mask", lambda a: a.dtype == np.uint8 and a.ndim == 2)]
+"""The class of each pixel, (H, W); 255 where it does not count."""
+
+Verdict = Literal["right", "wrong class", "no object", "found", "missed", "crowd"]
+"""Of a box that was answered, the first three; of one of the truth, the others."""
 
 
 @closed
@@ -141,6 +146,60 @@ class PruningData:
 
 @closed
 @dataclass(frozen=True)
+class DrawnBox:
+    """A box on a picture: its ``corners`` (left, top, right, bottom) in pixels, and the ``text`` beside it."""
+
+    corners: tuple[float, float, float, float]
+    text: str
+    verdict: Verdict
+
+
+@closed
+@dataclass(frozen=True)
+class TaskPicture:
+    """A picture with its truth and the network's answer: boxes, or masks of the picture's size.
+
+    ``score`` is F1 of the boxes or the mean IoU of the picture's classes, percent.
+
+    Raises:
+        ValueError: a mask has another size than the picture.
+    """
+
+    name: str
+    group: Literal["worst", "best"]
+    score: float
+    pixels: Picture
+    truth: list[DrawnBox] = field(default_factory=list)
+    answer: list[DrawnBox] = field(default_factory=list)
+    truth_mask: Mask | None = None
+    answer_mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        for mask in (self.truth_mask, self.answer_mask):
+            if mask is not None and mask.shape != self.pixels.shape[:2]:
+                raise ValueError(f"{self.name}: a mask of {mask.shape}, a picture of {self.pixels.shape[:2]}")
+
+
+@closed
+@dataclass(frozen=True)
+class TaskData:
+    """How well a network finds boxes or masks on a ``part`` of the data.
+
+    ``scores`` are in percent, by key: "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", or "miou", "miou_low",
+    "miou_high"; None where nothing was there to find. ``classes`` has a row each: "name", "value", and "objects" or
+    "pixels".
+    """
+
+    task: Literal["detect", "segment"]
+    part: str
+    images: int
+    scores: dict[str, float | None]
+    classes: Classes
+    pictures: list[TaskPicture] = field(default_factory=list)
+
+
+@closed
+@dataclass(frozen=True)
 class ReportData:
     """Everything that a report can show; what is empty or None is left out of the page.
 
@@ -185,6 +244,8 @@ class ReportData:
     "rest" is their remaining time."""
     waiting: str = ""
     """A sentence on the time that training waited for images, where that was the bottleneck."""
+    task: TaskData | None = None
+    """Of a network that finds boxes or masks."""
 
     def __post_init__(self) -> None:
         wanted = (len(self.student_blocks), len(self.teacher_blocks))

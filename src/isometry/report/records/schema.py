@@ -55,6 +55,11 @@ class _ModelRow(_Row):
     model: str
 
 
+class _ClassRow(_Row):
+    name: str
+    value: StrictFloat | None
+
+
 class _StageRow(_Row):
     stage: StrictInt
     model: str
@@ -98,6 +103,7 @@ class _RuntimeRow(_Row):
 
 Epochs = Annotated[Table, _rows(_Row)]
 Models = Annotated[Table, _rows(_ModelRow)]
+Classes = Annotated[Table, _rows(_ClassRow)]
 Stages = Annotated[Table, _rows(_StageRow)]
 Times = Annotated[Table, _rows(_TimesRow, _same_keys)]
 Forms = Annotated[Table, _rows(_FormRow, _same_batch_sizes)]

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 NAMES = (
     *("config.yaml", ".lock", "metrics.csv", "metrics.jsonl", "times.csv", "times.jsonl", "not_finite.json"),
-    *("data.json", "last", "best", "student", "summary.json", "stages.json"),
+    *("data.json", "last", "best", "student", "model", "summary.json", "stages.json"),
     *("report.html", "report.json", "report.safetensors", "tensorboard", "wandb", "wandb-id", OUTPUTS),
 )
 """What training writes into a run's folder: a link there is refused before it begins."""
@@ -82,8 +82,7 @@ class RunFolder:
             )
         self.path = Path(config.out)
         self.metrics, self.times = Metrics(self.path), Metrics(self.path, "times")
-        self._resume = config.resume
-        self._made = self._new = False
+        self._resume, self._made, self._new = config.resume, False, False
         self._begun: RunConfig | None = None
 
     @property
@@ -123,7 +122,8 @@ class RunFolder:
             raise UserError(f"--out {self.path}: {why}; give another --out") from error
         try:
             self.refuse_other_contents()
-            check_unchanged(self.path / "student")
+            for name in ("student", "model"):
+                check_unchanged(self.path / name)
             check_replaceable(self.path / "report.html", PAGE_MARKS)
         except UserError:
             self._leave(failed=True)

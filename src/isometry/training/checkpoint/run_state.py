@@ -182,7 +182,7 @@ class RunState:
                 add_notes(self.run.notes, self.folder.keep_options(self.config), console)
             return None
         checkpoint = load_with_note(last, self.run, console)
-        with _fitting(last):
+        with fitting(last):
             state: SavedState = validate(checkpoint.state, SavedState)
             loop, spec = state["loop"], state["spec"]
             inside = loop.seen > 0 and isinstance(self.run.sources.train, StreamPart)
@@ -239,7 +239,7 @@ class RunState:
         """
         last = last_checkpoint(self.config.out)
         parts, state = saved.checkpoint.parts, saved.state
-        with _fitting(last):
+        with fitting(last):
             self.objective.load_checkpoint_state(parts["model"], parts.get("terms", {}))
             if self.objective.has_ema():
                 self.objective.load_checkpoint_state(parts["ema"], ema=True)
@@ -276,7 +276,7 @@ def _without_place(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _fitting(last: Path) -> Iterator[None]:
+def fitting(last: Path) -> Iterator[None]:
     """Turns errors inside the block into a UserError: the checkpoint does not fit the run."""
     try:
         yield

@@ -14,7 +14,7 @@ from isometry.evaluation.scores import Row, wilson
 from isometry.files import inside
 from isometry.training.results import RunResult
 from isometry.training.run import execute
-from isometry.training.transfer.options import transfer_config
+from isometry.training.transfer.options import saved_network, transfer_config
 
 
 def fine_tune(run: RunConfig, console: Console, label: str = "") -> RunResult:
@@ -48,7 +48,8 @@ def fine_tune_each(
         95 % interval: ``value``, ``low`` and ``high`` (percent); ``top1_by_class`` where classes differ much in number.
 
     Raises:
-        UserError: as :func:`fine_tune` and :func:`transfer_config`; two folders with the same name.
+        UserError: as :func:`fine_tune`, :func:`transfer_config` and :func:`saved_network`; two folders with the same
+            name.
     """
     return [_row_of(run, console) for run in plan(saved, folders, out, overrides, device)]
 
@@ -57,7 +58,7 @@ def plan(
     saved: SavedNetwork, folders: list[str], out: Path, overrides: dict[str, Any], device: str
 ) -> list[RunConfig]:
     """The config of the run on each folder; errors as in :func:`fine_tune_each`, before any run starts."""
-    common = transfer_config(saved, {"device": device}, overrides)
+    common = transfer_config(saved_network(saved), {"device": device}, overrides)
     named = {Path(folder).resolve().name: folder for folder in folders}
     if len(named) < len(folders):
         raise UserError("--transfer: two folders have the same name, and so would their runs; rename one")

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from timm.models import get_model_args
-from torch import nn
-
 from isometry.config import RunConfig
 from isometry.errors import UserError
-from isometry.evaluation.saved_network import SavedNetwork
+from isometry.evaluation.saved_network import SavedNetwork, names_folder, open_folder
+from isometry.models.dense.build import backbone_arguments
 from isometry.models.spec import architecture
 from isometry.prune.gates import gated_convs
 from isometry.recipes import with_overrides
@@ -27,8 +25,8 @@ FINE_TUNING: dict[str, Any] = {
 """For classes: short, with a small rate and crops that keep most of the image."""
 
 DENSE_TRAINING: dict[str, Any] = {
-    "epochs": 30,
-    "warmup_epochs": 2,
+    "epochs": 12,
+    "warmup_epochs": 1,
     "batch_size": 16,
     "lr": 1e-3,
     "weight_decay": 0.05,
@@ -72,47 +70,62 @@ DENSE_OPTIONS = frozenset(
 
 
 def transfer_config(
-    saved: SavedNetwork,
-    given: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-    *,
-    random_weights: bool = False,
+    network: Mapping[str, Any], given: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> RunConfig:
     """The run that transfers a network.
 
     Args:
-        saved: the network.
-        given: options of a run by name, with ``task`` among them.
+        network: options of a run that name it, see :func:`saved_network` and :func:`named_network`.
+        given: options of a run by name, with ``task`` among them if it is not to classify.
         overrides: more of them, as on a command line.
-        random_weights: start from random weights of the network's architecture instead of its own.
 
     Raises:
-        UserError: a network with gates; an unknown option or a value of another type; an option that the task lacks.
+        UserError: an unknown option or a value of another type; an option that the task lacks.
     """
-    if gated_convs(saved.network):
-        raise UserError(
-            f"{saved.name} has gates, which can't be fine-tuned; give the network from before pruning"
-        )
     task = given.get("task", "classify")
     defaults = dict(FINE_TUNING if task == "classify" else DENSE_TRAINING)
     if given.get("dataset") in WRITING:
         defaults["hflip"] = 0.0
-    network = _random(saved.network) if random_weights else _trained(saved)
     config = with_overrides(RunConfig(**{**defaults, **network, **given}), overrides, "--overrides")
     if config.task != "classify":
         _refuse_others(config)
     return config
 
 
-def _trained(saved: SavedNetwork) -> dict[str, Any]:
+def named_network(name: str, *, random_weights: bool = False) -> dict[str, Any]:
+    """Options of a run that name the network in a folder, or timm's of that name.
+
+    Args:
+        name: as on the command line.
+        random_weights: start from random weights of its architecture instead of its own.
+
+    Raises:
+        UserError: no such folder, or no whole network in it; as :func:`saved_network`.
+    """
+    if not names_folder(name):
+        return {"model": name, "pretrained": not random_weights}
+    saved = open_folder(name, command="transfer")
+    found = saved_network(saved)
+    if not random_weights:
+        return found
+    arguments = backbone_arguments(saved.network)
+    arguments.pop("num_classes", None)
+    return {"model": architecture(saved.network), "model_kwargs": arguments}
+
+
+def saved_network(saved: SavedNetwork) -> dict[str, Any]:
+    """Options of a run that name a network.
+
+    Raises:
+        UserError: it has gates.
+    """
+    if gated_convs(saved.network):
+        raise UserError(
+            f"{saved.name} has gates, which can't be fine-tuned; give the network from before pruning"
+        )
     if saved.folder is None:
         return {"model": saved.name, "pretrained": True}
     return {"model": f"local-dir:{saved.folder}"}
-
-
-def _random(network: nn.Module) -> dict[str, Any]:
-    arguments = {name: value for name, value in get_model_args(network).items() if name != "num_classes"}
-    return {"model": architecture(network), "model_kwargs": arguments}
 
 
 def _refuse_others(config: RunConfig) -> None:

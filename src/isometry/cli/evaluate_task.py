@@ -1,0 +1,120 @@
+"""What `isometry evaluate` says of a detector or segmentation network: average precision or mIoU."""
+
+import json
+import sys
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from isometry.data import Preprocess
+from isometry.distributed import join_world
+from isometry.errors import UserError
+from isometry.evaluation.environment import environment, environment_text
+from isometry.evaluation.saved_network import ImagesConfig, SavedNetwork, images_named
+from isometry.files import write_atomically
+from isometry.models.spec import architecture
+from isometry.recipes import read_saved
+from isometry.report.records.data import PARTS, TaskData
+from isometry.report.tables import rich_table
+from isometry.report.task import classes_grid, scores_grid
+from isometry.report.terminal import print_notes, say
+
+Row = dict[str, Any]
+
+FOR_CLASSIFIERS = ("probe", "transfer", "dense")
+"""Options of `isometry evaluate` that are for its backbone."""
+
+
+def answers_everywhere(name: str) -> bool:
+    """Whether a folder has a detector or a segmentation network, of its own or as the ``model`` of a run."""
+    from isometry.models.dense.saving import dense_folder  # loads torchvision, which takes a while
+
+    folder = Path(name.removeprefix("local-dir:"))
+    return folder.is_dir() and dense_folder(folder) is not None
+
+
+def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
+    """Evaluates the detector or segmentation network in a folder on the test part of its run, or of the named data, and
+    writes ``evaluation.json``.
+
+    Returns:
+        Its content: ``model``, ``name``, ``task``, ``data``, ``part``, ``exif``, ``command``, ``date``, ``conditions``,
+        ``notes``, and ``scores`` (:func:`isometry.evaluation.dense.detection.average_precision` or
+        :func:`isometry.evaluation.dense.segmentation.iou_scores`).
+
+    Raises:
+        UserError: no whole network, other classes than its own, no test or validation part, or an option for
+            classifiers.
+    """
+    from isometry.data.dense.batches import dense_loaders
+    from isometry.data.dense.sources import find_dense_sources
+    from isometry.evaluation.dense.answers import evaluate_answers
+    from isometry.models.dense.saving import dense_folder, load_dense
+
+    for option in FOR_CLASSIFIERS:
+        if getattr(options, option, None):
+            raise UserError(
+                f"--{option}: {name} finds boxes or masks; give its backbone instead: {Path(name) / 'student'}"
+            )
+    folder = dense_folder(name.removeprefix("local-dir:"))
+    assert folder is not None
+    network = load_dense(folder, flag="evaluate")
+    saved = _saved(name, network, folder)
+    place = Path(getattr(options, "out", "") or saved.place)
+    config = images_named(saved, options, command="evaluate")
+    sources = find_dense_sources(config, network.task)
+    if sources.class_names != network.class_names:
+        raise UserError(
+            f"evaluate {name}: the network has the classes {', '.join(network.class_names)} and the data "
+            f"{', '.join(sources.class_names)}; give data of its classes with --data-dir or --dataset"
+        )
+    part = "test" if sources.test is not None else "val"
+    device = join_world(options.device).device
+    with closing(dense_loaders(sources, config, network.spec, 0)) as loaders:
+        batches = loaders.test if part == "test" else loaders.val
+        if batches is None:
+            raise UserError(
+                f"evaluate {name}: the data has no test or validation part; give other with --data-dir"
+            )
+        preprocess = Preprocess(config, network.spec, None, device)
+        scores = evaluate_answers(network.to(device), batches, preprocess)
+    result: Row = {
+        "model": architecture(network.backbone),
+        "name": name,
+        "task": network.task,
+        "data": sources.description,
+        "part": part,
+        "exif": config.exif,
+        "command": " ".join(["isometry", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "conditions": environment(device),
+        "notes": [*saved.notes, *sources.notes],
+        "scores": scores,
+    }
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    _show(result, place, console)
+    return result
+
+
+def _saved(name: str, network: Any, folder: Path) -> SavedNetwork:
+    run = folder.absolute().parent
+    if not (folder.name == "model" and (run / "config.yaml").is_file()):
+        return SavedNetwork(name, network, folder)
+    return SavedNetwork(name, network, folder, run, read_saved(run / "config.yaml")[0])
+
+
+def _show(result: Row, place: Path, console: Console) -> None:
+    scores = result["scores"]
+    figures = {key: value for key, value in scores.items() if key not in ("images", "classes")}
+    data = TaskData(result["task"], result["part"], scores["images"], figures, scores["classes"])
+    say(console, f"{result['model']} on {result['data']}")
+    console.print(rich_table(scores_grid(data)))
+    console.print(rich_table(classes_grid(data)))
+    say(console, f"On {scores['images']:,} images of the {PARTS[result['part']]} part.")
+    say(console, environment_text(result["conditions"]))
+    print_notes(console, result["notes"])
+    say(console, f"Figures  {place / 'evaluation.json'}")

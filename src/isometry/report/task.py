@@ -1,0 +1,142 @@
+"""The section on boxes or masks: scores, classes, and the best and the worst pictures, drawn and in words."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from isometry.report import formats
+from isometry.report.drawing.boxes import IGNORED, boxes_svg, class_colour, errors_svg, mask_svg
+from isometry.report.records.data import PARTS, TaskData, TaskPicture
+from isometry.report.tables import TASK_FIGURES, Grid, figure, grid
+
+EXPLAINED = {
+    "detect": "AP is COCO's average precision: the mean over classes and over the overlaps (IoU) 0.50 to 0.95 that a "
+    "box needs to be right; AP50 and AP75 are those at one overlap. Small objects have fewer than 32² pixels, large "
+    "ones 96² or more.",
+    "segment": "IoU of a class: pixels that are right, by those that the mask or the answer have of it; mIoU is the "
+    "mean over classes.",
+}
+MARKS = {
+    "detect": "Boxes with a score of at least 50 %. A solid line and ✓ mark what is right, dashes and ✗ a wrong class, "
+    "dots and ✗ a box without an object; objects that were not found are dashed in the truth.",
+    "segment": "The last picture of each row has the wrong pixels striped.",
+}
+SCORES = {"detect": "F1", "segment": "mean IoU"}
+"""What the score of a picture is."""
+
+
+def task_section(data: TaskData | None) -> dict[str, Any] | None:
+    """The section by its names in the template; None for a run that classifies."""
+    if data is None:
+        return None
+    names = [str(row["name"]) for row in data.classes]
+    return {
+        "explained": EXPLAINED[data.task],
+        "interval": _interval(data),
+        "grid": scores_grid(data),
+        "classes": classes_grid(data),
+        "marks": MARKS[data.task],
+        "legend": [(class_colour(i), name) for i, name in enumerate(names) if i]
+        if data.task == "segment"
+        else [],
+        "groups": [
+            (f"{group.capitalize()} pictures", [_shown(picture, data.task, names) for picture in found])
+            for group in ("worst", "best")
+            if (found := [picture for picture in data.pictures if picture.group == group])
+        ],
+    }
+
+
+def task_headline(data: TaskData) -> str:
+    """The score in a sentence."""
+    key = "ap" if data.task == "detect" else "miou"
+    what = "an average precision (AP)" if data.task == "detect" else "a mean IoU"
+    on = f"{data.images:,} images of the {PARTS.get(data.part, data.part)} part"
+    if data.scores.get(key) is None:
+        return f"Nothing was there to find on the {on}."
+    return f"The network reaches {what} of {formats.percent(data.scores[key])} on {on}."
+
+
+def task_figures(data: TaskData) -> list[tuple[str, str, str]]:
+    """(label, value, detail) of the key figures at the top of the page."""
+    shown = [("ap", ""), ("ap50", ""), ("miou", _interval(data))]
+    return [
+        (TASK_FIGURES[key], formats.percent(data.scores[key]), detail)
+        for key, detail in shown
+        if data.scores.get(key) is not None
+    ]
+
+
+def _interval(data: TaskData) -> str:
+    low, high = data.scores.get("miou_low"), data.scores.get("miou_high")
+    if low is None or high is None:
+        return ""
+    return f"95 % interval over pictures {low:.1f} to {high:.1f} %"
+
+
+def scores_grid(data: TaskData) -> Grid:
+    """The scores in one row."""
+    columns = [figure("part", "part", str)]
+    columns += [figure(key, heading, formats.percent) for key, heading in TASK_FIGURES.items()]
+    return grid(columns, [{"part": PARTS.get(data.part, data.part), **data.scores}])
+
+
+def classes_grid(data: TaskData) -> Grid:
+    """A row for each class."""
+    columns = [
+        figure("name", "class", str),
+        figure("value", "AP" if data.task == "detect" else "IoU", formats.percent),
+        figure("objects", "objects", lambda count: f"{count:,}"),
+        figure("pixels", "pixels", lambda count: f"{count:,}"),
+    ]
+    return grid(columns, data.classes)
+
+
+def _shown(picture: TaskPicture, task: str, names: list[str]) -> dict[str, Any]:
+    title = f"{picture.name}: {SCORES[task]} {formats.percent(picture.score, 0)}"
+    if task == "detect":
+        words = box_words(picture)
+        drawn = [
+            ("truth", boxes_svg(picture.pixels, picture.truth, f"{picture.name}, truth")),
+            ("answer", boxes_svg(picture.pixels, picture.answer, f"{picture.name}, answer: {words}")),
+        ]
+    else:
+        words = mask_words(picture, names)
+        truth, answer = picture.truth_mask, picture.answer_mask
+        assert truth is not None
+        assert answer is not None
+        drawn = [
+            ("truth", mask_svg(picture.pixels, truth, f"{picture.name}, truth")),
+            ("answer", mask_svg(picture.pixels, answer, f"{picture.name}, answer: {words}")),
+            ("wrong pixels", errors_svg(picture.pixels, truth, answer, f"{picture.name}, wrong pixels")),
+        ]
+    return {"title": title, "words": words, "drawn": drawn}
+
+
+def box_words(picture: TaskPicture) -> str:
+    """How many boxes are right and what is wrong: "right 3; wrong class 1 (7 81 %); missed 1 (2)"."""
+    by_verdict: dict[str, list[str]] = {}
+    for box in [*picture.answer, *picture.truth]:
+        by_verdict.setdefault(box.verdict, []).append(box.text)
+    parts = [f"right {len(by_verdict.get('right', []))}"]
+    for verdict in ("wrong class", "no object", "missed"):
+        if texts := by_verdict.get(verdict):
+            parts.append(f"{verdict} {len(texts)} ({', '.join(texts)})")
+    return "; ".join(parts)
+
+
+def mask_words(picture: TaskPicture, names: list[str], most: int = 3) -> str:
+    """The share of pixels that are right, and the most frequent errors: "97 % of the pixels right; 2 as 7: 31
+    pixels"."""
+    truth, answer = picture.truth_mask, picture.answer_mask
+    assert truth is not None
+    assert answer is not None
+    counted = truth != IGNORED
+    if not counted.any():
+        return "no pixel counts"
+    wrong = counted & (truth != answer)
+    pairs = Counter(zip(truth[wrong].tolist(), answer[wrong].tolist(), strict=True)).most_common(most)
+    share = 100 * (1 - np.count_nonzero(wrong) / np.count_nonzero(counted))
+    errors = [f"{names[true]} as {names[given]}: {count:,} pixels" for (true, given), count in pairs]
+    return "; ".join([f"{formats.percent(share, 0)} of the pixels right", *errors])

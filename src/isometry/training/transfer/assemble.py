@@ -1,0 +1,99 @@
+"""RunConfig -> the parts of a run for boxes or masks: data, network, and the config with all values filled in."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from isometry.config import RunConfig, out_of_range
+from isometry.config.paths import absolute_paths
+from isometry.data import ImageSpec
+from isometry.data.dense.sources import DenseSources, find_dense_sources
+from isometry.data.option_checks import AUTO
+from isometry.data.splits import MapPart
+from isometry.data.survey import survey
+from isometry.distributed import World
+from isometry.errors import UserError
+from isometry.evaluation.dense.detection import check_installed
+from isometry.models.build import build_model, check_name
+from isometry.models.dense.build import build_dense
+from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.spec import image_spec, student_spec
+from isometry.models.weights import WeightSource
+from isometry.seeding import derive_seed, seed_global_generators
+from isometry.training.checkpoint.run_folder import begun_as
+from isometry.training.image_trial import try_images
+
+
+@dataclass
+class DenseRun:
+    """The parts of a run, built but not started.
+
+    Attributes:
+        config: with all values filled in.
+        sources: the data.
+        spec: the images that the network takes.
+        network: on the CPU.
+        weights: where the backbone's came from.
+        notes: for the user and the report.
+    """
+
+    config: RunConfig
+    sources: DenseSources
+    spec: ImageSpec
+    network: DenseNetwork
+    weights: WeightSource
+    notes: list[str]
+
+
+def assemble_dense(config: RunConfig, world: World) -> DenseRun:
+    """Builds the parts of a run on the CPU; writes nothing and trains nothing.
+
+    Raises:
+        UserError: anything that can't work, before any step is taken.
+    """
+    if world.size > 1:
+        raise UserError("isometry transfer runs in one process; give it without torchrun")
+    if fault := out_of_range(config):
+        raise UserError(fault)
+    task: Task = "detect" if config.task == "detect" else "segment"
+    if task == "detect":
+        check_installed()
+    if (begun := begun_as(config)) is not None and config.pixel_range == AUTO:
+        # What it found then, also if other images were added.
+        config = replace(config, pixel_range=begun.pixel_range)
+    config = absolute_paths(config)
+    model = replace(student_spec(config, config.prune), num_classes=0)
+    check_name(model, "transfer")
+    sources = find_dense_sources(config, task)
+    notes = list(sources.notes)
+    sample = survey(MapPart(cast(Any, sources.train)))
+    notes += sample.notes(config.pixel_range)
+    seed_global_generators(derive_seed(config.seed, "model"))
+    backbone, weights = build_model(model, flag="transfer")
+    spec = image_spec(backbone, config.img_size)
+    try_images(backbone, spec, "--model", model)
+    seed_global_generators(derive_seed(config.seed, "head"))
+    network = build_dense(task, backbone, sources.class_names, spec)
+    if config.freeze:
+        network.freeze_backbone()
+    if sources.val is None:
+        notes.append("the data has no validation part, so the last epoch is delivered")
+    channels, _, side = spec.input_size
+    config = replace(
+        config,
+        img_size=side,
+        in_chans=channels,
+        pixel_range=sample.resolved(config.pixel_range),
+        lr=config.lr if config.lr is not None else config.lr_base * config.batch_size / config.lr_base_size,
+        warmup_epochs=_warmup_epochs(config, notes),
+        validation_batch_size=config.validation_batch_size or config.batch_size,
+        device=str(world.device),
+    )
+    return DenseRun(config, sources, spec, network, weights, notes)
+
+
+def _warmup_epochs(config: RunConfig, notes: list[str]) -> int:
+    if config.warmup_epochs < config.epochs:
+        return config.warmup_epochs
+    warmup = config.epochs // 10
+    notes.append(f"warm-up shortened from {config.warmup_epochs} to {warmup} of {config.epochs} epochs")
+    return warmup

@@ -1,0 +1,113 @@
+"""The section on boxes and masks: its words, its marks without colour, its record."""
+
+import re
+
+import numpy as np
+import pytest
+
+from isometry.report.drawing.boxes import STYLES, boxes_svg, class_colour, errors_svg, mask_svg
+from isometry.report.page import render_report
+from isometry.report.records.data import DrawnBox, ReportData, TaskData, TaskPicture
+from isometry.report.records.record import RecordError, read_record, write_record
+from isometry.report.task import box_words, mask_words, task_headline
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 1), dtype=np.uint8)
+EVIL = '<script>alert("1")</script>'
+
+
+def boxes_picture(group="worst"):
+    truth = [DrawnBox((1, 1, 6, 6), "cat", "found"), DrawnBox((10, 2, 18, 9), EVIL, "missed")]
+    answer = [
+        DrawnBox((1, 1, 7, 6), "cat 97 %", "right"),
+        DrawnBox((11, 2, 18, 9), "dog 60 %", "wrong class"),
+    ]
+    return TaskPicture("scene 3", group, 50.0, PIXELS, truth, answer)
+
+
+def masks_picture():
+    truth, answer = np.zeros((12, 20), np.uint8), np.zeros((12, 20), np.uint8)
+    truth[:4], answer[:4, :10], answer[:4, 10:] = 1, 1, 2
+    truth[11] = 255
+    return TaskPicture("scene 4", "best", 75.0, PIXELS, truth_mask=truth, answer_mask=answer)
+
+
+def detected(**changes):
+    scores = {"ap": 41.25, "ap50": 60.0, "ap75": 40.0, "ap_small": 41.25, "ap_medium": None, "ap_large": None}
+    rows = [{"name": "cat", "objects": 7, "value": 50.0}, {"name": EVIL, "objects": 0, "value": None}]
+    return TaskData("detect", "test", 1200, scores, rows, [boxes_picture(), boxes_picture("best")])
+
+
+def segmented():
+    scores = {"miou": 55.0, "miou_low": 50.2, "miou_high": 60.4}
+    rows = [{"name": name, "pixels": 9, "value": 55.0} for name in ("background", "one", "two")]
+    return TaskData("segment", "val", 12, scores, rows, [masks_picture()])
+
+
+def test_words_tell_what_is_right_and_wrong():
+    assert box_words(boxes_picture()) == f"right 1; wrong class 1 (dog 60 %); missed 1 ({EVIL})"
+    assert mask_words(masks_picture(), ["background", "one", "two"]) == (
+        "82 % of the pixels right; one as two: 40 pixels"
+    )
+    assert task_headline(detected()) == (
+        "The network reaches an average precision (AP) of 41.2 % on 1,200 images of the test part."
+    )
+
+
+def test_verdicts_differ_without_colour():
+    marks = [(style.dashes, style.sign) for verdict, style in STYLES.items() if verdict != "found"]
+    assert len(set(marks)) == len(marks)
+
+
+@pytest.mark.parametrize("data", [detected(), segmented()], ids=["boxes", "masks"])
+def test_a_page_shows_scores_classes_and_pictures_and_is_the_same_from_its_record(data, tmp_path):
+    report = ReportData("a title", models=[{"model": "m", "role": "student", "part": data.part}], task=data)
+    page = render_report(report)
+    write_record(tmp_path, report)
+    assert render_report(read_record(tmp_path)) == page
+    assert EVIL not in page
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page)
+    section = page[page.index('<section id="task"') :]
+    shown = 4 if data.task == "detect" else 3
+    assert section.count("<svg") == section.count("<image") == shown
+    assert section.count('role="img"') == shown
+    if data.task == "detect":
+        assert all(
+            text in section
+            for text in ("41.2", "AP75", "✓ cat 97 %", "✗ dog 60 %", "missed ", "stroke-dasharray")
+        )
+        assert "AP medium" not in section
+    else:
+        assert all(text in section for text in ("50.2 to 60.4", "one as two: 40 pixels", "wrong pixels"))
+
+
+def test_a_record_with_a_mask_of_another_size_is_refused(tmp_path):
+    write_record(tmp_path, ReportData("t", task=segmented()))
+    text = (tmp_path / "report.json").read_text()
+    swapped = text.replace('"task.pictures.0.truth_mask"', '"task.pictures.0.pixels"')
+    assert swapped != text
+    (tmp_path / "report.json").write_text(swapped)
+    with pytest.raises(RecordError):
+        read_record(tmp_path)
+    with pytest.raises(ValueError, match="a mask of"):
+        TaskPicture("p", "best", 1.0, PIXELS, truth_mask=np.zeros((3, 3), np.uint8))
+
+
+def test_classes_have_colours_of_their_own():
+    colours = [class_colour(number) for number in range(1, 60)]
+    assert len(set(colours)) == len(colours)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
+def test_text_stays_inside_the_picture():
+    box = DrawnBox((15, 0, 19, 8), "a long name 99 %", "right")
+    (start,) = re.findall(r'<text x="([^"]*)" y="([^"]*)"', boxes_svg(PIXELS, [box], "label"))
+    assert 0 <= float(start[0]) < 15
+    assert float(start[1]) > 0
+
+
+def test_ignored_pixels_and_the_background_are_not_coloured():
+    mask = np.full((12, 20), 255, np.uint8)
+    mask[0] = 0
+    assert str(mask_svg(PIXELS, mask, "l")) == str(mask_svg(np.repeat(PIXELS, 3, 2), mask, "l"))
+    pale = str(errors_svg(PIXELS, mask, np.ones((12, 20), np.uint8), "l"))
+    assert pale != str(errors_svg(PIXELS, mask, np.zeros((12, 20), np.uint8), "l"))

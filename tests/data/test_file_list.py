@@ -288,3 +288,10 @@ def test_a_real_parquet_file(photos: Path):
     table = pytest.importorskip("pyarrow").table({"path": ["a/0.png", "b/0.png"], "label": ["cat", "dog"]})
     pytest.importorskip("pyarrow.parquet").write_table(table, photos / "list.parquet")
     assert find_sources(folder_config(photos / "list.parquet")).class_names == ["cat", "dog"]
+
+
+def test_the_backslashes_of_windows_are_named(photos: Path):
+    with pytest.raises(UserError, match=r"line 2: its path has Windows' backslashes.* \(8 of 8 images\)"):
+        listed(photos, rows("path,label", *(row.replace("/", "\\") for row in ALL)))
+    with pytest.raises(UserError, match="can't be found"):
+        listed(photos, rows("path,label", "a\\gone.png,cat", *ALL))

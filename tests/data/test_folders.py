@@ -149,6 +149,22 @@ def test_test_and_validation_are_never_merged_into_training(tmp_path: Path):
     assert "extra" in find_sources(folder_config(tmp_path)).notes[0]
 
 
+def test_splits_inside_the_class_folders_are_to_be_turned_round(tmp_path: Path):
+    for name in ("lo", "hi"):
+        write_classes(tmp_path / name, {"train": 4, "test": 2})
+    turned = r"inside the class folders \(hi, lo\): turn them round, train/hi for hi/train, or give a list"
+    with pytest.raises(UserError, match=turned):
+        sizes(tmp_path)
+
+
+def test_several_data_sets_side_by_side_are_no_classes(tmp_path: Path):
+    for name in ("first", "second"):
+        for split in ("train", "test"):
+            write_classes(tmp_path / name / split, {"cat": 4, "dog": 4})
+    with pytest.raises(UserError, match=f"one folder deeper; give --data-dir {tmp_path / 'first'}$"):
+        sizes(tmp_path)
+
+
 @pytest.mark.parametrize("names", [("train", "test"), ("Train", "valid"), ("val", "test")])
 def test_splits_one_folder_deeper_are_refused(tmp_path: Path, names: tuple[str, str]):
     for name in names:

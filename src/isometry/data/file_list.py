@@ -12,6 +12,7 @@ from typing import Any
 from isometry.config import DataConfig
 from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
+from isometry.data.class_names import case_notes
 from isometry.data.folder_listing import named
 from isometry.data.folders import (
     TEST_NAMES,
@@ -70,6 +71,7 @@ def open_list(config: DataConfig) -> Splits:
     if class_map is not None:
         rows = _of_classes(path, rows, class_map, notes)
     class_to_idx = _classes(path, rows, class_map)
+    notes += case_notes(path, [row.label for row in rows])
     labels = [class_to_idx[row.label] if class_to_idx else UNLABELLED for row in rows]
     images = ImageFiles(
         [(row.path, label) for row, label in zip(rows, labels, strict=True)], class_to_idx or {}
@@ -159,6 +161,11 @@ def _split_names(config: DataConfig) -> dict[str, str]:
 
 def _check_files(path: Path, rows: Sequence[ListedImage]) -> None:
     gone = [row for row in rows if not os.path.exists(row.path)]
+    if gone and os.path.exists(gone[0].path.replace("\\", "/")):
+        raise UserError(
+            f"--data-dir {path}, {gone[0].where}: its path has Windows' backslashes, and this system separates folders "
+            f"by /; replace them in the column of paths ({len(gone):,} of {counted(len(rows), 'image')})"
+        )
     if gone:
         raise UserError(
             f"--data-dir {path}: of {counted(len(rows), 'image')}, {len(gone):,} can't be found, e.g. {gone[0].path} "

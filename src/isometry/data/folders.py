@@ -9,6 +9,7 @@ from pathlib import Path
 from isometry.config import DataConfig
 from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
+from isometry.data.class_names import folder_notes
 from isometry.data.folder_listing import holds_images, image_folders, list_images, named
 from isometry.data.image_files import ImageFiles, natural_order, numbered
 from isometry.data.image_formats import LATER_ENDINGS
@@ -62,14 +63,25 @@ def open_folder(config: DataConfig) -> Splits:
 
 
 def _check_not_deeper(root: Path, folders: Iterable[Path]) -> None:
-    """Splits inside one of the folders would be taken for classes."""
+    """Splits inside the folders would be taken for classes."""
+    inside: dict[Path, list[Path]] = {}
     for folder in sorted(folders):
         inner = [find_split(folder, names[0], names) for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES)]
-        names = [path.name for path in inner if path is not None and holds_images(path)]
-        if len(names) > 1:
-            raise UserError(
-                f"--data-dir {root}: the splits {named(names)} are one folder deeper; give --data-dir {folder}"
-            )
+        splits = [path for path in inner if path is not None and holds_images(path)]
+        if len(splits) > 1:
+            inside[folder] = splits
+    if not inside:
+        return
+    first, splits = next(iter(inside.items()))
+    names = named([path.name for path in splits])
+    # A data set has class folders in its splits; a class has its images there.
+    if len(inside) > 1 and not any(image_folders(path) for path in splits):
+        raise UserError(
+            f"--data-dir {root}: the splits {names} are inside the class folders "
+            f"({named([folder.name for folder in inside])}): turn them round, {splits[0].name}/{first.name} for "
+            f"{first.name}/{splits[0].name}, or give a list with --data-dir list.csv (columns path, label, split)"
+        )
+    raise UserError(f"--data-dir {root}: the splits {names} are one folder deeper; give --data-dir {first}")
 
 
 def _open_splits(
@@ -130,19 +142,22 @@ def scan(folder: Path, class_map: dict[str, int] | None, notes: list[str]) -> Im
     """
     listing = list_images(folder)
     class_to_idx = numbered(name for _, name in listing.images) if class_map is None else class_map
-    files = [(path, class_to_idx[name]) for path, name in listing.images if name in class_to_idx]
-    if not files:
+    used = [(path, name) for path, name in listing.images if name in class_to_idx]
+    if not used:
         of_classes = " in folders named in --class-map" if class_map else ""
         others = f" (but {listing.endings_text})" if listing.endings else ""
         raise UserError(
             f"no images in {folder}{of_classes}{others}: give a folder with image files (PNG, JPEG, ...)"
         )
     unknown = Counter(name for _, name in listing.images if name not in class_to_idx)
-    notes += listing.notes
+    notes += folder_notes(folder, used) + listing.notes
     if unknown:
         counts = [f"{name or os.curdir} ({count:,})" for name, count in unknown.items()]
         notes.append(f"{folder}: folders left out (not in --class-map), and their images: {named(counts)}")
-    return ImageFiles(sorted(files, key=lambda file: natural_order(file[0])), class_to_idx)
+    files = sorted(
+        ((path, class_to_idx[name]) for path, name in used), key=lambda file: natural_order(file[0])
+    )
+    return ImageFiles(files, class_to_idx)
 
 
 def _has_labels(images: ImageFiles, folder: Path) -> bool:

@@ -160,6 +160,67 @@ def test_the_range_of_floats_is_that_of_the_integers_they_were(
     assert f"such as --pixel-range {suggested}, or" in warning
 
 
+def hot(root: Path, size: int, pixels: int = 1) -> Path:
+    """Images of 12 bits with a few pixels of 65535, and as many of 0."""
+    values = np.linspace(100, 4071, size * size).astype(np.uint16)
+    values[:pixels], values[-pixels:] = 0, 65535
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(values.reshape(size, size)).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("size", [24, 400])
+def test_a_few_hot_pixels_do_not_hide_that_all_others_are_dark(tmp_path: Path, size: int):
+    found = look(hot(tmp_path, size, pixels=1 if size == 24 else 100))
+    (greys,) = found.greys.values()
+    assert (greys.least, greys.greatest) == (0, 65535)
+    # 0.2 % of the ramp's values lie outside at each end, hot ones among them
+    assert 100 <= greys.low < 120
+    assert 4050 < greys.high <= 4071
+    (warning,) = found.notes(None)
+    assert mentions(
+        warning,
+        "come out dark or flat … % of 0 to 65535 (without the 0.2 % lowest and highest pixels, "
+        "which reach 0 and 65535)",
+    )
+    assert mentions(warning, "such as --pixel-range 0,4095, or")
+    assert found.resolved("auto") == f"{greys.low:g},{greys.high:g}"
+    assert mentions(
+        *found.notes("auto"), f"auto: {greys.low:g},{greys.high:g}, in a sample of … reach 0 and 65535"
+    )
+
+
+def test_a_range_is_that_of_the_sorted_pixels(tmp_path: Path):
+    values = np.random.default_rng(0).integers(0, 65536, (8, 40, 50)).astype(np.uint16)
+    for number, image in enumerate(values):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    part = find_sources(folder_config(tmp_path, val_fraction=0.1)).train
+    pixels = sorted(
+        int(pixel) for index in range(len(part)) for pixel in np.asarray(part.load(index)[0]).ravel()
+    )
+    (greys,) = survey(part).greys.values()
+    cut = int(0.002 * len(pixels))
+    assert cut == 24
+    assert (greys.low, greys.high) == (pixels[cut], pixels[-cut - 1])
+    assert (greys.least, greys.greatest) == (pixels[0], pixels[-1])
+
+
+def test_one_value_that_makes_an_image_unreadable_is_told(tmp_path: Path):
+    values = np.linspace(0, 60000, 10_000).astype(np.int32).reshape(100, 100)
+    values[0, 0] = -1
+    (warning,) = look(deep(tmp_path, values, images=1)).notes(None)
+    assert mentions(warning, "can't be used … are -1 to 60000, and not all in 0 to 65535")
+
+
+def test_a_sparse_image_has_the_range_of_all_its_pixels(tmp_path: Path):
+    values = np.zeros((100, 100), dtype=np.uint16)
+    values[0, :5] = 4071
+    assert look(deep(tmp_path, values, images=1)).resolved("auto") == "0,4071"
+
+
 def test_greys_of_one_value_have_no_range_to_advise(tmp_path: Path):
     assert look(deep(tmp_path, np.full((8, 8), 33000, np.uint16), images=1)).notes(None) == []
 

@@ -32,8 +32,8 @@ class DataConfig:
     exif: Literal["upright", "ignore"] = "upright"
     """Turn photographs upright by their EXIF orientation, or read them as they are stored (timm's way)."""
     pixel_range: str | None = None
-    """Black and white of grey images of more than 8 bits, e.g. 0,4095, or `auto`: the least and greatest value of a
-    sample; the range of their type (0,65535 or 0,1) if not given."""
+    """Black and white of grey images of more than 8 bits, e.g. 0,4095, or `auto`: the values of a sample without its
+    0.2 % lowest and highest pixels; the range of their type (0,65535 or 0,1) if not given."""
     batch_size: int = 128
     """Batch size of each process."""
     global_batch_size: int | None = None

@@ -1,5 +1,6 @@
 """A look at a sample of a run's images: how many are turned by EXIF, and the greys of those of more than 8 bits."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,22 +29,53 @@ PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 FLOAT_TOPS = (255, 65535)
 """White of 8 and of 16 bits, which programs keep when they write integers as floats."""
 
+TRIMMED = 0.002
+"""Share of the pixels at each end of a sample that is left out of its range: hot pixels, burnt-in marks."""
+
+PIXELS = 2**16
+"""Most pixels of an image that its range is taken from."""
+
 TYPES = {65535.0: "of 16 bits", 1.0: "of floats"}
 """Deep grey images by their white."""
 
 
 @dataclass(frozen=True)
 class DeepGreys:
-    """Sampled grey images of one type of more than 8 bits: their number, and their least and greatest value."""
+    """Sampled grey images of one type of more than 8 bits: their number, and their values.
+
+    ``low`` and ``high`` are those without the :data:`TRIMMED` lowest and highest pixels, or the ``least`` and
+    ``greatest`` where all others are equal.
+    """
 
     images: int
     low: float
     high: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, images: list[np.ndarray]) -> "DeepGreys":
+        """Of finite values of each image, (n,)."""
+        values = np.sort(np.concatenate(images))
+        ends = least, greatest = float(values[0]), float(values[-1])
+        trimmed = int(TRIMMED * values.size)
+        low, high = float(values[trimmed]), float(values[-1 - trimmed])
+        return cls(len(images), *((low, high) if low < high else ends), least, greatest)
 
     @property
     def spread(self) -> float:
-        """From the least value to the greatest."""
+        """From ``low`` to ``high``."""
         return self.high - self.low
+
+    @property
+    def reach(self) -> str:
+        """How far the pixels go that are left out; empty where none are."""
+        if (self.low, self.high) == (self.least, self.greatest):
+            return ""
+        return (
+            f" (without the {100 * TRIMMED:g} % lowest and highest pixels, which reach {self.least:g} and "
+            f"{self.greatest:g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,22 +120,25 @@ class Survey:
         said = []
         if pixel_range == AUTO:
             found_range = self.resolved(AUTO) or "no grey images of more than 8 bits"
-            said.append(f"--pixel-range auto: {found_range}, in a sample of {self.looked} training images")
+            reach = "".join(found.reach for found in self.greys.values())
+            said.append(
+                f"--pixel-range auto: {found_range}, in a sample of {self.looked} training images{reach}"
+            )
         for white, found in self.greys.items() if pixel_range is None else ():
             advice = (
                 f"give the values of black and white, such as --pixel-range {_suggested(found, white)}, or "
                 "--pixel-range auto"
             )
-            if found.low < 0 or found.high > white:
+            if found.least < 0 or found.greatest > white:
                 said.append(
                     f"grey images {TYPES[white]} can't be used: values of a sample of {found.images} are "
-                    f"{found.low:g} to {found.high:g}, and not all in 0 to {white:g}; {advice}"
+                    f"{found.least:g} to {found.greatest:g}, and not all in 0 to {white:g}; {advice}"
                 )
             elif 0 < found.spread < DARK * white:
                 share = 100 * found.spread / white
                 said.append(
                     f"grey images {TYPES[white]} come out dark or flat: values of a sample of {found.images} are "
-                    f"{found.low:g} to {found.high:g}, {share:.2g} % of 0 to {white:g}; {advice}"
+                    f"{found.low:g} to {found.high:g}, {share:.2g} % of 0 to {white:g}{found.reach}; {advice}"
                 )
         if self.broken:
             said.append(
@@ -123,7 +158,7 @@ class Survey:
         if self.unreadable:
             parts.append(f"{self.unreadable} can't be read")
         for white, found in self.greys.items():
-            text = f"{found.images} grey {TYPES[white]}, values {found.low:g} to {found.high:g}"
+            text = f"{found.images} grey {TYPES[white]}, values {found.low:g} to {found.high:g}{found.reach}"
             parts.append(f"{text} (black and white: {config.pixel_range or f'0,{white:g}'})")
         return "; ".join(parts)
 
@@ -142,7 +177,7 @@ def survey(part: Part, *, looks: bool = True) -> Survey:
         return Survey(len(part))
     looked = min(len(part), SAMPLE)
     turned = unreadable = broken = 0
-    greys: dict[float, DeepGreys] = {}
+    greys: dict[float, list[np.ndarray]] = defaultdict(list)
     for number in range(looked):
         try:
             with decode_errors():
@@ -157,10 +192,17 @@ def survey(part: Part, *, looks: bool = True) -> Survey:
         finite = values[np.isfinite(values)]
         broken += finite.size < values.size
         if finite.size:
-            white, low, high = white_of(image), float(finite.min()), float(finite.max())
-            before = greys.get(white, DeepGreys(0, low, high))
-            greys[white] = DeepGreys(before.images + 1, min(before.low, low), max(before.high, high))
-    return Survey(len(part), looked, turned, unreadable, broken, greys)
+            greys[white_of(image)].append(_some_of(finite))
+    found = {white: DeepGreys.of(images) for white, images in greys.items()}
+    return Survey(len(part), looked, turned, unreadable, broken, found)
+
+
+def _some_of(values: np.ndarray) -> np.ndarray:
+    """At most about :data:`PIXELS` of an image's values, always the same, with the least and the greatest."""
+    if values.size <= PIXELS:
+        return values
+    drawn = values[np.random.default_rng(0).integers(values.size, size=PIXELS)]
+    return np.append(drawn, [values.min(), values.max()])
 
 
 def _opened(part: MapPart, index: int) -> tuple[Image.Image, bool]:

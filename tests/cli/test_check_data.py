@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.image_files import truncate, write_classes
+from helpers.image_files import folder_config, truncate, write_classes
 from helpers.messages import mentions
 from isometry.cli import check_data
 from isometry.cli.main import main
+from isometry.data import find_sources
+from isometry.errors import UserError
 
 
 @pytest.fixture
@@ -73,6 +75,23 @@ def test_a_folder_without_faults_says_so(tmp_path: Path, told):
     assert mentions(text, "Unreadable  none (by the headers of all and the pixels of 8)")
     assert "no two files are equal" in text
     assert "Left out  nothing" in text
+
+
+def test_loose_images_are_counted_in_the_report_and_refused_by_a_run(tmp_path: Path, told):
+    photos = write_classes(tmp_path / "photos", {"cat": 4, "dog": 4})
+    for number in range(2):
+        shutil.copy(photos / "cat" / "0.png", photos / f"loose{number}.png")
+    fault = "2 images are beside the class folders: loose0.png, loose1.png; move them into one of these"
+    text = told()
+    assert mentions(text, f"Warning  {photos}: left out here, and refused by a run: {fault}")
+    assert ["together", "6", "2"] in [line.split() for line in text.splitlines()]
+    with pytest.raises(UserError, match=fault):
+        find_sources(folder_config(photos))
+
+
+def test_classes_of_one_size_are_said_at_once():
+    assert check_data.classes_text({"cat": 54, "dog": 54}) == "each 54 training images"
+    assert check_data.classes_text({"cat": 1}) == "each 1 training image"
 
 
 def test_data_that_are_no_files_are_one_line(capsys: pytest.CaptureFixture[str]):

@@ -295,3 +295,34 @@ def test_the_backslashes_of_windows_are_named(photos: Path):
         listed(photos, rows("path,label", *(row.replace("/", "\\") for row in ALL)))
     with pytest.raises(UserError, match="can't be found"):
         listed(photos, rows("path,label", "a\\gone.png,cat", *ALL))
+
+
+def test_rows_of_files_that_are_no_images_are_left_out_and_counted(photos: Path):
+    before = listed(photos, rows("path,label", *ALL))
+    (photos / "a" / "scan.pdf").write_bytes(b"%PDF-1.4")
+    (photos / "b" / "noise").write_bytes(b"x")
+    sources = listed(photos, rows("path,label", *ALL, "b/noise,dog", "a/scan.pdf,cat"))
+    assert sources.notes == [
+        f"{photos / 'list.csv'}: rows left out (files that are no images): 1 .pdf, 1 without an ending"
+    ]
+    parts = sources.train, sources.val
+    assert sorted(path for part in parts for path in paths(part, photos)) == sorted(
+        path for part in (before.train, before.val) for path in paths(part, photos)
+    )
+    named = rows("path,label,split", *(f"{row},train" for row in ALL), "a/scan.pdf,cat,test")
+    assert listed(photos, named).test is None
+
+
+def test_a_list_of_nothing_else_is_refused(photos: Path):
+    for name in ("a/1.pdf", "b/1.pdf"):
+        (photos / name).write_bytes(b"%PDF-1.4")
+    with pytest.raises(UserError, match=r"no training images that can be read \(.*: 2 \.pdf\)"):
+        listed(photos, rows("path,label", "a/1.pdf,cat", "b/1.pdf,dog"))
+
+
+def test_images_of_any_name_are_read_from_a_list(photos: Path):
+    (photos / "a" / "0.png").rename(photos / "a" / "noise")
+    (photos / "a" / "1.png").rename(photos / "a" / "1.blob")
+    sources = listed(photos, rows("path,label", "a/noise,cat", "a/1.blob,cat", *ALL[2:]))
+    assert sources.notes == []
+    assert len(sources.train) + len(sources.val) == 8

@@ -19,6 +19,7 @@ from isometry.errors import UserError
 from isometry.training.checkpoint.run_folder import RunFolder
 
 JUNK = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "Thumbs.db", ".Trash-1000", "$RECYCLE.BIN"]
+JUNK += ["Lightroom Previews.lrdata", "Smart.LRDATA"]
 
 
 def note(sources: Sources, part: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -154,3 +155,18 @@ def test_the_documentation_lists_the_formats():
     page = " ".join((DOCS / "faults.md").read_text(encoding="utf-8").split())
     listed = ", ".join(f"{name} ({', '.join(endings)})" for name, endings in FORMATS.items())
     assert listed in page.replace("`", "")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".JPE"])
+def test_other_endings_of_jpegs_are_read_and_move_no_other_image(tmp_path: Path, ending: str):
+    write_classes(tmp_path, {"cat": 20, "dog": 20}, ".jpg")
+    before = find_sources(folder_config(tmp_path))
+    judged = {before.val.where(index) for index in range(len(before.val))}
+    for number in range(20):
+        shutil.copy(tmp_path / "cat" / f"{number}.jpg", tmp_path / "cat" / f"a{number}{ending}")
+    sources = find_sources(folder_config(tmp_path))
+    assert len(sources.train) + len(sources.val) == 60
+    assert sources.notes == []
+    now = {sources.val.where(index) for index in range(len(sources.val))}
+    assert {path for path in now if path.endswith(".jpg")} == judged
+    assert len(now) == len(judged) + 2

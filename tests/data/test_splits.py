@@ -2,7 +2,6 @@
 
 import random
 
-import numpy as np
 import pytest
 
 from isometry.data.splits import shuffled_classes, split_off
@@ -36,11 +35,12 @@ def test_a_split_is_that_of_every_earlier_version(seed: int, fraction: float):
 @pytest.mark.parametrize("seed", range(5))
 def test_images_that_earlier_versions_did_not_read_move_no_other(seed: int, fraction: float):
     targets = drawn(seed)
-    later = [random.Random(seed + place).random() < 0.4 for place in range(len(targets))]
-    kept, split = split_off(targets, fraction, later)
-    old = np.flatnonzero(~np.asarray(later))
-    _, before = split_off([targets[place] for place in old], fraction)
-    assert [place for place in split if not later[place]] == old[before].tolist()
+    since = [random.Random(seed + place).choice([0, 0, 1, 2]) for place in range(len(targets))]
+    kept, split = split_off(targets, fraction, since)
+    for version in (0, 1):
+        old = [place for place in range(len(targets)) if since[place] <= version]
+        _, before = split_off([targets[place] for place in old], fraction, [since[place] for place in old])
+        assert [place for place in split if since[place] <= version] == [old[place] for place in before]
     assert sorted([*kept, *split]) == list(range(len(targets)))
     for label in set(targets):
         both = {targets[place] for place in kept}, {targets[place] for place in split}

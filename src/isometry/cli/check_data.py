@@ -26,7 +26,7 @@ def check_data(config: RunConfig, console: Console) -> None:
     Raises:
         UserError: data that can't be used, or that are no image files.
     """
-    sources = find_sources(config)
+    sources = find_sources(config, reporting=True)
     found = survey_files(sources)
     say_under(console, "Data", sources.description)
     if sources.class_names:
@@ -72,6 +72,8 @@ def classes_text(counts: Mapping[str, int] | None) -> str:
     if not counts:
         return ""
     smallest, largest = (choose(counts, key=counts.__getitem__) for choose in (min, max))
+    if counts[smallest] == counts[largest]:
+        return f"each {counted(counts[smallest], 'training image')}"
     return (
         f"smallest {printable(smallest)} ({counts[smallest]:,}), largest {printable(largest)} ({counts[largest]:,}), "
         "by training images"

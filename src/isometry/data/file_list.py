@@ -2,8 +2,9 @@
 
 import csv
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from isometry.config import DataConfig
 from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
 from isometry.data.class_names import case_notes
-from isometry.data.folder_listing import named
+from isometry.data.folder_listing import NO_ENDING, ending_of, endings_text, named
 from isometry.data.folders import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -23,6 +24,7 @@ from isometry.data.folders import (
     split_option,
 )
 from isometry.data.image_files import ImageFiles, numbered
+from isometry.data.image_formats import is_picture, readable_endings
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
 from isometry.errors import UserError, counted, reason
 from isometry.files import check_regular
@@ -76,19 +78,38 @@ def open_list(config: DataConfig) -> Splits:
     images = ImageFiles(
         [(row.path, label) for row, label in zip(rows, labels, strict=True)], class_to_idx or {}
     )
+    no_pictures = _no_pictures(path, rows, notes)
+
+    def part(numbers: Iterable[int]) -> MapPart | None:
+        used = [number for number in numbers if number not in no_pictures]
+        return MapPart(images, used) if used else None
+
     numbers = {
         split: [number for number, row in enumerate(rows) if row.split == split]
         for split in (TRAIN, VAL, TEST)
     }
-    train, val, test = (MapPart(images, own) if own else None for own in numbers.values())
-    assert train is not None
-    if val is not None:
-        return Splits(train, val, test, class_to_idx, notes=notes)
-    kept, split = split_off([labels[number] for number in numbers[TRAIN]], config.val_fraction)
-    kept, split = ([numbers[TRAIN][place] for place in places] for places in (kept, split))
-    val = replace(train, numbers=split) if split else None
-    note = f", validation split off {path.name}"
-    return Splits(replace(train, numbers=kept), val, test, class_to_idx, note, notes)
+    train, val, test, note = part(numbers[TRAIN]), part(numbers[VAL]), part(numbers[TEST]), ""
+    if val is None:
+        # Of all rows, so that the split is that of versions which left none out.
+        places = split_off([labels[number] for number in numbers[TRAIN]], config.val_fraction)
+        train, val = (part(numbers[TRAIN][place] for place in own) for own in places)
+        note = f", validation split off {path.name}"
+    if train is None:
+        raise UserError(f"--data-dir {path}: lists no training images that can be read ({notes[-1]})")
+    return Splits(train, val, test, class_to_idx, note, notes)
+
+
+def _no_pictures(path: Path, rows: Sequence[ListedImage], notes: list[str]) -> set[int]:
+    """Numbers of the rows whose file has no image's ending, and no image's content either; says how many."""
+    others = {
+        number
+        for number, row in enumerate(rows)
+        if ending_of(row.path) not in readable_endings() and not is_picture(row.path)
+    }
+    if others:
+        endings = Counter(ending_of(rows[number].path) or NO_ENDING for number in others)
+        notes.append(f"{path}: rows left out (files that are no images): {endings_text(endings)}")
+    return others
 
 
 def _read(path: Path, config: DataConfig, notes: list[str]) -> list[ListedImage]:

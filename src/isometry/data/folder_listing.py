@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,9 @@ JUNK_FOLDERS = frozenset(
 )
 """Folders that archivers, network drives and systems make, in lower case; also every folder that begins with a dot."""
 
+JUNK_ENDINGS = (".lrdata", ".lrcat-data")
+"""Endings of folders that Lightroom keeps its previews and catalogues in, in lower case."""
+
 JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".gitkeep", ".gitignore"))
 """Files that are not worth a word, in lower case."""
 
@@ -28,6 +31,11 @@ RESULTS = (("config.yaml", ".lock"), ("plan.yaml", "comparison.json"))
 
 BEGUN = [".lock"]
 """Files of the folder of a run that is just beginning, perhaps the one that looks at the images."""
+
+NO_CLASS = ""
+"""The class name of images that are directly inside the folder."""
+
+NO_ENDING = "without an ending"
 
 MOST_NAMED = 5
 
@@ -50,6 +58,14 @@ class Listing:
     unreadable: list[str] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
 
+    def take_loose(self) -> list[str]:
+        """Takes the images directly inside ``root`` out, if there are class folders too; their names."""
+        loose = [path for path, name in self.images if name == NO_CLASS]
+        if len(loose) == len(self.images):
+            return []
+        self.images = [(path, name) for path, name in self.images if name != NO_CLASS]
+        return [os.path.basename(path) for path in loose]
+
     @property
     def notes(self) -> list[str]:
         """What was left out, a line for each reason."""
@@ -65,18 +81,17 @@ class Listing:
             if names
         ]
         if self.endings:
-            notes.append(f"{self.root}: files left out: {self.endings_text}")
+            notes.append(f"{self.root}: files left out: {endings_text(self.endings)}")
         return notes
 
-    @property
-    def endings_text(self) -> str:
-        """``3 .heic (pip install ...), 1 .pdf``, the most frequent first."""
-        counted = sorted(self.endings.items(), key=lambda pair: (-pair[1], pair[0]))
-        shown = [
-            f"{count:,} {printable(ending)}" + (f" ({needed})" if (needed := needed_for(ending)) else "")
-            for ending, count in counted[: 2 * MOST_NAMED]
-        ]
-        return ", ".join([*shown, *(["..."] if len(counted) > len(shown) else [])])
+
+def endings_text(endings: Mapping[str, int]) -> str:
+    """``3 .heic (pip install ...), 1 .pdf``, the most frequent first."""
+    counted = sorted(endings.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(
+        f"{count:,} {printable(ending)}" + (f" ({needed})" if (needed := needed_for(ending)) else "")
+        for ending, count in counted
+    )
 
 
 def list_images(root: Path) -> Listing:
@@ -151,7 +166,13 @@ def walk(root: Path, listing: Listing) -> Iterator[tuple[str, list[str]]]:
 
 def is_junk(folder: str) -> bool:
     """Whether programs make folders of this name for themselves."""
-    return folder.startswith(".") or folder.lower() in JUNK_FOLDERS
+    name = folder.lower()
+    return name.startswith(".") or name in JUNK_FOLDERS or name.endswith(JUNK_ENDINGS)
+
+
+def ending_of(path: str) -> str:
+    """``.png``, in lower case; empty without one."""
+    return os.path.splitext(path)[1].lower()
 
 
 def named(names: list[str]) -> str:
@@ -171,13 +192,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in readable_endings() and not file.startswith(RESOURCE_FORK)
+    return ending_of(file) in readable_endings() and not file.startswith(RESOURCE_FORK)
 
 
 def _kind(file: str) -> str:
     if file.startswith(RESOURCE_FORK):
         return f"{RESOURCE_FORK}*"
-    return os.path.splitext(file)[1].lower() or "without an ending"
+    return ending_of(file) or NO_ENDING
 
 
 def _and_parents(folder: str) -> Iterator[str]:

@@ -2,41 +2,49 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from isometry.config import DataConfig
 from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
 from isometry.data.class_names import folder_notes
-from isometry.data.folder_listing import holds_images, image_folders, list_images, named
+from isometry.data.folder_listing import (
+    NO_CLASS,
+    ending_of,
+    endings_text,
+    holds_images,
+    image_folders,
+    list_images,
+    named,
+)
 from isometry.data.image_files import ImageFiles, natural_order, numbered
-from isometry.data.image_formats import LATER_ENDINGS
+from isometry.data.image_formats import read_since
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
-from isometry.errors import UserError, printable
+from isometry.errors import UserError, counted, printable
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
 TEST_NAMES = ("test", "testing")
 
-NO_CLASS = ""
-"""The class name of images that are directly inside the folder."""
 
-
-def open_folder(config: DataConfig) -> Splits:
+def open_folder(config: DataConfig, *, reporting: bool = False) -> Splits:
     """Detects the layout of ``config.data_dir`` and opens it; reads file names, no image.
 
     A folder with train/ and a validation folder (timm's synonyms) keeps its splits, and test/ if it has labels. In any
     other folder, and in a train/ alone, ``val_fraction`` of each class is split off for validation, always the same
-    images. Images directly inside the folder, without class folders, have no labels.
+    images. Images directly inside the folder, without class folders, have no labels. Images beside class folders are
+    refused, or left out and named for a report on the data (``reporting``).
 
     Raises:
         UserError: no such folder or split, no images, one class, a validation class without training images, splits one
             folder deeper, a bad class map.
     """
     root = existing_folder(config.data_dir)
-    class_map = read_class_map(config)
+    notes: list[str] = []
+    scanned = partial(scan, class_map=read_class_map(config), notes=notes, reporting=reporting)
     train_dir = find_split(root, config.train_split, TRAIN_NAMES)
     val_dir = find_split(root, config.val_split, VAL_NAMES)
     test_dir = find_split(root, "test", TEST_NAMES)
@@ -53,13 +61,13 @@ def open_folder(config: DataConfig) -> Splits:
             f"--data-dir {root} has {val_dir.name}/ but no {config.train_split}/: add the training images"
         )
     if train_dir and (val_dir or test_dir or given or not others):
-        splits = _open_splits(train_dir, val_dir, test_dir, class_map, config.val_fraction)
+        splits = _open_splits(train_dir, val_dir, test_dir, scanned, config.val_fraction, notes)
         if others:
             beside = named([path.name for path in others])
             splits.notes.append(f"{root}: folders left out (beside {train_dir.name}/): {beside}")
         return splits
     _check_not_deeper(root, others)
-    return _open_splits(root, None, None, class_map, config.val_fraction)
+    return _open_splits(root, None, None, scanned, config.val_fraction, notes)
 
 
 def _check_not_deeper(root: Path, folders: Iterable[Path]) -> None:
@@ -88,44 +96,41 @@ def _open_splits(
     train_dir: Path,
     val_dir: Path | None,
     test_dir: Path | None,
-    class_map: dict[str, int] | None,
+    scanned: Callable[[Path], ImageFiles],
     val_fraction: float,
+    notes: list[str],
 ) -> Splits:
-    notes: list[str] = []
-    train = scan(train_dir, class_map, notes)
-    class_to_idx = train.class_to_idx if _has_labels(train, train_dir) else None
+    train = scanned(train_dir)
+    class_to_idx = train.class_to_idx if _has_labels(train) else None
     if class_to_idx is not None and len(set(train.labels())) < 2:
         raise UserError(
             f"{train_dir} has images of one class only ({next(iter(train.class_to_idx))!r}): add another, "
             "or give the class folder itself to use its images without labels"
         )
     whole = _same_labels(train, class_to_idx, train_dir)
-    test = _open_test(test_dir, class_map, class_to_idx, notes)
+    test = _open_test(test_dir, scanned, class_to_idx)
     if val_dir is not None:
-        val = _same_labels(scan(val_dir, class_map, notes), class_to_idx, val_dir)
+        val = _same_labels(scanned(val_dir), class_to_idx, val_dir)
         return Splits(whole, val, test, class_to_idx, notes=notes)
-    later = [path.lower().endswith(LATER_ENDINGS) for path, _ in train.files]
-    kept, split = split_off(train.labels(), val_fraction, later)
+    since = [read_since(ending_of(path)) for path, _ in train.files]
+    kept, split = split_off(train.labels(), val_fraction, since)
     val_part = replace(whole, numbers=split) if split else None
     note = f", validation split off {train_dir.name}/"
     return Splits(replace(whole, numbers=kept), val_part, test, class_to_idx, note, notes)
 
 
 def _open_test(
-    folder: Path | None,
-    class_map: dict[str, int] | None,
-    class_to_idx: Mapping[str, int] | None,
-    notes: list[str],
+    folder: Path | None, scanned: Callable[[Path], ImageFiles], class_to_idx: Mapping[str, int] | None
 ) -> MapPart | None:
     """The test split; None without a folder or without labels (such as ImageNet's test/)."""
     if folder is None or class_to_idx is None:
         return None
-    images = scan(folder, class_map, notes)
-    return _same_labels(images, class_to_idx, folder) if _has_labels(images, folder) else None
+    images = scanned(folder)
+    return _same_labels(images, class_to_idx, folder) if _has_labels(images) else None
 
 
 def _same_labels(images: ImageFiles, class_to_idx: Mapping[str, int] | None, folder: Path) -> MapPart:
-    labelled = _has_labels(images, folder)
+    labelled = _has_labels(images)
     if labelled != (class_to_idx is not None):
         fault = "has class folders but the training folder has none" if labelled else "has no class folders"
         raise UserError(f"{folder} {fault}: give both the same layout")
@@ -134,18 +139,28 @@ def _same_labels(images: ImageFiles, class_to_idx: Mapping[str, int] | None, fol
     return MapPart(images, relabel=relabelling(images.class_to_idx, class_to_idx, str(folder)))
 
 
-def scan(folder: Path, class_map: dict[str, int] | None, notes: list[str]) -> ImageFiles:
+def scan(
+    folder: Path, class_map: dict[str, int] | None, notes: list[str], *, reporting: bool = False
+) -> ImageFiles:
     """The images under ``folder`` in timm's order, labelled by folder name; adds ``notes`` on what is left out.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or some are beside class folders, and no report on them is made.
     """
     listing = list_images(folder)
+    if class_map is None and (loose := listing.take_loose()):
+        fault = (
+            f"{counted(len(loose), 'image is', 'images are')} beside the class folders: {named(loose)}; move them into "
+            "one of these, or elsewhere"
+        )
+        if not reporting:
+            raise UserError(f"{folder}: {fault}")
+        notes.append(f"{folder}: left out here, and refused by a run: {fault}")
     class_to_idx = numbered(name for _, name in listing.images) if class_map is None else class_map
     used = [(path, name) for path, name in listing.images if name in class_to_idx]
     if not used:
         of_classes = " in folders named in --class-map" if class_map else ""
-        others = f" (but {listing.endings_text})" if listing.endings else ""
+        others = f" (but {endings_text(listing.endings)})" if listing.endings else ""
         raise UserError(
             f"no images in {folder}{of_classes}{others}: give a folder with image files (PNG, JPEG, ...)"
         )
@@ -160,14 +175,8 @@ def scan(folder: Path, class_map: dict[str, int] | None, notes: list[str]) -> Im
     return ImageFiles(files, class_to_idx)
 
 
-def _has_labels(images: ImageFiles, folder: Path) -> bool:
-    names = set(images.class_to_idx)
-    if NO_CLASS in names and len(names) > 1:
-        stray = images.where(images.labels().index(images.class_to_idx[NO_CLASS]))
-        raise UserError(
-            f"{stray} is beside the class folders of {folder}: move it into one of them, or elsewhere"
-        )
-    return names != {NO_CLASS}
+def _has_labels(images: ImageFiles) -> bool:
+    return set(images.class_to_idx) != {NO_CLASS}
 
 
 def existing_folder(data_dir: str | None) -> Path:

@@ -15,11 +15,12 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError, features
 from PIL.ImageFile import ImageFile
 
+from isometry.data.splits import DECODE_ERRORS
 from isometry.files import check_regular
 
 FORMATS = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
@@ -29,8 +30,8 @@ FORMATS = {
 }
 """Pillow's formats, and the endings of their files."""
 
-LATER_ENDINGS = (*FORMATS["AVIF"], *FORMATS["HEIF"])
-"""Endings that earlier versions did not read."""
+LATER_ENDINGS = ((*FORMATS["AVIF"], *FORMATS["HEIF"]), (".jfif", ".jpe"))
+"""Endings that the first version did not read, in the order in which later ones began to."""
 
 
 def _heif_is_installed() -> bool:
@@ -65,6 +66,11 @@ def readable_endings() -> frozenset[str]:
     return frozenset(ending for endings in readable().values() for ending in endings)
 
 
+def read_since(ending: str) -> int:
+    """0 for an ending that every version reads; else the place in :data:`LATER_ENDINGS`, from 1."""
+    return next((place for place, endings in enumerate(LATER_ENDINGS, start=1) if ending in endings), 0)
+
+
 def needed_for(ending: str) -> str:
     """What to install to read files of an ending; empty where nothing helps."""
     return next(
@@ -88,6 +94,17 @@ def open_picture(stream: IO[bytes]) -> ImageFile:
             if start[4:8] == b"ftyp" and start[8:] in brands and name not in readable():
                 raise ValueError(f"of the format {name}, which needs {OPTIONAL[name][1]}") from None
         raise
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file has the content of an image that is read, whatever its name; decodes nothing."""
+    try:
+        check_regular(os.stat(path))
+        with open(path, "rb") as file:
+            open_picture(file)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def read_bytes(path: str | Path) -> io.BytesIO:

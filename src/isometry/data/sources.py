@@ -39,8 +39,10 @@ class Sources:
     class_notes: list[str] = field(default_factory=list)
 
 
-def find_sources(config: DataConfig) -> Sources:
+def find_sources(config: DataConfig, *, reporting: bool = False) -> Sources:
     """Opens the data that ``config`` names, with one label space for all splits; decodes nothing.
+
+    For a report on the data alone (``reporting``), images beside class folders are left out instead of refused.
 
     Raises:
         UserError: invalid options, or data that can't be used.
@@ -56,7 +58,7 @@ def find_sources(config: DataConfig) -> Sources:
         return _sources(f"{config.dataset}{where}", open_scheme(config))
     if is_list(config.data_dir):
         return _sources(f"image list {config.data_dir}", open_list(config))
-    return _sources(f"image folder {config.data_dir}", open_folder(config))
+    return _sources(f"image folder {config.data_dir}", open_folder(config, reporting=reporting))
 
 
 def without_labels(sources: Sources) -> Sources:

@@ -142,20 +142,20 @@ def shuffled_classes(targets: Sequence[int]) -> list[np.ndarray]:
 
 
 def split_off(
-    targets: Sequence[int], fraction: float, later: Sequence[bool] = ()
+    targets: Sequence[int], fraction: float, since: Sequence[int] = ()
 ) -> tuple[list[int], list[int]]:
     """Positions (kept, split off): ``fraction`` of each class is split off, at least 1 and never all.
 
-    ``later`` marks images that earlier versions did not read. The others are split as if these were not there, so that
-    no run judges an earlier one by its training images.
+    ``since`` orders images by the version that was the first to read them (none given: all alike). Each version's are
+    split as if later ones were not there, so that no run judges an earlier one by its training images.
     """
-    array, is_later = np.asarray(targets, dtype=int), np.zeros(len(targets), dtype=bool)
-    is_later[: len(later)] = later
+    array, versions = np.asarray(targets, dtype=int), np.zeros(len(targets), dtype=int)
+    versions[: len(since)] = since
     split: list[int] = []
     trained: set[int] = set()
     judged: set[int] = set()
-    for group in (~is_later, is_later):
-        positions = np.flatnonzero(group)
+    for version in np.unique(versions):
+        positions = np.flatnonzero(versions == version)
         for order in shuffled_classes(array[positions].tolist()):
             members = positions[order].tolist()
             label = int(array[members[0]])

@@ -39,6 +39,10 @@ def reason(error: BaseException) -> str:
     return line if line == name or isinstance(error, ValueError | UserError) else f"{name}: {line}"
 
 
+MOST_NAMED = 5
+"""Most things that a line on a terminal names."""
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """A number of things: ``1 file``, ``1,200 files``; ``many`` where it is not ``one`` with an s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
@@ -48,6 +52,21 @@ def some_of(items: Sequence[str], most: int) -> str:
     """The first of some items, and how many more there are: ``cat, dog and 3 more``."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
+
+
+class NamesAll(str):
+    """A note on many things, whose text names them all, for reports and files; ``short`` names the first, for a
+    terminal."""
+
+    short: str
+
+    @classmethod
+    def of(cls, head: str, names: Sequence[str], tail: str = "", *, most: int = MOST_NAMED) -> "NamesAll":
+        """``head: name, name``, and ``tail``."""
+        note = cls(f"{head}: {', '.join(names)}{tail}")
+        where = " (isometry check --data names all)" if len(names) > most else ""
+        note.short = f"{head}: {some_of(names, most)}{where}{tail}"
+        return note
 
 
 NO_HANDLES = "there are too few file handles; raise their number with ulimit -n 4096"

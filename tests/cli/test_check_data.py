@@ -94,6 +94,22 @@ def test_classes_of_one_size_are_said_at_once():
     assert check_data.classes_text({"cat": 1}) == "each 1 training image"
 
 
+def test_all_that_is_left_out_is_named_here_and_the_first_at_the_start_of_a_run(tmp_path: Path, told, capsys):
+    photos = write_classes(tmp_path / "photos", {"cat": 4, "dog": 4})
+    for number in range(8):
+        (photos / f"empty{number}").mkdir()
+        (photos / "cat" / f"x.e{number}").touch()
+    told_all = told()
+    assert mentions(told_all, "(without images): " + ", ".join(f"empty{number}" for number in range(8)))
+    assert mentions(told_all, "files left out: " + ", ".join(f"1 .e{number}" for number in range(8)))
+    words = ["--model", "cifar_resnet20", "--img-size", "16", "-b", "2", "--data-dir", str(photos)]
+    assert main(["check", *words]) == 0
+    short = capsys.readouterr().out
+    assert mentions(short, "empty3, empty4 and 3 more (isometry check --data names all)")
+    assert mentions(short, "1 .e4 and 3 more (isometry check --data names all)")
+    assert "empty5" not in short
+
+
 def test_data_that_are_no_files_are_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["check", "--data", "--dataset", "digits"]) == 2
     assert (

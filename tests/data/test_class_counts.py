@@ -24,9 +24,10 @@ def test_a_validation_folder_that_lacks_a_class(tmp_path: Path):
     assert note.endswith("ant (2), cat (2)")
 
 
-def test_only_the_first_are_named():
+def test_a_terminal_names_only_the_first():
     train = {f"c{number}": number for number in range(9)}
     (note,) = not_validated(train, dict.fromkeys(train, 0))
-    assert note.endswith("c1 (1), c2 (2), c3 (3), c4 (4), c5 (5) and 3 more")
+    assert note.endswith("c7 (7), c8 (8)")
+    assert "c4 (4), c5 (5) and 3 more" in note.short
     assert not_validated(train, dict.fromkeys(train, 1)) == []
     assert not_validated(None, None) == []

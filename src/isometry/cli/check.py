@@ -24,7 +24,7 @@ from isometry.models.weights import WeightSource
 from isometry.prune.cost import use_of
 from isometry.prune.gates import gated_convs
 from isometry.report import formats
-from isometry.report.terminal import plain, say, say_under
+from isometry.report.terminal import plain, say, say_under, shortened
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.grids import grid_advice
@@ -76,7 +76,7 @@ def check(config: RunConfig, console: Console) -> None:
     say_under(console, "Loss", loss_text(run))
     say_under(console, "Memory of a step", memory_text(needed))
     for warning in warnings(run):
-        say_under(console, "Warning", warning)
+        say_under(console, "Warning", shortened(warning))
     _refuse_folder(run)
     folder = "" if config.out else " once --out names its folder, e.g. --out runs/first"
     say(console, f"This run can start{folder}.", "green")

@@ -11,13 +11,12 @@ from isometry.data import Sources, find_sources
 from isometry.data.file_survey import FileFacts, FileSurvey, survey_files
 from isometry.data.splits import UNLABELLED
 from isometry.data.survey import survey
-from isometry.errors import counted, printable
+from isometry.errors import MOST_NAMED, counted, printable
 from isometry.files import format_bytes
 from isometry.report.terminal import plain, say_under
 
 MOST_CLASSES = 20
 """Rows of the table of classes; of more, the smallest and the largest are shown."""
-MOST_NAMED = 5
 
 
 def check_data(config: RunConfig, console: Console) -> None:

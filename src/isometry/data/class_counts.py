@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from isometry.data.folder_listing import MOST_NAMED
 from isometry.data.splits import MapPart, Part
-from isometry.errors import printable, some_of
+from isometry.errors import NamesAll, printable
 
 
 def class_counts(part: Part | None, names: Sequence[str] | None) -> dict[str, int] | None:
@@ -26,5 +25,5 @@ def not_validated(train: Mapping[str, int] | None, val: Mapping[str, int] | None
     )
     if not lacking:
         return []
-    shown = some_of([f"{printable(name)} ({train[name]:,})" for name in lacking], MOST_NAMED)
-    return [f"classes without an image in validation, and their training images: {shown}"]
+    named = [f"{printable(name)} ({train[name]:,})" for name in lacking]
+    return [NamesAll.of("classes without an image in validation, and their training images", named)]

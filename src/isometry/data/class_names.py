@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from isometry.data.folder_listing import named
-from isometry.errors import counted, printable
+from isometry.data.folder_listing import in_order, named
+from isometry.errors import NamesAll, counted, printable
 
 
 def folder_notes(root: Path, images: Iterable[tuple[str, str]]) -> list[str]:
@@ -26,19 +26,26 @@ def folder_notes(root: Path, images: Iterable[tuple[str, str]]) -> list[str]:
         for folder, count in counts[name].items()
         if os.sep in folder
     ]
-    notes = []
+    notes: list[str] = []
     if merged:
         texts = [
             f"{printable(name)} ({counted(folders.total(), 'image')} of {named([*folders])})"
             for name, folders in merged.items()
         ]
         notes.append(
-            f"{root}: folders of one name are ONE class, wherever they lie: {named(texts)}; if the folders above them "
-            "are the classes, move the images up into these, or give a list with --data-dir list.csv"
+            NamesAll.of(
+                f"{root}: folders of one name are ONE class, wherever they lie",
+                sorted(texts),
+                "; if the folders above them are the classes, move the images up into these, or give a list with "
+                "--data-dir list.csv",
+            )
         )
     if deeper:
         notes.append(
-            f"{root}: deeper folders are classes of their own, named by the innermost folder: {named(deeper)}"
+            NamesAll.of(
+                f"{root}: deeper folders are classes of their own, named by the innermost folder",
+                in_order(deeper),
+            )
         )
     return notes + case_notes(root, [*counts])
 
@@ -51,4 +58,4 @@ def case_notes(place: Path, names: Sequence[str]) -> list[str]:
     texts = [" and ".join(group) for group in alike.values() if len(group) > 1]
     if not texts:
         return []
-    return [f"{place}: classes of their own, though their names differ in case only: {named(texts)}"]
+    return [NamesAll.of(f"{place}: classes of their own, though their names differ in case only", texts)]

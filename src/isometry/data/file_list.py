@@ -14,7 +14,7 @@ from isometry.config import DataConfig
 from isometry.config.paths import expand_path
 from isometry.data.class_map import read_class_map
 from isometry.data.class_names import case_notes
-from isometry.data.folder_listing import NO_ENDING, ending_of, endings_text, named
+from isometry.data.folder_listing import NO_ENDING, ending_of, endings_texts, named
 from isometry.data.folders import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -26,7 +26,7 @@ from isometry.data.folders import (
 from isometry.data.image_files import ImageFiles, numbered
 from isometry.data.image_formats import is_picture, readable_endings
 from isometry.data.splits import UNLABELLED, MapPart, Splits, split_off
-from isometry.errors import UserError, counted, reason
+from isometry.errors import NamesAll, UserError, counted, reason
 from isometry.files import check_regular
 
 PATH = ("path", "file_name", "filename", "file", "image")
@@ -108,7 +108,7 @@ def _no_pictures(path: Path, rows: Sequence[ListedImage], notes: list[str]) -> s
     }
     if others:
         endings = Counter(ending_of(rows[number].path) or NO_ENDING for number in others)
-        notes.append(f"{path}: rows left out (files that are no images): {endings_text(endings)}")
+        notes.append(NamesAll.of(f"{path}: rows left out (files that are no images)", endings_texts(endings)))
     return others
 
 

@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from isometry.data.image_formats import needed_for, readable_endings
-from isometry.errors import printable, reason, some_of
+from isometry.errors import MOST_NAMED, NamesAll, printable, reason, some_of
 
 JUNK_FOLDERS = frozenset(
     {
@@ -36,8 +36,6 @@ NO_CLASS = ""
 """The class name of images that are directly inside the folder."""
 
 NO_ENDING = "without an ending"
-
-MOST_NAMED = 5
 
 
 @dataclass
@@ -75,23 +73,23 @@ class Listing:
             "without images": self.empty,
             "they can't be read": self.unreadable,
         }
-        notes = [
-            f"{self.root}: folders left out ({why}): {named(names)}"
+        notes: list[str] = [
+            NamesAll.of(f"{self.root}: folders left out ({why})", in_order(names))
             for why, names in reasons.items()
             if names
         ]
         if self.endings:
-            notes.append(f"{self.root}: files left out: {endings_text(self.endings)}")
+            notes.append(NamesAll.of(f"{self.root}: files left out", endings_texts(self.endings)))
         return notes
 
 
-def endings_text(endings: Mapping[str, int]) -> str:
-    """``3 .heic (pip install ...), 1 .pdf``, the most frequent first."""
+def endings_texts(endings: Mapping[str, int]) -> list[str]:
+    """``3 .heic (pip install ...)``, ``1 .pdf``, the most frequent first."""
     counted = sorted(endings.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ", ".join(
+    return [
         f"{count:,} {printable(ending)}" + (f" ({needed})" if (needed := needed_for(ending)) else "")
         for ending, count in counted
-    )
+    ]
 
 
 def list_images(root: Path) -> Listing:
@@ -177,7 +175,12 @@ def ending_of(path: str) -> str:
 
 def named(names: list[str]) -> str:
     """The first names in order, and how many more there are."""
-    return some_of([*map(printable, sorted(names))], MOST_NAMED)
+    return some_of(in_order(names), MOST_NAMED)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in order, printable."""
+    return [*map(printable, sorted(names))]
 
 
 def _holds_results(folder: Path) -> bool:

@@ -14,16 +14,17 @@ from isometry.data.class_names import folder_notes
 from isometry.data.folder_listing import (
     NO_CLASS,
     ending_of,
-    endings_text,
+    endings_texts,
     holds_images,
     image_folders,
+    in_order,
     list_images,
     named,
 )
 from isometry.data.image_files import ImageFiles, natural_order, numbered
 from isometry.data.image_formats import read_since
 from isometry.data.splits import UNLABELLED, MapPart, Splits, relabelling, split_off
-from isometry.errors import UserError, counted, printable
+from isometry.errors import MOST_NAMED, NamesAll, UserError, counted, printable, some_of
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "eval", "evaluation")
@@ -63,8 +64,8 @@ def open_folder(config: DataConfig, *, reporting: bool = False) -> Splits:
     if train_dir and (val_dir or test_dir or given or not others):
         splits = _open_splits(train_dir, val_dir, test_dir, scanned, config.val_fraction, notes)
         if others:
-            beside = named([path.name for path in others])
-            splits.notes.append(f"{root}: folders left out (beside {train_dir.name}/): {beside}")
+            beside = in_order(path.name for path in others)
+            splits.notes.append(NamesAll.of(f"{root}: folders left out (beside {train_dir.name}/)", beside))
         return splits
     _check_not_deeper(root, others)
     return _open_splits(root, None, None, scanned, config.val_fraction, notes)
@@ -149,18 +150,18 @@ def scan(
     """
     listing = list_images(folder)
     if class_map is None and (loose := listing.take_loose()):
-        fault = (
-            f"{counted(len(loose), 'image is', 'images are')} beside the class folders: {named(loose)}; move them into "
-            "one of these, or elsewhere"
-        )
+        fault = f"{counted(len(loose), 'image is', 'images are')} beside the class folders"
+        cure = "; move them into one of these, or elsewhere"
         if not reporting:
-            raise UserError(f"{folder}: {fault}")
-        notes.append(f"{folder}: left out here, and refused by a run: {fault}")
+            raise UserError(f"{folder}: {fault}: {named(loose)}{cure}")
+        notes.append(
+            NamesAll.of(f"{folder}: left out here, and refused by a run: {fault}", in_order(loose), cure)
+        )
     class_to_idx = numbered(name for _, name in listing.images) if class_map is None else class_map
     used = [(path, name) for path, name in listing.images if name in class_to_idx]
     if not used:
         of_classes = " in folders named in --class-map" if class_map else ""
-        others = f" (but {endings_text(listing.endings)})" if listing.endings else ""
+        others = f" (but {some_of(endings_texts(listing.endings), MOST_NAMED)})" if listing.endings else ""
         raise UserError(
             f"no images in {folder}{of_classes}{others}: give a folder with image files (PNG, JPEG, ...)"
         )
@@ -168,7 +169,8 @@ def scan(
     notes += folder_notes(folder, used) + listing.notes
     if unknown:
         counts = [f"{name or os.curdir} ({count:,})" for name, count in unknown.items()]
-        notes.append(f"{folder}: folders left out (not in --class-map), and their images: {named(counts)}")
+        head = f"{folder}: folders left out (not in --class-map), and their images"
+        notes.append(NamesAll.of(head, in_order(counts)))
     files = sorted(
         ((path, class_to_idx[name]) for path, name in used), key=lambda file: natural_order(file[0])
     )

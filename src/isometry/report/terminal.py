@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-from isometry.errors import printable
+from isometry.errors import NamesAll, printable
 
 
 def say(console: Console, text: str, style: str = "") -> None:
@@ -21,7 +21,12 @@ def say_under(console: Console, head: str, text: str) -> None:
 def print_notes(console: Console, notes: Iterable[str]) -> None:
     """Prints notes on a run, one a line."""
     for note in notes:
-        say(console, note, "yellow")
+        say(console, shortened(note), "yellow")
+
+
+def shortened(note: str) -> str:
+    """A note as a terminal has it, where it may name but the first of many things."""
+    return note.short if isinstance(note, NamesAll) else note
 
 
 def plain(text: str, style: str = "") -> Text:

@@ -63,6 +63,15 @@ def test_without_data_yaml_names_are_those_of_classes_txt_or_numbers(tmp_path):
     assert "classes without a box in the train part: 1, e.g. bird" in sources.notes[0]
 
 
+def test_a_huge_class_makes_no_names_up_to_it(tmp_path):
+    root = write_yolo(tmp_path)
+    (root / "data.yaml").unlink()
+    (root / "labels/train/0.txt").write_text("0 0.25 0.25 0.5 0.5\n2000000000 0.5 0.5 0.1 0.1\n")
+    sources = opened(root)
+    assert sources.class_names == ["0", "1"]
+    assert "lines left out (not a class and numbers from 0 to 1): 1, e.g. line 2 of" in sources.notes[0]
+
+
 def test_validation_is_split_off_where_it_is_missing(tmp_path):
     root = write_yolo(tmp_path, images=10)
     (root / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
@@ -79,6 +88,8 @@ LINES = {
     "too many": ("0 0.5 0.5 0.1 0.1 0.9", "lines left out (not a class and numbers from 0 to 1): 1"),
     "pixels": ("0 30 20 10 10", "lines left out (not a class and numbers from 0 to 1): 1"),
     "NaN": ("0 nan 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
+    "infinite class": ("inf 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
+    "overflowing class": ("1e400 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
     "half a class": ("0.5 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
     "no class": ("-1 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
     "beyond the names": ("7 0.5 0.5 0.1 0.1", "lines left out (a class without a name): 1, e.g. line 2 of"),
@@ -146,6 +157,11 @@ REFUSED = {
     "no names": ("names: []\ntrain: images/train\n", "names: give a list of classes"),
     "huge index": ("names: {0: a, 999999999: b}\ntrain: images/train\n", "names: give a list of classes"),
     "no such folder": ("names: [a]\ntrain: images/gone\n", "train: images/gone can't be found"),
+    "a name that no disk has": (f"names: [a]\ntrain: {'a' * 300}\n", "a can't be found; correct the path"),
+    "a path that no disk has": (
+        f"names: [a]\npath: {'a' * 300}\ntrain: gone\n",
+        "train: gone can't be found",
+    ),
     "no training": ("names: [a, b]\nval: images/val\n", "has no train part"),
     "no pictures": ("names: [a, b]\ntrain: empty\n", "the train part has no pictures"),
     "a number": ("names: [a]\ntrain: 3\n", r"is no data.yaml of YOLO's \(train"),

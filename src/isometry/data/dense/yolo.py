@@ -13,6 +13,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from isometry.config import DataConfig
+from isometry.data.class_map import MOST_CLASSES
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
 from isometry.data.dense.findings import Findings
@@ -114,7 +115,8 @@ def _place_of(path: Path, base: str, given: str) -> Path | None:
     """Where a folder or list of data.yaml is: Roboflow's begin with ``../``, though they lie beside the file."""
     for start in (path.parent / base, path.parent):
         for each in (given, given.removeprefix("../")):
-            if (start / each).exists():
+            # Unlike Path.exists, False for a name that is too long.
+            if os.path.exists(start / each):
                 return Path(os.path.normpath(start / each))
     return None
 
@@ -230,7 +232,7 @@ def _parsed(words: Sequence[str]) -> tuple[float, float, float, float, float] | 
     except ValueError:
         return None
     inside = all(-MOST_BEYOND <= number <= 1 + MOST_BEYOND for number in numbers)
-    if not (label >= 0 and label == math.floor(label) and label < 2**31 and inside):
+    if not (0 <= label < MOST_CLASSES and label == math.floor(label) and inside):
         return None
     if len(numbers) == 4:
         x, y, width, height = numbers

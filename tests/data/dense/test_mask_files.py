@@ -1,5 +1,6 @@
 """Pictures with masks: the layouts that people have, and what is found before training."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from isometry.config import DataConfig
 from isometry.data import ImageSpec
 from isometry.data.decoding import Reading, read_pixels
 from isometry.data.dense.batches import dense_loaders
+from isometry.data.dense.mask_files import values_in
 from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.errors import UserError
 
@@ -88,6 +90,60 @@ def test_names_of_classes_are_read_beside(tmp_path):
     assert opened(root).class_names == ["nothing", "cat", "dog", "horse"]
 
 
+def test_without_names_the_values_that_occur_are_the_classes(tmp_path):
+    root = write_masks(tmp_path)
+    for number, value in enumerate((7, 128, 254, 128)):
+        write_mask(root / f"masks/train/{number}.png", quarter_mask(value=value))
+        write_mask(root / f"masks/val/{number}.png", quarter_mask(value=value))
+    ignoring = quarter_mask(value=254)
+    ignoring[-1] = 255
+    write_mask(root / "masks/val/3.png", ignoring)
+    sources = opened(root)
+    assert sources.class_names == ["0", "7", "128", "254"]
+    (note,) = sources.notes
+    assert "values that no pixel has, and that are no classes (0, 7, 128 and 254 are; " in note
+    assert note.endswith(": 251, e.g. 1-6, 8-127 and 129-253")
+    np.testing.assert_array_equal(sources.train.load(1)[1], quarter_mask(value=2))
+    expected = quarter_mask(value=3)
+    expected[-1] = 255
+    np.testing.assert_array_equal(sources.val.load(3)[1], expected)
+
+
+def test_lossy_masks_are_refused(tmp_path):
+    root = write_masks(tmp_path)
+    for path in sorted(root.glob("masks/*/*.png")):
+        Image.fromarray(quarter_mask(value=120)).save(path.with_suffix(".jpg"), quality=80)
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"no mask can be used, e\.g\. .*0\.jpg \(is a JPEG, which changes"
+    ) as caught:
+        opened(root)
+    assert "\n" not in str(caught.value)
+    for path in sorted(root.glob("masks/*/*.jpg"))[1:]:
+        write_mask(path.with_suffix(".png"), quarter_mask())
+        path.unlink()
+    sources = opened(root)
+    assert "masks that can't be used: 1, e.g. " in sources.notes[0]
+    with pytest.raises(ValueError, match="is a JPEG"):
+        sources.train.load(0)
+
+
+def test_values_of_a_mask_are_those_of_all_its_rows(monkeypatch):
+    monkeypatch.setattr("isometry.data.dense.mask_files.CHUNK", 8)
+    mask = np.arange(60, dtype=np.uint8).reshape(20, 3) * 4
+    assert values_in(mask) == {4 * value for value in range(60)}
+    assert values_in(np.zeros((0, 3), np.uint8)) == set()
+
+
+def test_large_masks_are_counted_in_little_memory():
+    mask = np.ones((4000, 4000), np.uint8)
+    tracemalloc.start()
+    assert values_in(mask) == {1}
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < mask.nbytes  # all at once, the counts of the pixels take eight times that
+
+
 @pytest.mark.parametrize("kind", ["grey", "indexed", "16 bits", "1 bit"])
 def test_masks_may_be_greys_or_indices(tmp_path, kind):
     root = write_masks(tmp_path)
@@ -150,6 +206,24 @@ def test_masks_of_0_and_255_alone_are_refused(tmp_path):
         opened(root)
 
 
+@pytest.mark.parametrize(("value", "named"), [(0, False), (0, True), (255, True), (3, False)])
+def test_masks_of_a_single_class_are_refused(tmp_path, value, named):
+    root = write_masks(tmp_path)
+    for path in root.glob("masks/train/*.png"):
+        write_mask(path, np.full((40, 60), value, np.uint8))
+    if named:
+        (root / "classes.txt").write_text("a\nb\nc\n")
+    with pytest.raises(UserError, match=f"have the value {value} alone, and 255 is ignored"):
+        opened(root)
+
+
+def test_named_classes_without_a_pixel_are_noted(tmp_path):
+    root = write_masks(tmp_path)
+    (root / "classes.txt").write_text("a\nb\nc\nd\n")
+    (note,) = opened(root).notes
+    assert note == f"{root}: classes without a pixel in the training masks: 1, e.g. d"
+
+
 def test_masks_of_colours_are_named_and_refused_where_all_are(tmp_path):
     root = write_masks(tmp_path)
     paths = sorted(root.glob("masks/*/*.png"))
@@ -192,7 +266,7 @@ def test_a_value_that_the_sample_missed_is_an_error_when_it_is_read(tmp_path, mo
     sources = opened(root)
     assert sources.notes[0].startswith(f"{root}: masks whose values were looked at, of 8: 2")
     assert sources.class_names == ["0", "1"]
-    with pytest.raises(ValueError, match="has the value 2, and there are 2 classes"):
+    with pytest.raises(ValueError, match="has the value 2, and the 2 classes are 0-1; name all"):
         sources.train.load(1)
 
 

@@ -1,10 +1,8 @@
-"""Pictures with masks: ``images/`` and ``masks/``, each with folders for the splits or inside them, or VOC's folders.
+"""Pictures with masks, checked and read.
 
 A mask is a picture of one channel with the class of each pixel: an indexed PNG (the index in the palette is the class)
 or greys; 255 is ignored. A file of names, ``classes.txt`` or ``labels.txt``, has a class a line, from 0; without it the
-classes are numbers. VOC's layout is JPEGImages, SegmentationClass and the lists ImageSets/Segmentation/train.txt.
-
-Format of VOC: M. Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015.
+classes are the values that occur.
 """
 
 import os
@@ -20,24 +18,26 @@ from isometry.config import DataConfig
 from isometry.data.decoding import DecodeError, decode_errors, open_image
 from isometry.data.dense.annotations import IGNORED
 from isometry.data.dense.findings import Findings
+from isometry.data.dense.mask_layouts import Paths
 from isometry.data.dense.pictures import Picture, look
-from isometry.data.dense.splitting import DenseSplits, is_regular, split_of
+from isometry.data.dense.splitting import DenseSplits, is_regular
 from isometry.data.dense.yolo import read_names
-from isometry.data.folder_listing import list_images
-from isometry.data.image_files import natural_order
 from isometry.data.image_formats import open_picture, read_bytes
+from isometry.data.image_modes import check_size
 from isometry.data.orientation import Turn
 from isometry.errors import UserError, printable
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
-MASK_FOLDERS = ("masks", "mask", "segmentationclass", "labels", "annotations")
-"""Names of folders, in lower case."""
 NAMES = ("classes.txt", "labels.txt")
-LISTS = Path("ImageSets", "Segmentation")
 INDEXED = ("P", "L", "1", "I", "I;16", "I;16L", "I;16B")
 """Pillow's modes of masks; all have one channel."""
+LOSSY = ("JPEG", "MPO")
+"""Formats of one channel whose greys are not those that were saved."""
 DECODED = 2000
 """Most masks whose values are looked at before training, at equal distances; others are checked as they are read."""
+THREADS = min(4, os.cpu_count() or 1)
+"""Each decodes a mask at a time, and a small file may be a large mask."""
+CHUNK = 2**20
+"""Pixels of a mask that are counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class Pair:
 
 
 class MaskFiles:
-    """Picture files by number, with masks of ``classes`` classes that are read with them."""
+    """Picture files by number, with masks that are read with them; ``values`` are those of the classes, in order."""
 
-    def __init__(self, pairs: Sequence[Pair], classes: int) -> None:
-        self.pairs, self.classes = pairs, classes
+    def __init__(self, pairs: Sequence[Pair], values: Sequence[int]) -> None:
+        self.pairs, self.values = pairs, list(values)
+        self._class_of = np.arange(256, dtype=np.uint8)
+        self._class_of[self.values] = np.arange(len(self.values))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -65,11 +67,14 @@ class MaskFiles:
             mask = read_mask(pair.mask, pair.turn)
         except DecodeError as error:
             raise ValueError(f"its mask {printable(pair.mask)}: {error}") from error
-        wrong = mask[(mask >= self.classes) & (mask != IGNORED)]
-        if wrong.size:
+        wrong = values_in(mask) - {*self.values, IGNORED}
+        if wrong:
             raise ValueError(
-                f"its mask {printable(pair.mask)} has the value {wrong.max()}, and there are {self.classes} classes"
+                f"its mask {printable(pair.mask)} has the value {max(wrong)}, and the {len(self.values)} classes are "
+                f"{ranges(self.values)}; name all classes in classes.txt"
             )
+        if self.values != list(range(len(self.values))):
+            mask = self._class_of[mask]
         return open_image(read_bytes(pair.picture)), mask
 
     def where(self, number: int) -> str:
@@ -84,9 +89,12 @@ def read_mask(path: str, turn: Turn | None = None) -> np.ndarray:
     """The class of each pixel, uint8 (H,W), perhaps turned.
 
     Raises:
-        DecodeError: no file or no picture that can be decoded, more than one channel, or a value above 255.
+        DecodeError: no file or no picture that can be decoded, a JPEG, more than one channel, or a value above 255.
     """
     with decode_errors(), open_picture(read_bytes(path)) as image:
+        check_size(image)
+        if image.format in LOSSY or image.info.get("compression") == "jpeg":
+            raise ValueError("is a JPEG, which changes the values; save the masks as PNG, from their source")
         if image.mode not in INDEXED:
             raise ValueError(
                 f"is of mode {image.mode}, not of one channel; write the class of each pixel as a grey or an index"
@@ -99,87 +107,54 @@ def read_mask(path: str, turn: Turn | None = None) -> np.ndarray:
         return values.astype(np.uint8)
 
 
-def find_masks(root: Path, config: DataConfig) -> dict[str, dict[str, tuple[str, str]]]:
-    """Pictures and masks of each split, by the name that both have, of the layouts above; "" for a missing one.
-
-    Empty where there are no folders of masks.
-    """
-    images, masks = _named(root, IMAGE_FOLDERS), _named(root, MASK_FOLDERS)
-    if images is None and masks is None:
-        inside: dict[str, dict[str, tuple[str, str]]] = {}
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            split = split_of(folder.name, config)
-            pair = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS)
-            if split is not None and pair[0] is not None and pair[1] is not None:
-                inside.setdefault(split, _paired(pair[0], pair[1]))
-        return inside
-    if images is None or masks is None:
-        return {}
-    if (root / LISTS).is_dir():
-        return _listed(images, masks, root / LISTS, config)
-    splits = {
-        split: folder
-        for folder in sorted(path for path in images.iterdir() if path.is_dir())
-        if (split := split_of(folder.name, config)) is not None
-    }
-    of_masks = {split_of(path.name, config): path for path in sorted(masks.iterdir()) if path.is_dir()}
-    found = {split: _paired(folder, of_masks[split]) for split, folder in splits.items() if split in of_masks}
-    return found or {"train": _paired(images, masks)}
+def values_in(mask: np.ndarray) -> set[int]:
+    """The values of a mask, uint8 (H,W); counted by rows, since the counts of a pixel take eight bytes."""
+    counts = np.zeros(256, np.int64)
+    rows = max(1, CHUNK // max(1, mask.shape[1]))
+    for start in range(0, len(mask), rows):
+        counts += np.bincount(mask[start : start + rows].ravel(), minlength=256)
+    return set(np.flatnonzero(counts).tolist())
 
 
-def open_masks(
-    found: Mapping[str, Mapping[str, tuple[str, str]]], root: Path, config: DataConfig
-) -> DenseSplits:
+def ranges(values: Sequence[int]) -> str:
+    """Increasing numbers as text: ``0, 2-5 and 9``."""
+    starts = [value for value in values if value - 1 not in values]
+    ends = [value for value in values if value + 1 not in values]
+    texts = [
+        str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)
+    ]
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def open_masks(found: Mapping[str, Paths], root: Path, config: DataConfig, findings: Findings) -> DenseSplits:
     """Checks pictures and masks by their headers, and the values of up to DECODED masks.
 
     Masks are of the upright picture, or turned along with it where their size is that of the picture as stored.
 
     Raises:
-        UserError: a split without a picture that has a mask, values beyond the classes, or 0 and 255 alone.
+        UserError: a split without a picture that has a mask, values beyond the classes, or fewer than two values.
     """
-    findings = Findings(root)
-    pairs = {split: _checked(split, files, root, config, findings) for split, files in found.items()}
+    pairs = {
+        split: _checked(split, files, root, config, findings)
+        for split, files in found.items()
+        if split != "test" or _has_masks(files, findings)
+    }
     named = [path for name in NAMES if is_regular(path := root / name)]
     names = read_names(named[0]) if named else None
-    classes = _classes(pairs, names, named[0] if named else root, findings)
-    shown = names or [str(index) for index in range(classes)]
-    parts = {split: MaskFiles(own, classes) for split, own in pairs.items()}
-    return DenseSplits(f"masks in {root}", parts, shown, findings.notes)
+    values = _classes(pairs, names, named[0] if named else root, findings)
+    parts = {split: MaskFiles(own, values) for split, own in pairs.items()}
+    return DenseSplits(f"masks in {root}", parts, names or [*map(str, values)], findings.notes)
 
 
-def _named(root: Path, names: Sequence[str]) -> Path | None:
-    folders = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
-    return next((folders[name] for name in names if name in folders), None)
+def _has_masks(files: Paths, findings: Findings) -> bool:
+    without = [picture for picture, mask in files.values() if not mask]
+    if len(without) < len(files):
+        return True
+    findings.add("test pictures left out (none has a mask)", next(iter(without), "none"), len(without))
+    return False
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Path of each picture under a folder, by its path there without the ending."""
-    paths = sorted(path for path, _ in list_images(folder).images)
-    return {os.path.splitext(os.path.relpath(path, folder))[0]: path for path in paths}
-
-
-def _paired(images: Path, masks: Path) -> dict[str, tuple[str, str]]:
-    """Picture and mask by their name; masks may end in ``_mask``."""
-    own, of_masks = _files(images), {name.removesuffix("_mask"): path for name, path in _files(masks).items()}
-    names = sorted({*own, *of_masks}, key=natural_order)
-    return {name: (own.get(name, ""), of_masks.get(name, "")) for name in names}
-
-
-def _listed(
-    images: Path, masks: Path, lists: Path, config: DataConfig
-) -> dict[str, dict[str, tuple[str, str]]]:
-    files = {split_of(path.stem, config): path for path in sorted(lists.glob("*.txt")) if is_regular(path)}
-    paired = _paired(images, masks)
-    return {
-        split: {name: paired.get(name, ("", "")) for name in read_names(path)}
-        for split, path in files.items()
-        if split is not None
-    }
-
-
-def _checked(
-    split: str, files: Mapping[str, tuple[str, str]], root: Path, config: DataConfig, findings: Findings
-) -> list[Pair]:
+def _checked(split: str, files: Paths, root: Path, config: DataConfig, findings: Findings) -> list[Pair]:
     whole = [(name, *paths) for name, paths in files.items() if all(paths)]
     for name, (picture, mask) in files.items():
         if not (picture or mask):
@@ -216,25 +191,37 @@ def _pair(picture: Picture, mask: Picture, config: DataConfig, findings: Finding
 
 def _classes(
     pairs: Mapping[str, Sequence[Pair]], names: list[str] | None, place: Path, findings: Findings
-) -> int:
-    """The number of classes: that of the names, or one more than the largest value."""
+) -> list[int]:
+    """The value of each class: 0, 1, ... for the names, or those that occur."""
     seen = _looked_at([pair.mask for own in pairs.values() for pair in own], place, findings)
-    largest = {path: max(own - {IGNORED}, default=0) for path, own in seen.items()}
+    of_training = {pair.mask for pair in pairs.get("train", ())} & set(seen) or set(seen)
+    trained = set[int]().union(*(seen[path] for path in of_training))
+    if len(trained - {IGNORED}) < 2:
+        which = f"value{'s' if len(trained) > 1 else ''} {ranges(sorted(trained))}"
+        raise UserError(
+            f"{place}: the masks have the {which} alone, and 255 is ignored; write 0, 1, ... for the classes"
+        )
+    values = sorted(set[int]().union(*seen.values()) - {IGNORED})
     if names is None:
-        values = set().union(*seen.values())
-        if values <= {0, IGNORED}:
-            raise UserError(
-                f"{place}: the masks have the values {' and '.join(map(str, sorted(values)))} alone, and 255 is "
-                "ignored; write 0, 1, ... for the classes"
+        gaps = [value for value in range(values[-1]) if value not in values]
+        if gaps:
+            findings.add(
+                f"values that no pixel has, and that are no classes ({ranges(values)} are; if values are missing or "
+                "damaged, mend the masks or name all classes in classes.txt)",
+                ranges(gaps),
+                len(gaps),
             )
-        return max(largest.values()) + 1
+        return values
+    largest = {path: max(own - {IGNORED}, default=0) for path, own in seen.items()}
     wrong = [path for path, value in largest.items() if value >= len(names)]
     if wrong:
         raise UserError(
             f"{place}: names {len(names)} classes, and {len(wrong):,} masks have values above {len(names) - 1}, e.g. "
             f"{printable(wrong[0])} ({largest[wrong[0]]}); name all classes, the first of them 0"
         )
-    return len(names)
+    lacking = [name for value, name in enumerate(names) if value not in trained]
+    findings.add("classes without a pixel in the training masks", ", ".join(lacking[:5]), len(lacking))
+    return list(range(len(names)))
 
 
 def _looked_at(paths: Sequence[str], place: Path, findings: Findings) -> dict[str, set[int]]:
@@ -246,7 +233,7 @@ def _looked_at(paths: Sequence[str], place: Path, findings: Findings) -> dict[st
     some = paths[:: max(1, -(-len(paths) // DECODED))]
     if len(some) < len(paths):
         findings.add(f"masks whose values were looked at, of {len(paths):,}", some[0], len(some))
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(some, pool.map(_values, some), strict=True))
     faults = {path: values for path, values in found.items() if isinstance(values, str)}
     for path, fault in faults.items():
@@ -260,6 +247,6 @@ def _looked_at(paths: Sequence[str], place: Path, findings: Findings) -> dict[st
 def _values(path: str) -> set[int] | str:
     """The values in a mask, or why it can't be read."""
     try:
-        return set(np.flatnonzero(np.bincount(read_mask(path).ravel())).tolist())
+        return values_in(read_mask(path))
     except DecodeError as error:
         return str(error)

@@ -8,7 +8,9 @@ from isometry.config import DataConfig
 from isometry.data.dense.annotations import DenseImages, Task
 from isometry.data.dense.coco import find_coco, open_coco
 from isometry.data.dense.digit_scenes import open_scenes
-from isometry.data.dense.mask_files import find_masks, open_masks
+from isometry.data.dense.findings import Findings
+from isometry.data.dense.mask_files import open_masks
+from isometry.data.dense.mask_layouts import find_masks
 from isometry.data.dense.splitting import SPLITS, DenseSplits
 from isometry.data.dense.yolo import find_yolo, open_yolo
 from isometry.data.folders import existing_folder
@@ -94,10 +96,11 @@ def _boxes(root: Path, config: DataConfig) -> DenseSplits:
 
 
 def _masks(root: Path, config: DataConfig) -> DenseSplits:
-    found = find_masks(root, config) if root.is_dir() else {}
+    findings = Findings(root)
+    found = find_masks(root, config, findings) if root.is_dir() else {}
     if not found:
         raise UserError(
             f"--data-dir {root}: has no masks; give a folder with images/ and masks/, or with train/images/ and "
             "train/masks/"
         )
-    return open_masks(found, root, config)
+    return open_masks(found, root, config, findings)

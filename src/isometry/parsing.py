@@ -114,7 +114,14 @@ class YamlLoader(yaml.SafeLoader):
         return inner._values
 
 
-def parse_yaml(text: str) -> Any:
+class TextLoader(YamlLoader):
+    """Leaves plain values as they are written: ``no``, ``010`` and ``1_000`` are text."""
+
+
+TextLoader.yaml_implicit_resolvers = {"<": YamlLoader.yaml_implicit_resolvers["<"]}
+
+
+def parse_yaml(text: str, loader: type[YamlLoader] = YamlLoader) -> Any:
     """The values of a YAML text: mappings, lists, text, numbers, dates; any other tag is an error.
 
     Raises:
@@ -123,13 +130,15 @@ def parse_yaml(text: str) -> Any:
     if len(text) > LONGEST:
         raise UserError(f"is longer than {LONGEST:,} characters, so it is no recipe")
     try:
-        return YamlLoader(text).get_single_data()
+        return loader(text).get_single_data()
     except YAML_ERRORS as error:
         message = str(error) if isinstance(error, yaml.YAMLError) else reason(error)
         raise UserError(f"is not YAML ({' '.join(message.split())})") from error
 
 
-def read_yaml(path: Path, where: str, *, pipe: bool = False) -> dict[Any, Any]:
+def read_yaml(
+    path: Path, where: str, *, pipe: bool = False, loader: type[YamlLoader] = YamlLoader
+) -> dict[Any, Any]:
     """The mapping in a YAML file, or with ``pipe`` in a pipe, which is read once.
 
     Raises:
@@ -140,7 +149,7 @@ def read_yaml(path: Path, where: str, *, pipe: bool = False) -> dict[Any, Any]:
         if not (pipe and stat.S_ISFIFO(status.st_mode)):
             check_regular(status)
         with path.open(encoding="utf-8") as file:
-            values = parse_yaml(file.read(LONGEST + 1))
+            values = parse_yaml(file.read(LONGEST + 1), loader)
     except OSError as error:
         raise UserError(f"{where}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -63,6 +63,66 @@ def test_without_data_yaml_names_are_those_of_classes_txt_or_numbers(tmp_path):
     assert "classes without a box in the train part: 1, e.g. bird" in sources.notes[0]
 
 
+@pytest.mark.parametrize("form", ["[{}, {}, {}, {}, {}]", "{{0: {}, 1: {}, 2: {}, 3: {}, 4: {}}}"])
+def test_names_are_those_that_are_written(tmp_path, form):
+    root = write_yolo(tmp_path)
+    names = ["no", "010", "1_000", "null", "2001-01-01"]
+    (root / "data.yaml").write_text(
+        f"train: images/train\nval: images/val\ntest:\npath: null\nnames: {form.format(*names)}\n"
+    )
+    assert opened(root).class_names == names
+
+
+UNRELATED = {
+    "a list": "- numpy\n- torch\n",
+    "a tag": "site_name: !ENV NAME\n",
+    "no YAML": "a: [\n",
+    "other keys": "name: base\n",
+}
+
+
+@pytest.mark.parametrize("kind", UNRELATED)
+def test_other_yaml_files_do_not_matter(tmp_path, kind):
+    root = write_yolo(tmp_path)
+    (root / "conda.yaml").write_text(UNRELATED[kind])
+    assert opened(root).class_names == ["cat", "dog"]
+    (root / "data.yaml").unlink()
+    assert opened(root).class_names == ["0", "1"]
+    (root / "conda.yaml").write_text("names: [cat\n")
+    with pytest.raises(UserError, match=r"conda\.yaml: is not YAML"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("Images", "Labels"), ("IMAGES", "labels"), ("images", "LABELS")]
+)
+@pytest.mark.parametrize("layout", ["splits inside", "splits outside", "data.yaml"])
+def test_folders_may_be_written_in_capitals(tmp_path, images, labels, layout):
+    root = write_yolo(tmp_path)
+    (root / "data.yaml").unlink()
+    for kind, name in (("images", images), ("labels", labels)):
+        for split in ("train", "val") if layout == "splits outside" else ():
+            (root / split).mkdir(exist_ok=True)
+            (root / kind / split).rename(root / split / name)
+        (root / kind).rename(root / name) if layout != "splits outside" else (root / kind).rmdir()
+    if layout == "data.yaml":
+        (root / layout).write_text(f"train: {images}/train\nval: {images}/val\nnames: [0, 1]\n")
+    sources = opened(root)
+    assert (len(sources.train), len(sources.val), sources.class_names) == (4, 4, ["0", "1"])
+    assert sources.notes == []
+
+
+def test_pictures_that_share_a_label_file_are_named(tmp_path):
+    root = write_yolo(tmp_path)
+    write_picture(root / "images/train/0.jpg")
+    sources = opened(root)
+    assert len(sources.train) == 5
+    assert sources.notes == [
+        f"{root / 'data.yaml'}: pictures that share a label file (their names differ in the ending alone): 2, e.g. "
+        f"{root / 'images/train/0.jpg'}"
+    ]
+
+
 def test_a_huge_class_makes_no_names_up_to_it(tmp_path):
     root = write_yolo(tmp_path)
     (root / "data.yaml").unlink()
@@ -108,7 +168,7 @@ def test_faulty_lines_are_counted_and_named(tmp_path, fault):
     sources = opened(root)
     assert len(sources.notes) == 1
     assert note in sources.notes[0]
-    assert "0." in sources.notes[0].rsplit("/", 1)[-1]
+    assert str(root / "labels/train/0.txt") in sources.notes[0]
     assert sources.train.boxes(0).xyxy.tolist() == [[0, 0, 30, 20]]
 
 

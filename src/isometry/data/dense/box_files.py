@@ -23,12 +23,13 @@ class Annotated:
     """A picture's path, its boxes, and the size (width, height) of the picture that they are of.
 
     ``size`` is None where it isn't given, and boxes with ``shares`` are in shares of the upright picture's sides;
-    ``names`` say where each box stands, for messages.
+    ``names`` say where each box stands in the file ``place``, for messages; in that of the picture where there is none.
     """
 
     path: str
     boxes: Boxes
     names: Sequence[str]
+    place: str = ""
     size: Size | None = None
     shares: bool = False
 
@@ -104,7 +105,9 @@ def _checked(each: Annotated, picture: Picture, upright: bool, findings: Finding
         (beyond & ~empty & ~outside, "boxes clipped (they reach out of their picture)"),
     ):
         if which.any():
-            findings.add(reason, f"{each.names[int(which.argmax())]} of {each.path}", int(which.sum()))
+            findings.add(
+                reason, f"{each.names[int(which.argmax())]} of {each.place or each.path}", int(which.sum())
+            )
     kept = ~(empty | outside)
     inside = (clipped[:, 2:] - clipped[:, :2]).prod(1)
     areas = np.where(beyond | ~(areas > 0), inside, areas)

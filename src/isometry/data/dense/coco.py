@@ -184,7 +184,7 @@ def _part(
                     [each.get("area") or 0 for _, each in boxes],
                 ),
                 [f"annotation {each.get('id')}" for _, each in boxes],
-                size,
+                size=size,
             )
         )
     files = checked_boxes(annotated, config.exif == "upright", findings)

@@ -6,7 +6,9 @@ box is taken; all in shares of the upright picture's width and height, with x, y
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired
 
@@ -22,7 +24,7 @@ from isometry.data.folder_listing import list_images
 from isometry.data.image_files import natural_order
 from isometry.errors import UserError, printable, reason
 from isometry.files import check_regular
-from isometry.parsing import read_yaml, validate
+from isometry.parsing import LONGEST, TextLoader, read_yaml, validate
 
 IMAGES, LABELS = "images", "labels"
 NAMES = ("classes.txt", "labels.txt", "obj.names")
@@ -35,7 +37,7 @@ BAD_LINES = "lines left out (not a class and numbers from 0 to 1)"
 class YoloData(TypedDict):
     """The parts of data.yaml that are read; others, such as ``download``, are not obeyed."""
 
-    names: list[str | int] | dict[int, str | int]
+    names: list[str] | dict[int, str]
     path: NotRequired[str | None]
     train: NotRequired[str | list[str] | None]
     val: NotRequired[str | list[str] | None]
@@ -48,8 +50,8 @@ def find_yolo(root: Path) -> Path | None:
         return root
     files = [root / "data.yaml", root / "data.yml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]
     named = (path for path in files if is_regular(path) and _has_names(path))
-    labels = [root / LABELS, *(path / LABELS for path in sorted(root.iterdir()) if path.is_dir())]
-    return next(named, root if any(folder.is_dir() for folder in labels) else None)
+    inside = (root, *(path for path in sorted(root.iterdir()) if path.is_dir()))
+    return next(named, root if any(_inner(folder, LABELS).is_dir() for folder in inside) else None)
 
 
 def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
@@ -81,13 +83,21 @@ def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
 
 
 def _has_names(path: Path) -> bool:
-    return "names" in read_yaml(path, str(path))
+    """Whether a YAML is YOLO's; others may lie in the folder, such as conda.yaml, with tags and lists of their own."""
+    try:
+        return "names" in read_yaml(path, str(path))
+    except UserError:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if path.stem == "data" or re.search(r"^names\s*:", file.read(LONGEST), re.MULTILINE):
+                raise
+        return False
 
 
 def _of_yaml(path: Path) -> tuple[list[str], dict[str, list[Path]]]:
     """The classes, and the folders or lists of pictures of each split."""
     try:
-        data: YoloData = validate(read_yaml(path, str(path)), YoloData)
+        names_as_written = read_yaml(path, str(path), loader=TextLoader).get("names")
+        data: YoloData = validate({**read_yaml(path, str(path)), "names": names_as_written}, YoloData)
     except ValueError as error:
         raise UserError(f"{path}: is no data.yaml of YOLO's ({reason(error)})") from error
     names = _class_names(path, data["names"])
@@ -104,11 +114,11 @@ def _of_yaml(path: Path) -> tuple[list[str], dict[str, list[Path]]]:
     return names, folders
 
 
-def _class_names(path: Path, names: list[str | int] | dict[int, str | int]) -> list[str]:
+def _class_names(path: Path, names: list[str] | dict[int, str]) -> list[str]:
     by_index = dict(enumerate(names)) if isinstance(names, list) else names
     if not by_index or min(by_index) < 0 or max(by_index) >= 10 * len(by_index) + 100:
         raise UserError(f"{path}: names: give a list of classes, or a mapping from 0, 1, ... to their names")
-    return [str(by_index.get(index, index)) for index in range(max(by_index) + 1)]
+    return [by_index.get(index, str(index)) for index in range(max(by_index) + 1)]
 
 
 def _place_of(path: Path, base: str, given: str) -> Path | None:
@@ -123,15 +133,25 @@ def _place_of(path: Path, base: str, given: str) -> Path | None:
 
 def _of_folders(root: Path, config: DataConfig) -> tuple[list[str] | None, dict[str, list[Path]]]:
     """The same from ``images/train``, ``train/images`` or ``images``, and classes.txt if there is one."""
-    places = [path for folder in (root, root / LABELS) for name in NAMES if is_regular(path := folder / name)]
+    images, labels = _inner(root, IMAGES), _inner(root, LABELS)
+    places = [path for folder in (root, labels) for name in NAMES if is_regular(path := folder / name)]
     names = read_names(places[0]) if places else None
     folders: dict[str, list[Path]] = {}
-    for parent in (root / IMAGES, root):
+    for parent in (images, root):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
             split = split_of(folder.name, config) if folder.is_dir() else None
             if split is not None:
-                folders.setdefault(split, [folder / IMAGES if (folder / IMAGES).is_dir() else folder])
-    return names, folders or {"train": [root / IMAGES if (root / IMAGES).is_dir() else root]}
+                inner = _inner(folder, IMAGES)
+                folders.setdefault(split, [inner if inner.is_dir() else folder])
+    return names, folders or {"train": [images if images.is_dir() else root]}
+
+
+def _inner(folder: Path, name: str) -> Path:
+    """The folder of a name in another, in small letters or any."""
+    if (folder / name).is_dir() or not folder.is_dir():
+        return folder / name
+    others = (path for path in sorted(folder.iterdir()) if path.name.lower() == name and path.is_dir())
+    return next(others, folder / name)
 
 
 def read_names(path: Path) -> list[str]:
@@ -158,18 +178,22 @@ def _annotated(
     pictures = sorted({path for each in places for path in _pictures(each)}, key=natural_order)
     if not pictures:
         raise UserError(f"{place}: the {split} part has no pictures in {', '.join(map(str, places))}")
-    label_of = {path: _labels_of(path) for path in pictures}
+    folder_of = {folder: _label_folder(folder) for folder in {os.path.dirname(path) for path in pictures}}
+    label_of = {path: _label_file(path, folder_of) for path in pictures}
+    sharing = Counter(label_of.values())
     annotated = []
     for path in pictures:
         if not os.path.exists(path):
             findings.add("pictures left out (not found)", path)
             continue
+        if sharing[label_of[path]] > 1:
+            findings.add("pictures that share a label file (their names differ in the ending alone)", path)
         if os.path.exists(label_of[path]):
             corners, labels, lines = _read_labels(label_of[path], names, findings)
         else:
             findings.add("pictures without a label file (taken as without objects)", path)
             corners, labels, lines = [], [], []
-        annotated.append(Annotated(path, Boxes.of(corners, labels), lines, shares=True))
+        annotated.append(Annotated(path, Boxes.of(corners, labels), lines, label_of[path], shares=True))
     known = set(label_of.values())
     for folder in sorted({os.path.dirname(label) for label in known}):
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -188,13 +212,20 @@ def _pictures(place: Path) -> Iterator[str]:
         yield os.path.normpath(place.parent / line)
 
 
-def _labels_of(path: str) -> str:
-    """The label file of a picture: the last folder ``images`` of its path becomes ``labels``; else beside it."""
-    folder, name = os.path.split(path)
+def _label_folder(folder: str) -> str:
+    """The folder of labels of one of pictures: its last part ``images`` becomes ``labels``; else the same folder."""
     parts = folder.split(os.sep)
-    if IMAGES in parts:
-        parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
-    return os.path.join(os.sep.join(parts), f"{os.path.splitext(name)[0]}.txt")
+    lower = [part.lower() for part in parts]
+    if IMAGES not in lower:
+        return folder
+    last = len(parts) - 1 - lower[::-1].index(IMAGES)
+    above = Path(os.sep.join(parts[:last]) or (os.sep if folder.startswith(os.sep) else "."))
+    return os.path.join(_inner(above, LABELS), *parts[last + 1 :])
+
+
+def _label_file(path: str, folder_of: Mapping[str, str]) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder_of[folder], f"{os.path.splitext(name)[0]}.txt")
 
 
 def _read_labels(

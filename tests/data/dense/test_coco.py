@@ -106,12 +106,25 @@ FAULTS = {
         [box(1, [1, 1, 5, 5], category_id=8)],
         "(of categories that are not listed): 1, e.g. category 8",
     ),
+    "beyond any float": (
+        [box(1, [1e308, 1, 1e308, 5]), box(2, [1, 1, 1e308, -1e308]), box(3, [-1e308, 1, 5, 5])],
+        "boxes left out (of no area): 3, e.g. annotation 101 of",
+    ),
+    "id with an escape": (
+        [box(1, [1, 1, 5, 5], image_id="\x1b[31mx")],
+        r"(of images that are not listed): 1, e.g. image id \x1b[31mx",
+    ),
+    "id without end": (
+        [box(1, [1, 1, 5, 5], category_id=10**400)],
+        f"(of categories that are not listed): 1, e.g. category 1{'0' * 59}...",
+    ),
     "no box": ([box(1, None), box(2, [1, 2, 3])], "(without a box of four numbers): 2, e.g. annotation 101"),
     "twice": ([box(1, [1, 1, 5, 5]), box(1, [1, 1, 5, 5])], "annotations left out (listed twice): 1"),
     "same id": ([box(1, [1, 1, 5, 5]), box(1, [2, 2, 5, 5])], "with the id of another one (kept): 1"),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_boxes_are_counted_and_named(tmp_path, fault):
     more, note = FAULTS[fault]
@@ -120,6 +133,7 @@ def test_faulty_boxes_are_counted_and_named(tmp_path, fault):
     sources = opened(one_file(tmp_path, content))
     assert len(sources.notes) == 1
     assert note in sources.notes[0]
+    assert len(sources.notes[0]) < 300 + len(str(tmp_path))
     assert sources.notes[0].startswith(f"{tmp_path / 'train.json'}: ")
     parts = (sources.train, sources.val)
     kept = np.concatenate([part.load(n)[1].xyxy for part in parts for n in range(len(part))])
@@ -128,6 +142,50 @@ def test_faulty_boxes_are_counted_and_named(tmp_path, fault):
     assert (kept[:, 2:] <= (60, 40)).all()
     if fault == "clipped":
         assert [50, 30, 60, 35] in kept.tolist()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("area", [1e300, float("inf"), float("nan")])
+def test_impossible_areas_are_those_of_the_boxes(tmp_path, area):
+    content = coco(4)
+    content["annotations"][0]["area"] = area
+    sources = opened(one_file(tmp_path, content))
+    (note,) = sources.notes
+    assert "areas that are not finite (taken from the boxes): 1, e.g. annotation 0 of" in note
+    for part in (sources.train, sources.val):
+        assert all(part.boxes(number).areas.tolist() == [600] for number in range(len(part)))
+
+
+def test_boxes_of_crowds_alone_are_refused(tmp_path):
+    content = coco(4)
+    for each in content["annotations"]:
+        each["iscrowd"] = 1
+    root = one_file(tmp_path, content)
+    with pytest.raises(
+        UserError, match=r"no box that can be used \(boxes of crowds \(iscrowd, neither .*\): 4"
+    ):
+        opened(root)
+    content["annotations"][0]["iscrowd"] = 0
+    (note,) = opened(one_file(tmp_path, content), val_fraction=0.5).notes
+    assert "categories without a box: 1, e.g. class 7" in note
+
+
+def test_categories_of_one_name_are_named(tmp_path):
+    content = coco(4)
+    for each in content["categories"]:
+        each["name"] = "cat"
+    sources = opened(one_file(tmp_path, content))
+    assert sources.class_names == ["cat", "cat"]
+    assert sources.notes == [
+        f"{tmp_path / 'train.json'}: names of several categories (kept apart): 1, e.g. cat"
+    ]
+
+
+def test_a_width_of_many_digits_is_cut_in_the_note(tmp_path):
+    content = coco(4)
+    content["images"][0]["width"] = 10**400
+    (note, *_) = opened(one_file(tmp_path, content)).notes
+    assert f"(60×40, not 1{'0' * 59}...×40)" in note
 
 
 def test_good_files_need_no_note(tmp_path):
@@ -193,6 +251,12 @@ REFUSED = {
     "one id, two images": (
         json.dumps(coco(1) | {"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]}),
         r"the image id 1 is that of .*a\.png and of .*b\.png",
+    ),
+    "one id with an escape": (
+        json.dumps(
+            coco(1) | {"images": [{"id": "\x1b[31mx", "file_name": each} for each in ("a.png", "b.png")]}
+        ),
+        r"the image id \\x1b\[31mx is that of",
     ),
     "nothing left": (
         json.dumps(coco(1) | {"annotations": [box(1, [0, 0, 0, 0])]}),

@@ -32,6 +32,7 @@ class Boxes:
     areas: np.ndarray
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")  # numbers beyond float32 are infinite
     def of(
         cls,
         xyxy: object,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from isometry.data.decoding import open_image
 from isometry.data.dense.annotations import Boxes
-from isometry.data.dense.findings import Findings
+from isometry.data.dense.findings import Findings, shown
 from isometry.data.dense.pictures import Picture, Size, look
 from isometry.data.image_formats import read_bytes
 from isometry.data.orientation import Turn, turned_box
@@ -73,7 +73,7 @@ def checked_boxes(annotated: Iterable[Annotated], upright: bool, findings: Findi
             continue
         known = each.size in (None, picture.size, picture.read_size(upright=True))
         if not known and each.size is not None:
-            said, found = (f"{width}×{height}" for width, height in (each.size, picture.size))
+            said, found = (f"{shown(width)}×{shown(height)}" for width, height in (each.size, picture.size))
             findings.add(
                 "pictures left out (of another size than their annotations say)",
                 f"{each.path} ({found}, not {said})",
@@ -83,6 +83,7 @@ def checked_boxes(annotated: Iterable[Annotated], upright: bool, findings: Findi
     return BoxFiles(files)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers beyond float32 are infinite, and of no area
 def _checked(each: Annotated, picture: Picture, upright: bool, findings: Findings) -> Boxes:
     boxes, size = each.boxes, picture.read_size(upright)
     turn = picture.turn_for(each.size, upright)
@@ -110,7 +111,11 @@ def _checked(each: Annotated, picture: Picture, upright: bool, findings: Finding
             )
     kept = ~(empty | outside)
     inside = (clipped[:, 2:] - clipped[:, :2]).prod(1)
-    areas = np.where(beyond | ~(areas > 0), inside, areas)
+    impossible = ~empty & ~outside & ~np.isfinite(areas)
+    if impossible.any():
+        where = f"{each.names[int(impossible.argmax())]} of {each.place or each.path}"
+        findings.add("areas that are not finite (taken from the boxes)", where, int(impossible.sum()))
+    areas = np.where(beyond | impossible | ~(areas > 0), inside, areas)
     return Boxes.of(clipped[kept], boxes.labels[kept], boxes.crowd[kept], areas[kept])
 
 

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
-from isometry.data.dense.findings import Findings
+from isometry.data.dense.findings import Findings, shown
 from isometry.data.dense.splitting import SPLITS, DenseSplits, is_regular, split_of
 from isometry.errors import UserError, printable, reason, some_of
 from isometry.parsing import read_json
@@ -148,7 +148,7 @@ def _names(files: Mapping[Path, Coco]) -> dict[int, str]:
             name = names.setdefault(category["id"], category["name"])
             if name != category["name"]:
                 raise UserError(
-                    f"{path}: category {category['id']} is {printable(category['name'])!r}, and {printable(name)!r} "
+                    f"{path}: category {shown(category['id'])} is {shown(category['name'])!r}, and {shown(name)!r} "
                     "before; give each category one id, the same in all files"
                 )
     if not names:
@@ -183,18 +183,30 @@ def _part(
                     [bool(each.get("iscrowd")) for _, each in boxes],
                     [each.get("area") or 0 for _, each in boxes],
                 ),
-                [f"annotation {each.get('id')}" for _, each in boxes],
+                [f"annotation {shown(each.get('id'))}" for _, each in boxes],
                 size=size,
             )
         )
     files = checked_boxes(annotated, config.exif == "upright", findings)
-    if not files.files or not any(len(boxes) for _, boxes in files.files):
+    used = {label for _, boxes in files.files for label in boxes.labels[~boxes.crowd].tolist()}
+    if not used:
+        findings.add("boxes of crowds (iscrowd, neither trained nor judged)", *_crowds(files))
         why = "; ".join(note.removeprefix(f"{path}: ") for note in findings.notes)
         raise UserError(f"{path}: has no box that can be used{f' ({why})' if why else ''}")
-    used = {each["category_id"] for each in coco["annotations"]}
-    lacking = [each["name"] for each in coco["categories"] if each["id"] not in used]
-    findings.add("categories without a box", some_of([*map(printable, lacking)], 5), len(lacking))
+    lacking = [each["name"] for each in coco["categories"] if classes[each["id"]] not in used]
+    findings.add("categories without a box", some_of([*map(shown, lacking)], 5), len(lacking))
+    ids: dict[str, set[int]] = defaultdict(set)
+    for each in coco["categories"]:
+        ids[each["name"]].add(each["id"])
+    twice = [name for name, own in ids.items() if len(own) > 1]
+    findings.add("names of several categories (kept apart)", some_of([*map(shown, twice)], 5), len(twice))
     return files
+
+
+def _crowds(files: BoxFiles) -> tuple[str, int]:
+    """A picture with crowds, and how many crowds there are."""
+    with_crowds = [path for path, boxes in files.files if boxes.crowd.any()]
+    return next(iter(with_crowds), ""), sum(int(boxes.crowd.sum()) for _, boxes in files.files)
 
 
 def _listed(
@@ -206,12 +218,12 @@ def _listed(
     for image in listed:
         name = os.path.normpath(folder / image["file_name"])
         if "\0" in name:
-            raise UserError(f"{path}: the image {image['id']} has a control character in its name")
+            raise UserError(f"{path}: the image {shown(image['id'])} has a control character in its name")
         before = file_of.setdefault(image["id"], name)
         if before != name:
             raise UserError(
-                f"{path}: the image id {image['id']} is that of {printable(before)} and of {printable(name)}; give "
-                "each image an id of its own"
+                f"{path}: the image id {shown(image['id'])} is that of {printable(before)} and of {printable(name)}; "
+                "give each image an id of its own"
             )
         if name in images:
             findings.add("pictures that are listed again (their annotations are joined)", name)
@@ -233,20 +245,23 @@ def _boxes_of(
         number, box = each.get("id"), each.get("bbox")
         before = seen.setdefault(number, each) if number is not None else each
         if before is not each and before == each:
-            findings.add("annotations left out (listed twice)", f"annotation {number}")
+            findings.add("annotations left out (listed twice)", f"annotation {shown(number)}")
         elif each["image_id"] not in file_of:
             findings.add(
-                "annotations left out (of images that are not listed)", f"image id {each['image_id']}"
+                "annotations left out (of images that are not listed)", f"image id {shown(each['image_id'])}"
             )
         elif each["category_id"] not in classes:
             findings.add(
-                "annotations left out (of categories that are not listed)", f"category {each['category_id']}"
+                "annotations left out (of categories that are not listed)",
+                f"category {shown(each['category_id'])}",
             )
         elif box is None or len(box) != 4:
-            findings.add("annotations left out (without a box of four numbers)", f"annotation {number}")
+            findings.add(
+                "annotations left out (without a box of four numbers)", f"annotation {shown(number)}"
+            )
         else:
             if before is not each:
-                findings.add("annotations with the id of another one (kept)", f"annotation {number}")
+                findings.add("annotations with the id of another one (kept)", f"annotation {shown(number)}")
             left, top, width, height = box
             found[file_of[each["image_id"]]].append(([left, top, left + width, top + height], each))
     return found

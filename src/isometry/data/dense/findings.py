@@ -2,6 +2,15 @@
 
 from isometry.errors import printable
 
+LONGEST = 60
+"""Characters of an id or a number of somebody's file in a message."""
+
+
+def shown(value: object) -> str:
+    """A value of a file, such as an id, for a message: printable, and not too long."""
+    text = printable(str(value))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
 
 class Findings:
     """Counts by reason; ``place`` is the file or folder that they are about."""

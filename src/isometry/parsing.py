@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from isometry.errors import UserError, reason
+from isometry.errors import UserError, printable, reason
 from isometry.files import check_regular
 
 
@@ -49,7 +49,7 @@ def validate(value: Any, kind: Any, context: Any = None) -> Any:
         return _adapter(kind).validate_python(value, context=context)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))[:100]
+        place = printable(".".join(map(str, fault["loc"]))[:100])
         message = fault["msg"][:1].lower() + fault["msg"][1:]
         if fault["type"] == "value_error":
             message = str(fault["ctx"]["error"])

@@ -1,13 +1,11 @@
 """ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
-import inspect
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NotRequired
 
 import timm
 from timm.models import (
-    build_model_with_cfg,
     get_arch_pretrained_cfgs,
     get_pretrained_cfg_value,
     is_model,
@@ -19,11 +17,13 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
-from isometry.errors import UserError, first_line, reason
+from isometry.errors import UserError, first_line, printable, reason
 from isometry.files import permit_as_umask, sha256_of
+from isometry.models.arguments import check_arguments
 from isometry.models.finite import check_weights_given
 from isometry.models.heads import refuse_auxiliary_head
 from isometry.models.network_folder import replace_folder
+from isometry.models.outline import SLACK, SLACK_OF_PRUNED, TooLargeError, outline, shapes_in
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
 from isometry.parsing import read_json, validate
@@ -34,12 +34,6 @@ OWN_KEY = "isometry"
 DENSE_KEY = "isometry_dense"
 """The key by which the config.json of a detector or segmentation network is known: see
 :mod:`isometry.models.dense.saving`."""
-
-LOADING = (
-    {*inspect.signature(timm.create_model).parameters, *inspect.signature(build_model_with_cfg).parameters}
-    | {"device", "dtype", "features_only"}
-) - {"kwargs"}
-"""Arguments of timm that say which files to load and what to make of the network, and nothing of its architecture."""
 
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
 """The option for a file of weights, by the option that names the model."""
@@ -69,11 +63,28 @@ def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, W
 
 
 def _build(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
+    if spec.folder is not None:
+        _check_outline(spec, spec.folder, flag)
     if spec.weights == "none":
         return _create(spec, _arguments(spec, flag), flag), WeightSource("random, from the seed")
     model, source = _with_weights(spec, flag)
     check_weights_given(model, f"{flag} {spec.name}")
     return model, source
+
+
+def _check_outline(spec: ModelSpec, folder: Path, flag: str) -> None:
+    pruned = OWN_KEY in read_json(folder / "config.json", dict[str, Any])
+    arguments = _arguments(spec, flag)
+    try:
+        outline(
+            lambda: timm.create_model(spec.name, **{"pretrained": False, **arguments}),
+            shapes_in(folder / "model.safetensors"),
+            SLACK_OF_PRUNED if pruned else SLACK,
+        )
+    except TooLargeError as error:
+        raise UserError(
+            f"{flag} {spec.name}: config.json does not fit model.safetensors ({error}); copy both from one run"
+        ) from error
 
 
 def _with_weights(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
@@ -88,7 +99,7 @@ def check_name(spec: ModelSpec, flag: str) -> None:
     """Raises UserError unless timm can build ``spec.name``."""
     if not spec.name:
         raise UserError(f"{flag} (or --student): not given; give a timm name or the folder of a run")
-    _check_arguments(spec.kwargs, f"{flag}-kwargs ")
+    check_arguments(spec.kwargs, _place(flag))
     if spec.folder is not None:
         return _check_folder(spec.folder, f"{flag} {spec.name}")
     if spec.name.startswith("hf-hub:"):
@@ -148,14 +159,16 @@ def _check_folder(folder: Path, option: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{option}: config.json is not timm's ({reason(error)})") from error
     architecture = config["architecture"]
-    _check_arguments(config.get("model_args", {}), f"{option}: config.json, model_args.")
+    check_arguments(config.get("model_args", {}), f"{option}: config.json, model_args.")
     if not is_model(architecture):
-        raise UserError(f"{option}: config.json names {architecture:.80}, which timm does not have")
+        raise UserError(
+            f"{option}: config.json names {printable(architecture[:80])}, which timm does not have"
+        )
 
 
-def _check_arguments(arguments: dict[str, Any], where: str) -> None:
-    for name in arguments.keys() & LOADING:
-        raise UserError(f"{where}{name}: is no argument of a network; leave it out")
+def _place(flag: str) -> str:
+    """Where a network's arguments are given: an option, or the folder that ``flag`` names."""
+    return f"{flag}-kwargs " if flag in FILE_OPTIONS else f"{flag}: config.json, model_args."
 
 
 def _near(name: str, known: list[str]) -> list[str]:
@@ -178,7 +191,7 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
     for name, value in given.items():
         if spec.kwargs.get(name, value) != value:
             raise UserError(
-                f"{flag}-kwargs {name}={spec.kwargs[name]}: another option, or the data, says {value}"
+                f"{_place(flag)}{name}={spec.kwargs[name]}: another option, or the data, says {value}"
             )
     arguments = spec.kwargs | given
     if spec.img_size is not None:
@@ -194,9 +207,11 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
 def _create(spec: ModelSpec, arguments: dict[str, Any], flag: str) -> nn.Module:
     try:
         return timm.create_model(spec.name, **{"pretrained": False, **arguments})
+    except TooLargeError:
+        raise
     except Exception as error:
         # A constructor with a wrong argument may raise anything.
-        shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        shown = printable(", ".join(f"{key}={value}" for key, value in arguments.items()))
         raise UserError(f"{flag} {spec.name}: can't be built with {shown} ({first_line(error)})") from error
 
 

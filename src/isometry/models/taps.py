@@ -225,12 +225,14 @@ def stage_shapes(model: nn.Module, name: str, input_size: tuple[int, int, int]) 
     a plain one.
 
     Raises:
-        UserError: timm gives no features of the architecture.
+        UserError: timm gives no features of the architecture, or the network has no blocks.
     """
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
         raise UserError(
             f"{name}: timm gives no feature maps of this architecture; choose another, e.g. a ViT or a ResNet"
         )
+    if not len(model.feature_info):  # type: ignore[arg-type]
+        raise UserError(f"{name}: has no blocks (a depth of 0), so no feature maps; give one with blocks")
     shapes = block_shapes(model, list(range(len(model.feature_info))), input_size)  # type: ignore[arg-type]
     last = {shape.grid: shape for shape in shapes}
     return sorted(last.values(), key=lambda shape: shape.block)

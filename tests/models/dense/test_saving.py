@@ -118,10 +118,22 @@ def change(folder, **values):
         ({"images__input_size": [3, 104, 96]}, r"config\.json can't be built"),
         ({"images__input_size": [1, 96, 96]}, r"config\.json can't be built"),
         ({"images__std": [0.0, 1.0, 1.0]}, r"the invalid std"),
+        ({"images__mean": []}, r"the invalid mean \[\]"),
         ({"backbone__architecture": "hf-hub:some/where"}, r"backbone\.architecture: string should match"),
         ({"backbone__architecture": "local-dir:/etc"}, r"backbone\.architecture: string should match"),
         ({"backbone__architecture": "no_such"}, r"timm has no such model"),
-        ({"backbone__model_args": {"pretrained": True}}, r"pretrained: is no argument of a network"),
+        (
+            {"backbone__model_args": {"pretrained": True}},
+            r"config\.json, model_args\.pretrained: is no argument",
+        ),
+        ({"\x1b[31mx": 1}, r"invalid \(\\x1b\[31mx: extra inputs"),
+        ({"backbone__model_args__depth": 0}, r"config\.json can't be built \(.*has no blocks"),
+        ({"backbone__model_args__depth": 10**9}, r"model_args\.depth: must be at most 1,048,576"),
+        ({"backbone__model_args__depth": 2000}, r"does not fit config\.json \(its sizes are far larger"),
+        ({"backbone__model_args__embed_dim": 10**6}, r"does not fit config\.json \(its sizes are far larger"),
+        ({"backbone__model_args__mlp_ratio": 1e30}, r"can't be built with"),
+        ({"channels": 4096, "convs": 64}, r"does not fit config\.json \(its sizes are far larger"),
+        ({"channels": 64}, r"weight is [0-9×]+ in the file, and [0-9×]+ in the network"),
         ({"backbone__model_args": {"depth": "x"}}, r"can't be built with depth=x"),
     ],
 )
@@ -141,7 +153,7 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [("evaluate",), ("bench",), ("check", "--dataset", "digits", "--student", "resnet18", "--teacher")],
+    [("bench",), ("check", "--dataset", "digits", "--student", "resnet18", "--teacher")],
 )
 def test_what_needs_a_classifier_says_where_the_backbone_is(saved, capsys, words):
     assert main([*words, str(saved)]) == 2

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, StringConstraints
 from safetensors.torch import save_file
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from isometry.data import ImageSpec
@@ -22,6 +23,7 @@ from isometry.models.finite import check_weights_given
 from isometry.models.image_reading import KEY as READING
 from isometry.models.image_reading import Reading
 from isometry.models.network_folder import replace_folder
+from isometry.models.outline import TooLargeError, misfit, outline, shapes_of
 from isometry.models.spec import ModelSpec, architecture
 from isometry.models.weights import read_weights
 from isometry.parsing import closed, read_json, validate
@@ -128,10 +130,12 @@ def load_dense(folder: str | Path, *, flag: str = "isometry.load") -> DenseNetwo
     if not folder.is_dir():
         raise UserError(f"{where}: no such folder")
     config = _read_config(folder, where)
-    network = _build(config, where)
+    state = read_weights(folder / WEIGHTS, flag=flag)
     try:
-        network.load_state_dict(read_weights(folder / WEIGHTS, flag=flag))
-    except RuntimeError as error:
+        _check_outline(config, state, where)
+        network = _build(config, where)
+        network.load_state_dict(state)
+    except (TooLargeError, RuntimeError) as error:
         raise UserError(
             f"{where}: {WEIGHTS} does not fit {CONFIG} ({first_line(error)}); copy both files from one run"
         ) from error
@@ -160,6 +164,14 @@ def _read_config(folder: Path, where: str) -> DenseConfig:
         raise UserError(f"{where}: {CONFIG} is invalid ({error}); copy it again from its run") from error
 
 
+def _check_outline(config: DenseConfig, state: dict[str, Tensor], where: str) -> None:
+    """Raises TooLargeError or RuntimeError, before the network is built, if its shapes are not those of its weights."""
+    weights = shapes_of(state)
+    network = outline(lambda: _build(config, where), weights)
+    if network is not None and (fault := misfit(network, weights)):
+        raise RuntimeError(fault)
+
+
 def _build(config: DenseConfig, where: str) -> DenseNetwork:
     images, backbone = config["images"], config["backbone"]
     spec = ImageSpec.from_pretrained_cfg({**images})
@@ -169,6 +181,8 @@ def _build(config: DenseConfig, where: str) -> DenseNetwork:
         return build_dense(
             config["task"], built, config["class_names"], spec, channels=config["channels"], **convs
         )
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (UserError, RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, TooLargeError):
+            raise
         # How timm refuses images of another size or channels than the backbone was built for.
         raise UserError(f"{where}: {CONFIG} can't be built ({first_line(error)})") from error

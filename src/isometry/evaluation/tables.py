@@ -14,6 +14,9 @@ MOST_IN_MATRIX = 12
 MOST_LISTED = 10
 
 
+INTERVAL = "95 % interval"
+
+
 def tables(found: Row) -> Iterator[Table]:
     """The tables of ``evaluation.json``, most important first."""
     if "scores" in found:
@@ -35,14 +38,14 @@ def scores_table(scores: Row) -> Table:
     if "top5" in scores:
         rows.append(["top-5", *_cells(scores["top5"])])
     rows.append(["calibration error (ECE)", formats.percent(scores["calibration"]["ece"]), ""])
-    return _table(["", "figure", "95 % interval"], rows)
+    return _table(["", "figure", INTERVAL], rows)
 
 
 def class_tables(scores: Row) -> Iterator[Table]:
     """For few classes the confusion matrix; for many the worst classes and the most frequent confusions."""
     rows, counts = scores["classes"], np.asarray(scores["confusion"])
     names = [row["name"] for row in rows]
-    header = ["class", "right", "95 % interval"]
+    header = ["class", "right", INTERVAL]
     if len(rows) <= MOST_IN_MATRIX:
         cells = [
             [*_class(row), *(str(count) if count else "·" for count in predicted)]
@@ -63,7 +66,7 @@ def class_tables(scores: Row) -> Iterator[Table]:
 def probes_table(probes: Row) -> Table:
     """k-NN and linear probe of each kind of feature."""
     return _table(
-        ["features", "numbers", "k-NN", "95 % interval", "linear probe", "95 % interval"],
+        ["features", "numbers", "k-NN", INTERVAL, "linear probe", INTERVAL],
         (
             [row["name"], str(row["numbers"]), *_cells(row["knn"]), *_cells(row["linear"])]
             for row in probes["features"]
@@ -79,7 +82,7 @@ def dense_table(rows: Sequence[Row]) -> Table:
         chance = formats.percent(row["chance"]) if name else ""
         cells.append([name, row["of"], *_cells(row), chance])
         above = row["figure"]
-    return _table(["features", "network", "figure", "95 % interval", "chance"], cells)
+    return _table(["features", "network", "figure", INTERVAL, "chance"], cells)
 
 
 def transfer_table(rows: Sequence[Row]) -> Table:
@@ -92,8 +95,8 @@ def transfer_table(rows: Sequence[Row]) -> Table:
         cells.append(
             [str(row["folder"]), *counts, *_cells(row), *by_class, f"{row['images']:,} {row['part']}"]
         )
-    header = ["fine-tuned on", "classes", "images", "epochs", "top-1", "95 % interval"]
-    return _table([*header, *["mean of classes"] * uneven, "evaluated on"], cells)
+    header = ["folder", "classes", "images", "epochs", "top-1", INTERVAL]
+    return _table([*header, *["mean of classes"] * uneven, "measured on"], cells)
 
 
 def _class(row: Row) -> list[str]:
@@ -107,7 +110,8 @@ def _cells(row: Row) -> list[str]:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(header):
-        table.add_column(plain(name), justify="right" if index else "left")
+        # A wide table wraps names before an interval.
+        table.add_column(plain(name), justify="right" if index else "left", no_wrap=name == INTERVAL)
     for row in rows:
         table.add_row(*map(plain, row))
     return table

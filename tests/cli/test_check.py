@@ -121,7 +121,8 @@ def test_it_warns_of_what_may_not_be_meant(capsys):
 
 def test_steps_of_a_small_epoch(capsys):
     assert re.search(
-        r"900 training images .*--batch-size 1000\b", output_of(replace(CONFIG, batch_size=1000), capsys)
+        r"an epoch has only 1 step: the 900 training images .*--batch-size 1000\b",
+        output_of(replace(CONFIG, batch_size=1000), capsys),
     )
     assert "an epoch has only 9 steps" in output_of(replace(CONFIG, batch_size=100), capsys)
     assert "an epoch" not in output_of(replace(CONFIG, batch_size=90), capsys)

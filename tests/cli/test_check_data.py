@@ -8,6 +8,7 @@ import pytest
 from helpers.image_files import folder_config, truncate, write_classes
 from helpers.messages import mentions
 from isometry.cli import check_data
+from isometry.cli.check_data import classes_text
 from isometry.cli.main import main
 from isometry.data import find_sources
 from isometry.errors import UserError
@@ -115,4 +116,13 @@ def test_data_that_are_no_files_are_one_line(capsys: pytest.CaptureFixture[str])
     assert (
         capsys.readouterr().err
         == "isometry: --data: looks at image files; name their folder or list with --data-dir\n"
+    )
+
+
+def test_the_number_of_images_of_classes():
+    assert classes_text(None) == ""
+    assert classes_text({"ant": 54, "bee": 54}) == "54 training images in each class"
+    assert classes_text({"ant": 1, "bee": 1}) == "1 training image in each class"
+    assert (
+        classes_text({"ant": 5, "bee": 1200}) == "smallest ant (5), largest bee (1,200), by training images"
     )

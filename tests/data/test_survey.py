@@ -113,7 +113,7 @@ def test_greys_that_come_out_dark_are_told_with_the_range_that_mends_them(
     [
         (
             (RAMP * 4095).astype(np.int32) - 1024,
-            "16 bits can't be used … are -1024 to 3071 … --pixel-range -1024,3071,",
+            "of integers can't be used … are -1024 to 3071 … --pixel-range -1024,3071,",
         ),
         (
             (RAMP * 100_000).astype(np.int32),

@@ -171,7 +171,7 @@ def warnings(run: Run) -> list[str]:
     images, batch = len(run.sources.train), run.config.batch_size
     if images < batch:
         found.append(
-            f"an epoch is one step: the {images} training images are fewer than --batch-size {batch}"
+            f"an epoch has only 1 step: the {images} training images are fewer than --batch-size {batch}"
         )
     elif images < 10 * batch:
         steps = "1 step" if images < 2 * batch else f"{images // batch} steps"

@@ -67,7 +67,7 @@ def facts(config: RunConfig, sources: Sources, found: FileSurvey) -> list[tuple[
 
 
 def classes_text(counts: Mapping[str, int] | None) -> str:
-    """The smallest and the largest class, by their training images; empty where these are not known."""
+    """The smallest and the largest class, by their training images, or how many all have; empty where unknown."""
     if not counts:
         return ""
     smallest, largest = (choose(counts, key=counts.__getitem__) for choose in (min, max))

@@ -130,8 +130,10 @@ class Survey:
                 "--pixel-range auto"
             )
             if found.least < 0 or found.greatest > white:
+                # Integers beyond 16 bits are read with the same white.
+                kind = "floats" if white == 1 else "integers"
                 said.append(
-                    f"grey images {TYPES[white]} can't be used: values of a sample of {found.images} are "
+                    f"grey images of {kind} can't be used: values of a sample of {found.images} are "
                     f"{found.least:g} to {found.greatest:g}, and not all in 0 to {white:g}; {advice}"
                 )
             elif 0 < found.spread < DARK * white:

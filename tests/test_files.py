@@ -5,8 +5,9 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from isometry.errors import UserError
 from isometry.files import (
     OUTPUTS,
+    check_replaceable,
     format_bytes,
     free_bytes,
     inside,
@@ -99,7 +101,7 @@ def test_a_file_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path):
 
 def test_a_link_that_comes_in_between_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").symlink_to(tmp_path / "outside")
-    monkeypatch.setattr(Path, "is_symlink", lambda path: False)
+    monkeypatch.setattr(os.path, "islink", lambda path: False)
     with pytest.raises(OSError, match="symbolic links"):
         open_own(tmp_path / "file", "a")
     assert not (tmp_path / "outside").exists()
@@ -116,36 +118,118 @@ def test_a_folder_may_be_a_link_and_what_is_inside_may_not(tmp_path: Path):
 
 def test_an_output_replaces_what_isometry_wrote_alone(tmp_path: Path):
     path = tmp_path / "a.csv"
-    write_output(path, "variant,1", ["variant"])
-    write_output(path, "variant,2", ["variant"])
-    write_output(tmp_path / "b.csv", "variant,3", ["variant"])
+    write_output(path, "1")
+    write_output(path, "2")
+    write_output(tmp_path / "b.csv", "3")
     assert json.loads((tmp_path / OUTPUTS).read_text()).keys() == {"a.csv", "b.csv"}
-    path.write_text("variant,2\nmine")
+    path.write_text("2\nmine")
     with pytest.raises(UserError, match=r"a\.csv: was changed since isometry wrote it"):
-        write_output(path, "variant,4", ["variant"])
+        write_output(path, "4")
     path.unlink()
-    write_output(path, "variant,4", ["variant"])
-    assert path.read_text() == "variant,4"
+    write_output(path, "4")
+    assert path.read_text() == "4"
 
 
-@pytest.mark.parametrize("record", ["", "[1, 2]", '{"a.csv": 1}', "[" * 100_000, "NaN"])
-def test_a_damaged_record_of_outputs_makes_nothing_replaceable(tmp_path: Path, record: str):
+def test_without_a_record_nothing_is_replaced(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    write_output(path, "1")
+    path.write_text("1, mine")
+    (tmp_path / OUTPUTS).unlink()
+    with pytest.raises(UserError, match=r"a\.csv: isometry has no record of writing this file.*or delete it"):
+        write_output(path, "2")
+    assert path.read_text() == "1, mine"
+
+
+def test_the_record_of_an_older_version_is_read(tmp_path: Path):
+    """It had the last checksum alone."""
+    (tmp_path / "a.csv").write_text("1")
+    (tmp_path / OUTPUTS).write_text(json.dumps({"a.csv": hashlib.sha256(b"1").hexdigest()}))
+    write_output(tmp_path / "a.csv", "2")
+    assert (tmp_path / "a.csv").read_text() == "2"
+
+
+def test_a_process_killed_at_any_moment_leaves_a_file_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, replace = tmp_path / "a.csv", Path.replace
+    write_output(path, "1")
+    for after in (0, 1, 2):
+        moves = 0
+
+        def killed(old: Path, new: Path, after: int = after) -> Path:
+            nonlocal moves
+            moves += 1
+            if moves > after:
+                raise KeyboardInterrupt
+            return replace(old, new)
+
+        monkeypatch.setattr(Path, "replace", killed)
+        with suppress(KeyboardInterrupt):
+            write_output(path, f"2{after}")
+        check_replaceable(path)
+        monkeypatch.undo()
+        write_output(path, "1")
+    assert path.read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[1, 2]", '{"b.csv": 1}', '{"b.csv": null}', "[" * 100_000, "NaN", "my text"]
+)
+def test_a_damaged_record_of_outputs_is_refused_and_stays(tmp_path: Path, record: str):
     (tmp_path / OUTPUTS).write_text(record)
-    (tmp_path / "a.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"a\.csv: "):
-        write_output(tmp_path / "a.csv", "variant", ["variant"])
-    assert (tmp_path / "a.csv").read_text() == "mine"
-    write_output(tmp_path / "b.csv", "variant", ["variant"])
+    with pytest.raises(UserError, match=r"outputs\.json: is not the record of what isometry wrote here"):
+        write_output(tmp_path / "a.csv", "1")
+    assert (tmp_path / OUTPUTS).read_text() == record
+    assert not (tmp_path / "a.csv").exists()
 
 
-def test_neither_pipes_nor_links_are_replaced_by_an_output(tmp_path: Path):
-    os.mkfifo(tmp_path / "a.csv")
-    with pytest.raises(UserError, match="isometry did not write this file"):
-        write_output(tmp_path / "a.csv", "variant", ["variant"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_neither_a_record_nor_an_output(tmp_path: Path, make: Callable[[Path], None]):
+    make(tmp_path / OUTPUTS)
+    with pytest.raises(UserError, match=r"outputs\.json: is not the record .*not a regular file"):
+        write_output(tmp_path / "a.csv", "1")
+    assert [path.name for path in tmp_path.iterdir()] == [OUTPUTS]
+    (tmp_path / OUTPUTS).rmdir() if make is os.mkdir else (tmp_path / OUTPUTS).unlink()
+    make(tmp_path / "a.csv")
+    told = (
+        "is a folder, and a file would" if make is os.mkdir else "isometry has no record of writing this file"
+    )
+    with pytest.raises(UserError, match=rf"a\.csv: {told}"):
+        check_replaceable(tmp_path / "a.csv")
+
+
+def test_a_record_that_is_a_link_is_refused(tmp_path: Path):
     (tmp_path / OUTPUTS).symlink_to(tmp_path / "theirs.json")
     with pytest.raises(UserError, match="is a link"):
-        write_output(tmp_path / "b.csv", "variant", ["variant"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [OUTPUTS, "a.csv"]
+        write_output(tmp_path / "b.csv", "1")
+    assert [path.name for path in tmp_path.iterdir()] == [OUTPUTS]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "../outside", "", "a\0b", "/etc/hostname"])
+def test_names_in_a_record_that_no_file_here_can_have_are_dropped(tmp_path: Path, name: str):
+    (tmp_path / OUTPUTS).write_text(json.dumps({name: "x"}))
+    write_output(tmp_path / "a.csv", "1")
+    assert json.loads((tmp_path / OUTPUTS).read_text()).keys() == {"a.csv"}
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path):
+    for act in (check_replaceable, lambda path: write_output(path, "1")):
+        with pytest.raises(UserError, match=r"can't be written \(file name too long\); give another --out"):
+            act(tmp_path / ("n" * 300))
+
+
+def test_outputs_written_at_once_are_all_in_the_record(tmp_path: Path):
+    def write(name: str) -> None:
+        for number in range(20):
+            write_output(tmp_path / name, f"{name}{number}")
+
+    names = ["a", "b", "c", "d"]
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(write, names))
+    assert sorted(json.loads((tmp_path / OUTPUTS).read_text())) == names
+    for name in names:
+        check_replaceable(tmp_path / name)
+        assert (tmp_path / name).read_text() == f"{name}19"
 
 
 def test_a_folder_in_the_way_stays(tmp_path: Path):

@@ -1,14 +1,14 @@
 """Files: written whole, never through a link; regular ones; free space, SHA-256, sizes."""
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,7 +61,7 @@ def refuse_link(path: Path) -> Path:
     Raises:
         UserError: it is a link.
     """
-    if path.is_symlink():
+    if os.path.islink(path):
         raise UserError(
             f"{path}: is a link, and nothing is written, removed or sent through a link; remove it"
         )
@@ -104,75 +104,120 @@ def permit_as_umask(path: Path) -> None:
         path.chmod(0o666 & ~umask)
 
 
+NO_ROOM = "make room, or name another place"
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file; a reader sees the old content or the new, never a part of it.
 
     Raises:
         UserError: the disk is full, the folder can't be written, or the file is a link.
     """
-    with disk_errors(path, "make room, or name another place"):
-        new = write_new(path, content)
-        try:
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+    with disk_errors(path, NO_ROOM):
+        _replace(path, content)
+
+
+def _replace(path: Path, content: str | bytes) -> None:
+    new = write_new(path, content)
+    try:
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 OUTPUTS = ".isometry-outputs.json"
-"""Beside the files that :func:`write_output` wrote: the SHA-256 of each, by name."""
+"""Beside the files that :func:`write_output` wrote: by name the SHA-256 of each, and before it of the one it replaced.
+
+It is written first, so that a process that is killed between the two leaves a file that the record knows.
+"""
 
 
-def write_output(path: Path, content: str | bytes, marks: Sequence[str]) -> None:
+def write_output(path: Path, content: str | bytes) -> None:
     """:func:`write_atomically` for a file whose folder may be the user's: what isometry did not write stays.
 
     Raises:
         UserError: as :func:`check_replaceable`, or the file can't be written.
     """
-    check_replaceable(path, marks)
-    write_atomically(path, content)
-    known = {**_outputs(path.parent), path.name: sha256_of(path)}
-    there = {name: digest for name, digest in known.items() if (path.parent / name).is_file()}
-    write_atomically(path.parent / OUTPUTS, json.dumps(there, indent=1))
+    content = content.encode() if isinstance(content, str) else content
+    with disk_errors(path, NO_ROOM), _alone(path.parent):
+        known = _outputs(path.parent)
+        known[path.name] = [*_replaceable(path, known), sha256_of([content])]
+        there = {path.name, *os.listdir(path.parent)}
+        kept = {name: digests for name, digests in known.items() if name in there}
+        _replace(path.parent / OUTPUTS, json.dumps(kept, indent=1))
+        _replace(path, content)
 
 
-def check_replaceable(path: Path, marks: Sequence[str]) -> None:
-    """Checks that a file is one that isometry wrote, and that nobody changed, if there is one.
+def check_replaceable(path: Path) -> None:
+    """Checks that a file, if there is one, is as isometry wrote it.
 
-    ``marks`` are in every file of the kind: they tell those of older versions, which kept no record.
+    The record beside it tells, and nothing else: a file that it does not list may have been edited, however much it
+    looks like one of isometry's.
 
     Raises:
-        UserError: it is the user's, or was changed, or is a link.
+        UserError: it is the user's, or was changed, or is a link or a folder; the record is damaged.
     """
-    refuse_link(path.parent / OUTPUTS)
-    if not refuse_link(path).exists() or path.is_dir():
-        return
-    digest = _outputs(path.parent).get(path.name)
-    if digest is None and not (path.is_file() and _holds(path, marks)):
+    _replaceable(path, _outputs(path.parent))
+
+
+def _replaceable(path: Path, known: dict[str, list[str]]) -> list[str]:
+    """SHA-256 of the file that is to be replaced, if there is one."""
+    try:
+        mode = refuse_link(path).lstat().st_mode
+        digest = sha256_of(path) if stat.S_ISREG(mode) else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({reason(error)}); give another --out") from error
+    if stat.S_ISDIR(mode):
         raise UserError(
-            f"{path}: isometry did not write this file, and would replace it; move it elsewhere, or give another --out"
+            f"{path}: is a folder, and a file would be written there; move it elsewhere, or give another --out"
         )
-    if digest is not None and (not path.is_file() or sha256_of(path) != digest):
+    if path.name not in known:
+        raise UserError(
+            f"{path}: isometry has no record of writing this file, and would replace it; move it elsewhere or delete "
+            "it, or give another --out"
+        )
+    if digest not in known[path.name]:
         raise UserError(
             f"{path}: was changed since isometry wrote it, and would be replaced; move it elsewhere"
         )
+    return [digest]
 
 
-def _outputs(folder: Path) -> dict[str, str]:
-    path = folder / OUTPUTS
-    try:
-        found = json.loads(path.read_bytes()) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+def _outputs(folder: Path) -> dict[str, list[str]]:
+    path = refuse_link(folder / OUTPUTS)
+    if not os.path.lexists(path):
         return {}
-    # Only plain names, so that nothing outside the folder is meant.
-    names = found if isinstance(found, dict) else {}
-    return {name: digest for name, digest in names.items() if name == Path(name).name}
+    try:
+        check_regular(path.stat())
+        found = json.loads(path.read_bytes()).items()
+        # Older versions have the last one alone.
+        known = {name: [digests] if isinstance(digests, str) else digests for name, digests in found}
+        if not all(isinstance(each, list) for each in known.values()):
+            raise ValueError("not a list of checksums for each name")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: is not the record of what isometry wrote here, and would be replaced ({reason(error)}); move it "
+            "elsewhere, or give another --out"
+        ) from error
+    return known
 
 
-def _holds(path: Path, marks: Sequence[str]) -> bool:
-    if not path.stat().st_size:
-        return False
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return all(content.find(mark.encode()) >= 0 for mark in marks)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Other threads and processes that write outputs to the folder wait until the block has ended."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some drives have no locks.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        # A process that was forked meanwhile has the lock too, until it is given back.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def write_new(path: Path, content: str | bytes) -> Path:

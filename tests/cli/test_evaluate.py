@@ -80,14 +80,25 @@ def test_files_of_the_users_are_not_replaced(dense, tmp_path, capsys, name):
     words = (str(dense), *ON_DIGITS, "--out", str(tmp_path / "out"))
     evaluated(*words)
     evaluated(*words)
-    (tmp_path / "out" / OUTPUTS).unlink()
-    # Those of older versions are known by their content.
-    evaluated(*words)
-    for content in ("theirs", '{"theirs": "<svg/>"}'):
-        (tmp_path / "out" / OUTPUTS).unlink(missing_ok=True)
-        (tmp_path / "out" / name).write_text(content)
-        assert f"{name}: isometry did not write this file" in refused(capsys, *words)
-        assert (tmp_path / "out" / name).read_text() == content
+    file, record = tmp_path / "out" / name, tmp_path / "out" / OUTPUTS
+    known = json.loads(record.read_text())
+    del known[name]
+    record.write_text(json.dumps(known))
+    kept = file.read_bytes()
+    assert f"{name}: isometry has no record of writing this file" in refused(capsys, *words)
+    assert file.read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluation.svg", OUTPUTS])
+def test_a_folder_in_place_of_a_file_is_told_before_anything_is_measured(
+    dense, tmp_path, capsys, monkeypatch, name
+):
+    monkeypatch.setattr("isometry.cli.evaluate._evaluate", None)
+    (tmp_path / name).mkdir()
+    told = refused(capsys, str(dense), *ON_DIGITS, "--out", str(tmp_path))
+    assert f"{tmp_path / name}: is " in told
+    assert "folder" in told
+    assert "move it elsewhere, or give another --out" in told
 
 
 def test_a_class_map_that_is_gone_is_told_and_another_one_can_be_given(

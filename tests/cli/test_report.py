@@ -95,7 +95,7 @@ def test_a_page_of_the_users_and_one_that_was_edited_stay(runs, tmp_path, monkey
     for content in ("", "<!doctype html><title>My report</title>"):
         page.write_text(content)
         assert main(words) == 2
-        assert "report.html: isometry did not write this file" in capsys.readouterr().err
+        assert "report.html: isometry has no record of writing this file" in capsys.readouterr().err
         assert page.read_text() == content
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     page.unlink()
@@ -103,8 +103,11 @@ def test_a_page_of_the_users_and_one_that_was_edited_stay(runs, tmp_path, monkey
     page.write_text(page.read_text(encoding="utf-8") + "<!-- my notes -->", encoding="utf-8")
     assert main(words) == 2
     assert "report.html: was changed since isometry wrote it" in capsys.readouterr().err
-    # As a version that kept no record of its files left it.
     Path(OUTPUTS).unlink()
+    assert main(words) == 2
+    assert "report.html: isometry has no record of writing this file" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8").endswith("<!-- my notes -->")
+    page.unlink()
     assert main(words) == 0
 
 

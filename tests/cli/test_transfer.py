@@ -103,6 +103,13 @@ def test_a_run_is_evaluated_again_drawn_again_and_gives_a_backbone(tmp_path, cap
     assert (found["task"], found["part"]) == ("segment", "test")
     assert found["scores"]["miou"] == pytest.approx(row["miou"])
     assert found["scores"]["miou_low"] <= found["scores"]["miou"] <= found["scores"]["miou_high"]
+    file = tmp_path / "run" / "evaluation.json"
+    kept = file.read_bytes()
+    file.write_text("edited")
+    assert main(["evaluate", out, "--device", "cpu"]) == 2
+    assert "evaluation.json: was changed since isometry wrote it" in capsys.readouterr().err
+    assert file.read_text() == "edited"
+    file.write_bytes(kept)
     (tmp_path / "run" / "report.html").unlink()
     assert main(["report", out]) == 0
     assert (tmp_path / "run" / "report.html").read_text() == page

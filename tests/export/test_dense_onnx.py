@@ -77,6 +77,13 @@ def test_a_segmentation_network_has_logits(tmp_path, capsys):
     assert set(json.loads(told["outputs"])) == {"logits"}
     assert "nms_iou" not in told
     assert "a segmentation network of 3 classes" in capsys.readouterr().out
+    # Its files are replaced until they are changed.
+    assert export(tmp_path / "net", "--to", "onnx", "--seconds", "0.01") == 0
+    figures = tmp_path / "net" / "model.json"
+    figures.write_text("edited")
+    assert export(tmp_path / "net", "--to", "onnx", "--seconds", "0.01") == 2
+    assert f"{figures}: was changed since isometry wrote it" in capsys.readouterr().err
+    assert figures.read_text() == "edited"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,15 @@ def test_what_is_for_classifiers_is_refused_in_one_line(run_folder, capsys, word
     assert export(run_folder, *words) == 2
     assert told in " ".join(capsys.readouterr().err.split())
     assert names_in(run_folder) == before
+
+
+@pytest.mark.parametrize("name", ["c.onnx", "c.json"])
+def test_files_of_the_users_are_not_replaced(run_folder, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(dense_onnx, "_built", None)
+    (tmp_path / name).write_text('{"my": "data"}')
+    assert export(run_folder, "--to", "onnx", "--out", tmp_path / "c.onnx") == 2
+    assert f"{tmp_path / name}: isometry has no record of writing this file" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"my": "data"}')]
 
 
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch, capsys):

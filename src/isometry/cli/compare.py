@@ -29,7 +29,6 @@ from isometry.recipes import (
     with_overrides,
 )
 from isometry.report import formats
-from isometry.report.drawing.canvas import FIGURE_MARKS
 from isometry.report.drawing.gains import comparison_picture
 from isometry.report.drawing.matrices import maps_picture
 from isometry.report.records.intervals import comparison_classes, comparison_row, comparison_times, mean_row
@@ -49,14 +48,10 @@ Row = dict[str, Any]
 
 START = "start"
 """Row and folder of the network that every variant starts from."""
-MARKS = {
-    "comparison.csv": ("variant,seed,top1",),
-    "comparison.md": ("| variant |",),
-    "comparison.json": ('"rows": [', '"models": ['),
-    **dict.fromkeys(("comparison.png", "geometry.png"), FIGURE_MARKS[".png"]),
-}
-"""Of :func:`isometry.files.check_replaceable`, by file."""
-TAKEN = ("teacher", "plan.yaml", *MARKS)
+TABLES = ("comparison.csv", "comparison.md", "comparison.json")
+OUTPUTS = (*TABLES, "comparison.png", "geometry.png")
+"""Files that are written, beside ``plan.yaml``."""
+TAKEN = ("teacher", "plan.yaml", *OUTPUTS)
 """Names in the folder of a comparison that a variant can't have."""
 LONGEST_NAME = 200
 """Most bytes of a variant's name; file systems take 255."""
@@ -166,8 +161,8 @@ def write(
             writer.writerow([csv_cell(row["name"]), seed, *cells, *(run.get(key, "") for key in others)])
     tables = [markdown_table(comparison_grid(rows)), markdown_table(models_grid(models))]
     found = json.dumps({"rows": rows, "models": models}, indent=1)
-    for name, text in zip(MARKS, (lines.getvalue(), "\n".join(tables), found), strict=False):
-        write_output(out / name, text, MARKS[name])
+    for name, text in zip(TABLES, (lines.getvalue(), "\n".join(tables), found), strict=True):
+        write_output(out / name, text)
     comparison_picture(out / "comparison.png", rows, title="Top-1 by variant", baseline=baseline)
 
 
@@ -256,8 +251,8 @@ def _claim(out: Path, plans: dict[str, RunConfig], config: CompareConfig, consol
             raise UserError(
                 f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"
             )
-    for name, marks in MARKS.items():
-        check_replaceable(out / name, marks)
+    for name in OUTPUTS:
+        check_replaceable(out / name)
     print_notes(console, dict.fromkeys(notes))
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)

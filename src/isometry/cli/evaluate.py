@@ -39,8 +39,7 @@ from isometry.evaluation.scores import Row, scores
 from isometry.evaluation.tables import tables
 from isometry.files import check_replaceable, inside, write_output
 from isometry.models.spec import image_spec, label_names, pretrained_cfg
-from isometry.report.drawing.canvas import FIGURE_MARKS
-from isometry.report.page import PAGE_MARKS, render_report, write_page
+from isometry.report.page import render_report, write_page
 from isometry.report.records.data import PARTS
 from isometry.report.records.record import has_record
 from isometry.report.records.run_folders import read_run
@@ -51,8 +50,6 @@ Reader = Callable[[Part], AbstractContextManager[Pairs]]
 """Reads the labelled images of a split for the network."""
 
 FIGURES, PICTURE = "evaluation.json", "evaluation.svg"
-MARKS = {FIGURES: ('"command": "isometry', '"conditions": {'), PICTURE: FIGURE_MARKS[".svg"]}
-"""Of :func:`isometry.files.check_replaceable`, by file."""
 
 
 @dataclass
@@ -97,10 +94,10 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     place = Path(options.out) if options.out else saved.place
     if place.exists() and not place.is_dir():
         raise UserError(f"--out {place}: is not a folder; give another name")
-    for file, marks in MARKS.items():
-        check_replaceable(place / file, marks)
+    for file in (FIGURES, PICTURE):
+        check_replaceable(place / file)
     if options.dense and has_record(place):
-        check_replaceable(place / PAGE, PAGE_MARKS)
+        check_replaceable(place / PAGE)
     device = join_world(options.device).device
     saved.network.to(device)
     result: Row = {
@@ -223,9 +220,9 @@ def _finish(result: Row, place: Path, console: Console) -> None:
         say(console, f"{seen}; intervals are over images, not over training runs.")
     say(console, environment_text(result["conditions"]))
     print_notes(console, result["notes"])
-    write_output(place / FIGURES, json.dumps(result, indent=1) + "\n", MARKS[FIGURES])
+    write_output(place / FIGURES, json.dumps(result, indent=1) + "\n")
     say(console, f"Figures  {place / FIGURES}")
     if "scores" in result:
         title = f"{result['model']}{on.partition(':')[0]}"
-        write_output(place / PICTURE, evaluation_svg(result["scores"], title), MARKS[PICTURE])
+        write_output(place / PICTURE, evaluation_svg(result["scores"], title))
         say(console, f"Picture  {place / PICTURE}")

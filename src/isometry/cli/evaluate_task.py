@@ -14,7 +14,7 @@ from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, environment_text
 from isometry.evaluation.saved_network import ImagesConfig, SavedNetwork, images_named
-from isometry.files import write_atomically
+from isometry.files import check_replaceable, write_output
 from isometry.models.spec import architecture
 from isometry.recipes import read_saved
 from isometry.report.records.data import PARTS, TaskData
@@ -24,6 +24,7 @@ from isometry.report.terminal import print_notes, say
 
 Row = dict[str, Any]
 
+FIGURES = "evaluation.json"
 FOR_CLASSIFIERS = ("probe", "transfer", "dense")
 """Options of `isometry evaluate` that are for its backbone."""
 
@@ -64,6 +65,7 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     network = load_dense(folder, flag="evaluate")
     saved = _saved(name, network, folder)
     place = Path(getattr(options, "out", "") or saved.place)
+    check_replaceable(place / FIGURES)
     config = images_named(saved, options, command="evaluate")
     sources = find_dense_sources(config, network.task)
     if sources.class_names != network.class_names:
@@ -95,7 +97,7 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
         "scores": scores,
     }
     place.mkdir(parents=True, exist_ok=True)
-    write_atomically(place / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    write_output(place / FIGURES, json.dumps(result, indent=1) + "\n")
     _show(result, place, console)
     return result
 
@@ -117,4 +119,4 @@ def _show(result: Row, place: Path, console: Console) -> None:
     say(console, f"On {scores['images']:,} images of the {PARTS[result['part']]} part.")
     say(console, environment_text(result["conditions"]))
     print_notes(console, result["notes"])
-    say(console, f"Figures  {place / 'evaluation.json'}")
+    say(console, f"Figures  {place / FIGURES}")

@@ -26,7 +26,6 @@ from isometry.evaluation.variants import DENSE, IMAGES_TIMED, describe_variants
 from isometry.files import check_replaceable, format_bytes, write_output
 from isometry.models.cost import Forward
 from isometry.models.finite import check_answers
-from isometry.report.drawing.canvas import FIGURE_MARKS
 from isometry.report.drawing.latency import latency_description, latency_picture
 from isometry.report.pruning import forms_grid, slower_sentences
 from isometry.report.tables import networks_grid, rich_table, runtimes_grid
@@ -42,11 +41,6 @@ MEMORY = (
 
 
 FIGURES, PICTURES = "bench.json", ("bench.svg", "bench.png")
-MARKS = {
-    FIGURES: ('"conditions": {', '"picture": "Top-1 accuracy against'),
-    **{name: FIGURE_MARKS[name[-4:]] for name in PICTURES},
-}
-"""Of :func:`isometry.files.check_replaceable`, by file."""
 
 
 @dataclass
@@ -89,8 +83,8 @@ def bench(names: Sequence[str], options: BenchConfig, console: Console) -> dict[
     """
     _check(options)
     place = _place(names, options)
-    for file, marks in MARKS.items():
-        check_replaceable(place / file, marks)
+    for file in (FIGURES, *PICTURES):
+        check_replaceable(place / file)
     device = join_world(options.device).device
     with ExitStack() as until_done:
         until_done.enter_context(limited_threads(options.threads))
@@ -212,7 +206,7 @@ def _write(place: Path, result: dict[str, Any], networks: Sequence[Row]) -> None
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {place}: can't be created ({error.strerror}); name another folder") from error
-    write_output(place / FIGURES, json.dumps(result, indent=1), MARKS[FIGURES])
+    write_output(place / FIGURES, json.dumps(result, indent=1))
     for name in PICTURES:
         latency_picture(place / name, networks)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from isometry.errors import UserError, reason
 from isometry.evaluation.environment import environment, environment_text, limited_threads
 from isometry.evaluation.timing import Row, interleaved_speeds
-from isometry.files import sha256_of, write_atomically
+from isometry.files import check_replaceable, sha256_of, write_output
 from isometry.models.dense.network import DenseNetwork
 from isometry.models.dense.onnx import OUTPUTS, Raw, dense_to_onnx
 from isometry.models.dense.saving import load_dense, saved_reading
@@ -51,7 +51,8 @@ def export_dense(
         ``form`` and ``speeds``), ``conditions``, and the content of :func:`metadata`.
 
     Raises:
-        UserError: the ``onnx`` extra is missing; the network can't be loaded or exported, or its outputs differ.
+        UserError: the ``onnx`` extra is missing; the network can't be loaded or exported, or its outputs differ; or
+            a file would be replaced that is the user's (:func:`isometry.files.check_replaceable`).
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -60,6 +61,8 @@ def export_dense(
             raise UserError(f"--to onnx: {error}") from error
     network = load_dense(folder, flag="export")
     place = _place(out, folder)
+    for path in (place, place.with_suffix(".json")):
+        check_replaceable(path)
     told = metadata(network, folder)
     with limited_threads(threads), TemporaryDirectory() as scratch:
         result, model = _built(network, Path(scratch) / "model.onnx", f"export {folder}", seconds)
@@ -68,7 +71,7 @@ def export_dense(
     onnx.helper.set_model_props(model, texts)
     content = model.SerializeToString()
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(place, content)
+    write_output(place, content)
     result = {
         "model": told["architecture"],
         "precision": "float32",
@@ -79,7 +82,7 @@ def export_dense(
         **result,
         **told,
     }
-    write_atomically(place.with_suffix(".json"), json.dumps(result, indent=1))
+    write_output(place.with_suffix(".json"), json.dumps(result, indent=1))
     _print(console, result, place)
     return result
 

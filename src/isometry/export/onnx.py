@@ -38,10 +38,6 @@ FLOATS, SKIPPING, INT8 = "onnx", "onnx, skipping", "onnx, int8"
 LARGEST = 2**31 - 2**24
 """Largest size of the weights, bytes: a protobuf file holds 2 GiB, and the graph needs some of it."""
 
-GRAPH_MARKS = ("architecture", "interpolation")
-FIGURES_MARKS = ('"opset": ', '"tolerance": ', '"forms": [')
-"""Of :func:`isometry.files.check_replaceable`, for the graph and for the measurements beside it."""
-
 REALLY_FASTER = 1.05
 """Smallest speed-up of skipping at batch 1, at the low end of its interval."""
 
@@ -69,8 +65,8 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
     gated = bool(gated_convs(job.saved.network))
     _check_request(job, gated=gated, masked=masked, int8=int8)
     place = _place(job, masked=masked, int8=int8)
-    check_replaceable(place, GRAPH_MARKS)
-    check_replaceable(place.with_suffix(".json"), FIGURES_MARKS)
+    check_replaceable(place)
+    check_replaceable(place.with_suffix(".json"))
     with (
         limited_threads(job.threads),
         export_images(job, torch.device("cpu")) as data,
@@ -89,7 +85,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
                 row["bytes"] = paths[row["form"]].stat().st_size
     content = model.SerializeToString()
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_output(place, content, GRAPH_MARKS)
+    write_output(place, content)
     result: Row = {
         "model": job.architecture,
         "form": list(paths)[-1],
@@ -100,7 +96,7 @@ def export_onnx(job: Export, *, masked: bool, int8: bool) -> Row:
         "opset": next(each.version for each in model.opset_import if not each.domain),
         **measured,
     }
-    write_output(place.with_suffix(".json"), json.dumps(result, indent=1), FIGURES_MARKS)
+    write_output(place.with_suffix(".json"), json.dumps(result, indent=1))
     _print(job, result, place)
     return result
 

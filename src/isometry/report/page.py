@@ -27,17 +27,14 @@ from isometry.report.tables import models_grid, runtimes_grid
 from isometry.report.task import task_figures, task_headline, task_section
 from isometry.report.times import times_section
 
-PAGE_MARKS = ('<meta name="color-scheme" content="light dark">', '<p class="eyebrow"><b>')
-"""Of :func:`isometry.files.check_replaceable`, for the page of every version."""
-
 
 def write_page(path: Path, page: str) -> None:
     """Writes a page, whole or not at all: an older one stays if this one fails.
 
     Raises:
-        UserError: the file cannot be written, or would replace one that is not a page, or that was changed.
+        UserError: the file cannot be written, or would replace one that is the user's, or was changed.
     """
-    write_output(path, page.encode("utf-8", errors="replace"), PAGE_MARKS)
+    write_output(path, page.encode("utf-8", errors="replace"))
 
 
 def render_report(data: ReportData, bench: Row | None = None, dense: Row | None = None) -> str:

@@ -9,8 +9,7 @@ from PIL import Image
 from helpers.bench_rows import NETWORKS, form, network
 from helpers.browser import Tab, running_browser
 from isometry.errors import UserError
-from isometry.files import OUTPUTS, check_replaceable
-from isometry.report.drawing.canvas import FIGURE_MARKS, PNG_DPI
+from isometry.report.drawing.canvas import PNG_DPI
 from isometry.report.drawing.colours import DARK, LIGHT
 from isometry.report.drawing.latency import LABEL_HEIGHT, latency_description, latency_picture, separated
 
@@ -62,15 +61,6 @@ def test_a_runtime_without_a_mark_of_its_own_is_drawn_and_named(tmp_path):
     )
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8").partition("</title>")[2]
     assert all(name in drawn for name in ("eager", "tensorrt", "openvino"))
-
-
-@pytest.mark.parametrize("name", ["plain", "猫"])
-@pytest.mark.parametrize("kind", [".svg", ".png"])
-def test_pictures_without_a_record_are_known(tmp_path, name, kind):
-    picture = tmp_path / f"a{kind}"
-    latency_picture(picture, [{"name": name, "forms": NETWORKS[0]["forms"][:1]}])
-    (tmp_path / OUTPUTS).unlink()
-    check_replaceable(picture, FIGURE_MARKS[kind])
 
 
 def test_names_are_text_and_not_markup(tmp_path):

@@ -31,12 +31,6 @@ PNG_DPI = 180
 
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
 
-FIGURE_MARKS = {
-    ".svg": ('<svg role="img" aria-label="', "ui-sans-serif, system-ui"),
-    ".png": ("Description\0",),
-}
-"""Of :func:`isometry.files.check_replaceable`, by the ending of the name."""
-
 VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.variables.items() if name != "surface"}
 """White is left alone: rings on maps are white on every page."""
 
@@ -130,7 +124,6 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
     Raises:
         UserError: the name ends in something else, or the file cannot be written, or would replace one of the user's.
     """
-    marks = FIGURE_MARKS.get(path.suffix.lower(), ())
     if path.suffix.lower() == ".svg":
         content = svg_file(figure, description).encode()
     elif path.suffix.lower() == ".png":
@@ -140,7 +133,7 @@ def save_figure(path: Path, figure: Figure, description: str) -> None:
         content = buffer.getvalue()
     else:
         raise UserError(f"cannot draw to {path}: give a name that ends in .png or .svg")
-    write_output(path, content, marks)
+    write_output(path, content)
 
 
 def _svg(figure: Figure) -> str:

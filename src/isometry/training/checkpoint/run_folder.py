@@ -29,7 +29,6 @@ from isometry.files import (
 from isometry.models.network_folder import check_unchanged
 from isometry.parsing import parse_json, validate
 from isometry.recipes import as_resumed, changed_options, config_to_yaml, read_saved
-from isometry.report.page import PAGE_MARKS
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
 from isometry.training.signals import Interrupted
 
@@ -124,7 +123,7 @@ class RunFolder:
             self.refuse_other_contents()
             for name in ("student", "model"):
                 check_unchanged(self.path / name)
-            check_replaceable(self.path / "report.html", PAGE_MARKS)
+            check_replaceable(self.path / "report.html")
         except UserError:
             self._leave(failed=True)
             raise

@@ -186,6 +186,13 @@ def test_no_network_is_one_line_and_no_retries(monkeypatch):
             build_model(ModelSpec(name, weights="pretrained", img_size=64), flag="--teacher")
 
 
+@pytest.mark.parametrize("name", ["a" * 100_000, f"{VIT}.{'b' * 100_000}"])
+def test_a_name_too_long_for_a_file_is_told_shortened(name):
+    with pytest.raises(UserError, match="timm has no such") as caught:
+        check_name(ModelSpec(name), "--model")
+    assert len(str(caught.value)) < 400
+
+
 def test_a_model_without_published_weights_says_so():
     with pytest.raises(UserError, match=r"--model ghostnet_050: .*--initial-checkpoint FILE"):
         build_model(ModelSpec("ghostnet_050", weights="pretrained"))

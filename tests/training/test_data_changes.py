@@ -77,6 +77,11 @@ def add_a_class(photos: Path) -> None:
         write_classes(photos / part, {"bat": 4})
 
 
+def checked(ground: Path, *words: str) -> Ended:
+    where = ["--data-dir", str(ground / "photos"), "--out", str(ground / "run"), "--resume"]
+    return run("check", *WORDS[1:], *where, *words, said=ground / "checked")
+
+
 def remove_a_class(photos: Path) -> None:
     for part in ("train", "val"):
         shutil.rmtree(photos / part / "cat")
@@ -98,6 +103,8 @@ def test_other_classes_are_refused_by_name(
     before = (tmp_path / "run" / "data.json").read_bytes()
     ended = resume(tmp_path, *words)
     assert ended.code == 2
+    asked = checked(tmp_path, *words)
+    assert (asked.code, asked.err) == (2, ended.err)
     assert mentions(ended.err, f"--resume: the classes are not those of the run … {said}; put them back")
     assert len(ended.err.splitlines()) == 1
     assert (tmp_path / "run" / "data.json").read_bytes() == before
@@ -130,6 +137,9 @@ def test_other_files_are_refused_inside_an_epoch_unless_the_user_says_so(
     ended = resume(tmp_path)
     assert ended.code == 2
     assert mentions(ended.err, f"not those that the epoch was begun with: {said}; … --data-changed")
+    asked = checked(tmp_path)
+    assert (asked.code, asked.err) == (2, ended.err)
+    assert "This run can start" in checked(tmp_path, "--data-changed").out
     assert len(ended.err.splitlines()) == 1
     ended = resume(tmp_path, "--data-changed")
     assert ended.code == 0, ended.err
@@ -143,6 +153,12 @@ def test_other_files_are_said_between_epochs(
     between: Path, tmp_path: Path, change: Callable[[Path], None], said: str
 ):
     change(copied(between, tmp_path))
+    asked = checked(tmp_path)
+    assert asked.code == 0, asked.err
+    assert f"resumed with other images: {said}" in " ".join(asked.out.split())
+    other = checked(tmp_path, "--lr", "0.1")
+    assert other.code == 2
+    assert "--lr was" in other.err
     ended = resume(tmp_path)
     assert ended.code == 0, ended.err
     assert f"resumed with other images: {said}" in " ".join(ended.out.split())

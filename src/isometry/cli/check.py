@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from isometry.cli.check_data import classes_text
 from isometry.config import RunConfig
+from isometry.data.inventory import take_inventory
 from isometry.data.shared_memory import small_shared_memory
 from isometry.distributed import join_world, local_processes
 from isometry.errors import UserError, counted
@@ -21,12 +22,16 @@ from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
 from isometry.models.taps import BlockShape
 from isometry.models.weights import WeightSource
+from isometry.parsing import validate
 from isometry.prune.cost import use_of
 from isometry.prune.gates import gated_convs
 from isometry.report import formats
 from isometry.report.terminal import plain, say, say_under, shortened
 from isometry.training.assemble import Run, assemble, enter_stage
+from isometry.training.checkpoint.files import has_checkpoint, load_checkpoint
 from isometry.training.checkpoint.run_folder import RunFolder
+from isometry.training.checkpoint.run_state import SavedState, fitting
+from isometry.training.data_changes import check_classes, check_images
 from isometry.training.grids import grid_advice
 from isometry.training.moving_average import slow_average
 from isometry.training.optim import build_optimizer, build_schedule
@@ -77,7 +82,8 @@ def check(config: RunConfig, console: Console) -> None:
     say_under(console, "Memory of a step", memory_text(needed))
     for warning in warnings(run):
         say_under(console, "Warning", shortened(warning))
-    _refuse_folder(run)
+    for note in _refuse_folder(run):
+        say_under(console, "Warning", note)
     folder = "" if config.out else " once --out names its folder, e.g. --out runs/first"
     say(console, f"This run can start{folder}.", "green")
 
@@ -199,10 +205,14 @@ def _steps_per_epoch(run: Run) -> int:
     return max(1, len(run.sources.train) // images)
 
 
-def _refuse_folder(run: Run) -> None:
-    """Raises the UserError of a run that can't use its folder; creates none."""
+def _refuse_folder(run: Run) -> list[str]:
+    """Raises the UserError of a run that can't use its folder, or can't resume from it; creates none.
+
+    Returns:
+        Notes on options, see :meth:`isometry.training.checkpoint.run_folder.RunFolder.begin`.
+    """
     if not run.config.out:
-        return
+        return []
     folder = RunFolder(run.config)
     existing = nearest(folder.path)
     if not existing.is_dir():
@@ -211,8 +221,29 @@ def _refuse_folder(run: Run) -> None:
         raise UserError(f"--out {folder.path}: can't be written (no permission to write to {existing})")
     if existing == folder.path:
         folder.refuse_other_contents()
+        if folder.config.is_file():
+            return _refuse_resume(run, folder)
     elif run.config.resume:
         raise UserError(f"--resume: there is no run in {folder.path} (no such folder)")
+    return []
+
+
+def _refuse_resume(run: Run, folder: RunFolder) -> list[str]:
+    """Raises the UserError of a run that can't go on from its folder's last save; the notes of one that can."""
+    now, out = take_inventory(run.sources, run.config.data_dir), run.config.out
+    check_classes(out, now)
+    notes = folder.refuse_other_options(_as_trained(run.config))
+    if has_checkpoint(folder.last):
+        with fitting(folder.last):
+            state: SavedState = validate(load_checkpoint(folder.last).state, SavedState)
+        begun = state["loop"].seen > 0
+        notes += check_images(out, now, begun=begun, allowed=run.config.data_changed)[1]
+    return notes
+
+
+def _as_trained(config: RunConfig) -> RunConfig:
+    """Without the options of `isometry check` alone, which no saved run has."""
+    return RunConfig(**{each.name: getattr(config, each.name) for each in fields(RunConfig)})
 
 
 def _models_table(run: Run) -> Table:

@@ -1,5 +1,6 @@
 """ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
+import os
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NotRequired
@@ -34,6 +35,9 @@ OWN_KEY = "isometry"
 DENSE_KEY = "isometry_dense"
 """The key by which the config.json of a detector or segmentation network is known: see
 :mod:`isometry.models.dense.saving`."""
+
+LONGEST_SHOWN = 100
+"""Most characters of an unknown name in a message; timm's names have fewer."""
 
 FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
 """The option for a file of weights, by the option that names the model."""
@@ -106,14 +110,17 @@ def check_name(spec: ModelSpec, flag: str) -> None:
         return None
     architecture, tag = split_model_name_tag(spec.name)
     if not is_model(architecture):
-        if Path(spec.name).is_dir():
+        # Where Path.is_dir raises for a name that is too long for a file, this is False.
+        if os.path.isdir(spec.name):
             raise UserError(f"{flag} {spec.name}: there is no saved network in this folder (no config.json)")
-        near = ", ".join(_near(architecture, timm.list_models()))
-        raise UserError(f"{flag} {spec.name}: timm has no such model; did you mean {near}?")
+        near = ", ".join(_near(architecture[:LONGEST_SHOWN], timm.list_models()))
+        raise UserError(f"{flag} {spec.name:.{LONGEST_SHOWN}}: timm has no such model; did you mean {near}?")
     tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
     if tag and tag not in tags:
-        near = ", ".join(f"{architecture}.{known}" for known in _near(tag, tags))
-        raise UserError(f"{flag} {spec.name}: timm has no such weights for it; did you mean {near}?")
+        near = ", ".join(f"{architecture}.{known}" for known in _near(tag[:LONGEST_SHOWN], tags))
+        raise UserError(
+            f"{flag} {spec.name:.{LONGEST_SHOWN}}: timm has no such weights for it; did you mean {near}?"
+        )
 
 
 def check_on_disk(spec: ModelSpec, flag: str) -> None:

@@ -47,6 +47,14 @@ def test_the_network_comes_before_the_backbone_in_the_folder_of_a_run(tmp_path):
         isometry.load(tmp_path)
 
 
+def test_a_folder_of_the_users_named_model_is_none_of_these(tmp_path):
+    vit_folder(tmp_path / "student")
+    (tmp_path / "model").mkdir()
+    assert dense_folder(tmp_path) is None
+    vit_folder(tmp_path / "model")
+    assert dense_folder(tmp_path) is None
+
+
 def test_other_folders_are_none_of_these(tmp_path):
     assert dense_folder(vit_folder(tmp_path / "student")) is None
     assert dense_folder(tmp_path / "nowhere") is None

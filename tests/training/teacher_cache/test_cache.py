@@ -160,7 +160,11 @@ def test_opening_writes_nothing(tmp_path: Path):
         ),
         ("--seed", 43, "--seed was 42 and is 43"),
         ("--scale", (0.5, 1.0), "--scale was [0.08, 1.0] and is [0.5, 1.0]"),
-        ("--new", 1, "--new was None and is 1"),
+        ("--new", 1, "--new was not given and is 1"),
+        ("--teacher-pixels", "original", "--teacher-pixels was student and is original"),
+        ("--exif", "upright", "--exif was ignore and is upright"),
+        ("--pixel-range", "0,4095", "--pixel-range was not given and is 0,4095"),
+        ("--channels-last", True, "--channels-last was False and is True"),
     ],
 )
 def test_a_cache_of_something_else_is_refused(tmp_path: Path, name: str, value: Any, words: str):

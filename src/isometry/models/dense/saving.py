@@ -22,7 +22,7 @@ from isometry.models.dense.network import DenseNetwork, Task
 from isometry.models.finite import check_weights_given
 from isometry.models.image_reading import KEY as READING
 from isometry.models.image_reading import Reading
-from isometry.models.network_folder import replace_folder
+from isometry.models.network_folder import MANIFEST, replace_folder
 from isometry.models.outline import TooLargeError, misfit, outline, shapes_of
 from isometry.models.spec import ModelSpec, architecture
 from isometry.models.weights import read_weights
@@ -107,12 +107,19 @@ def save_dense(network: DenseNetwork, folder: Path, reading: Reading | None = No
 def dense_folder(folder: str | Path) -> Path | None:
     """The folder of a detector or segmentation network: this one, or ``model`` in a run's; None for any other."""
     folder = Path(folder)
-    if (folder / NETWORK).is_dir():
-        return folder / NETWORK
+    network = folder / NETWORK
+    # Of one that was written there, but can't be read, load_dense says what is wrong.
+    if _is_dense(network, damaged=(network / MANIFEST).is_file()):
+        return network
+    return folder if _is_dense(folder, damaged=False) else None
+
+
+def _is_dense(folder: Path, *, damaged: bool) -> bool:
+    """Whether ``config.json`` is that of a detector or segmentation network; ``damaged`` if it can't be read."""
     try:
-        return folder if DENSE_KEY in read_json(folder / CONFIG, dict[str, Any]) else None
+        return DENSE_KEY in read_json(folder / CONFIG, dict[str, Any])
     except (OSError, ValueError):
-        return None
+        return damaged
 
 
 def load_dense(folder: str | Path, *, flag: str = "isometry.load") -> DenseNetwork:

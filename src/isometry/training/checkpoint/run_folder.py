@@ -1,16 +1,9 @@
-"""A run's folder, locked by one process at a time: the resolved config and the metrics."""
+"""A run's folder, locked by one process at a time: the resolved config, and what is refused there."""
 
-import csv
 import fcntl
-import io
-import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from pydantic import StrictFloat, StrictInt
 
 from isometry.config import RunConfig
 from isometry.config.paths import has_moved, same_place
@@ -20,19 +13,16 @@ from isometry.files import (
     NEW,
     OUTPUTS,
     check_replaceable,
-    disk_errors,
     inside,
     new_path,
     open_own,
     write_atomically,
 )
 from isometry.models.network_folder import check_unchanged
-from isometry.parsing import parse_json, validate
 from isometry.recipes import as_resumed, changed_options, config_to_yaml, read_saved
 from isometry.training.checkpoint.files import has_checkpoint, remove_checkpoint
+from isometry.training.checkpoint.metrics import Metrics
 from isometry.training.signals import Interrupted
-
-Row = dict[str, Any]
 
 NAMES = (
     *("config.yaml", ".lock", "metrics.csv", "metrics.jsonl", "times.csv", "times.jsonl", "not_finite.json"),
@@ -121,9 +111,6 @@ class RunFolder:
             raise UserError(f"--out {self.path}: {why}; give another --out") from error
         try:
             self.refuse_other_contents()
-            for name in ("student", "model"):
-                check_unchanged(self.path / name)
-            check_replaceable(self.path / "report.html")
         except UserError:
             self._leave(failed=True)
             raise
@@ -147,6 +134,11 @@ class RunFolder:
             self._new = True
             write_atomically(self.config, config_to_yaml(config))
             return []
+        return self.refuse_other_options(config)
+
+    def refuse_other_options(self, config: RunConfig) -> list[str]:
+        """Compares a config with the folder's ``config.yaml``; returns the notes, and raises the errors, of
+        :meth:`begin`."""
         self._begun, notes = read_saved(self.config)
         changed = [each for each in changed_options(self._begun, config) if not same_place(*each)]
         moved = [each for each in changed if has_moved(*each)]
@@ -177,7 +169,8 @@ class RunFolder:
         return self.path / ".lock"
 
     def refuse_other_contents(self) -> None:
-        """Raises UserError if the folder, which exists, holds anything but the run that ``resume`` continues."""
+        """Raises UserError if the folder, which exists, holds anything but the run that ``resume`` continues, or a file
+        that the run would replace and that was changed."""
         # Left by a run that was killed before it began.
         traces = {self._lock_file.name, f"{self.config.name}{NEW}"}
         holds = sorted({path.name for path in self.path.iterdir()} - traces)
@@ -190,6 +183,9 @@ class RunFolder:
             raise UserError(f"--resume: there is no run in {self.path} (no config.yaml)")
         elif holds:
             raise UserError(f"--out {self.path}: is not empty (it holds {holds[0]}); give another --out")
+        for name in ("student", "model"):
+            check_unchanged(self.path / name)
+        check_replaceable(self.path / "report.html")
 
     def _leave(self, failed: bool) -> None:
         if failed and self._new and not has_checkpoint(self.last):
@@ -205,95 +201,3 @@ class RunFolder:
                 with suppress(OSError):
                     self.path.rmdir()
         self._lock.close()
-
-
-class Metrics:
-    """``NAME.csv`` and ``NAME.jsonl``, with a row per epoch.
-
-    ``metrics`` are the same bytes for the same run; ``times``, which always differ, have files of their own.
-    """
-
-    def __init__(self, folder: Path, name: str = "metrics") -> None:
-        self.csv = folder / f"{name}.csv"
-        self.jsonl = folder / f"{name}.jsonl"
-
-    @property
-    def files(self) -> tuple[Path, Path]:
-        """Both files."""
-        return self.csv, self.jsonl
-
-    def append(self, row: Row) -> None:
-        """Adds a row; every row has the same keys.
-
-        Raises:
-            UserError: the disk is full.
-        """
-        line = io.StringIO()
-        writer = csv.DictWriter(line, fieldnames=list(row), lineterminator="\n")
-        if not self.csv.exists() or self.csv.stat().st_size == 0:
-            writer.writeheader()
-        writer.writerow(row)
-        for path, text in ((self.csv, line.getvalue()), (self.jsonl, json.dumps(row) + "\n")):
-            with (
-                disk_errors(path, "make room and go on with --resume"),
-                open_own(path, "a") as file,
-            ):
-                file.write(text)
-                file.flush()
-                # The checkpoint that counts these bytes must not reach the disk before them.
-                os.fsync(file.fileno())
-
-    def rows(self) -> list[Row]:
-        """All rows so far.
-
-        Raises:
-            UserError: a line is no row; the message gives its number.
-        """
-        lines = self.jsonl.read_bytes().splitlines() if self.jsonl.exists() else []
-        return [self._row(number, line) for number, line in enumerate(lines, 1)]
-
-    def _row(self, number: int, line: bytes) -> Row:
-        try:
-            row: Row = parse_json(line)
-            validate(row, dict[str, StrictInt | StrictFloat | None])
-            if "epoch" not in row:
-                raise ValueError("it has no epoch")
-        except ValueError as error:
-            raise UserError(
-                f"{self.jsonl}: line {number} is no row of a run ({reason(error)}); restore the file, or start a new "
-                "run with another --out"
-            ) from error
-        return row
-
-    def sizes(self) -> dict[str, int]:
-        """Sizes of both files in bytes, for :meth:`rewind`."""
-        return {path.name: path.stat().st_size if path.exists() else 0 for path in self.files}
-
-    def rewind(self, sizes: dict[str, int]) -> None:
-        """Truncates both files to their sizes when a checkpoint was saved; to nothing without sizes.
-
-        Raises:
-            UserError: a file is shorter than that, or a row in it is damaged.
-        """
-        now = self.sizes()
-        for path in self.files:
-            size = sizes.get(path.name, 0)
-            if now[path.name] < size:
-                raise UserError(f"{path}: has lost rows that were there at the last save; restore the file")
-            if path.exists():
-                _cut(path, size)
-        # Damage is told before the epochs that go on from here, not after them.
-        self.rows()
-
-    def keep(self, rows: int) -> None:
-        """Truncates both files to at most their first ``rows`` rows."""
-        for path, header in ((self.csv, 1), (self.jsonl, 0)):
-            if path.exists():
-                lines = path.read_bytes().splitlines(keepends=True)
-                _cut(path, sum(map(len, lines[: rows + header if rows else 0])))
-        self.rows()
-
-
-def _cut(path: Path, size: int) -> None:
-    with open_own(path, "r+b") as file:
-        file.truncate(size)

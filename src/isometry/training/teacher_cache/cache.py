@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from isometry.config import FORMER_DEFAULTS
 from isometry.distributed import World
 from isometry.errors import UserError, reason
 from isometry.files import format_bytes, free_bytes, nearest, open_own, random_path, refuse_link
@@ -205,7 +206,7 @@ class TeacherCache:
         own = self._identity
         if changed := [name for name in {**found, **own} if found.get(name) != own.get(name)]:
             differences = ", ".join(
-                f"{name} was {_shown(found.get(name))} and is {_shown(own.get(name))}" for name in changed
+                f"{name} was {_shown(name, found)} and is {_shown(name, own)}" for name in changed
             )
             raise self._refusal(f"is of another run: {differences}; give another --teacher-cache DIR")
         return True
@@ -237,9 +238,19 @@ class TeacherCache:
             self.notes.append(f"teacher cache {self.folder}: {text}")
 
 
-def _shown(value: Any) -> str:
+ABSENT = {
+    "--exif": FORMER_DEFAULTS["exif"],
+    "--pixel-range": None,
+    "--teacher-pixels": "student",
+    "--channels-last": False,
+}
+"""What an identity means that lacks an option: as was done before there was one."""
+
+
+def _shown(name: str, identity: dict[str, Any]) -> str:
+    value = identity.get(name, ABSENT.get(name))
     # Hashes are shortened.
-    text = str(value)
+    text = "not given" if value is None else str(value)
     return f"{text[:12]}…" if isinstance(value, str) and len(text) == 64 else text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from isometry.config import FORMER_DEFAULTS, DataConfig, RunConfig, TeacherConfig
+from isometry.config import DataConfig, RunConfig, TeacherConfig
 from isometry.config.paths import expand_path
 from isometry.data.image_spec import ImageSpec
 from isometry.data.splits import MapPart, StreamPart
@@ -18,6 +18,7 @@ from isometry.errors import UserError
 from isometry.files import sha256_of
 from isometry.models.spec import image_spec, pretrained_cfg
 from isometry.training.assemble import Run
+from isometry.training.teacher_cache.cache import ABSENT
 from isometry.training.teacher_cache.entry import raw
 
 IRRELEVANT = (
@@ -34,11 +35,8 @@ IRRELEVANT = (
 )
 """Data and teacher options that do not change the outputs; new options count as relevant."""
 
-RELEVANT = ("seed", "img_size", "in_chans", "grad_accum_steps", "amp", "compile")
+RELEVANT = ("seed", "img_size", "in_chans", "grad_accum_steps", "amp", "compile", "channels_last")
 """Other options that change the outputs."""
-
-ADDED = {"exif": FORMER_DEFAULTS["exif"], "pixel_range": None, "teacher_pixels": "student"}
-"""Options that were added since the first caches, by what was done before; with these values they are left out."""
 
 
 def identity_of(run: Run, world: World) -> dict[str, Any]:
@@ -66,11 +64,9 @@ def identity_of(run: Run, world: World) -> dict[str, Any]:
         "the student's images": _expected(run.spec),
         "the number of training images": len(part),
         "the SHA-256 of their names and sizes": hash_images(part, config.data_dir),
-        **{f"--{name.replace('_', '-')}": getattr(config, name) for name in _relevant(config)},
+        **_options(config),
         "--amp-dtype": config.amp_dtype if config.amp else None,
         "--compile-backend": config.compile_backend if config.compile else None,
-        # Absent without it, as from caches of before there was the option.
-        **({"--channels-last": True} if config.channels_last else {}),
         "the number of processes": world.size,
         "the kind of device": world.device.type,
     }
@@ -104,11 +100,13 @@ def hash_images(part: MapPart, data_dir: str | None) -> str:
     return sha256_of(lines())
 
 
-def _relevant(config: RunConfig) -> list[str]:
+def _options(config: RunConfig) -> dict[str, Any]:
+    """The options that matter, without those added since the first caches where they do what was done before."""
     ours = [field.name for part in (DataConfig, TeacherConfig) for field in fields(part)]
-    ours = [name for name in ours if name not in ADDED or getattr(config, name) != ADDED[name]]
     assert set(RELEVANT) <= {field.name for field in fields(RunConfig)}
-    return [*(name for name in ours if name not in IRRELEVANT), *RELEVANT]
+    names = [*(name for name in ours if name not in IRRELEVANT), *RELEVANT]
+    values = {f"--{name.replace('_', '-')}": getattr(config, name) for name in names}
+    return {flag: value for flag, value in values.items() if flag not in ABSENT or value != ABSENT[flag]}
 
 
 def _expected(spec: ImageSpec) -> dict[str, Any]:

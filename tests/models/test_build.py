@@ -7,6 +7,8 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from isometry.config import RunConfig
+from isometry.config.paths import expand_paths
 from isometry.errors import UserError
 from isometry.files import sha256_of
 from isometry.models.build import build_model, check_name, save_model
@@ -189,7 +191,7 @@ def test_no_network_is_one_line_and_no_retries(monkeypatch):
 @pytest.mark.parametrize("name", ["a" * 100_000, f"{VIT}.{'b' * 100_000}"])
 def test_a_name_too_long_for_a_file_is_told_shortened(name):
     with pytest.raises(UserError, match="timm has no such") as caught:
-        check_name(ModelSpec(name), "--model")
+        check_name(ModelSpec(expand_paths(RunConfig(model=name)).model), "--model")
     assert len(str(caught.value)) < 400
 
 

@@ -64,7 +64,7 @@ def _folder_name(name: str) -> str:
     """``local-dir:PATH`` for the path of a run's folder or of its ``student/``; any other name as it is."""
     # Not for any folder: one may have the name of a model.
     for path in (Path(name) / "student", Path(name)):
-        if name and (path / "config.json").is_file():
+        if name and os.path.isfile(path / "config.json"):
             return f"{LOCAL}{path}"
     return name
 

@@ -19,8 +19,8 @@ from isometry.cli.main import main
 from isometry.config import RunConfig
 from isometry.data import sources
 from isometry.losses import available
-from isometry.models.build import check_name
 from isometry.models.cost import macs
+from isometry.models.names import check_name
 from isometry.models.spec import ModelSpec
 from isometry.recipes import read_recipe, recipe_path
 

@@ -16,7 +16,7 @@ from isometry.cli.arguments import parse
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.losses.base import parse_terms
-from isometry.models.build import check_name
+from isometry.models.names import check_name
 from isometry.models.spec import ModelSpec
 from isometry.recipes import find_recipe
 

@@ -18,8 +18,8 @@ from isometry.export.citations import papers
 from isometry.export.equivalence import evaluate_variants
 from isometry.export.job import BATCH_SIZES, Export, Row, export_images, input_of
 from isometry.losses.base import parse_terms
-from isometry.models.build import TimmConfig
 from isometry.models.cost import macs, parameter_count
+from isometry.models.names import TimmConfig
 from isometry.models.spec import image_spec, label_names
 from isometry.parsing import read_json
 from isometry.report.records.run_folders import read_summary

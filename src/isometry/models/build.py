@@ -1,54 +1,29 @@
 """ModelSpec <-> timm model: building it with its weights, and saving it in timm's format."""
 
-import os
-from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 import timm
 from timm.models import (
-    get_arch_pretrained_cfgs,
     get_pretrained_cfg_value,
-    is_model,
     resolve_model_input_args,
     save_for_hf,
-    split_model_name_tag,
 )
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
-import isometry.models.cifar_resnet  # noqa: F401 - registers its networks with timm before any name is looked up
-from isometry.errors import UserError, first_line, printable, reason
+from isometry.errors import UserError, first_line, printable
 from isometry.files import permit_as_umask, sha256_of
-from isometry.models.arguments import check_arguments
 from isometry.models.finite import check_weights_given
 from isometry.models.heads import refuse_auxiliary_head
+from isometry.models.names import FILE_OPTIONS, check_name, place_of_arguments
 from isometry.models.network_folder import replace_folder
 from isometry.models.outline import SLACK, SLACK_OF_PRUNED, TooLargeError, outline, shapes_in
 from isometry.models.spec import ModelSpec, pretrained_cfg
 from isometry.models.weights import WeightSource, cached_from_hub, is_online, read_weights
-from isometry.parsing import read_json, validate
+from isometry.parsing import read_json
 
 OWN_KEY = "isometry"
 """The key that pruned networks add to timm's config.json: see :mod:`isometry.prune.saving`."""
-
-DENSE_KEY = "isometry_dense"
-"""The key by which the config.json of a detector or segmentation network is known: see
-:mod:`isometry.models.dense.saving`."""
-
-LONGEST_SHOWN = 100
-"""Most characters of an unknown name in a message; timm's names have fewer."""
-
-FILE_OPTIONS = {"--teacher": "--teacher-weights", "--model": "--initial-checkpoint"}
-"""The option for a file of weights, by the option that names the model."""
-
-
-class TimmConfig(TypedDict):
-    """timm's ``config.json``, as far as its types matter here."""
-
-    architecture: str
-    pretrained_cfg: NotRequired[dict[str, Any]]
-    model_args: NotRequired[dict[str, Any]]
 
 
 def build_model(spec: ModelSpec, *, flag: str = "--model") -> tuple[nn.Module, WeightSource]:
@@ -99,30 +74,6 @@ def _with_weights(spec: ModelSpec, flag: str) -> tuple[nn.Module, WeightSource]:
     return _with_pretrained(spec, flag)
 
 
-def check_name(spec: ModelSpec, flag: str) -> None:
-    """Raises UserError unless timm can build ``spec.name``."""
-    if not spec.name:
-        raise UserError(f"{flag} (or --student): not given; give a timm name or the folder of a run")
-    check_arguments(spec.kwargs, _place(flag))
-    if spec.folder is not None:
-        return _check_folder(spec.folder, f"{flag} {spec.name}")
-    if spec.name.startswith("hf-hub:"):
-        return None
-    architecture, tag = split_model_name_tag(spec.name)
-    if not is_model(architecture):
-        # Where Path.is_dir raises for a name that is too long for a file, this is False.
-        if os.path.isdir(spec.name):
-            raise UserError(f"{flag} {spec.name}: there is no saved network in this folder (no config.json)")
-        near = ", ".join(_near(architecture[:LONGEST_SHOWN], timm.list_models()))
-        raise UserError(f"{flag} {spec.name:.{LONGEST_SHOWN}}: timm has no such model; did you mean {near}?")
-    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
-    if tag and tag not in tags:
-        near = ", ".join(f"{architecture}.{known}" for known in _near(tag[:LONGEST_SHOWN], tags))
-        raise UserError(
-            f"{flag} {spec.name:.{LONGEST_SHOWN}}: timm has no such weights for it; did you mean {near}?"
-        )
-
-
 def check_on_disk(spec: ModelSpec, flag: str) -> None:
     """Raises UserError if the weights of a spec would have to be downloaded."""
     hub_id = spec.hub_id
@@ -148,45 +99,6 @@ def save_model(
         permit_as_umask(new / "model.safetensors")
 
 
-def _check_folder(folder: Path, option: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{option}: there is no config.json in {folder}")
-    if not (folder / "model.safetensors").is_file():
-        pickled = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
-        beside = f"; {pickled[0]} is a pickle and is not opened" if pickled else ""
-        raise UserError(f"{option}: there is no model.safetensors in {folder}{beside}")
-    try:
-        found = read_json(folder / "config.json", dict[str, Any])
-        if DENSE_KEY in found:
-            raise UserError(
-                f"{option}: is a detector or segmentation network, and a classifier is needed here; give the folder "
-                "`student` of its run, which has its backbone"
-            )
-        config: TimmConfig = validate(found, TimmConfig)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option}: config.json is not timm's ({reason(error)})") from error
-    architecture = config["architecture"]
-    check_arguments(config.get("model_args", {}), f"{option}: config.json, model_args.")
-    if not is_model(architecture):
-        raise UserError(
-            f"{option}: config.json names {printable(architecture[:80])}, which timm does not have"
-        )
-
-
-def _place(flag: str) -> str:
-    """Where a network's arguments are given: an option, or the folder that ``flag`` names."""
-    return f"{flag}-kwargs " if flag in FILE_OPTIONS else f"{flag}: config.json, model_args."
-
-
-def _near(name: str, known: list[str]) -> list[str]:
-    """The names whose beginnings are most similar to ``name``, because timm's names are long and often abbreviated."""
-
-    def likeness(candidate: str) -> float:
-        return SequenceMatcher(None, name, candidate[: len(name)]).ratio()
-
-    return sorted(known, key=likeness, reverse=True)[:3]
-
-
 def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
     given = {
         "num_classes": spec.num_classes,
@@ -198,7 +110,7 @@ def _arguments(spec: ModelSpec, flag: str) -> dict[str, Any]:
     for name, value in given.items():
         if spec.kwargs.get(name, value) != value:
             raise UserError(
-                f"{_place(flag)}{name}={spec.kwargs[name]}: another option, or the data, says {value}"
+                f"{place_of_arguments(flag)}{name}={spec.kwargs[name]}: another option, or the data, says {value}"
             )
     arguments = spec.kwargs | given
     if spec.img_size is not None:

@@ -17,7 +17,8 @@ from isometry.distributed import World
 from isometry.errors import UserError, counted
 from isometry.grow.schedule import Schedule, Stage
 from isometry.losses.base import INPUTS, Term, parse_terms
-from isometry.models.build import build_model, check_name
+from isometry.models.build import build_model
+from isometry.models.names import check_name
 from isometry.models.sharding import GatheredTeacher
 from isometry.models.spec import ModelSpec, image_spec, student_spec
 from isometry.models.taps import block_count, choose_blocks, in_smaller

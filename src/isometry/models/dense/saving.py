@@ -16,12 +16,13 @@ from typing_extensions import TypedDict
 from isometry.data import ImageSpec
 from isometry.errors import UserError, first_line, reason
 from isometry.files import permit_as_umask
-from isometry.models.build import DENSE_KEY, build_model
+from isometry.models.build import build_model
 from isometry.models.dense.build import backbone_arguments, build_dense
 from isometry.models.dense.network import DenseNetwork, Task
 from isometry.models.finite import check_weights_given
 from isometry.models.image_reading import KEY as READING
 from isometry.models.image_reading import Reading
+from isometry.models.names import DENSE_KEY
 from isometry.models.network_folder import MANIFEST, replace_folder
 from isometry.models.outline import TooLargeError, misfit, outline, shapes_of
 from isometry.models.spec import ModelSpec, architecture

@@ -13,9 +13,10 @@ from isometry.data.survey import survey
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.dense.detection import check_installed
-from isometry.models.build import build_model, check_name
+from isometry.models.build import build_model
 from isometry.models.dense.build import build_dense
 from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.names import check_name
 from isometry.models.spec import image_spec, student_spec
 from isometry.models.weights import WeightSource
 from isometry.seeding import derive_seed, seed_global_generators

@@ -27,7 +27,7 @@ import isometry
 from helpers.pages import DOCS, PAGES, ROOT, Block, apply_diff, code_blocks, page_name
 from isometry.cli.arguments import leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
-from isometry.cli.compare import CompareConfig
+from isometry.cli.compare_plan import CompareConfig
 from isometry.cli.main import main
 from isometry.config import RunConfig, canonical
 from isometry.recipes import read_recipe

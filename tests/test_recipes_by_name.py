@@ -7,7 +7,7 @@ import pytest
 
 from isometry import recipes
 from isometry.cli.arguments import parse, recipe_named
-from isometry.cli.compare import CompareConfig
+from isometry.cli.compare_plan import CompareConfig
 from isometry.config import RunConfig
 from isometry.recipes import find_recipe, recipes_folder, shipped_recipes
 

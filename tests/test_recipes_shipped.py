@@ -13,11 +13,13 @@ from PIL import Image
 
 from helpers.cifar10_files import write_cifar10
 from helpers.runs import plan_of
+from helpers.scenes import FEW
 from isometry.cli.arguments import parse
-from isometry.cli.compare import CompareConfig
+from isometry.cli.compare_plan import CompareConfig, make_plan
 from isometry.cli.main import main
 from isometry.config import RunConfig
 from isometry.data import sources
+from isometry.data.dense import digit_scenes
 from isometry.losses import available
 from isometry.models.cost import macs
 from isometry.models.names import check_name
@@ -103,6 +105,7 @@ def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
         sizes = [f"{key}={value}" for key, value in config.model_kwargs.items()]
         words += ["--teacher", config.model, "--teacher-weights", "none", "--teacher-kwargs", *sizes]
         words += [f"img_size={config.img_size}", f"in_chans={config.in_chans}"]
+        # Such a teacher has the student's blocks.
         if config.taps.student is not None:
             words += ["--taps.teacher", ",".join(map(str, config.taps.student))]
         config.teacher = config.model
@@ -124,7 +127,9 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """A third of the training digits, and 50 to validate and to test."""
+    """A third of the training digits, 50 to validate and to test, and few scenes of digits."""
+    for part, count in FEW.items():
+        monkeypatch.setattr(digit_scenes, part, count)
     parts = sources.open_digits()
     few = [
         replace(part, numbers=part.numbers[:count]) for part, count in zip(parts, (300, 50, 50), strict=True)
@@ -183,9 +188,12 @@ def test_a_run_loads_and_names_what_there_is(path):
 def test_a_comparison_loads_and_names_what_there_is(path):
     config = parse(CompareConfig, ["--config", str(path)])
     assert config.baseline in config.variants
-    for recipe in (config.base, config.teacher_recipe, config.start_recipe):
-        if recipe is not None:
+    steps = config.teacher_recipe if isinstance(config.teacher_recipe, list) else [config.teacher_recipe]
+    for recipe in (config.base, *steps, config.start_recipe):
+        if isinstance(recipe, str):
             assert recipe_path(recipe, path) in RUNS
+    config.out = "any"
+    assert list(make_plan(config, str(path)).variants) == list(config.variants)
 
 
 @pytest.mark.parametrize("path", DISTILLED, ids=name)
@@ -317,11 +325,13 @@ def test_a_comparison_runs(path, tmp_path, capsys):
     # An epoch for each stage, where variants grow.
     epochs = 3 if any("grow" in variant for variant in config.variants.values()) else 1
     # Small images, as far as their networks take them; the recipes themselves run at full size above.
-    img_size = 16 if config.start_recipe else 8
-    overrides = [f"epochs={epochs}", "batch_size=300", "device=cpu", f"img_size={img_size}"]
+    img_size = 64 if config.tasks else 16 if config.start_recipe else 8
+    batch_size = 20 if config.tasks else 300
+    overrides = [f"epochs={epochs}", f"batch_size={batch_size}", "device=cpu", f"img_size={img_size}"]
     shrunk = ["--seeds", "1", "--overrides", *overrides]
     code = main(["compare", "--config", str(path), *shrunk, "--out", str(tmp_path / "all")])
     assert code == 0, capsys.readouterr().err
     with (tmp_path / "all" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         names = [*(["start"] if config.start_recipe else []), *config.variants]
+        names += ["teacher"] if config.tasks else []
         assert [row["variant"] for row in csv.DictReader(file)] == names

@@ -7,7 +7,7 @@ import pytest
 
 from isometry.cli.arguments import parse, recipe_named
 from isometry.cli.commands import COMMANDS
-from isometry.cli.compare import CompareConfig
+from isometry.cli.compare_plan import CompareConfig
 from isometry.cli.help import help_text
 from isometry.config import PruneConfig, RunConfig, TapsConfig
 from isometry.errors import UserError

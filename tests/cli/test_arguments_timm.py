@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from isometry.cli.arguments import parse
-from isometry.cli.compare import CompareConfig
+from isometry.cli.compare_plan import CompareConfig
 from isometry.config import RunConfig
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from helpers.messages import mentions
 from helpers.runs import STUDENT_KWARGS, TEACHER_KWARGS, Ended, run, trainer_of
-from isometry.cli.compare import OUTPUTS, summarise
+from isometry.cli.compare_results import OUTPUTS, summarise
 from isometry.cli.main import main
 
 COMMON = {

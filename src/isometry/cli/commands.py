@@ -6,7 +6,8 @@ from rich.console import Console
 
 from isometry.cli.check import CheckConfig, check
 from isometry.cli.check_data import check_data
-from isometry.cli.compare import CompareConfig, compare
+from isometry.cli.compare import compare
+from isometry.cli.compare_plan import CompareConfig
 from isometry.cli.completion import CompletionConfig, completion
 from isometry.cli.evaluate import EvaluateConfig, evaluate
 from isometry.cli.export import ExportConfig, export

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.training.results import RunResult
 from isometry.training.transfer.classify import fine_tune
@@ -85,10 +86,14 @@ def transfer(name: str, options: TransferConfig, console: Console) -> RunResult:
     network = named_network(name, random_weights=options.random_weights)
     given = {key: value for key, value in vars(options).items() if key not in OWN and value is not None}
     network["model_kwargs"] = network.get("model_kwargs", {}) | given.pop("model_kwargs")
-    config = transfer_config(network, given, options.overrides)
+    return run_transfer(transfer_config(network, given, options.overrides), console)
+
+
+def run_transfer(config: RunConfig, console: Console, label: str = "") -> RunResult:
+    """Runs a config of any task to its end; ``label`` and errors as :func:`isometry.training.run.execute`."""
     if config.task == "classify":
-        return fine_tune(config, console)
+        return fine_tune(config, console, label)
     # torchvision's detectors take a while to load.
     from isometry.training.transfer.run import execute_dense
 
-    return execute_dense(config, console)
+    return execute_dense(config, console, label)

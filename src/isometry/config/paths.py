@@ -32,8 +32,11 @@ def expand_paths(config: Config) -> Config:
     found: dict[str, Any] = {}
     for name in PATHS & {field.name for field in fields(config)}:  # type: ignore[arg-type]
         value = getattr(config, name)
-        if isinstance(value, str | list):
-            found[name] = expand_path(value) if isinstance(value, str) else [*map(expand_path, value)]
+        if isinstance(value, str):
+            found[name] = expand_path(value)
+        elif isinstance(value, list):
+            # A step of a teacher may be options instead.
+            found[name] = [expand_path(each) if isinstance(each, str) else each for each in value]
     found |= {name: _folder_name(found[name]) for name in ("model", "teacher") if name in found}
     return replace(config, **found)  # type: ignore[type-var]
 

@@ -75,15 +75,16 @@ def model_columns(part: str | None = None) -> list[Column]:
     ]
 
 
-def comparison_columns(baseline: str) -> list[Column]:
+def comparison_columns(baseline: str, score: str = "top-1") -> list[Column]:
     """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right; gains and
-    speed-ups are over ``baseline``."""
+    speed-ups are over ``baseline``, and ``score`` is the name of what was measured."""
     return [
         figure("name", "variant", str),
         Column("values", "seeds", lambda row: str(len(row["values"]))),
-        Column("values", "top-1, %", _mean("", formats.fixed)),
+        Column("values", f"{score}, %", _mean("", formats.fixed)),
         figure("by_class_mean", "mean of classes, %", formats.fixed),
         Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
+        figure("ap50", f"{TASK_FIGURES['ap50']}, %", formats.fixed),
         Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
         Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),
         Column("values", "gain of each seed", lambda row: _joined(row.get("gains") or [])),
@@ -118,16 +119,17 @@ def models_grid(rows: Sequence[Row]) -> Grid:
     return grid([*columns, *(figure(key, key, _any_value) for key in others)], rows)
 
 
-def comparison_grid(rows: Sequence[Row]) -> Grid:
+def comparison_grid(rows: Sequence[Row], score: str = "top-1") -> Grid:
     """The table of `isometry compare` from rows of `comparison_row` (the baseline's gains are None), which may have
-    `comparison_times` too."""
+    `comparison_times` too; ``score`` is the name of what was measured."""
     without_gains = [str(row["name"]) for row in rows if row.get("gains") is None]
-    return grid(comparison_columns(without_gains[0] if len(without_gains) == 1 else "the baseline"), rows)
+    baseline = without_gains[0] if len(without_gains) == 1 else "the baseline"
+    return grid(comparison_columns(baseline, score), rows)
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
+def comparison_table(rows: Sequence[Row], score: str = "top-1") -> Table:
     """`comparison_grid` for the terminal, without the gain of each seed, for which there is no room."""
-    header, cells = comparison_grid(rows)
+    header, cells = comparison_grid(rows, score)
     return rich_table(Grid(header[:-1], [line[:-1] for line in cells]))
 
 

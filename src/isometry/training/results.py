@@ -39,6 +39,7 @@ from isometry.report.records.data import PruningData, ReportData
 from isometry.report.records.record import write_record
 from isometry.report.tables import measured_figures
 from isometry.report.times import waiting_sentence
+from isometry.training.assemble import Run
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import load_with_note
 from isometry.training.growth import stage_rows
@@ -102,7 +103,7 @@ def finish(trainer: Trainer, folder: RunFolder, companions: Sequence[Row] = ()) 
         run.student.set_grad_checkpointing(False)  # type: ignore[operator]
     if run.config.prune.compact:
         _compact(trainer)
-    _save_student(trainer, folder.path / "student")
+    save_student(run, folder.path / "student")
     with _whole_splits(trainer) as loaders:
         variants, pruning = _measure_variants(trainer, folder.path / "student", loaders)
         rows = measure(trainer, loaders, variants)
@@ -161,8 +162,8 @@ def _whole_splits(trainer: Trainer) -> Iterator[Loaders]:
         yield loaders
 
 
-def _save_student(trainer: Trainer, folder: Path) -> None:
-    run = trainer.run
+def save_student(run: Run, folder: Path) -> None:
+    """Writes the student as it is into a timm folder."""
     names = ("input_size", "mean", "std", "interpolation", "crop_mode")
     data_config: dict[str, Any] = {name: getattr(run.spec, name) for name in names}
     data_config["crop_pct"] = run.config.crop_pct or run.spec.crop_pct

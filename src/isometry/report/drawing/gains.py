@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,33 +16,57 @@ from isometry.report.records.data import Row
 GAIN, LOSS, UNDECIDED = LIGHT.series[0], LIGHT.series[1], LIGHT.series[7]
 WIDTH, ROW_HEIGHT = 760, 32
 TOP, BOTTOM = 68, 45
-"""CSS pixels above and below the rows."""
+"""CSS pixels above the first rows, and below any."""
+BETWEEN = 16
+"""CSS pixels between what belongs to two panels."""
 VALUES, GAINS = (200, 340), (512, 92)
 """CSS pixels free to the left and to the right of each pair of axes."""
 LONGEST_NAME = 26
 KEY = "dot: one seed · line and bar: mean and its 95 % interval · grey: the gain's interval contains 0"
 
 
-def comparison_picture(path: Path, rows: Sequence[Row], title: str, baseline: str) -> None:
+class Panel(NamedTuple):
+    """Rows of `comparison_row` below others, and what their values are."""
+
+    rows: Sequence[Row]
+    label: str
+
+
+def comparison_picture(
+    path: Path, rows: Sequence[Row], title: str, baseline: str, more: Sequence[Panel] = ()
+) -> None:
     """Draws rows of `comparison_row` to `path`: PNG, or SVG if the name ends so.
 
     Left: each seed's top-1 as a dot, the mean as a line, its 95 % interval as a bar. Right: each seed's gain over
-    `baseline`, their mean and its interval. A variant whose gain's interval contains 0 is grey.
+    `baseline`, their mean and its interval. A variant whose gain's interval contains 0 is grey. Each of `more` is drawn
+    below in the same way.
 
     Raises:
         UserError: the name ends in something else, or the file cannot be written.
     """
     with canvas.plain_style(title):
-        canvas.save_figure(path, _figure(rows, title, baseline), title)
+        first = [Panel(rows, "top-1 accuracy, %")] if rows else []
+        canvas.save_figure(path, _figure([*first, *more], title, baseline), title)
 
 
-def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
-    height = TOP + BOTTOM + ROW_HEIGHT * len(rows)
+def _figure(panels: Sequence[Panel], title: str, baseline: str) -> Figure:
+    heights = [ROW_HEIGHT * len(panel.rows) + BOTTOM for panel in panels]
+    height = TOP + sum(heights) + BETWEEN * (len(panels) - 1)
     figure = canvas.new_figure((WIDTH, height))
     figure.text(22 / WIDTH, 1 - 23 / height, title, fontsize=14, color=LIGHT.text, va="center")
     figure.text(22 / WIDTH, 1 - 44 / height, KEY, fontsize=9.5, color=LIGHT.muted, va="center")
-    values = _axes(figure, VALUES, len(rows), "top-1 accuracy, %")
-    gains = _axes(figure, GAINS, len(rows), f"gain over {_shortened(printable(baseline))}, points")
+    top = TOP
+    for panel, taken in zip(panels, heights, strict=True):
+        _draw_panel(figure, panel, baseline, (top, height - top - taken + BOTTOM))
+        top += taken + BETWEEN
+    return figure
+
+
+def _draw_panel(figure: Figure, panel: Panel, baseline: str, ends: tuple[int, int]) -> None:
+    """Draws a panel that has so many CSS pixels above and below its axes."""
+    rows = panel.rows
+    values = _axes(figure, VALUES, ends, len(rows), _shortened(printable(panel.label)))
+    gains = _axes(figure, GAINS, ends, len(rows), f"gain over {_shortened(printable(baseline))}, points")
     gains.axvline(0, color=LIGHT.text, lw=1, zorder=1)
     for index, row in enumerate(rows):
         is_baseline = row["name"] == baseline
@@ -54,7 +79,6 @@ def _figure(rows: Sequence[Row], title: str, baseline: str) -> Figure:
             _draw(gains, index, row, ("gains", "gain_"), colour, formats.signed)
         else:
             _write_beside(gains, index, "baseline" if is_baseline else formats.MISSING)
-    return figure
 
 
 def _colour(row: Row) -> str:
@@ -64,8 +88,8 @@ def _colour(row: Row) -> str:
     return LOSS if formats.is_number(high) and high < 0 else UNDECIDED
 
 
-def _axes(figure: Figure, sides: tuple[int, int], rows: int, label: str) -> Axes:
-    axes = canvas.add_axes(figure, *sides, TOP, BOTTOM, grid="x")
+def _axes(figure: Figure, sides: tuple[int, int], ends: tuple[int, int], rows: int, label: str) -> Axes:
+    axes = canvas.add_axes(figure, *sides, *ends, grid="x")
     axes.spines["bottom"].set_visible(False)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks([])

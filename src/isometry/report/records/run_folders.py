@@ -125,8 +125,9 @@ def _runs_in(folder: Path) -> Iterator[Path]:
     if (folder / METRICS).is_file() or has_record(folder):
         yield folder
         return
-    # The runs of `isometry compare` have the teacher in their own tables.
-    left_out = {"teacher"} if (folder / "plan.yaml").is_file() else set()
+    # The runs of `isometry compare` have the teacher in their own tables, and what they are transferred to is no run of
+    # the comparison.
+    left_out = {"teacher", "tasks"} if (folder / "plan.yaml").is_file() else set()
     for inside in sorted(folder.iterdir(), key=lambda path: _natural(path.name)):
         if inside.is_dir() and not inside.is_symlink() and inside.name not in left_out:
             yield from _runs_in(inside)

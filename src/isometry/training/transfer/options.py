@@ -70,7 +70,10 @@ DENSE_OPTIONS = frozenset(
 
 
 def transfer_config(
-    network: Mapping[str, Any], given: Mapping[str, Any], overrides: Mapping[str, Any]
+    network: Mapping[str, Any],
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    where: str = "--overrides",
 ) -> RunConfig:
     """The run that transfers a network.
 
@@ -78,6 +81,7 @@ def transfer_config(
         network: options of a run that name it, see :func:`saved_network` and :func:`named_network`.
         given: options of a run by name, with ``task`` among them if it is not to classify.
         overrides: more of them, as on a command line.
+        where: those come from, for messages.
 
     Raises:
         UserError: an unknown option or a value of another type; an option that the task lacks.
@@ -86,7 +90,7 @@ def transfer_config(
     defaults = dict(FINE_TUNING if task == "classify" else DENSE_TRAINING)
     if given.get("dataset") in WRITING:
         defaults["hflip"] = 0.0
-    config = with_overrides(RunConfig(**{**defaults, **network, **given}), overrides, "--overrides")
+    config = with_overrides(RunConfig(**{**defaults, **network, **given}), overrides, where)
     if config.task != "classify":
         _refuse_others(config)
     return config

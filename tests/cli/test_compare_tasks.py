@@ -82,6 +82,7 @@ def lines_of(out: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["variant"], row["seed"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_the_csv_holds_what_every_run_of_a_task_reached(finished):
     _, out, _ = finished
     rows = lines_of(out)
@@ -99,6 +100,7 @@ def test_the_csv_holds_what_every_run_of_a_task_reached(finished):
     }
 
 
+@pytest.mark.slow
 def test_a_task_starts_from_the_network_of_its_variant_and_seed(finished):
     _, out, _ = finished
     for name in NAMES:
@@ -117,6 +119,7 @@ def test_a_task_starts_from_the_network_of_its_variant_and_seed(finished):
             assert all(torch.equal(before[key], after[key]) for key in after)
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_that_of_its_runs_first_step(finished, tmp_path):
     """Of the seed: a run whose learning rate is 0 ends with the same weights."""
     _, out, _ = finished
@@ -132,6 +135,7 @@ def test_an_untrained_network_is_that_of_its_runs_first_step(finished, tmp_path)
     assert not torch.equal(found[0]["patch_embed.proj.weight"], found[1]["patch_embed.proj.weight"])
 
 
+@pytest.mark.slow
 def test_the_teacher_of_the_students_is_the_last_step_with_the_firsts_weights(finished):
     _, out, _ = finished
     teachers = yaml.safe_load((out / "whole" / "seed-0" / "config.yaml").read_text())["teacher"]
@@ -141,6 +145,7 @@ def test_the_teacher_of_the_students_is_the_last_step_with_the_firsts_weights(fi
     assert {name for name in last if name not in first} == {"head.weight", "head.bias"}
 
 
+@pytest.mark.slow
 def test_tables_json_and_pictures_have_each_task(finished):
     _, out, ended = finished
     found = json.loads((out / "comparison.json").read_text())
@@ -162,6 +167,7 @@ def test_tables_json_and_pictures_have_each_task(finished):
     assert (out / "geometry.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_a_stopped_task_goes_on(finished):
     recipe, out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
@@ -182,6 +188,7 @@ def test_a_second_call_trains_nothing_and_a_stopped_task_goes_on(finished):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -199,6 +206,7 @@ def test_other_options_are_another_comparison(finished, tmp_path, changes):
     assert "holds a comparison of other variants or options" in ended.err
 
 
+@pytest.mark.slow
 def test_a_report_of_the_folder_has_the_variants_alone(finished, tmp_path):
     _, out, _ = finished
     ended = run("report", str(out), "--out", str(tmp_path / "page.html"), said=tmp_path / "said")

@@ -114,3 +114,10 @@ def test_names_are_text_and_not_markup():
     rows = [{"model": name, "top1": 1.0}]
     assert "[red]a[/red] | <b>" in shown(rich_table(models_grid(rows)))
     assert markdown_table(models_grid(rows)).splitlines()[2] == r"| \[red\]a\[/red\] \| &lt;b&gt; c | 1.0 % |"
+
+
+def test_another_score_has_its_name_and_the_mean_of_ap50():
+    rows = [{**comparison_row("soft", [40.0]), "ap50": 60.0}]
+    assert markdown_table(comparison_grid(rows, "AP")).splitlines()[0] == (
+        "| variant | seeds | AP, % | gain over soft | AP50, % | gain of each seed |"
+    )

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from isometry.errors import UserError
-from isometry.report.drawing.gains import GAIN, LOSS, UNDECIDED, comparison_picture
+from isometry.report.drawing.gains import GAIN, LOSS, UNDECIDED, Panel, comparison_picture
 from isometry.report.records.intervals import comparison_row
 
 BASE = [92.0, 93.0, 94.0]
@@ -45,6 +45,17 @@ def test_svg_names_every_variant_and_figure(tmp_path):
     ):
         assert text in svg
     assert "+3.0" in svg
+
+
+def test_more_scores_are_drawn_below(tmp_path):
+    worse = [comparison_row("soft", BASE), comparison_row("better", [91.0, 92.1, 92.9], BASE)]
+    comparison_picture(tmp_path / "a.png", ROWS[:2], "title", "soft", [Panel(worse, "boxes: AP, %")])
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert rows_with(pixels, GAIN).max() < rows_with(pixels, LOSS).min()
+    comparison_picture(tmp_path / "a.svg", [], "title", "soft", [Panel(worse, "boxes: AP, %")])
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "boxes: AP, %" in svg
+    assert "top-1" not in svg
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.svg"])

@@ -207,6 +207,19 @@ def test_other_options_are_another_comparison(finished, tmp_path, changes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("damage", [{"tasks": "none"}, {"soft": "none"}])
+def test_a_plan_that_is_damaged_is_said(finished, tmp_path, damage):
+    recipe, out, _ = finished
+    plan = yaml.safe_load((out / "plan.yaml").read_text())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.yaml").write_text(yaml.safe_dump(plan | damage))
+    ended = compared(recipe, tmp_path / "out", "--seeds", "2")
+    assert ended.code == 2
+    assert "plan.yaml" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_a_report_of_the_folder_has_the_variants_alone(finished, tmp_path):
     _, out, _ = finished
     ended = run("report", str(out), "--out", str(tmp_path / "page.html"), said=tmp_path / "said")

@@ -114,7 +114,7 @@ def make_plan(config: CompareConfig, recipe: str) -> Plan:
 def claim(out: Path, plan: Plan, config: CompareConfig, console: Console) -> None:
     """Writes ``plan.yaml``; a folder belongs to one comparison, whose seeds and tasks may become more.
 
-    ``plan.variants`` get the defaults of the version that began it.
+    The variants and tasks of ``plan`` get the defaults of the version that began it.
     """
     recipes = {"teacher_recipe": config.teacher_recipe, "start_recipe": config.start_recipe}
     path, notes, tasks = out / "plan.yaml", list[str](), dict[str, Any]()
@@ -123,15 +123,9 @@ def claim(out: Path, plan: Plan, config: CompareConfig, console: Console) -> Non
         tasks = saved.pop(TASKS, {})
         same = {key: saved.pop(key, None) for key in recipes} == recipes
         same = same and saved.keys() == plan.variants.keys()
-        same = same and plan.untrained == {name for name in saved if saved[name].pop(UNTRAINED, False)}
-        for name in plan.variants if same else ():
-            begun, lacking = saved_config(saved[name], str(path))
-            same, notes = same and not changed_options(begun, plan.variants[name]), notes + lacking
-            plan.variants[name] = with_former_defaults(plan.variants[name], begun)
-        for name in tasks.keys() & plan.tasks.keys() if same else ():
-            begun, lacking = saved_config(tasks[name], str(path))
-            same, notes = same and not changed_options(begun, plan.tasks[name]), notes + lacking
-            plan.tasks[name] = with_former_defaults(plan.tasks[name], begun)
+        same = same and isinstance(tasks, dict) and plan.untrained == _take_untrained(saved)
+        same = same and _unchanged(saved, plan.variants, str(path), notes)
+        same = same and _unchanged(tasks, plan.tasks, str(path), notes)
         if not same:
             raise UserError(
                 f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"
@@ -147,6 +141,23 @@ def claim(out: Path, plan: Plan, config: CompareConfig, console: Console) -> Non
     with disk_errors(out, "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, yaml.safe_dump({**recipes, **({TASKS: tasks} if tasks else {}), **variants}))
+
+
+def _take_untrained(saved: Mapping[str, Any]) -> set[str]:
+    """Takes the key out of the variants in ``plan.yaml``, whose other keys are options of a run."""
+    variants = [(name, options) for name, options in saved.items() if isinstance(options, dict)]
+    return {name for name, options in variants if options.pop(UNTRAINED, False)}
+
+
+def _unchanged(saved: Mapping[str, Any], now: dict[str, RunConfig], where: str, notes: list[str]) -> bool:
+    """Whether the runs that were saved compute what those of the same names do ``now``, which get former defaults."""
+    for name in [name for name in now if name in saved]:
+        begun, lacking = saved_config(saved[name], where)
+        notes += lacking
+        if changed_options(begun, now[name]):
+            return False
+        now[name] = with_former_defaults(now[name], begun)
+    return True
 
 
 def _check(config: CompareConfig, recipe: str) -> None:

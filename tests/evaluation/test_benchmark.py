@@ -283,7 +283,7 @@ def test_results_that_cannot_be_written_are_one_line(places, monkeypatch, capsys
     (folder / "bench.json").mkdir()
     code, _, err = benched(capsys, str(folder), *QUICK, "--dataset", "digits")
     assert code == 2
-    assert err.startswith(f"isometry: {folder / 'bench.json'}: could not save")
+    assert err.startswith(f"isometry: {folder / 'bench.json'}: is a folder")
     assert len(err.splitlines()) == 1
 
 

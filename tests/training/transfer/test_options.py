@@ -21,7 +21,7 @@ def test_defaults_are_those_of_the_task():
 
 
 @pytest.mark.parametrize(
-    "option", [{"mixup": 0.2}, {"amp": True}, {"teacher": "deit_tiny"}, {"model_ema": True}]
+    "option", [{"mixup": 0.2}, {"amp_dtype": "float16"}, {"teacher": "deit_tiny"}, {"model_ema": True}]
 )
 def test_options_that_would_do_nothing_are_refused(option):
     (name,) = option

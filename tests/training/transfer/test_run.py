@@ -114,6 +114,30 @@ def test_a_disturbed_run_ends_with_the_same_bits(what, finished, tmp_path):
     check_equal(contents(tmp_path / "run"), contents(folder))
 
 
+MIXED = ["--overrides", "amp=true", "channels_last=true"]
+
+
+def test_mixed_precision_trains_nearly_the_same_and_resumes_with_the_same_bits(finished, tmp_path):
+    task, plain, _ = finished
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    ended = started(task, whole, *MIXED)
+    assert ended.code == 0, ended.err
+    mixed, exact = (
+        [json.loads(line)["train/loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (whole / "run", plain)
+    )
+    assert mixed != exact
+    assert mixed == pytest.approx(exact, rel=0.05)
+    *place, code = DISTURBANCES["killed inside an epoch"]
+    ended = started(task, cut, *MIXED, prepare=partial(disturbed, *place))
+    assert ended.code == code, ended.err
+    ended = started(task, cut, *MIXED, "--resume")
+    assert ended.code == 0, ended.err
+    check_equal(contents(cut / "run"), contents(whole / "run"))
+
+
 def not_a_number():
     """The third step's losses are NaN."""
     from isometry.training.transfer.dense import DenseTrainer

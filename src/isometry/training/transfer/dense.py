@@ -35,6 +35,7 @@ from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import LoopState, fitting
 from isometry.training.loggers import open_loggers
 from isometry.training.loss_meter import LossMeter, NotFiniteError, check_weights, not_finite, record_path
+from isometry.training.memory_layout import lay_out
 from isometry.training.optim import build_optimizer, build_schedule, take_step
 from isometry.training.progress import add_notes, reporter
 from isometry.training.signals import Interrupted, StopRequest
@@ -83,6 +84,8 @@ class DenseTrainer:
         config = self.config = run.config
         self.run, self.folder, self.world, self.console, self.label = run, folder, world, console, label
         self.network = run.network.to(world.device)
+        if config.channels_last:
+            lay_out(self.network, torch.channels_last)
         self.loaders = dense_loaders(run.sources, config, run.spec, config.seed, epochs=config.epochs)
         self.preprocess = Preprocess(config, run.spec, None, world.device)
         self.steps_per_epoch = len(self.loaders.train)
@@ -155,13 +158,13 @@ class DenseTrainer:
     def _losses(self, batch: DenseBatch) -> dict[str, Tensor]:
         images, masks = self.preprocess.normalise(batch)
         device = self.world.device
-        if self.network.task == "segment":
-            losses = self.network(images, masks.long())
-        else:
+        truth: Any = masks.long()
+        if self.network.task == "detect":
             found: Any = batch.annotations
-            losses = self.network(
-                images, [{name: each.to(device) for name, each in one.items()} for one in found]
-            )
+            truth = [{name: each.to(device) for name, each in one.items()} for one in found]
+        # Answers are float32 again where losses are computed, and in every evaluation.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.amp):
+            losses = self.network(images, truth)
         return losses if "loss" in losses else {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def _read_losses(self) -> None:

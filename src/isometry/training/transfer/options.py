@@ -61,7 +61,7 @@ DENSE_OPTIONS = frozenset(
         "allow_commands",
     }
     | {"train_split", "val_split", "class_map", "dataset_download"}
-    | {"batch_size", "validation_batch_size", "workers", "pin_mem"}
+    | {"batch_size", "validation_batch_size", "workers", "pin_mem", "amp", "channels_last"}
     | {"no_aug", "scale", "ratio", "hflip", "vflip", "color_jitter"}
     | {"epochs", "warmup_epochs", "opt", "opt_eps", "opt_betas", "momentum", "weight_decay", "clip_grad"}
     | {"lr", "lr_base", "lr_base_size", "sched", "min_lr", "warmup_lr"}

@@ -138,6 +138,17 @@ def test_mixed_precision_trains_nearly_the_same_and_resumes_with_the_same_bits(f
     check_equal(contents(cut / "run"), contents(whole / "run"))
 
 
+def test_convolutions_laid_out_for_speed_are_saved_as_any(tmp_path):
+    kwargs = ["in_chans=1", "layers=[1,1,1,1]", "channels=[8,8,16,16]"]
+    words = [*("resnet18", "--random-weights", "--img-size", "96"), "--model-kwargs", *kwargs]
+    words += [*("--batch-size", "10", "--epochs", "1", "--workers", "0", "--device", "cpu")]
+    words += ["--dataset", "digit-scenes", "--task", "segment", "--out", str(tmp_path / "run"), *MIXED]
+    ended = run("transfer", *words, said=tmp_path / "said", prepare=few_scenes, report=True)
+    assert ended.code == 0, ended.err
+    student = timm.create_model(f"local-dir:{tmp_path / 'run' / 'student'}", pretrained=True)
+    assert torch.equal(student.conv1.weight, isometry.load(tmp_path / "run").backbone.conv1.weight)
+
+
 def not_a_number():
     """The third step's losses are NaN."""
     from isometry.training.transfer.dense import DenseTrainer

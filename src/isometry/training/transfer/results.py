@@ -32,6 +32,7 @@ from isometry.report.records.record import write_record
 from isometry.report.tables import TASK_FIGURES
 from isometry.training.checkpoint.files import load_checkpoint
 from isometry.training.loggers import open_loggers
+from isometry.training.memory_layout import lay_out
 from isometry.training.progress import add_notes
 from isometry.training.results import Row, RunResult
 from isometry.training.transfer.dense import DenseTrainer
@@ -59,6 +60,8 @@ def finish_dense(trainer: DenseTrainer) -> RunResult:
     if best.note:
         add_notes(run.notes, [best.note], trainer.console)
     network.load_state_dict(best.parts["model"])
+    # Channels last is a matter of speed in training; folders and figures are those of the plain layout.
+    lay_out(network, torch.contiguous_format)
     network.eval()
     save_dense(network, folder.path / NETWORK, reading_of(run.config))
     _save_backbone(network, run.spec, run.config, folder.path / STUDENT)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers.mask_folders import write_masks
 from helpers.runs import TINY_STUDENT, run
@@ -18,6 +19,7 @@ from isometry.data import find_sources
 from isometry.distributed import World
 from isometry.evaluation.dense import patch_probe
 from isometry.evaluation.saved_network import open_folder
+from isometry.files import write_output
 from isometry.models.build import save_model
 from isometry.recipes import read_saved
 from isometry.training.assemble import assemble
@@ -94,6 +96,33 @@ def test_the_report_has_the_section(copied, capsys):
     (copied / "evaluation.json").write_text('{"dense": {"figures": [{"figure": 1}]}}')
     assert main(["report", str(copied)]) == 0
     assert "evaluation.json: can't be read" in capsys.readouterr().out
+
+
+def test_the_figures_stay_where_the_same_network_is_evaluated_without_them(copied, capsys):
+    found = evaluated(str(copied), "--dense")
+    written = (copied / "report.html").read_text()
+    assert "on the test part of digits" in written
+    capsys.readouterr()
+    later = evaluated(str(copied))
+    assert later["dense"] == found["dense"]
+    # They are no result of this command.
+    assert "kept neighbours" not in capsys.readouterr().out
+    assert main(["report", str(copied)]) == 0
+    assert (copied / "report.html").read_text() == written
+    weights = copied / "student" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["head.bias"] += 1
+    save_file(tensors, weights, {"format": "pt"})
+    capsys.readouterr()
+    changed = evaluated(str(copied))
+    assert "dense" not in changed
+    assert any("they are of other weights" in note for note in changed["notes"])
+    assert main(["report", str(copied)]) == 0
+    assert 'id="dense"' not in (copied / "report.html").read_text()
+    # What an older version measured does not name its weights.
+    del found["dense"]["weights"]
+    write_output(copied / "evaluation.json", json.dumps(found))
+    assert "dense" not in evaluated(str(copied))
 
 
 def test_the_network_before_training_is_that_of_the_runs_first_step(student):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -110,6 +111,12 @@ def test_a_run_is_evaluated_again_drawn_again_and_gives_a_backbone(tmp_path, cap
     assert "evaluation.json: was changed since isometry wrote it" in capsys.readouterr().err
     assert file.read_text() == "edited"
     file.write_bytes(kept)
+    # What was measured of its backbone stays.
+    assert main(["evaluate", f"{out}/student", "--dense", "--device", "cpu"]) == 0, capsys.readouterr().err
+    dense = json.loads(file.read_text())["dense"]
+    assert main(["evaluate", out, "--device", "cpu"]) == 0
+    assert json.loads(file.read_text()) == {**found, "date": ANY, "dense": dense}
+    file.unlink()
     (tmp_path / "run" / "report.html").unlink()
     assert main(["report", out]) == 0
     assert (tmp_path / "run" / "report.html").read_text() == page

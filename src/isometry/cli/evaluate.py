@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, masks_named
+from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, former_figures, masks_named
 from isometry.cli.evaluate_task import answers_everywhere, evaluate_task
 from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
@@ -80,9 +80,10 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
         The content of ``evaluation.json``: ``model``, ``data``, ``part``, ``exif``, ``command``, ``date``,
         ``conditions``, ``notes``; ``scores`` (:func:`isometry.evaluation.scores.scores`), ``probes`` (``train``, the
         number of images, and ``features``, rows of ``name``, ``numbers``, ``knn`` and ``linear``), ``dense``
-        (:func:`isometry.cli.evaluate_dense.evaluate_dense`) and ``transfer``
-        (:func:`isometry.training.transfer.classify.fine_tune_each`), each if it was evaluated. Of a detector or
-        segmentation network as :func:`isometry.cli.evaluate_task.evaluate_task`.
+        (:func:`isometry.cli.evaluate_dense.evaluate_dense`, with ``data`` and ``part`` of its images) and ``transfer``
+        (:func:`isometry.training.transfer.classify.fine_tune_each`), each if it was evaluated; ``dense`` of an earlier
+        evaluation of the same weights is kept. Of a detector or segmentation network as
+        :func:`isometry.cli.evaluate_task.evaluate_task`.
 
     Raises:
         UserError: no such network, no labelled images (but for ``--dense``), images of other classes than the
@@ -114,13 +115,17 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
             raise UserError(f"{option} {given}: is for the figures of --dense; add --dense")
     if not options.transfer or options.probe or options.dense or names_images:
         result |= _evaluate(saved, options, device, result["notes"])
+    former = None if options.dense else former_figures(place, saved.network, result["notes"])
     place.mkdir(parents=True, exist_ok=True)
     if options.transfer:
         saved.network.to("cpu")
         folders, out = options.transfer, inside(place, "transfer")
         result["transfer"] = fine_tune_each(saved, folders, out, options.overrides, options.device, console)
-    _finish(result, place, console)
-    if "dense" in result and has_record(place):
+    _show(result, console)
+    if former is not None:
+        result["dense"] = former
+    _write(result, place, console)
+    if options.dense and has_record(place):
         run = read_run(place)
         write_page(place / PAGE, render_report(run.data, run.bench, run.dense))
         say(console, f"Report   {place / PAGE}")
@@ -154,7 +159,11 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         masks = masks_named(config, options.dense_masks)
         with read(part) as pairs:
             inputs = DenseInputs(pairs, sources.labelled, spec, config, device, masks)
-            found["dense"] = evaluate_dense(saved, options.teacher, inputs, notes)
+            found["dense"] = {
+                "data": sources.description,
+                "part": split,
+                **evaluate_dense(saved, options.teacher, inputs, notes),
+            }
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
         more = ", ..." if len(unreadable) > 5 else ""
@@ -210,9 +219,12 @@ def _probe(saved: SavedNetwork, read: Reader, train_part: Part, part: Part) -> R
     return {"train": len(train_labels), "features": rows}
 
 
-def _finish(result: Row, place: Path, console: Console) -> None:
-    on = f" on {result['data']}" if "data" in result else ""
-    say(console, f"{result['model']}{on}")
+def _on_data(result: Row) -> str:
+    return f" on {result['data']}" if "data" in result else ""
+
+
+def _show(result: Row, console: Console) -> None:
+    say(console, f"{result['model']}{_on_data(result)}")
     for table in tables(result):
         console.print(table)
     if "part" in result:
@@ -220,9 +232,12 @@ def _finish(result: Row, place: Path, console: Console) -> None:
         say(console, f"{seen}; intervals are over images, not over training runs.")
     say(console, environment_text(result["conditions"]))
     print_notes(console, result["notes"])
+
+
+def _write(result: Row, place: Path, console: Console) -> None:
     write_output(place / FIGURES, json.dumps(result, indent=1) + "\n")
     say(console, f"Figures  {place / FIGURES}")
     if "scores" in result:
-        title = f"{result['model']}{on.partition(':')[0]}"
+        title = f"{result['model']}{_on_data(result).partition(':')[0]}"
         write_output(place / PICTURE, evaluation_svg(result["scores"], title))
         say(console, f"Picture  {place / PICTURE}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,12 @@ from isometry.evaluation.scores import Row
 from isometry.models.build import build_model, check_on_disk
 from isometry.models.spec import ModelSpec, architecture, image_spec, student_spec
 from isometry.models.teacher import InputAdapter
+from isometry.parsing import read_json
+from isometry.report.records.run_folders import EVALUATION
+from isometry.report.records.schema import Evaluation
 from isometry.training.student import plan_student
 from isometry.training.teacher import build_teacher
+from isometry.training.teacher_cache.identity import hash_weights
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
 
     Returns:
         ``figures`` and ``notes`` of :func:`isometry.evaluation.dense.figures.dense_figures` and, where there are masks,
-        of :func:`isometry.evaluation.dense.patch_probe.patch_probe`; and ``teacher``, its name, if there is one.
-        ``notes`` of the evaluation get these and others.
+        of :func:`isometry.evaluation.dense.patch_probe.patch_probe`; ``weights``, the SHA-256 of the network's; and
+        ``teacher``, its name, if there is one. ``notes`` of the evaluation get these and others.
 
     Raises:
         UserError: a teacher that was named and can't be opened; or as there.
@@ -64,7 +69,7 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
     networks = {TRAINED: Seeing(saved.network)}
     if (before := before_training(saved, notes)) is not None:
         networks[BEFORE] = Seeing(_ready(before, images.device))
-    found: Row = {}
+    found: Row = {"weights": hash_weights(saved.network)}
     if (known := teacher_of(saved, teacher, notes)) is not None:
         adapter = InputAdapter(images.spec, image_spec(known)).to(images.device)
         networks[TEACHER] = Seeing(_ready(known, images.device), adapter)
@@ -75,6 +80,21 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
         rows, left_out = rows + more, left_out + said
     notes += left_out
     return {**found, "figures": rows, "notes": left_out}
+
+
+def former_figures(place: Path, network: nn.Module, notes: list[str]) -> Row | None:
+    """The "dense" of the ``evaluation.json`` in ``place``, to be kept by an evaluation that does not measure it anew;
+    None if there is none or, with a note, if it is of other weights than those of ``network``."""
+    try:
+        former: Row | None = read_json(place / EVALUATION, Evaluation).get("dense")
+    except (OSError, ValueError):
+        return None
+    if former is None or former.get("weights") == hash_weights(network):
+        return former
+    notes.append(
+        "the former figures of --dense are left out, since they are of other weights; measure them again"
+    )
+    return None
 
 
 def before_training(saved: SavedNetwork, notes: list[str]) -> nn.Module | None:

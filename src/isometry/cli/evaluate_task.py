@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from isometry.cli.evaluate_dense import former_figures
 from isometry.data import Preprocess
 from isometry.distributed import join_world
 from isometry.errors import UserError
@@ -44,7 +45,8 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     Returns:
         Its content: ``model``, ``name``, ``task``, ``data``, ``part``, ``exif``, ``command``, ``date``, ``conditions``,
         ``notes``, and ``scores`` (:func:`isometry.evaluation.dense.detection.average_precision` or
-        :func:`isometry.evaluation.dense.segmentation.iou_scores`).
+        :func:`isometry.evaluation.dense.segmentation.iou_scores`); ``dense`` of an earlier evaluation of the same
+        backbone is kept.
 
     Raises:
         UserError: no whole network, other classes than its own, no test or validation part, or an option for
@@ -96,6 +98,8 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
         "notes": [*saved.notes, *sources.notes],
         "scores": scores,
     }
+    if (former := former_figures(place, network.backbone, result["notes"])) is not None:
+        result["dense"] = former
     place.mkdir(parents=True, exist_ok=True)
     write_output(place / FIGURES, json.dumps(result, indent=1) + "\n")
     _show(result, place, console)

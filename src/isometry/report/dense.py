@@ -5,7 +5,7 @@ from typing import Any
 
 from isometry.report import formats
 from isometry.report.drawing.dense import dense_chart
-from isometry.report.records.data import Row
+from isometry.report.records.data import PARTS, Row
 from isometry.report.tables import Grid
 
 
@@ -19,9 +19,16 @@ def dense_section(dense: Row) -> dict[str, Any] | None:
         "grid": dense_grid(rows),
         "chart": dense_chart(rows, names),
         "legend": [(f"series-{place % 8 + 1}", name) for place, name in enumerate(names)],
+        "data": _on_data(dense),
         "teacher": dense.get("teacher", ""),
         "notes": dense.get("notes", []),
     }
+
+
+def _on_data(dense: Row) -> str:
+    """The images that were looked at; empty in files of older versions."""
+    part = dense.get("part")
+    return f" on the {PARTS.get(part, part)} part of {dense['data']}" if part and dense.get("data") else ""
 
 
 def networks(rows: Sequence[Row]) -> list[str]:

@@ -126,6 +126,9 @@ class DenseFigures(TypedDict):
     """The "dense" of evaluation.json, as far as it is read."""
 
     figures: Dense
+    weights: NotRequired[str]
+    data: NotRequired[str]
+    part: NotRequired[str]
     teacher: NotRequired[str]
     notes: NotRequired[list[str]]
 

@@ -3,24 +3,29 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from helpers.mask_folders import write_masks
 from helpers.runs import TINY_STUDENT, run
-from isometry.cli.evaluate_dense import before_training
+from isometry.cli.evaluate_dense import before_training, student_view
 from isometry.cli.main import main
 from isometry.config import RunConfig
-from isometry.data import find_sources
+from isometry.data import ImageSpec, find_sources
 from isometry.distributed import World
 from isometry.evaluation.dense import patch_probe
+from isometry.evaluation.dense.seeing import Seeing
 from isometry.evaluation.saved_network import open_folder
 from isometry.files import write_output
 from isometry.models.build import save_model
+from isometry.models.teacher import StudentView
 from isometry.recipes import read_saved
 from isometry.training.assemble import assemble
 
@@ -146,6 +151,63 @@ def test_the_run_of_a_teacher_against_itself_keeps_all(tiny_teacher, tmp_path):
         assert rows[figure, "before training"] < 100
     for figure in (*LABELLED, "correspondence"):
         assert rows[figure, "trained"] == rows[figure, "teacher"]
+
+
+def test_the_teacher_sees_the_pixels_that_it_saw_in_training(tmp_path, monkeypatch):
+    """Pictures of stripes that the student's size does not show."""
+    pictures = tmp_path / "pictures"
+    stripes = np.zeros((32, 32), np.uint8)
+    stripes[::2] = 255
+    for number in range(24):
+        path = pictures / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(stripes).save(path)
+    words = (
+        f"--data-dir {pictures} --val-fraction 0.5 -b 6 --workers 0 --epochs 1 --device cpu --no-aug --crop-pct 1 "
+        "--student vit_tiny_patch16_224 --student-kwargs patch_size=4 embed_dim=16 depth=1 num_heads=2 --img-size 8 "
+        "--teacher vit_tiny_patch16_224 --teacher-weights none --teacher-kwargs img_size=32 patch_size=16 embed_dim=16 "
+        "depth=1 num_heads=2 num_classes=2 --losses.whole 1"
+    ).split()
+    seen = {}
+
+    def keep(self, images_BCHW):
+        made = features(self, images_BCHW)
+        if self.adapter is not None:
+            shown = self.adapter(images_BCHW)
+            seen.setdefault(tuple(shown.shape[1:]), []).append(shown)
+        return made
+
+    features = Seeing.features
+    monkeypatch.setattr(Seeing, "features", keep)
+    for name, more in (("plain", []), ("original", ["--teacher-pixels", "original"])):
+        ended = run("distill", *words, *more, "--out", str(tmp_path / name), said=tmp_path / "said")
+        assert ended.code == 0, ended.err
+        seen.clear()
+        notes = evaluated(str(tmp_path / name), "--dense")["notes"]
+        # Of the images as they are read, before the views of them that correspondence crops.
+        first = seen[3, 32, 32][0]
+        detail = float((first[:, :, 1:] - first[:, :, :-1]).abs().mean())
+        assert detail == pytest.approx(2 if name == "original" else 0, abs=0.2)
+        assert any("images are read at 32×32 pixels for the teacher" in n for n in notes) == (
+            name == "original"
+        )
+    # Scaled down, and to the last bit what training shows the student of them.
+    large = seen[3, 32, 32][0]
+    spec = ImageSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    view = StudentView(replace(spec, interpolation="bicubic"), replace(spec, input_size=(3, 32, 32)))
+    assert torch.equal(seen[3, 8, 8][0], view(large))
+
+
+def test_a_teacher_of_no_larger_images_is_said():
+    config = replace(RunConfig(), teacher_pixels="original")
+    spec = ImageSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    assert student_view(config, spec, spec, notes := []) is None
+    assert notes == [
+        "--teacher-pixels original of the run is not followed: the teacher takes 8×8 pixels, and sees the network's "
+        "images, scaled"
+    ]
+    assert student_view(RunConfig(), spec, spec, notes := []) is None
+    assert notes == []
 
 
 def test_without_labels_and_without_a_run(copied, tmp_path, capsys):

@@ -157,13 +157,19 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
         found |= _judged(saved, options, sources, part, read, notes)
     if options.dense:
         masks = masks_named(config, options.dense_masks)
-        with read(part) as pairs:
-            inputs = DenseInputs(pairs, sources.labelled, spec, config, device, masks)
-            found["dense"] = {
-                "data": sources.description,
-                "part": split,
-                **evaluate_dense(saved, options.teacher, inputs, notes),
-            }
+        inputs = DenseInputs(
+            lambda seen: labelled_batches(part, sources, seen, config, device, unreadable),
+            sources.labelled,
+            spec,
+            config,
+            device,
+            masks,
+        )
+        found["dense"] = {
+            "data": sources.description,
+            "part": split,
+            **evaluate_dense(saved, options.teacher, inputs, notes),
+        }
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])
         more = ", ..." if len(unreadable) > 5 else ""

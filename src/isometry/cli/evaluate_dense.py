@@ -1,11 +1,12 @@
 """`isometry evaluate --dense`: the networks whose features are compared, and their figures."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isometry.config import DataConfig, RunConfig
 from isometry.data import ImageSpec
@@ -14,11 +15,12 @@ from isometry.errors import UserError
 from isometry.evaluation.dense.figures import dense_figures
 from isometry.evaluation.dense.patch_probe import patch_probe
 from isometry.evaluation.dense.seeing import BEFORE, TEACHER, TRAINED, Seeing
+from isometry.evaluation.inference import Pairs
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row
 from isometry.models.build import build_model, check_on_disk
 from isometry.models.spec import ModelSpec, architecture, image_spec, student_spec
-from isometry.models.teacher import InputAdapter
+from isometry.models.teacher import InputAdapter, StudentView, is_enlarged
 from isometry.parsing import read_json
 from isometry.report.records.run_folders import EVALUATION
 from isometry.report.records.schema import Evaluation
@@ -31,11 +33,12 @@ from isometry.training.teacher_cache.identity import hash_weights
 class DenseInputs:
     """The images that networks are compared on.
 
-    ``pairs`` are images, normalised as ``spec`` says, and their labels, which mean nothing if they are not
-    ``labelled``; ``masks`` are images with masks, read as ``config`` says, if there are any.
+    ``read`` gives images of the size and normalisation that it is told, and their labels, which mean nothing if they
+    are not ``labelled``; ``spec`` are those of the evaluated network. ``masks`` are images with masks, read as
+    ``config`` says, if there are any.
     """
 
-    pairs: Iterable[tuple[Tensor, Tensor]]
+    read: Callable[[ImageSpec], AbstractContextManager[Pairs]]
     labelled: bool
     spec: ImageSpec
     config: DataConfig
@@ -66,20 +69,47 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
     Raises:
         UserError: a teacher that was named and can't be opened; or as there.
     """
-    networks = {TRAINED: Seeing(saved.network)}
-    if (before := before_training(saved, notes)) is not None:
-        networks[BEFORE] = Seeing(_ready(before, images.device))
     found: Row = {"weights": hash_weights(saved.network)}
-    if (known := teacher_of(saved, teacher, notes)) is not None:
-        adapter = InputAdapter(images.spec, image_spec(known)).to(images.device)
+    before, known = before_training(saved, notes), teacher_of(saved, teacher, notes)
+    view = None if known is None else student_view(saved.config, images.spec, image_spec(known), notes)
+    spec = images.spec if view is None else view.images
+    networks = {TRAINED: Seeing(saved.network, view)}
+    if before is not None:
+        networks[BEFORE] = Seeing(_ready(before, images.device), view)
+    if known is not None:
+        adapter = InputAdapter(spec, image_spec(known)).to(images.device)
         networks[TEACHER] = Seeing(_ready(known, images.device), adapter)
         found["teacher"] = architecture(known)
-    rows, left_out = dense_figures(networks, images.pairs, images.spec, images.labelled)
+    with images.read(spec) as pairs:
+        rows, left_out = dense_figures(networks, pairs, spec, images.labelled)
     if images.masks is not None:
-        more, said = patch_probe(networks, images.masks, images.config, images.spec, images.device)
+        more, said = patch_probe(networks, images.masks, images.config, spec, images.device)
         rows, left_out = rows + more, left_out + said
     notes += left_out
     return {**found, "figures": rows, "notes": left_out}
+
+
+def student_view(
+    config: RunConfig | None, student: ImageSpec, teacher: ImageSpec, notes: list[str]
+) -> StudentView | None:
+    """What scales images of the teacher's size down for the network, if its run had ``--teacher-pixels original``.
+
+    None, with a note, for a teacher whose images are not larger than the network's, or of another shape.
+    """
+    if config is None or config.teacher_pixels != "original":
+        return None
+    rows, columns = teacher.input_size[1:]
+    if not is_enlarged(student, teacher):
+        notes.append(
+            f"--teacher-pixels original of the run is not followed: the teacher takes {rows}×{columns} pixels, and "
+            "sees the network's images, scaled"
+        )
+        return None
+    notes.append(
+        f"as in training (--teacher-pixels original), images are read at {rows}×{columns} pixels for the teacher, and "
+        "scaled down for the network"
+    )
+    return StudentView(student, teacher)
 
 
 def former_figures(place: Path, network: nn.Module, notes: list[str]) -> Row | None:

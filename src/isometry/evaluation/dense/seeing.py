@@ -1,6 +1,6 @@
 """Networks that see the same images: what each makes of them, and the grid that their patches are compared on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,11 @@ LEAST_PATCHES = 4
 
 @dataclass(frozen=True)
 class Seeing:
-    """A network in eval mode, and how images that are normalised for the evaluated network become its own."""
+    """A network in eval mode, and how images that are normalised for the evaluated network, but perhaps larger, become
+    those that it takes."""
 
     network: nn.Module
-    adapter: nn.Module | None = None
+    adapter: Callable[[Tensor], Tensor] | None = None
 
     def features(self, images_BCHW: Tensor) -> tuple[Tensor | None, Tensor]:
         """The last block's map (B, C, h, w), if the architecture has one, and one vector per image, (B, D)."""

@@ -1,6 +1,7 @@
 """The section on boxes and masks: its words, its marks without colour, its record."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from isometry.report.drawing.boxes import STYLES, boxes_svg, class_colour, error
 from isometry.report.page import render_report
 from isometry.report.records.data import DrawnBox, ReportData, TaskData, TaskPicture
 from isometry.report.records.record import RecordError, read_record, write_record
-from isometry.report.task import box_words, mask_words, task_headline
+from isometry.report.task import box_words, intervals_text, mask_words, task_figures, task_headline
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 1), dtype=np.uint8)
 EVIL = '<script>alert("1")</script>'
@@ -33,6 +34,7 @@ def masks_picture():
 
 def detected(**changes):
     scores = {"ap": 41.25, "ap50": 60.0, "ap75": 40.0, "ap_small": 41.25, "ap_medium": None, "ap_large": None}
+    scores |= {"ap_low": 38.04, "ap_high": 44.4, "ap50_low": 55.5, "ap50_high": 64.5}
     rows = [{"name": "cat", "objects": 7, "value": 50.0}, {"name": EVIL, "objects": 0, "value": None}]
     return TaskData("detect", "test", 1200, scores, rows, [boxes_picture(), boxes_picture("best")])
 
@@ -51,6 +53,16 @@ def test_words_tell_what_is_right_and_wrong():
     assert task_headline(detected()) == (
         "The network reaches an average precision (AP) of 41.2 % on 1,200 images of the test part."
     )
+
+
+def test_intervals_in_words_and_in_key_figures():
+    assert intervals_text(detected().scores) == (
+        "95 % interval over pictures: AP 38.0 to 44.4 %, AP50 55.5 to 64.5 %"
+    )
+    assert task_figures(detected())[0] == ("AP", "41.2 %", "95 % interval over pictures 38.0 to 44.4 %")
+    # Runs of older versions have none.
+    assert intervals_text({"ap": 41.2, "top1": 90.0}) == ""
+    assert task_figures(replace(detected(), scores={"ap": 41.2})) == [("AP", "41.2 %", "")]
 
 
 def test_verdicts_differ_without_colour():
@@ -73,7 +85,16 @@ def test_a_page_shows_scores_classes_and_pictures_and_is_the_same_from_its_recor
     if data.task == "detect":
         assert all(
             text in section
-            for text in ("41.2", "AP75", "✓ cat 97 %", "✗ dog 60 %", "missed ", "stroke-dasharray")
+            for text in (
+                "41.2",
+                "38.0 to 44.4",
+                "55.5 to 64.5",
+                "AP75",
+                "✓ cat 97 %",
+                "✗ dog 60 %",
+                "missed ",
+                "stroke-dasharray",
+            )
         )
         assert "AP medium" not in section
     else:

@@ -22,6 +22,7 @@ from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.export.hub import PushConfig, push
 from isometry.report.growth import growth_sentence
 from isometry.report.tables import models_grid, rich_table
+from isometry.report.task import intervals_text
 from isometry.report.terminal import say
 from isometry.report.times import times_sentence
 from isometry.training.results import RunResult
@@ -44,6 +45,8 @@ def _trains(accepts: Callable[[RunConfig], object], otherwise: str) -> Callable[
 
 def _show(result: RunResult, console: Console) -> None:
     console.print(rich_table(models_grid(result.rows)))
+    if intervals := intervals_text(result.rows[0]):
+        say(console, intervals)
     if result.stages:
         say(console, growth_sentence(result.stages))
     if times := times_sentence(result.times):

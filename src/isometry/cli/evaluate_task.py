@@ -20,7 +20,7 @@ from isometry.models.spec import architecture
 from isometry.recipes import read_saved
 from isometry.report.records.data import PARTS, TaskData
 from isometry.report.tables import rich_table
-from isometry.report.task import classes_grid, scores_grid
+from isometry.report.task import classes_grid, intervals_text, scores_grid
 from isometry.report.terminal import print_notes, say
 
 Row = dict[str, Any]
@@ -120,7 +120,8 @@ def _show(result: Row, place: Path, console: Console) -> None:
     say(console, f"{result['model']} on {result['data']}")
     console.print(rich_table(scores_grid(data)))
     console.print(rich_table(classes_grid(data)))
-    say(console, f"On {scores['images']:,} images of the {PARTS[result['part']]} part.")
+    intervals = f"; {found}" if (found := intervals_text(scores)) else ""
+    say(console, f"On {scores['images']:,} images of the {PARTS[result['part']]} part{intervals}.")
     say(console, environment_text(result["conditions"]))
     print_notes(console, result["notes"])
     say(console, f"Figures  {place / FIGURES}")

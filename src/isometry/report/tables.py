@@ -50,7 +50,9 @@ TASK_FIGURES = {
     "miou": "mIoU",
 }
 """Scores of boxes and masks, percent, with their headings."""
-HIDDEN = {"role", "top1_part", "task"}
+INTERVALS = {f"{key}_{end}" for key in TASK_FIGURES for end in ("low", "high")}
+"""Ends of the scores' 95 % intervals over pictures, where they have one."""
+HIDDEN = {"role", "top1_part", "task"} | INTERVALS
 """Keys of a row of models that are no columns."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from isometry.report import formats
 from isometry.report.drawing.boxes import IGNORED, boxes_svg, class_colour, errors_svg, mask_svg
-from isometry.report.records.data import PARTS, TaskData, TaskPicture
+from isometry.report.records.data import PARTS, Row, TaskData, TaskPicture
 from isometry.report.tables import TASK_FIGURES, Grid, figure, grid
 
 EXPLAINED = {
@@ -22,6 +22,7 @@ MARKS = {
     "dots and ✗ a box without an object; objects that were not found are dashed in the truth.",
     "segment": "The last picture of each row has the wrong pixels striped.",
 }
+INTERVAL = "95 % interval over pictures"
 SCORES = {"detect": "F1", "segment": "mean IoU"}
 """What the score of a picture is."""
 
@@ -33,7 +34,7 @@ def task_section(data: TaskData | None) -> dict[str, Any] | None:
     names = [str(row["name"]) for row in data.classes]
     return {
         "explained": EXPLAINED[data.task],
-        "interval": _interval(data),
+        "interval": intervals_text(data.scores),
         "grid": scores_grid(data),
         "classes": classes_grid(data),
         "marks": MARKS[data.task],
@@ -60,19 +61,23 @@ def task_headline(data: TaskData) -> str:
 
 def task_figures(data: TaskData) -> list[tuple[str, str, str]]:
     """(label, value, detail) of the key figures at the top of the page."""
-    shown = [("ap", ""), ("ap50", ""), ("miou", _interval(data))]
     return [
-        (TASK_FIGURES[key], formats.percent(data.scores[key]), detail)
-        for key, detail in shown
+        (TASK_FIGURES[key], formats.percent(data.scores[key]), f"{INTERVAL} {ends}" if ends else "")
+        for key in ("ap", "ap50", "miou")
         if data.scores.get(key) is not None
+        for ends in [_ends(data.scores, key)]
     ]
 
 
-def _interval(data: TaskData) -> str:
-    low, high = data.scores.get("miou_low"), data.scores.get("miou_high")
-    if low is None or high is None:
-        return ""
-    return f"95 % interval over pictures {low:.1f} to {high:.1f} %"
+def intervals_text(scores: Row) -> str:
+    """The intervals of a network's scores in words; empty where there are none."""
+    found = [f"{name} {ends}" for key, name in TASK_FIGURES.items() if (ends := _ends(scores, key))]
+    return f"{INTERVAL}: {', '.join(found)}" if found else ""
+
+
+def _ends(scores: Row, key: str) -> str:
+    low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
+    return f"{low:.1f} to {high:.1f} %" if formats.is_number(low) and formats.is_number(high) else ""
 
 
 def scores_grid(data: TaskData) -> Grid:

@@ -110,3 +110,12 @@ def test_the_mean_of_the_classes_is_one_of_all_seeds_or_none():
     some = [both[0], {"top1": 91.0}]
     assert comparison_classes(some) == comparison_classes([]) == {}
     assert mean_row("a", some) == {"top1": 90.5, "model": "a"}
+
+
+def test_intervals_over_pictures_are_those_of_one_run_alone():
+    rows = [
+        {"model": "m", "ap": 40.0, "ap_low": 38.0, "ap_high": 42.0},
+        {"model": "m", "ap": 50.0, "ap_low": 48.0},
+    ]
+    assert mean_row("soft", rows) == {"model": "soft", "ap": 45.0}
+    assert mean_row("soft", rows[:1]) == {**rows[0], "model": "soft"}

@@ -37,7 +37,7 @@ def test_what_a_run_leaves(finished):
     (row,) = json.loads((folder / "summary.json").read_text())
     score = "ap" if task == "detect" else "miou"
     assert (row["task"], row["part"], row["role"]) == (task, "test", "student")
-    assert 0 <= row[score] <= 100
+    assert 0 <= row[f"{score}_low"] <= row[score] <= row[f"{score}_high"] <= 100
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [each["epoch"] for each in rows] == [1, 2]
     assert all(0 <= each[f"val/{score}"] <= 100 for each in rows)

@@ -67,12 +67,16 @@ class Best:
 
 @torch.no_grad()
 def evaluate_answers(
-    network: DenseNetwork, batches: Iterable[DenseBatch], preprocess: Preprocess, examples: Best | None = None
+    network: DenseNetwork,
+    batches: Iterable[DenseBatch],
+    preprocess: Preprocess,
+    examples: Best | None = None,
+    intervals: bool = True,
 ) -> Row:
     """Scores of the answers to a split, compared with the truth in pixels of the images themselves.
 
     The network answers in eval mode, and is in its mode again afterwards. ``examples`` takes the best and the worst
-    pictures.
+    pictures; without ``intervals`` those of average precision, which take seconds, are left out.
 
     Returns:
         As :func:`average_precision` or :func:`iou_scores`.
@@ -88,7 +92,7 @@ def evaluate_answers(
             for example in _examples(network, batch, answers):
                 examples.add(example)
     network.train(mode)
-    return tally.scores()
+    return tally.scores(intervals)
 
 
 class _Tally:
@@ -111,9 +115,9 @@ class _Tally:
                 counts_KK = confusion(mask_HW, torch.from_numpy(truth), len(self.names))
                 self.pixels.append(class_pixels(counts_KK))
 
-    def scores(self) -> Row:
+    def scores(self, intervals: bool) -> Row:
         if self.task == "detect":
-            return average_precision(self.found, self.truths, self.names)
+            return average_precision(self.found, self.truths, self.names, intervals)
         pixels_I3K = np.array(self.pixels, dtype=np.int64).reshape(-1, 3, len(self.names))
         return iou_scores(pixels_I3K, self.names)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from isometry.errors import UserError
+from isometry.evaluation.dense.precision_intervals import precision_intervals
 
 Row = dict[str, Any]
 Boxes = Mapping[str, Tensor]
@@ -45,7 +46,7 @@ def check_installed() -> None:
 
 
 def average_precision(
-    detections: Sequence[Boxes], truths: Sequence[Boxes], class_names: Sequence[str]
+    detections: Sequence[Boxes], truths: Sequence[Boxes], class_names: Sequence[str], intervals: bool = True
 ) -> Row:
     """COCO's average precision over pictures, percent (T.-Y. Lin et al., "Microsoft COCO", arXiv:1405.0312).
 
@@ -54,10 +55,9 @@ def average_precision(
     below 32² pixels, large those from 96² on. A detection that falls on a crowd counts neither way. By torchmetrics on
     faster-coco-eval, which gives pycocotools' figures.
 
-    It has no interval: AP of a resample is a computation as long as AP itself.
-
     Returns:
-        ``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` (None without objects of that size),
+        ``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` (None without objects of that size); with
+        ``intervals`` those of AP and AP50, :func:`isometry.evaluation.dense.precision_intervals.precision_intervals`;
         ``images``, and ``classes``, a row each in the order of ``class_names``: ``name``, ``objects`` (without crowds)
         and ``value`` (None without objects).
 
@@ -86,6 +86,8 @@ def average_precision(
         for index, name in enumerate(class_names)
     ]
     scores: Row = {key: _percent(float(figures[theirs])) for key, theirs in KEYS.items()}
+    if intervals:
+        scores |= precision_intervals(detections, truths, len(class_names))
     return {**scores, "images": len(truths), "classes": rows}
 
 

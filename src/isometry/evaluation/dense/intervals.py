@@ -28,6 +28,12 @@ def bootstrap(columns_NM: np.ndarray, figure: Callable[[np.ndarray], float]) -> 
     return float(low), float(high)
 
 
+def multiplicities(images: int, resamples: int) -> np.ndarray:
+    """How often each image is in each resample of as many images, always the same for the same numbers: int64
+    (resamples, images)."""
+    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=resamples)
+
+
 def mean_share(shares_N: np.ndarray) -> Row:
     """The mean of the images' shares, in [0, 1]: ``value``, ``low`` and ``high`` (percent), and ``images``."""
     low, high = bootstrap(shares_N[:, None], lambda sums: float(sums[0]) / len(shares_N))

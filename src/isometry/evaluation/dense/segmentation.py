@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isometry.evaluation.dense.intervals import multiplicities
+
 Row = dict[str, Any]
 
 IGNORED = 255
@@ -77,8 +79,9 @@ def iou_scores(pixels_I3K: np.ndarray, class_names: Sequence[str]) -> Row:
 def _resampled(pixels_I3K: np.ndarray) -> np.ndarray:
     """mIoU of every resample, float64 (RESAMPLES,)."""
     images, three, classes = pixels_I3K.shape
-    times_RI = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    sums = times_RI.astype(np.float64) @ pixels_I3K.reshape(images, -1).astype(np.float64)
+    sums = multiplicities(images, RESAMPLES).astype(np.float64) @ pixels_I3K.reshape(images, -1).astype(
+        np.float64
+    )
     return mean_iou(sums.reshape(RESAMPLES, three, classes))
 
 

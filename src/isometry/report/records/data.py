@@ -185,9 +185,9 @@ class TaskPicture:
 class TaskData:
     """How well a network finds boxes or masks on a ``part`` of the data.
 
-    ``scores`` are in percent, by key: "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", or "miou", "miou_low",
-    "miou_high"; None where nothing was there to find. ``classes`` has a row each: "name", "value", and "objects" or
-    "pixels".
+    ``scores`` are in percent, by key: "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "miou", and the ends
+    of their intervals, such as "ap_low" and "ap_high"; None where nothing was there to find. ``classes`` has a row
+    each: "name", "value", and "objects" or "pixels".
     """
 
     task: Literal["detect", "segment"]

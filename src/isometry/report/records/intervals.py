@@ -74,7 +74,10 @@ def comparison_classes(rows: Sequence[Row]) -> dict[str, float]:
 
 def mean_row(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """The row of the table of models for a variant, from the rows of its seeds: means of the numbers that all have, and
-    the first one's other values. A mean of the classes' accuracies that some lack is left out."""
+    the first one's other values. A mean of the classes' accuracies that some lack is left out, and so is an interval
+    over pictures, which a mean of several runs does not have."""
+    if len(rows) > 1:
+        rows = [{key: row[key] for key in row if not key.endswith(("_low", "_high"))} for row in rows]
     means = {
         key: fmean(row[key] for row in rows)
         for key in rows[0]

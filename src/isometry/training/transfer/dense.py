@@ -219,7 +219,7 @@ class DenseTrainer:
         assert self.loaders.val is not None
         seed_global_generators(derive_seed(self.config.seed, "evaluate", self.state.epoch))
         batches = takewhile(lambda _: not self.stop.received, self.loaders.val)
-        scores = evaluate_answers(self.network, batches, self.preprocess)
+        scores = evaluate_answers(self.network, batches, self.preprocess, intervals=False)
         if self.stop.received:
             self._interrupt()
         return {f"val/{name}": scores[name] for name in SCORES[self.network.task]}

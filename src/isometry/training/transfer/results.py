@@ -29,7 +29,7 @@ from isometry.report.log_panels import logged_figures
 from isometry.report.page import render_report, write_page
 from isometry.report.records.data import ReportData
 from isometry.report.records.record import write_record
-from isometry.report.tables import TASK_FIGURES
+from isometry.report.tables import INTERVALS, TASK_FIGURES
 from isometry.training.checkpoint.files import load_checkpoint
 from isometry.training.loggers import open_loggers
 from isometry.training.memory_layout import lay_out
@@ -105,8 +105,10 @@ def network_row(network: DenseNetwork, spec: ImageSpec) -> Row:
 
 
 def table_figures(scores: Row) -> Row:
-    """The scores that a table of networks shows, percent, by key."""
-    return {key: scores[key] for key in TASK_FIGURES if scores.get(key) is not None}
+    """The scores that a table of networks shows, and the ends of their intervals, percent, by key."""
+    return {
+        key: scores[key] for key in scores if key in {*TASK_FIGURES, *INTERVALS} and scores[key] is not None
+    }
 
 
 def _names(sources: DenseSources, part: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from isometry.report import formats
+from isometry.report.compared_scores import compared_dense, main_score, scores_grid
 from isometry.report.drawing.charts import Chart, line_charts
 from isometry.report.drawing.cost import COSTS, LATENCY, bench_points, cost_charts, group_points, model_points
 from isometry.report.drawing.panels import Panel, Series, drawn_keys, title_of, values_by_epoch
@@ -29,20 +30,25 @@ TITLE_SUFFIXES = {"val_ema": ", averaged weights", "train": ", training"}
 def render_comparison(groups: Sequence[Group], baseline: str, command: str = "") -> str:
     """The page, one HTML file; ``baseline`` is the name of a group, and ``command`` made the page."""
     rows, unpaired = gain_rows(groups, baseline)
+    scored, score, scored_part = main_score(groups)
     part, models = _part(groups), _model_rows(groups)
     runs = [run for group in groups for run in group.runs]
     return rendered(
         "compared.html.j2",
         title=f"{len(groups)} variants, {len(runs)} runs" if len(groups) > 1 else f"{len(runs)} runs",
-        headline=comparison_headline(rows, part),
+        headline=comparison_headline(rows, part)
+        if rows or not scored
+        else comparison_headline(scored, scored_part, score),
         notes=[*unpaired, *notes_of(runs)],
         part=on_part(part, THE_PART),
         grid=comparison_grid(rows) if rows else None,
+        scores=scores_grid(groups),
         models=models_grid(models) if models else None,
         charts=_charts(groups),
         has_intervals=len(runs) > len(groups),
         marks=_marks(groups),
         costs=_costs(groups, part),
+        dense=compared_dense(groups),
         blocks=block_maps([(group.name if len(groups) > 1 else "", group.shown.data) for group in groups]),
         differences=differences(groups),
         details=[_detail(group) for group in groups],
@@ -75,8 +81,8 @@ def gain_rows(groups: Sequence[Group], baseline: str) -> tuple[list[Row], list[s
     return rows, unpaired
 
 
-def comparison_headline(rows: Sequence[Row], part: str | None) -> str:
-    """The group with the highest mean top-1, and the others whose interval overlaps with its own."""
+def comparison_headline(rows: Sequence[Row], part: str | None, score: str = "top-1") -> str:
+    """The group with the highest mean of ``score``, and the others whose interval overlaps with its own."""
     on = on_part(part, THE_PART)
     ordered = sorted((row for row in rows if formats.is_number(row["mean"])), key=lambda row: -row["mean"])
     if not ordered:
@@ -86,8 +92,8 @@ def comparison_headline(rows: Sequence[Row], part: str | None) -> str:
     if formats.is_number(by_class := best.get("by_class_mean")):
         reached += f" (mean of classes {formats.percent(by_class)})"
     if not others:
-        return f"{best['name']} reaches {reached} top-1{on}."
-    highest = f"Highest top-1{on}: {best['name']} with {reached}"
+        return f"{best['name']} reaches {reached} {score}{on}."
+    highest = f"Highest {score}{on}: {best['name']} with {reached}"
     if alone := [row["name"] for row in ordered if not formats.is_number(row["low"])]:
         return f"{highest}; there is no interval over seeds, with one seed of {_listed(alone)}."
     if near := [row["name"] for row in others if row["high"] >= best["low"]]:

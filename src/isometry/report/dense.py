@@ -19,13 +19,14 @@ def dense_section(dense: Row) -> dict[str, Any] | None:
         "grid": dense_grid(rows),
         "chart": dense_chart(rows, names),
         "legend": [(f"series-{place % 8 + 1}", name) for place, name in enumerate(names)],
-        "data": _on_data(dense),
+        "data": on_data(dense),
+        "over": "over images",
         "teacher": dense.get("teacher", ""),
         "notes": dense.get("notes", []),
     }
 
 
-def _on_data(dense: Row) -> str:
+def on_data(dense: Row) -> str:
     """The images that were looked at; empty in files of older versions."""
     part = dense.get("part")
     return f" on the {PARTS.get(part, part)} part of {dense['data']}" if part and dense.get("data") else ""

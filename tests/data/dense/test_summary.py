@@ -25,7 +25,7 @@ def test_boxes_are_counted_by_class_and_size(tmp_path: Path) -> None:
         "Classes": "smallest class 7 (1), largest class 3 (2), by training boxes",
     }
     assert "4 training, 4 validation images with boxes" in lines[0][1]
-    assert [head for head, _ in lines] == ["Data", "Boxes", "Classes", "Warning", "Warning"]
+    assert [head for head, _ in lines] == ["Data", "Boxes", "Classes"]
 
 
 def test_masks_are_not_counted(tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ def test_what_a_run_leaves(finished):
     assert (config.task, config.hflip, config.img_size, config.in_chans) == (task, 0, 96, 1)
 
 
+def test_what_the_data_hold_and_the_intervals_are_printed(finished):
+    task, _, ended = finished
+    said = " ".join((ended.out + ended.err).split())
+    kind, name = ("boxes", "AP") if task == "detect" else ("masks", "mIoU")
+    assert f"digit-scenes: 40 training, 12 validation, 12 test images with {kind}" in said
+    assert ("by COCO's sizes" in said) == (task == "detect")
+    assert bool(re.search(r"Classes smallest \d \(\d+\), largest \d \(\d+\)", said)) == (task == "detect")
+    assert re.search(rf"95 % interval over pictures: {name} \d+\.\d to \d+\.\d %", said)
+
+
 def test_the_network_loads_and_its_backbone_is_a_plain_timm_folder(finished):
     task, folder, _ = finished
     network = isometry.load(folder)

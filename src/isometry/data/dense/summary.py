@@ -39,4 +39,4 @@ def summary(sources: DenseSources) -> list[tuple[str, str]]:
             ),
             ("Classes", f"smallest {smallest}, largest {largest}, by training boxes"),
         ]
-    return lines + [("Warning", note) for note in sources.notes]
+    return lines

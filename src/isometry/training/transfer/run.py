@@ -9,11 +9,12 @@ import torch
 from rich.console import Console
 
 from isometry.config import RunConfig
+from isometry.data.dense.summary import summary
 from isometry.data.worker_failures import worker_deaths
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.files import disk_errors
-from isometry.report.terminal import print_notes
+from isometry.report.terminal import print_notes, say_under
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.out_of_memory import is_out_of_memory
 from isometry.training.results import RunResult
@@ -27,7 +28,8 @@ from isometry.training.transfer.results import finish_dense, skipped_images
 def execute_dense(config: RunConfig, console: Console, label: str = "") -> RunResult:
     """Runs a config whose ``task`` is ``detect`` or ``segment`` to its end, and writes its folder.
 
-    ``label`` is the run's name on the progress bar, by default its folder's.
+    ``label`` is the run's name on the progress bar, by default its folder's; without it, what the data hold is printed
+    before training.
 
     Raises:
         UserError: bad input, a loss that is not finite, too little memory, or a loading process that was killed.
@@ -43,6 +45,10 @@ def execute_dense(config: RunConfig, console: Console, label: str = "") -> RunRe
         run = assemble_dense(config, world)
         run.notes += folder.begin(run.config)
         trainer = DenseTrainer(run, folder, world, console, label or Path(config.out).name)
+        if not label:
+            # The runs of a comparison have the same data.
+            for head, text in summary(run.sources):
+                say_under(console, head, text)
         print_notes(console, run.notes)
         with closing(trainer.loaders), _memory_advice(world.device, advice):
             trainer.fit()

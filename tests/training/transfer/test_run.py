@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 import isometry
+from helpers.dense_files import write_yolo
 from helpers.runs import call_at, check_equal, contents, run, send_self
-from helpers.scenes import TINY, few_scenes
+from helpers.scenes import NETWORK, TINY, few_scenes
 from isometry.config import RunConfig
 from isometry.data.dense import digit_scenes
 from isometry.recipes import read_saved
@@ -157,6 +158,30 @@ def test_convolutions_laid_out_for_speed_are_saved_as_any(tmp_path):
     assert ended.code == 0, ended.err
     student = timm.create_model(f"local-dir:{tmp_path / 'run' / 'student'}", pretrained=True)
     assert torch.equal(student.conv1.weight, isometry.load(tmp_path / "run").backbone.conv1.weight)
+
+
+def test_a_run_that_resumes_says_which_annotations_have_changed(tmp_path):
+    write_yolo(tmp_path / "data", images=20)
+    words = ["transfer", *NETWORK, "--task", "detect", "--data-dir", str(tmp_path / "data")]
+    words += ["--out", str(tmp_path / "run")]
+    ended = run(
+        *words, said=tmp_path / "said", prepare=partial(call_at, STEP, 3, partial(send_self, signal.SIGTERM))
+    )
+    assert "stopped at step 3 of 4" in ended.err
+    (label,) = (tmp_path / "data" / "labels" / "val").glob("7.txt")
+    kind, *_ = label.read_text().split()
+    label.write_text(f"{kind} 0.5 0.5 0.2 0.2\n")
+    ended = run(*words, "--resume", said=tmp_path / "said", report=True)
+    assert ended.code == 0, ended.err
+    (note,) = json.loads((tmp_path / "run" / "data.json").read_text())["notes"]
+    assert note.startswith(
+        "resumed inside an epoch with other images: validation 20 images, 20 now (images/val/ 20"
+    )
+    assert "but of other names, sizes or labels" in note
+    assert "the best epoch is chosen anew" in note
+    assert json.loads((tmp_path / "run" / "best" / "checkpoint.json").read_text())["epoch"] == 2
+    assert "resumed inside an epoch with other images" in (tmp_path / "run" / "report.html").read_text()
+    assert "resumed inside an epoch with other images" in ended.out + ended.err
 
 
 def not_a_number():

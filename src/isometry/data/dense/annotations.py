@@ -77,6 +77,9 @@ class DenseImages(Protocol):
     def boxes(self, number: int) -> Boxes | None:
         """The boxes of an image that are known without decoding it; None if they are not."""
 
+    def annotation_id(self, number: int) -> str:
+        """A text that is another for another annotation, as far as that is known without decoding."""
+
 
 @dataclass(frozen=True)
 class DensePart:
@@ -99,3 +102,7 @@ class DensePart:
     def boxes(self, number: int) -> Boxes | None:
         """The boxes of the part's ``number``-th image that are known without decoding it."""
         return self.images.boxes(self.numbers[number])
+
+    def annotation_id(self, number: int) -> str:
+        """The text of the part's ``number``-th image."""
+        return self.images.annotation_id(self.numbers[number])

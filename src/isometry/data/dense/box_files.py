@@ -1,5 +1,6 @@
 """Picture files with boxes, checked and brought into the pixels of each picture as it is read."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,12 @@ class BoxFiles:
     def boxes(self, number: int) -> Boxes:
         """The boxes of a picture."""
         return self.files[number][1]
+
+    def annotation_id(self, number: int) -> str:
+        """A fingerprint of the boxes."""
+        boxes = self.files[number][1]
+        values = b"".join(each.tobytes() for each in (boxes.xyxy, boxes.labels, boxes.crowd, boxes.areas))
+        return hashlib.blake2b(values, digest_size=8).hexdigest()
 
 
 def checked_boxes(annotated: Iterable[Annotated], upright: bool, findings: Findings) -> BoxFiles:

@@ -91,6 +91,10 @@ class DigitScenes:
         scene = self._composed(random)
         return Image.fromarray(_painted(scene, random)), scene
 
+    def annotation_id(self, index: int) -> str:
+        """Empty: a scene is always annotated alike."""
+        return ""
+
     def where(self, index: int) -> str:
         """Describes where the scene is."""
         return f"scene {index} of the {self.part} part of digit-scenes"

@@ -84,6 +84,14 @@ class MaskFiles:
     def boxes(self, number: int) -> None:
         """There are none."""
 
+    def annotation_id(self, number: int) -> str:
+        """The name and size of the mask's file."""
+        mask = Path(self.pairs[number].mask)
+        try:
+            return f"{mask.name} {mask.stat().st_size}"
+        except OSError:
+            return mask.name
+
 
 def read_mask(path: str, turn: Turn | None = None) -> np.ndarray:
     """The class of each pixel, uint8 (H,W), perhaps turned.

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from isometry.data import Preprocess
 from isometry.data.dense.batches import DenseBatch, dense_loaders
+from isometry.data.dense.inventory import dense_inventory
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.dense.answers import evaluate_answers
@@ -33,6 +34,7 @@ from isometry.training.checkpoint.files import (
 from isometry.training.checkpoint.optimizer_state import join_optimizer_state, split_optimizer_state
 from isometry.training.checkpoint.run_folder import RunFolder
 from isometry.training.checkpoint.run_state import LoopState, fitting
+from isometry.training.data_changes import write_record
 from isometry.training.loggers import open_loggers
 from isometry.training.loss_meter import LossMeter, NotFiniteError, check_weights, not_finite, record_path
 from isometry.training.memory_layout import lay_out
@@ -40,6 +42,7 @@ from isometry.training.optim import build_optimizer, build_schedule, take_step
 from isometry.training.progress import add_notes, reporter
 from isometry.training.signals import Interrupted, StopRequest
 from isometry.training.transfer.assemble import DenseRun
+from isometry.training.transfer.changes import note_changes, validation_fingerprint
 
 VALIDATIONS = 10
 """Most validations of a run: average precision takes as long as a part of an epoch."""
@@ -88,6 +91,7 @@ class DenseTrainer:
             lay_out(self.network, torch.channels_last)
         self.loaders = dense_loaders(run.sources, config, run.spec, config.seed, epochs=config.epochs)
         self.preprocess = Preprocess(config, run.spec, None, world.device)
+        self.inventory = dense_inventory(run.sources, config.data_dir)
         self.steps_per_epoch = len(self.loaders.train)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.trained = Trained(self.network)
@@ -241,7 +245,7 @@ class DenseTrainer:
             save_checkpoint(self.folder.best, {"model": parts["model"]}, figures, f"epoch{state.epoch}")
         record = {
             "data": self._data,
-            "loop": asdict(state),
+            "loop": asdict(state) | {"validation": validation_fingerprint(self.inventory)},
             "metrics": self.folder.metrics.sizes(),
             "optimizer": rest,
         }
@@ -260,6 +264,7 @@ class DenseTrainer:
         last: Path = self.folder.last
         if not (self.config.resume and has_checkpoint(last)):
             self.folder.metrics.rewind({})
+            write_record(self.config.out, {"inventory": self.inventory, "notes": []})
             return
         found = load_checkpoint(last)
         if found.note:
@@ -278,5 +283,6 @@ class DenseTrainer:
             self.folder.metrics.rewind(state["metrics"])
             tidy_checkpoint(last)
         self.state = state["loop"]
+        add_notes(self.run.notes, note_changes(self.config, self.inventory, self.state), self.console)
         self.meter.sums = self.state.sums or self.meter.sums
         record_path(self.config.out).unlink(missing_ok=True)

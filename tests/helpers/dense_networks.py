@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import Task
 from isometry.models.dense.build import build_dense
-from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.dense.network import DenseNetwork
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 96},

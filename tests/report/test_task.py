@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isometry.report.drawing.boxes import STYLES, boxes_svg, class_colour, errors_svg, mask_svg
+from isometry.data.dense import annotations
+from isometry.report.drawing.boxes import IGNORED, STYLES, boxes_svg, class_colour, errors_svg, mask_svg
 from isometry.report.page import render_report
 from isometry.report.records.data import DrawnBox, ReportData, TaskData, TaskPicture
 from isometry.report.records.record import RecordError, read_record, write_record
@@ -124,6 +125,11 @@ def test_text_stays_inside_the_picture():
     (start,) = re.findall(r'<text x="([^"]*)" y="([^"]*)"', boxes_svg(PIXELS, [box], "label"))
     assert 0 <= float(start[0]) < 15
     assert float(start[1]) > 0
+
+
+def test_pixels_are_ignored_where_the_data_ignore_them():
+    """A report is drawn without loading the data's modules, so its value is its own."""
+    assert IGNORED == annotations.IGNORED
 
 
 def test_ignored_pixels_and_the_background_are_not_coloured():

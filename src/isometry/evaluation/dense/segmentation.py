@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isometry.data.dense.annotations import IGNORED
 from isometry.evaluation.dense.intervals import multiplicities
 
 Row = dict[str, Any]
 
-IGNORED = 255
-"""The value of pixels that do not count."""
 RESAMPLES = 1000
 """Of the pictures, for the interval."""
 

@@ -8,8 +8,9 @@ from timm.models import get_model_args
 from torch import nn
 
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import Task
 from isometry.errors import UserError
-from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.dense.network import DenseNetwork
 from isometry.models.spec import architecture
 
 CHANNELS = 64

@@ -1,14 +1,13 @@
 """What detectors and segmentation networks share: a backbone of timm and a feature pyramid."""
 
-from typing import Literal, Self
+from typing import Self
 
 from torch import Tensor, nn
 
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import Task
 from isometry.models.dense.pyramid import build_pyramid
 from isometry.models.taps import stage_maps, stage_shapes
-
-Task = Literal["detect", "segment"]
 
 
 class DenseNetwork(nn.Module):

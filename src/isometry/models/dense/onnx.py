@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isometry.models.dense.network import DenseNetwork, Task
+from isometry.data.dense.annotations import Task
+from isometry.models.dense.network import DenseNetwork
 from isometry.models.onnx import to_onnx
 
 OUTPUTS: dict[Task, tuple[str, ...]] = {"detect": ("boxes", "scores"), "segment": ("logits",)}

@@ -14,11 +14,12 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import Task
 from isometry.errors import UserError, first_line, reason
 from isometry.files import permit_as_umask
 from isometry.models.build import build_model
 from isometry.models.dense.build import backbone_arguments, build_dense
-from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.dense.network import DenseNetwork
 from isometry.models.finite import check_weights_given
 from isometry.models.image_reading import KEY as READING
 from isometry.models.image_reading import Reading

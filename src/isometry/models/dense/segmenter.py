@@ -8,10 +8,8 @@ from torch.nn import functional as F
 from torchvision.models.segmentation.fcn import FCNHead
 
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import IGNORED
 from isometry.models.dense.network import DenseNetwork
-
-IGNORED = 255
-"""Value of pixels of a mask that count for nothing."""
 
 
 class Segmenter(DenseNetwork):

@@ -6,6 +6,7 @@ from typing import Any, cast
 from isometry.config import RunConfig, out_of_range
 from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec
+from isometry.data.dense.annotations import Task
 from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.data.option_checks import AUTO
 from isometry.data.splits import MapPart
@@ -15,7 +16,7 @@ from isometry.errors import UserError
 from isometry.evaluation.dense.detection import check_installed
 from isometry.models.build import build_model
 from isometry.models.dense.build import build_dense
-from isometry.models.dense.network import DenseNetwork, Task
+from isometry.models.dense.network import DenseNetwork
 from isometry.models.names import check_name
 from isometry.models.spec import image_spec, student_spec
 from isometry.models.weights import WeightSource

@@ -106,6 +106,17 @@ def test_scenes_vary_and_are_functions_of_part_seed_and_index():
     assert sides.max() > 48
 
 
+def test_a_loaded_scene_is_kept_and_can_not_be_painted_over():
+    (scenes, *_), _ = open_scenes("segment")
+    image, mask = scenes.load(3)
+    first = np.array(image)
+    image.paste(0, (0, 0, 96, 96))
+    again, same = scenes.load(3)
+    assert same is mask
+    np.testing.assert_array_equal(np.array(again), first)
+    np.testing.assert_array_equal(first, np.array(scenes.picture(3)[0]))
+
+
 def test_scenes_are_a_classification_data_set_too():
     sources = find_sources(SCENES)
     assert sources.num_classes == 10

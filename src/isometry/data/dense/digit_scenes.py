@@ -14,6 +14,7 @@ later one is placed anew, or left out. Boxes are those of what is visible, as CO
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -70,7 +71,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class DigitScenes:
-    """``count`` scenes of the digits ``numbers`` of ``digits``; ``part`` is the name of the part."""
+    """``count`` scenes of the digits ``numbers`` of ``digits``; ``part`` is the name of the part.
+
+    A scene that was loaded is kept, at most 20 kB each: composing it takes longer than augmenting it.
+    """
 
     digits: Digits
     numbers: Sequence[int]
@@ -94,6 +98,22 @@ class DigitScenes:
     def annotation_id(self, index: int) -> str:
         """Empty: a scene is always annotated alike."""
         return ""
+
+    def load(self, index: int) -> tuple[Image.Image, Any]:
+        """Scene ``index`` and its :meth:`truth`."""
+        if index not in self._loaded:
+            image, scene = self.picture(index)
+            self._loaded[index] = image, self.truth(scene)
+        image, truth = self._loaded[index]
+        return image.copy(), truth
+
+    def truth(self, scene: Scene) -> Any:
+        """What is to be learnt of a scene."""
+        raise NotImplementedError
+
+    @cached_property
+    def _loaded(self) -> dict[int, tuple[Image.Image, Any]]:
+        return {}
 
     def where(self, index: int) -> str:
         """Describes where the scene is."""
@@ -135,10 +155,9 @@ class DigitScenes:
 class SceneBoxes(DigitScenes):
     """Scenes with boxes around what is visible of each digit."""
 
-    def load(self, index: int) -> tuple[Image.Image, Boxes]:
-        """Scene ``index`` and its boxes."""
-        image, scene = self.picture(index)
-        return image, scene.boxes()
+    def truth(self, scene: Scene) -> Boxes:
+        """The boxes of a scene."""
+        return scene.boxes()
 
     def boxes(self, index: int) -> Boxes:
         """The boxes of scene ``index``."""
@@ -148,10 +167,9 @@ class SceneBoxes(DigitScenes):
 class SceneMasks(DigitScenes):
     """Scenes with the class of each pixel."""
 
-    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Scene ``index`` and its mask."""
-        image, scene = self.picture(index)
-        return image, scene.mask()
+    def truth(self, scene: Scene) -> np.ndarray:
+        """The mask of a scene."""
+        return scene.mask()
 
     def boxes(self, index: int) -> None:
         """There are none."""
@@ -160,10 +178,9 @@ class SceneMasks(DigitScenes):
 class SceneLabels(DigitScenes):
     """Scenes labelled by the digit with the largest visible area."""
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """Scene ``index`` and its label."""
-        image, scene = self.picture(index)
-        return image, int(scene.digits[scene.visible().argmax()])
+    def truth(self, scene: Scene) -> int:
+        """The label of a scene."""
+        return int(scene.digits[scene.visible().argmax()])
 
     def labels(self) -> list[int]:
         """The labels of all scenes."""

@@ -7,16 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
+from isometry.cli.compare_agreement import agreements, draw_agreement
+from isometry.cli.compare_geometry import compare_geometry
 from isometry.cli.compare_plan import START, TASKS, TEACHER, CompareConfig, Plan, claim, make_plan
-from isometry.cli.compare_results import TaskResults, draw_geometry, summarise, write
+from isometry.cli.compare_results import AGREEMENT, Comparison, TaskResults, draw_geometry, summarise, write
 from isometry.cli.compare_runs import check_tasks, result, task_result, train_teacher, untrained_result
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.files import inside
 from isometry.losses import find_loss
 from isometry.report.records.intervals import mean_row
-from isometry.report.tables import comparison_table, models_grid, rich_table
-from isometry.report.terminal import say
+from isometry.report.tables import comparison_table, correlations_grid, figures_grid, models_grid, rich_table
+from isometry.report.terminal import print_notes, say
 
 Row = dict[str, Any]
 
@@ -41,18 +43,41 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
     models = [] if teacher is None else [teacher.row]
     models += [mean_row(name, found) for name, found in runs.figures.items()]
     tasks = [TaskResults(name, plan.tasks[name].task, found) for name, found in runs.tasks.items()]
-    write(out, rows, models, runs.figures, seeds, config.baseline, tasks)
+    found = Comparison(rows, models, runs.figures, seeds, config.baseline, _untrained(plan, config), tasks)
+    if teacher is not None and tasks:
+        folders_of_seeds = {name: [runs.folder(name, seed) for seed in seeds] for name in runs.figures}
+        geometry = compare_geometry(plan.base, teacher.network, folders_of_seeds, console)
+        found = replace(found, geometry=geometry, agreements=agreements(geometry, tasks))
+        draw_agreement(out, geometry, tasks, found.agreements)
+    write(out, found)
     if teacher is not None:
         folders = {name: runs.folder(name, config.first_seed) / "student" for name in runs.figures}
         draw_geometry(out, plan.base, models, {TEACHER: teacher.network, **folders})
-    console.print(rich_table(models_grid(models)))
-    if rows and (len(seeds) > 1 or config.baseline):
-        console.print(comparison_table(rows))
-    for task in tasks:
-        say(console, task.name)
-        console.print(comparison_table(task.rows(config.baseline), task.score))
+    _show(found, console)
     _print_paths(console, out, list(plan.variants)[-1])
     return rows
+
+
+def _untrained(plan: Plan, config: CompareConfig) -> str:
+    """The variant that gains are told over, too."""
+    return next((name for name in plan.variants if name in plan.untrained - {config.baseline}), "")
+
+
+def _show(found: Comparison, console: Console) -> None:
+    console.print(rich_table(models_grid(found.models)))
+    if found.rows and (len(found.seeds) > 1 or found.baseline):
+        console.print(comparison_table(found.rows))
+    for task in found.tasks:
+        say(console, task.name)
+        console.print(comparison_table(found.of_tasks[task.name], task.score))
+    if found.of_features:
+        say(console, "Dense features")
+        console.print(rich_table(figures_grid(found.of_features)))
+    if found.agreements:
+        say(console, "Agreement with the teacher, and tasks")
+        console.print(rich_table(correlations_grid(found.agreements)))
+    if found.geometry is not None:
+        print_notes(console, found.geometry.notes)
 
 
 class _Runs:
@@ -120,7 +145,11 @@ def _need_teacher(losses: Collection[str]) -> bool:
 
 def _print_paths(console: Console, out: Path, last: str) -> None:
     report = min((out / last).glob("seed-*/report.html"), default=out / "report.html")
-    pictures = {"Pictures": out / "comparison.png", "": out / "geometry.png"}
-    for name, path in {"Folder": out, **pictures, "Report": report}.items():
+    pictures = [out / name for name in ("comparison.png", "geometry.png", AGREEMENT)]
+    for name, path in [
+        ("Folder", out),
+        *zip(("Pictures", "", ""), pictures, strict=True),
+        ("Report", report),
+    ]:
         if path.exists():
             say(console, f"{name:<9} {path}")

@@ -117,3 +117,11 @@ def margin(low: float | None, high: float | None, decimals: int = 1) -> str:
     if not (is_number(low) and is_number(high)):
         return ""
     return f" ± {(high - low) / 2:.{decimals}f}"
+
+
+def correlation(row: Mapping[str, Any]) -> str:
+    """ρ with its interval, and the number of pairs: "0.87 (0.70 to 0.95), n = 35"."""
+    if not is_number(row["rho"]):
+        return f"{MISSING}, n = {row['n']}"
+    rho, low, high = (f"{row[key]:.2f}".replace("-", MINUS) for key in ("rho", "low", "high"))
+    return f"{rho} ({low} to {high}), n = {row['n']}"

@@ -4,7 +4,7 @@ The terminal, Markdown files, CSV files and the report share the lists of column
 `model_columns` or `comparison_columns`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
@@ -77,15 +77,16 @@ def model_columns(part: str | None = None) -> list[Column]:
     ]
 
 
-def comparison_columns(baseline: str, score: str = "top-1") -> list[Column]:
+def comparison_columns(baseline: str, score: str = "top-1", untrained: str = "") -> list[Column]:
     """The table of `isometry compare`, whose rows are those of `comparison_row`, from left to right; gains and
-    speed-ups are over ``baseline``, and ``score`` is the name of what was measured."""
+    speed-ups are over ``baseline``, others over ``untrained``, and ``score`` is the name of what was measured."""
     return [
         figure("name", "variant", str),
         Column("values", "seeds", lambda row: str(len(row["values"]))),
         Column("values", f"{score}, %", _mean("", formats.fixed)),
         figure("by_class_mean", "mean of classes, %", formats.fixed),
         Column("values", f"gain over {baseline}", _mean("gain_", formats.signed)),
+        Column("untrained_gains", f"gain over {untrained}", _mean("untrained_gain_", formats.signed)),
         figure("ap50", f"{TASK_FIGURES['ap50']}, %", formats.fixed),
         Column("seconds", "training", lambda row: formats.duration(row.get("seconds_mean"))),
         Column("seconds", f"speed-up over {baseline}", _mean("speed_up_", formats.times, 2)),
@@ -123,16 +124,42 @@ def models_grid(rows: Sequence[Row]) -> Grid:
 
 def comparison_grid(rows: Sequence[Row], score: str = "top-1") -> Grid:
     """The table of `isometry compare` from rows of `comparison_row` (the baseline's gains are None), which may have
-    `comparison_times` too; ``score`` is the name of what was measured."""
-    without_gains = [str(row["name"]) for row in rows if row.get("gains") is None]
-    baseline = without_gains[0] if len(without_gains) == 1 else "the baseline"
-    return grid(comparison_columns(baseline, score), rows)
+    `comparison_times` and `gains_over_untrained` too; ``score`` is the name of what was measured."""
+    baseline, untrained = _without(rows, "gains"), _without(rows, "untrained_gains")
+    return grid(comparison_columns(baseline or "the baseline", score, untrained or "untrained"), rows)
 
 
 def comparison_table(rows: Sequence[Row], score: str = "top-1") -> Table:
     """`comparison_grid` for the terminal, without the gain of each seed, for which there is no room."""
     header, cells = comparison_grid(rows, score)
     return rich_table(Grid(header[:-1], [line[:-1] for line in cells]))
+
+
+def figures_grid(rows: Mapping[str, Sequence[Row]]) -> Grid:
+    """A compact table of several figures (percent): a line for each name and a column for each figure, whose rows of
+    `comparison_row` are given; means and half the widths of their intervals."""
+    cells: dict[str, dict[str, str]] = {}
+    for name, found in rows.items():
+        for row in found:
+            cells.setdefault(str(row["name"]), {})[name] = _mean("", formats.fixed)(row)
+    lines = [[name, *(of.get(figure, formats.MISSING) for figure in rows)] for name, of in cells.items()]
+    return Grid(["variant, %", *rows], lines)
+
+
+def correlations_grid(rows: Mapping[str, Row]) -> Grid:
+    """A table of the rank correlations of a figure and scores, over students and over the means of the variants, a line
+    for each task."""
+    header = ["task", "ρ of", "over students", "over means of variants"]
+    lines = [
+        [
+            name,
+            f"{row['figure']} · {row['score']}",
+            formats.correlation(row["students"]),
+            formats.correlation(row["variants"]),
+        ]
+        for name, row in rows.items()
+    ]
+    return Grid(header, lines)
 
 
 def rich_table(table: Grid) -> Table:
@@ -200,6 +227,12 @@ def _mean(prefix: str, write: Callable[[Any], str], decimals: int = 1) -> Callab
         return write(mean) + formats.margin(low, high, decimals)
 
     return text
+
+
+def _without(rows: Sequence[Row], key: str) -> str:
+    """The name of the one row that lacks a value."""
+    names = [str(row["name"]) for row in rows if row.get(key) is None]
+    return names[0] if len(names) == 1 else ""
 
 
 def _joined(gains: Sequence[float]) -> str:

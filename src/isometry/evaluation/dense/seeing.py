@@ -1,7 +1,8 @@
 """Networks that see the same images: what each makes of them, and the grid that their patches are compared on."""
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,10 @@ from isometry.models.taps import Grid, last_features, tokens_on_grid
 TRAINED, BEFORE, TEACHER = "trained", "before training", "teacher"
 """The network that is evaluated, the same before its first step, and its teacher."""
 LEAST_PATCHES = 4
+MOST_BYTES = 2**30
+"""Of the features that a :class:`Remembering` keeps."""
+Features = tuple[Tensor | None, Tensor]
+"""Of :func:`isometry.models.taps.last_features`."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Seeing:
         """The last block's map (B, C, h, w), if the architecture has one, and one vector per image, (B, D)."""
         if self.adapter is not None:
             images_BCHW = self.adapter(images_BCHW)
-        map_BCHW, given_BD = last_features(self.network, images_BCHW)
+        map_BCHW, given_BD = self._last(images_BCHW)
         return map_BCHW, (given_BD if map_BCHW is None else map_BCHW.mean((2, 3))).float()
 
     def map_on(self, grid: Grid, images_BCHW: Tensor) -> Tensor:
@@ -33,6 +38,34 @@ class Seeing:
         map_BCHW, _ = self.features(images_BCHW)
         assert map_BCHW is not None
         return tokens_on_grid(map_BCHW.float(), grid).mT.unflatten(2, grid)
+
+    def _last(self, images_BCHW: Tensor) -> Features:
+        return last_features(self.network, images_BCHW)
+
+
+@dataclass(frozen=True)
+class Remembering(Seeing):
+    """A network that is compared with several others: its features of a batch, told by the hash of its pixels, are
+    computed once.
+
+    Those beyond :data:`MOST_BYTES` are computed each time. ``memory`` is shared by all with the same network.
+    """
+
+    memory: dict[bytes, Features] = field(default_factory=dict)
+
+    def _last(self, images_BCHW: Tensor) -> Features:
+        pixels = images_BCHW.cpu().contiguous()
+        key = hashlib.blake2b(pixels.numpy().tobytes(), key=repr(tuple(pixels.shape)).encode()).digest()
+        if key in self.memory:
+            return self.memory[key]
+        found = super()._last(images_BCHW)
+        if sum(map(_size, self.memory.values())) + _size(found) <= MOST_BYTES:
+            self.memory[key] = found
+        return found
+
+
+def _size(features: Features) -> int:
+    return sum(each.nbytes for each in features if each is not None)
 
 
 @torch.no_grad()

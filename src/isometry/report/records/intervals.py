@@ -53,6 +53,16 @@ def comparison_row(
     return row | _paired("gain", None if baseline is None else paired_gains(values, baseline))
 
 
+def gains_over_untrained(values: Sequence[float], untrained: Sequence[float] | None) -> dict[str, Any]:
+    """More keys for a row of `comparison_row` where a variant is not trained: "untrained_gains", over the same seeds of
+    it, and their mean and interval; ``untrained`` is None for the variant itself.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    return _paired("untrained_gain", None if untrained is None else paired_gains(values, untrained))
+
+
 def comparison_times(seconds: Sequence[float], baseline: Sequence[float] | None = None) -> dict[str, Any]:
     """More keys for a row of `comparison_row` where training was timed: "seconds", "seconds_mean", and for all but the
     baseline "speed_ups", whose entry i is baseline[i] / seconds[i], and their mean and interval.

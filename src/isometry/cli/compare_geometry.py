@@ -21,7 +21,7 @@ from isometry.evaluation.inference import labelled_batches
 from isometry.files import sha256_of, write_atomically
 from isometry.models.spec import image_spec
 from isometry.models.teacher import InputAdapter
-from isometry.parsing import closed, read_json
+from isometry.parsing import read_json
 from isometry.prune.saving import load_network
 from isometry.recipes import read_saved
 from isometry.report.terminal import say
@@ -41,7 +41,6 @@ class Figure(TypedDict):
     value: float
 
 
-@closed
 class Record(TypedDict):
     """Content of ``dense.json``: what the figures are of, and what :func:`dense_figures` returned.
 
@@ -107,7 +106,8 @@ def compare_geometry(
     theirs = next((each for each in found.values() if all(each)), [])
     if theirs:
         rows[TEACHER] = [_values(figures, TEACHER) for figures in theirs]
-    return Geometry(rows, [_of_whom(note, dict.fromkeys(names), runs) for note, names in said.items()])
+    notes = [_of_whom(note, dict.fromkeys(names), runs) for note, names in said.items()]
+    return Geometry(rows, measurement.notes + notes)
 
 
 class _Measurement:
@@ -124,29 +124,33 @@ class _Measurement:
             "teacher": _digest(teacher),
             "images": fingerprint(take_inventory(self.sources, self.config.data_dir)),
         }
+        self.notes: list[str] = []
         self.network: nn.Module | None = None
         self.memory: dict[bytes, Features] = {}
 
     def figures(self, run: Path, label: str, console: Console) -> tuple[list[Figure], list[str]]:
-        """Of the network of a run, and notes; both are kept in its folder, unless they could not be computed."""
+        """Of the network of a run, and notes on them; both are kept in its folder, unless they could not be computed.
+
+        What is said of this run alone is in ``notes`` of this object.
+        """
         known, path = {**self.known, "network": _digest(run / "student")}, run / FILE
-        notes = []
         try:
             record = read_json(path, Record)
             if all(record[key] == value for key, value in known.items()):
                 return record["figures"], record["notes"]
-            notes.append(f"{path}: is of another network, teacher, data or version; computed again")
+            self.notes.append(f"{path}: is of another network, teacher, data or version; computed again")
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            notes.append(f"{path}: can't be read ({reason(error)}); computed again")
+            self.notes.append(f"{path}: can't be read ({reason(error)}); computed again")
         say(console, f"Dense features of {label}")
         try:
-            figures, left_out = self._computed(run / "student")
+            figures, notes = self._computed(run / "student")
         except UserError as error:
-            return [], [*notes, f"dense figures are left out ({error})"]
-        write_atomically(path, json.dumps({**known, "figures": figures, "notes": left_out}, indent=1) + "\n")
-        return figures, notes + left_out
+            self.notes.append(f"{run}: dense figures are left out ({str(error).removeprefix('--dense: ')})")
+            return [], []
+        write_atomically(path, json.dumps({**known, "figures": figures, "notes": notes}, indent=1) + "\n")
+        return figures, notes
 
     def _computed(self, folder: Path) -> tuple[list[Any], list[str]]:
         part = self.sources.test if self.sources.test is not None else self.sources.val

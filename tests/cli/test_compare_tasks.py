@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 
 from helpers.runs import Ended, run
 from helpers.scenes import few_scenes
@@ -49,6 +50,7 @@ COMPARISON = {
         "masks, frozen": {**DATA, **SHORT, "task": "segment", "freeze": True},
     },
 }
+KEPT = "kept neighbours, all patches"
 NAMES = ["random", "soft", "whole", "teacher"]
 
 
@@ -168,15 +170,71 @@ def test_tables_json_and_pictures_have_each_task(finished):
 
 
 @pytest.mark.slow
+def test_dense_figures_are_in_every_table_and_predict_scores_or_not(finished):
+    _, out, ended = finished
+    found = json.loads((out / "comparison.json").read_text())
+    table, rows = (out / "comparison.md").read_text(), lines_of(out)
+    figures = found["dense"]["figures"]
+    assert {"mAP", "correspondence", "kept neighbours, images", KEPT} <= set(figures)
+    for name in ("random", "soft", "whole"):
+        for seed in ("0", "1"):
+            told = json.loads((out / name / f"seed-{seed}" / "dense.json").read_text())["figures"]
+            for row in told:
+                if row["of"] == "trained":
+                    assert float(rows[name, seed][f"dense {row['figure']}"]) == row["value"]
+    assert [row["name"] for row in figures["mAP"]] == NAMES
+    assert [row["name"] for row in figures[KEPT]] == NAMES[:-1]
+    assert rows["teacher", "0"][f"dense {KEPT}"] == ""
+    for (name, seed), row in rows.items():
+        for what, other in (("gain", "soft"), ("gain over untrained", "random")):
+            gained = float(row["dense mAP"]) - float(rows[other, seed]["dense mAP"])
+            cell = row[f"dense mAP {what}"]
+            assert cell == "" if name == other else float(cell) == gained
+    assert f"| {KEPT}, % | gain over soft | gain over random |" in table
+    assert "**Dense features**" in table
+    for said in ("Dense features of whole · seed-1", "Agreement with the teacher", "agreement.png"):
+        assert said in ended.out
+    assert list(found["agreement"]) == ["boxes", "masks, frozen"]
+    for task, key in (("boxes", "ap"), ("masks, frozen", "miou")):
+        students = found["agreement"][task]["students"]
+        pairs = [
+            (float(row[f"dense {KEPT}"]), float(row[f"{task} {key}"]))
+            for (name, _), row in rows.items()
+            if name != "teacher"
+        ]
+        assert students["n"] == len(pairs) == 6
+        if students["rho"] is not None:
+            assert students["rho"] == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+        assert found["agreement"][task]["variants"]["n"] == 3
+    assert (out / "agreement.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_tasks_show_gains_over_the_untrained_too(finished):
+    _, out, ended = finished
+    assert "| mIoU, % | gain over soft | gain over random |" in (out / "comparison.md").read_text()
+    assert "gain over random" in " ".join(ended.out.split())
+    rows = lines_of(out)
+    for (name, seed), row in rows.items():
+        gained = float(row["masks, frozen miou"]) - float(rows["random", seed]["masks, frozen miou"])
+        cell = row["masks, frozen gain over untrained"]
+        assert cell == "" if name == "random" else float(cell) == gained
+
+
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_a_stopped_task_goes_on(finished):
     recipe, out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
+    dense = {path: path.stat().st_mtime_ns for path in out.rglob("dense.json")}
+    assert len(dense) == 6
     table = (out / "comparison.csv").read_text()
     again = out / "tasks" / "boxes" / "whole" / "seed-1"
     (again / "summary.json").unlink()
     ended = compared(recipe, out, "--seeds", "2")
     assert (ended.code, ended.err) == (0, "")
     after = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("dense.json")} == dense
+    assert "Dense features of" not in ended.out
     # The one without a summary had all its epochs: only its end is done again.
     assert {path for path in after if after[path] != before.get(path)} == {
         again / "model" / "model.safetensors",
@@ -275,6 +333,14 @@ def test_gains_of_a_task_are_paired_by_seed():
     assert (whole["mean"], whole["gains"], whole["gain_mean"]) == (49.0, [3.0, 5.0], 4.0)
     # t(0.975, 1) = 12.706 from any table, times s/√2 = 1.
     assert whole["gain_high"] - whole["gain_mean"] == pytest.approx(12.706, abs=1e-3)
+
+
+def test_gains_over_the_untrained_are_paired_by_seed():
+    soft, whole = TaskResults("boxes", "detect", FIGURES).rows("", "soft")
+    assert (soft["untrained_gains"], soft["gains"]) == (None, None)
+    assert (whole["untrained_gains"], whole["untrained_gain_mean"]) == ([3.0, 5.0], 4.0)
+    assert whole["untrained_gain_high"] - 4 == pytest.approx(12.706, abs=1e-3)
+    assert "untrained_gains" not in score_rows(FIGURES, "soft", "ap")[0]
 
 
 def test_without_a_baseline_no_gain_is_told():

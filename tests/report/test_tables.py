@@ -2,8 +2,16 @@ import io
 
 from rich.console import Console
 
-from isometry.report.records.intervals import comparison_row, comparison_times
-from isometry.report.tables import comparison_grid, comparison_table, markdown_table, models_grid, rich_table
+from isometry.report.records.intervals import comparison_row, comparison_times, gains_over_untrained
+from isometry.report.tables import (
+    comparison_grid,
+    comparison_table,
+    correlations_grid,
+    figures_grid,
+    markdown_table,
+    models_grid,
+    rich_table,
+)
 
 BASE = [92.0, 93.0, 94.0]
 ROWS = [comparison_row("soft", BASE), comparison_row("soft+whole", [94.0, 96.0, 96.0], BASE)]
@@ -121,3 +129,29 @@ def test_another_score_has_its_name_and_the_mean_of_ap50():
     assert markdown_table(comparison_grid(rows, "AP")).splitlines()[0] == (
         "| variant | seeds | AP, % | gain over soft | AP50, % | gain of each seed |"
     )
+
+
+def test_gains_over_the_untrained_are_one_more_column():
+    begun = [80.0, 82.0, 81.0]
+    rows = [
+        comparison_row("random", begun, BASE) | gains_over_untrained(begun, None),
+        comparison_row("soft", BASE) | gains_over_untrained(BASE, begun),
+    ]
+    lines = markdown_table(comparison_grid(rows, "AP")).splitlines()
+    assert lines[0] == "| variant | seeds | AP, % | gain over soft | gain over random | gain of each seed |"
+    assert [line.split(" | ")[4] for line in lines[2:]] == ["–", "+12.0 ± 2.5"]
+
+
+def test_figures_side_by_side_and_dashes_where_a_network_has_none():
+    grid = figures_grid({"mAP": ROWS, "kept": ROWS[1:]})
+    assert grid.header == ["variant, %", "mAP", "kept"]
+    assert grid.rows == [["soft", "93.0 ± 2.5", "–"], ["soft+whole", "95.3 ± 2.9", "95.3 ± 2.9"]]
+
+
+def test_correlations_are_told_with_their_intervals_and_numbers():
+    found = {"n": 35, "rho": 0.874, "low": -0.1, "high": 0.95}
+    none = {"n": 2, "rho": None, "low": None, "high": None}
+    grid = correlations_grid(
+        {"boxes": {"figure": "kept", "score": "AP", "students": found, "variants": none}}
+    )
+    assert grid.rows == [["boxes", "kept · AP", "0.87 (−0.10 to 0.95), n = 35", "–, n = 2"]]

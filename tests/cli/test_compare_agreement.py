@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from isometry.cli.compare_agreement import KEPT, agreements, draw_agreement
+from isometry.cli.compare_agreement import agreements, draw_agreement
 from isometry.cli.compare_geometry import Geometry
-from isometry.cli.compare_results import AGREEMENT, TaskResults
+from isometry.cli.compare_results import AGREEMENT, KEPT, TaskResults
 
 KEEPS = {"untrained": [5.0, 6.0], "soft": [20.0, 24.0], "whole": [40.0, 37.0]}
 SCORES = {"untrained": [10.0, 12.0], "soft": [30.0, 11.0], "whole": [33.0, 35.0], "teacher": [50.0, 51.0]}

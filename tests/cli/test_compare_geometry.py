@@ -214,3 +214,18 @@ def test_a_network_that_diverged_is_left_out_and_said(runs, monkeypatch):
     left_out, alone = geometry.notes
     assert left_out.startswith(f"{runs['whole'][1]}: dense figures are left out (the features of the network")
     assert alone == ALONE
+
+
+def test_a_teacher_of_original_pixels_sees_them_as_in_training(runs, tmp_path):
+    network = timm.create_model(
+        "vit_tiny_patch16_224", embed_dim=32, **{**SIZE, "img_size": 192, "patch_size": 32}
+    )
+    data = {"input_size": (1, 192, 192), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0}
+    save_model(network, tmp_path / "large", None, data)
+    original = replace(BASE, teacher_pixels="original")
+    one = {"soft": runs["soft"][:1]}
+    found = compare_geometry(original, tmp_path / "large", one, Console(quiet=True))
+    assert any("images are read at 192×192 pixels for the teacher" in note for note in found.notes)
+    (one["soft"][0] / FILE).unlink()
+    plain = compare_geometry(BASE, tmp_path / "large", one, Console(quiet=True))
+    assert plain.figures != found.figures

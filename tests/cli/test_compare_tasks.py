@@ -192,7 +192,12 @@ def test_dense_figures_are_in_every_table_and_predict_scores_or_not(finished):
             assert cell == "" if name == other else float(cell) == gained
     assert f"| {KEPT}, % | gain over soft | gain over random |" in table
     assert "**Dense features**" in table
-    for said in ("Dense features of whole · seed-1", "Agreement with the teacher", "agreement.png"):
+    for said in (
+        "Dense features of whole · seed-1",
+        f"Rank correlation of {KEPT}",
+        "kept, all",
+        "agreement.png",
+    ):
         assert said in ended.out
     assert list(found["agreement"]) == ["boxes", "masks, frozen"]
     for task, key in (("boxes", "ap"), ("masks, frozen", "miou")):

@@ -144,8 +144,19 @@ def test_gains_over_the_untrained_are_one_more_column():
 
 def test_figures_side_by_side_and_dashes_where_a_network_has_none():
     grid = figures_grid({"mAP": ROWS, "kept": ROWS[1:]})
-    assert grid.header == ["variant, %", "mAP", "kept"]
+    assert grid.header == ["variant", "mAP, %", "kept, %"]
     assert grid.rows == [["soft", "93.0 ± 2.5", "–"], ["soft+whole", "95.3 ± 2.9", "95.3 ± 2.9"]]
+
+
+def test_figures_side_by_side_fit_a_terminal_without_their_intervals():
+    names = ["recall@1", "recall@5", "mAP", "correspondence"]
+    names += [f"kept neighbours, {what}" for what in ("images", "patches", "all patches")]
+    table = figures_grid(dict.fromkeys(names, ROWS), short=True)
+    assert table.rows[1] == ["soft+whole", *["95.3"] * 7]
+    text = shown(rich_table(table), 80)
+    assert "…" not in text
+    assert text.count("95.3") == 7
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_correlations_are_told_with_their_intervals_and_numbers():
@@ -154,4 +165,4 @@ def test_correlations_are_told_with_their_intervals_and_numbers():
     grid = correlations_grid(
         {"boxes": {"figure": "kept", "score": "AP", "students": found, "variants": none}}
     )
-    assert grid.rows == [["boxes", "kept · AP", "0.87 (−0.10 to 0.95), n = 35", "–, n = 2"]]
+    assert grid.rows == [["boxes: AP", "0.87 (−0.10 to 0.95)", "35", "–", "2"]]

@@ -10,7 +10,15 @@ from rich.console import Console
 from isometry.cli.compare_agreement import agreements, draw_agreement
 from isometry.cli.compare_geometry import compare_geometry
 from isometry.cli.compare_plan import START, TASKS, TEACHER, CompareConfig, Plan, claim, make_plan
-from isometry.cli.compare_results import AGREEMENT, Comparison, TaskResults, draw_geometry, summarise, write
+from isometry.cli.compare_results import (
+    AGREEMENT,
+    CORRELATED,
+    Comparison,
+    TaskResults,
+    draw_geometry,
+    summarise,
+    write,
+)
 from isometry.cli.compare_runs import check_tasks, result, task_result, train_teacher, untrained_result
 from isometry.config import RunConfig
 from isometry.errors import UserError
@@ -71,10 +79,10 @@ def _show(found: Comparison, console: Console) -> None:
         say(console, task.name)
         console.print(comparison_table(found.of_tasks[task.name], task.score))
     if found.of_features:
-        say(console, "Dense features")
-        console.print(rich_table(figures_grid(found.of_features)))
+        say(console, "Dense features, % (means; their intervals and gains are in comparison.md)")
+        console.print(rich_table(figures_grid(found.of_features, short=True)))
     if found.agreements:
-        say(console, "Agreement with the teacher, and tasks")
+        say(console, CORRELATED)
         console.print(rich_table(correlations_grid(found.agreements)))
     if found.geometry is not None:
         print_notes(console, found.geometry.notes)

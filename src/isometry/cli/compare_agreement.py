@@ -6,12 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from isometry.cli.compare_geometry import Geometry
-from isometry.cli.compare_results import AGREEMENT, TaskResults
+from isometry.cli.compare_results import AGREEMENT, KEPT, TaskResults
 from isometry.report.drawing.agreement import Panel, Points, agreement_picture
 from isometry.report.records.correlation import rank_correlation
-
-KEPT = "kept neighbours, all patches"
-"""The figure whose agreement with scores is told."""
 
 Row = dict[str, Any]
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 from typing_extensions import TypedDict
 
+from isometry.cli.evaluate_dense import student_view
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.data.inventory import fingerprint, take_inventory
@@ -159,12 +160,15 @@ class _Measurement:
         if self.network is None:
             self.network = load_network(self.teacher).to(self.device)
         network = load_network(folder).to(self.device)
-        spec = image_spec(network)
-        adapter = InputAdapter(spec, image_spec(self.network)).to(self.device)
-        networks = {TRAINED: Seeing(network), TEACHER: Remembering(self.network, adapter, self.memory)}
+        ours, theirs, notes = image_spec(network), image_spec(self.network), list[str]()
+        view = student_view(self.config, ours, theirs, notes)
+        spec = ours if view is None else view.images
+        adapter = InputAdapter(spec, theirs).to(self.device)
+        networks = {TRAINED: Seeing(network, view), TEACHER: Remembering(self.network, adapter, self.memory)}
         unreadable: set[str] = set()
         with labelled_batches(part, self.sources, spec, self.config, self.device, unreadable) as pairs:
-            figures, notes = dense_figures(networks, pairs, spec, self.sources.labelled)
+            figures, left_out = dense_figures(networks, pairs, spec, self.sources.labelled)
+        notes += left_out
         if unreadable:
             notes.append(f"{len(unreadable)} unreadable images are left out of the dense figures")
         return figures, notes

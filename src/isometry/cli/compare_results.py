@@ -45,6 +45,10 @@ AGREEMENT = "agreement.png"
 OUTPUTS = (*TABLES, "comparison.png", "geometry.png", AGREEMENT)
 """Files that are written, beside ``plan.yaml``."""
 
+KEPT = "kept neighbours, all patches"
+"""The figure whose rank correlation with scores is told."""
+CORRELATED = f"Rank correlation of {KEPT}, with scores"
+
 SCORES = {"classify": ("top1", "top-1"), "detect": ("ap", "AP"), "segment": ("miou", "mIoU")}
 """The key and the name of the score that stands for a task."""
 
@@ -167,7 +171,7 @@ def _markdown(found: Comparison) -> str:
         tables.append(("Dense features", figures_grid(found.of_features)))
     tables += [(name, comparison_grid(rows, name)) for name, rows in found.of_features.items()]
     if found.agreements:
-        tables.append(("Agreement with the teacher, and tasks", correlations_grid(found.agreements)))
+        tables.append((CORRELATED, correlations_grid(found.agreements)))
     return "\n".join((f"**{name}**\n\n" if name else "") + markdown_table(table) for name, table in tables)
 
 

@@ -120,8 +120,8 @@ def margin(low: float | None, high: float | None, decimals: int = 1) -> str:
 
 
 def correlation(row: Mapping[str, Any]) -> str:
-    """ρ with its interval, and the number of pairs: "0.87 (0.70 to 0.95), n = 35"."""
+    """ρ with its interval: "0.87 (0.70 to 0.95)"."""
     if not is_number(row["rho"]):
-        return f"{MISSING}, n = {row['n']}"
+        return MISSING
     rho, low, high = (f"{row[key]:.2f}".replace("-", MINUS) for key in ("rho", "low", "high"))
-    return f"{rho} ({low} to {high}), n = {row['n']}"
+    return f"{rho} ({low} to {high})"

@@ -135,27 +135,40 @@ def comparison_table(rows: Sequence[Row], score: str = "top-1") -> Table:
     return rich_table(Grid(header[:-1], [line[:-1] for line in cells]))
 
 
-def figures_grid(rows: Mapping[str, Sequence[Row]]) -> Grid:
+SHORT = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "correspondence": "matched patches",
+    "kept neighbours, images": "kept, images",
+    "kept neighbours, patches": "kept, patches",
+    "kept neighbours, all patches": "kept, all patches",
+}
+"""Names of figures where there is little room."""
+
+
+def figures_grid(rows: Mapping[str, Sequence[Row]], short: bool = False) -> Grid:
     """A compact table of several figures (percent): a line for each name and a column for each figure, whose rows of
-    `comparison_row` are given; means and half the widths of their intervals."""
+    `comparison_row` are given; means and half the widths of their intervals, or in ``short`` means alone."""
     cells: dict[str, dict[str, str]] = {}
     for name, found in rows.items():
         for row in found:
-            cells.setdefault(str(row["name"]), {})[name] = _mean("", formats.fixed)(row)
+            margin = "" if short else formats.margin(row["low"], row["high"])
+            cells.setdefault(str(row["name"]), {})[name] = formats.fixed(row["mean"]) + margin
     lines = [[name, *(of.get(figure, formats.MISSING) for figure in rows)] for name, of in cells.items()]
-    return Grid(["variant, %", *rows], lines)
+    return Grid(["variant", *(SHORT.get(name, name) if short else f"{name}, %" for name in rows)], lines)
 
 
 def correlations_grid(rows: Mapping[str, Row]) -> Grid:
-    """A table of the rank correlations of a figure and scores, over students and over the means of the variants, a line
-    for each task."""
-    header = ["task", "ρ of", "over students", "over means of variants"]
+    """A table of rank correlations with the scores at tasks: over n students, and over the means of n variants."""
+    header = ["score", "ρ, students", "n", "ρ, variants", "n"]
     lines = [
         [
-            name,
-            f"{row['figure']} · {row['score']}",
-            formats.correlation(row["students"]),
-            formats.correlation(row["variants"]),
+            f"{name}: {row['score']}",
+            *(
+                cell
+                for key in ("students", "variants")
+                for cell in (formats.correlation(row[key]), str(row[key]["n"]))
+            ),
         ]
         for name, row in rows.items()
     ]

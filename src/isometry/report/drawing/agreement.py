@@ -92,7 +92,8 @@ def _draw(axes: Axes, panel: Panel, marks: Mapping[str, tuple[str, str]], label:
     axes.set_xlabel(printable(label), color=LIGHT.text, labelpad=6)
     above = "axes fraction"
     canvas.write(axes, _shortened(panel.title, 50), (0, 1), above, (-34, 28), LIGHT.text, fontweight="bold")
-    canvas.write(axes, f"ρ = {formats.correlation(panel.correlation)} students", (0, 1), above, (-34, 11))
+    told = f"ρ = {formats.correlation(panel.correlation)}, n = {panel.correlation['n']} students"
+    canvas.write(axes, told, (0, 1), above, (-34, 11))
 
 
 def _shortened(name: str, longest: int = LONGEST_NAME) -> str:

@@ -95,7 +95,8 @@ def untrained_result(run: RunConfig) -> Row:
     """The row of a run's network before its first step, which is saved as that of a run is."""
     folder = Path(run.out)
     if not (folder / SUMMARY).is_file():
-        parts = assemble(run, join_world(run.device))
+        # Channels last is a matter of speed in training, which there is none of.
+        parts = assemble(replace(run, channels_last=False), join_world(run.device))
         save_student(parts, folder / "student")
         write_atomically(folder / "config.yaml", config_to_yaml(parts.config))
         row = {

@@ -41,7 +41,7 @@ def random_detections(generator, truth):
 
 
 def by_pycocotools(detections, truths):
-    """The twelve figures of COCOeval, and AP of each class; -1 without objects."""
+    """The twelve figures of COCOeval; and AP, AP50 and AR@100 of each class; -1 without objects."""
     entries, results = [], []
     for image, (found, truth) in enumerate(zip(detections, truths, strict=True)):
         for box, label, crowd, area in zip(
@@ -66,6 +66,13 @@ def by_pycocotools(detections, truths):
         judged.evaluate()
         judged.accumulate()
         judged.summarize()
-    precision = judged.eval["precision"][:, :, :, 0, 2]
-    by_class = [precision[:, :, index] for index in range(len(NAMES))]
-    return judged.stats, [float(each[each > -1].mean()) if (each > -1).any() else -1 for each in by_class]
+    precision, recall = judged.eval["precision"][:, :, :, 0, 2], judged.eval["recall"][:, :, 0, 2]
+    by_class = [
+        tuple(map(_mean, (precision[:, :, index], precision[0, :, index], recall[:, index])))
+        for index in range(len(NAMES))
+    ]
+    return judged.stats, by_class
+
+
+def _mean(values):
+    return float(values[values > -1].mean()) if (values > -1).any() else -1

@@ -7,11 +7,30 @@ import numpy as np
 import pytest
 
 from isometry.data.dense import annotations
-from isometry.report.drawing.boxes import IGNORED, STYLES, boxes_svg, class_colour, errors_svg, mask_svg
+from isometry.report.drawing.boxes import (
+    IGNORED,
+    STYLES,
+    boxes_svg,
+    class_colour,
+    errors_svg,
+    mask_svg,
+    text_places,
+)
 from isometry.report.page import render_report
 from isometry.report.records.data import DrawnBox, ReportData, TaskData, TaskPicture
 from isometry.report.records.record import RecordError, read_record, write_record
-from isometry.report.task import box_words, intervals_text, mask_words, task_figures, task_headline
+from isometry.report.task import (
+    box_words,
+    choice,
+    classes_grid,
+    intervals_text,
+    mask_words,
+    scores_grid,
+    shown_boxes,
+    task_figures,
+    task_headline,
+    task_section,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 1), dtype=np.uint8)
 EVIL = '<script>alert("1")</script>'
@@ -34,10 +53,22 @@ def masks_picture():
 
 
 def detected(**changes):
-    scores = {"ap": 41.25, "ap50": 60.0, "ap75": 40.0, "ap_small": 41.25, "ap_medium": None, "ap_large": None}
+    scores = {
+        "ap": 41.25,
+        "ap50": 60.0,
+        "ap75": 40.0,
+        "ap_small": 41.25,
+        "ap_medium": None,
+        "ap_large": None,
+        "ar100": 51.0,
+    }
     scores |= {"ap_low": 38.04, "ap_high": 44.4, "ap50_low": 55.5, "ap50_high": 64.5}
-    rows = [{"name": "cat", "objects": 7, "value": 50.0}, {"name": EVIL, "objects": 0, "value": None}]
-    return TaskData("detect", "test", 1200, scores, rows, [boxes_picture(), boxes_picture("best")])
+    rows = [
+        {"name": "cat", "objects": 7, "value": 50.0, "ap50": 71.0, "ar100": 61.0, "train": 1234},
+        {"name": EVIL, "objects": 0, "value": None, "ap50": None, "ar100": None, "train": 5},
+    ]
+    data = TaskData("detect", "test", 1200, scores, rows, [boxes_picture(), boxes_picture("best")])
+    return replace(data, **changes)
 
 
 def segmented():
@@ -97,9 +128,73 @@ def test_a_page_shows_scores_classes_and_pictures_and_is_the_same_from_its_recor
                 "stroke-dasharray",
             )
         )
-        assert "AP medium" not in section
+        assert "<h2>Boxes</h2>" in section
     else:
         assert all(text in section for text in ("50.2 to 60.4", "one as two: 40 pixels", "wrong pixels"))
+        assert "<h2>Masks</h2>" in section
+
+
+def test_a_size_without_objects_has_a_dash_and_classes_have_their_training_boxes():
+    header, rows = scores_grid(detected())
+    assert header == ["part", "AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR@100"]
+    assert rows == [["test", "41.2 %", "60.0 %", "40.0 %", "41.2 %", "–", "–", "51.0 %"]]
+    header, rows = classes_grid(detected())
+    assert header == ["class", "AP", "AP50", "AR@100", "objects", "boxes in training"]
+    assert rows == [["cat", "50.0 %", "71.0 %", "61.0 %", "7", "1,234"], [EVIL, "–", "–", "–", "0", "5"]]
+
+
+def test_the_page_says_which_boxes_and_which_pictures_it_shows():
+    chosen = detected(least_score=28.37, f1=33.33)
+    assert shown_boxes(chosen) == (
+        "Boxes with a score of at least 28 % are shown, with which F1 over all pictures is largest: 33.3 %."
+    )
+    assert "at least 28\u00a0%" in render_report(ReportData("t", task=chosen))
+    assert shown_boxes(detected(least_score=None)).startswith("No box is right; those of each picture with")
+    # Of older versions.
+    assert shown_boxes(detected()) == "Boxes with a score of at least 50 % are shown."
+    assert shown_boxes(segmented()) == choice(detected()) == ""
+    assert (
+        choice(detected(zeros=3))
+        == "3 pictures have F1 0 %; of equal ones those with most objects are shown."
+    )
+    assert choice(detected(zeros=1, pictures=[boxes_picture()])) == (
+        "1 picture has F1 0 %; of equal ones those with most objects are shown. None is above."
+    )
+
+
+def test_titles_are_file_names_with_the_path_as_a_tooltip():
+    picture = replace(boxes_picture(), name="/data/val/17.jpg")
+    page = render_report(ReportData("t", task=detected(pictures=[picture])))
+    assert '<h4 title="/data/val/17.jpg">17.jpg: F1 50\u00a0%</h4>' in page
+    assert page.count("/data/val") == 1
+
+
+def test_the_legend_has_the_classes_that_are_seen():
+    section = task_section(segmented())
+    assert section is not None
+    assert section["legend"] == [("none", "background"), (class_colour(1), "one"), (class_colour(2), "two")]
+    truth = np.full((12, 20), 255, np.uint8)
+    truth[3] = 2
+    picture = TaskPicture("p", "best", 1.0, PIXELS, truth_mask=truth, answer_mask=np.full_like(truth, 2))
+    section = task_section(replace(segmented(), pictures=[picture]))
+    assert section is not None
+    assert section["legend"] == [(class_colour(2), "two")]
+
+
+def test_texts_of_near_boxes_do_not_overlap():
+    picture = np.zeros((96, 96, 1), np.uint8)
+    boxes = [DrawnBox((30 + shift, 30, 60 + shift, 60), "person 57 %", "missed") for shift in (0, 1, 2, 3)]
+    boxes += [DrawnBox((0, 0, 96, 96), "all", "right")]
+    places = text_places(boxes, 96, 96)
+    for one, (left, top, right, bottom) in enumerate(places):
+        assert 0 <= left < right <= 96
+        assert 0 <= top < bottom <= 96
+        for other in places[:one]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+    drawn = str(boxes_svg(picture, boxes, "label"))
+    assert drawn.count("<text") == drawn.count("<rect") == 5
+    # Texts are over the lines of all boxes.
+    assert drawn.rindex("<rect") < drawn.index("<text")
 
 
 def test_a_record_with_a_mask_of_another_size_is_refused(tmp_path):

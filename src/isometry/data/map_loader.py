@@ -102,6 +102,17 @@ class EvalLoader(Batches):
         ahead, self._ahead = self._ahead, None
         return _not_empty(self._checked(self._start() if ahead is None else ahead))
 
+    def read(self, indices: list[int]) -> Batch:
+        """Some images of the part, read by this process.
+
+        Raises:
+            UserError: an unreadable image, without ``skip_bad_images``.
+        """
+        batch = self._options["dataset"][Request(0, 0, indices)]
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
     def prefetch(self) -> None:
         """Lets the workers read the first batches of the next iteration now, while something else is computed."""
         if self._ahead is None:

@@ -13,15 +13,19 @@ from isometry.report.tables import TASK_FIGURES, Grid, figure, grid
 EXPLAINED = {
     "detect": "AP is COCO's average precision: the mean over classes and over the overlaps (IoU) 0.50 to 0.95 that a "
     "box needs to be right; AP50 and AP75 are those at one overlap. Small objects have fewer than 32² pixels, large "
-    "ones 96² or more.",
+    "ones 96² or more. AR@100 is the average recall: the share of the objects that at most 100 boxes of a picture "
+    "find, as a mean over the same overlaps.",
     "segment": "IoU of a class: pixels that are right, by those that the mask or the answer have of it; mIoU is the "
     "mean over classes.",
 }
 MARKS = {
-    "detect": "Boxes with a score of at least 50 %. A solid line and ✓ mark what is right, dashes and ✗ a wrong class, "
-    "dots and ✗ a box without an object; objects that were not found are dashed in the truth.",
-    "segment": "The last picture of each row has the wrong pixels striped.",
+    "detect": "A solid line and ✓ mark what is right, dashes and ✗ a wrong class, dots and ✗ a box without an object; "
+    "objects that were not found are dashed in the truth.",
+    "segment": "The last picture of each row has the wrong pixels striped. Class 0 has no colour.",
 }
+TITLES = {"detect": "Boxes", "segment": "Masks"}
+FIGURES = {**TASK_FIGURES, "ar100": "AR@100"}
+"""Scores of a part with their headings."""
 INTERVAL = "95 % interval over pictures"
 SCORES = {"detect": "F1", "segment": "mean IoU"}
 """What the score of a picture is."""
@@ -33,14 +37,13 @@ def task_section(data: TaskData | None) -> dict[str, Any] | None:
         return None
     names = [str(row["name"]) for row in data.classes]
     return {
+        "title": TITLES[data.task],
         "explained": EXPLAINED[data.task],
         "interval": intervals_text(data.scores),
         "grid": scores_grid(data),
         "classes": classes_grid(data),
-        "marks": MARKS[data.task],
-        "legend": [(class_colour(i), name) for i, name in enumerate(names) if i]
-        if data.task == "segment"
-        else [],
+        "marks": " ".join(filter(None, [shown_boxes(data), MARKS[data.task], choice(data)])),
+        "legend": [(class_colour(number) if number else "none", names[number]) for number in _seen(data)],
         "groups": [
             (f"{group.capitalize()} pictures", [_shown(picture, data.task, names) for picture in found])
             for group in ("worst", "best")
@@ -80,11 +83,42 @@ def _ends(scores: Row, key: str) -> str:
     return f"{low:.1f} to {high:.1f} %" if formats.is_number(low) and formats.is_number(high) else ""
 
 
+def shown_boxes(data: TaskData) -> str:
+    """Which boxes pictures show, in a sentence; empty for masks."""
+    if data.task == "segment":
+        return ""
+    if data.least_score is None:
+        return "No box is right; those of each picture with the highest scores are shown."
+    least = f"Boxes with a score of at least {formats.percent(data.least_score, 0)} are shown"
+    if data.f1 is None:
+        return f"{least}."
+    return f"{least}, with which F1 over all pictures is largest: {formats.percent(data.f1)}."
+
+
+def choice(data: TaskData) -> str:
+    """Which pictures are shown where several have the same score, in a sentence; empty where none has 0."""
+    if not data.zeros:
+        return ""
+    pictures = "1 picture has" if data.zeros == 1 else f"{data.zeros:,} pictures have"
+    things = "objects" if data.task == "detect" else "classes"
+    text = f"{pictures} {SCORES[data.task]} 0 %; of equal ones those with most {things} are shown."
+    return text if any(picture.group == "best" for picture in data.pictures) else f"{text} None is above."
+
+
+def _seen(data: TaskData) -> list[int]:
+    """The classes of the masks that are drawn, in their order."""
+    masks = [
+        mask for each in data.pictures for mask in (each.truth_mask, each.answer_mask) if mask is not None
+    ]
+    found = {int(number) for mask in masks for number in np.unique(mask)}
+    return sorted(found.intersection(range(len(data.classes))))
+
+
 def scores_grid(data: TaskData) -> Grid:
-    """The scores in one row."""
-    columns = [figure("part", "part", str)]
-    columns += [figure(key, heading, formats.percent) for key, heading in TASK_FIGURES.items()]
-    return grid(columns, [{"part": PARTS.get(data.part, data.part), **data.scores}])
+    """The scores in one row; a dash for those of which there is no object."""
+    headings = {key: heading for key, heading in FIGURES.items() if key in data.scores}
+    cells = [formats.percent(data.scores[key]) for key in headings]
+    return Grid(["part", *headings.values()], [[PARTS.get(data.part, data.part), *cells]])
 
 
 def classes_grid(data: TaskData) -> Grid:
@@ -92,19 +126,27 @@ def classes_grid(data: TaskData) -> Grid:
     columns = [
         figure("name", "class", str),
         figure("value", "AP" if data.task == "detect" else "IoU", formats.percent),
-        figure("objects", "objects", lambda count: f"{count:,}"),
-        figure("pixels", "pixels", lambda count: f"{count:,}"),
+        figure("ap50", "AP50", formats.percent),
+        figure("ar100", FIGURES["ar100"], formats.percent),
+        figure("objects", "objects", _count),
+        figure("pixels", "pixels", _count),
+        figure("train", "boxes in training", _count),
     ]
     return grid(columns, data.classes)
 
 
+def _count(count: int) -> str:
+    return f"{count:,}"
+
+
 def _shown(picture: TaskPicture, task: str, names: list[str]) -> dict[str, Any]:
-    title = f"{picture.name}: {SCORES[task]} {formats.percent(picture.score, 0)}"
+    name = picture.name.rpartition("/")[2]
+    title = f"{name}: {SCORES[task]} {formats.percent(picture.score, 0)}"
     if task == "detect":
         words = box_words(picture)
         drawn = [
-            ("truth", boxes_svg(picture.pixels, picture.truth, f"{picture.name}, truth")),
-            ("answer", boxes_svg(picture.pixels, picture.answer, f"{picture.name}, answer: {words}")),
+            ("truth", boxes_svg(picture.pixels, picture.truth, f"{name}, truth")),
+            ("answer", boxes_svg(picture.pixels, picture.answer, f"{name}, answer: {words}")),
         ]
     else:
         words = mask_words(picture, names)
@@ -112,11 +154,11 @@ def _shown(picture: TaskPicture, task: str, names: list[str]) -> dict[str, Any]:
         assert truth is not None
         assert answer is not None
         drawn = [
-            ("truth", mask_svg(picture.pixels, truth, f"{picture.name}, truth")),
-            ("answer", mask_svg(picture.pixels, answer, f"{picture.name}, answer: {words}")),
-            ("wrong pixels", errors_svg(picture.pixels, truth, answer, f"{picture.name}, wrong pixels")),
+            ("truth", mask_svg(picture.pixels, truth, f"{name}, truth")),
+            ("answer", mask_svg(picture.pixels, answer, f"{name}, answer: {words}")),
+            ("wrong pixels", errors_svg(picture.pixels, truth, answer, f"{name}, wrong pixels")),
         ]
-    return {"title": title, "words": words, "drawn": drawn}
+    return {"title": title, "path": picture.name, "words": words, "drawn": drawn}
 
 
 def box_words(picture: TaskPicture) -> str:

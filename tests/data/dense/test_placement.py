@@ -81,3 +81,11 @@ def test_maps_return_to_the_images_size_without_padding(flip):
     assert back.shape == (2, 30, 60)
     np.testing.assert_allclose(back[1], 7, atol=1e-5)
     np.testing.assert_allclose(back[0, 3, 1::3], np.arange(20), atol=1e-5)
+
+
+def test_classes_one_after_another_are_those_of_all_at_once():
+    logits = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    placement = Placement.fitted((70, 41), (32, 32))
+    wanted = placement.map_to_image(logits).argmax(0)
+    assert torch.equal(placement.classes_to_image(logits), wanted)
+    assert wanted.shape == (41, 70)

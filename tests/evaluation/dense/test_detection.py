@@ -27,8 +27,10 @@ def test_average_precision_is_that_of_pycocotools(seed):
     for key, wanted in zip(("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"), stats, strict=False):
         assert found[key] == (None if wanted < 0 else pytest.approx(100 * wanted, abs=1e-4)), key
     assert [row["name"] for row in found["classes"]] == NAMES
+    assert found["ar100"] == pytest.approx(100 * stats[8], abs=1e-4)
     for row, wanted in zip(found["classes"], by_class, strict=True):
-        assert row["value"] == (None if wanted < 0 else pytest.approx(100 * wanted, abs=1e-4))
+        for key, figure in zip(("value", "ap50", "ar100"), wanted, strict=True):
+            assert row[key] == (None if figure < 0 else pytest.approx(100 * figure, abs=1e-4)), key
     assert found["images"] == 32
     assert [row["objects"] for row in found["classes"]] == [
         sum(int(((t["labels"] == k) & ~t["crowd"]).sum()) for t in truths) for k in range(4)
@@ -64,18 +66,20 @@ def test_right_and_wrong_boxes():
         (0, 0, 10, 1, 0.4),  # not shown
         (60, 5, 8, 1, 0.6),  # nothing there
     )
-    judged = judge(found, truth)
+    judged = judge(found, truth, 0.5)
     assert judged.shown == [0, 1, 2, 5]
     assert judged.verdicts == ["right", "wrong class", "no object", "no object"]
     assert judged.missed == [0, 3]
     assert judged.objects == 3
     assert judged.f1 == pytest.approx(100 * 2 * 1 / (4 + 3))
+    # The box on the crowd is one of the three, and is left out again.
+    assert judge(found, truth, None).shown == [0, 1]
 
 
 def test_nothing_to_find_and_nothing_found_is_right():
-    assert judge(found_of(), truth_of()).f1 == 100
-    assert judge(found_of((0, 0, 5, 1, 0.9)), truth_of()).f1 == 0
-    assert judge(found_of(), truth_of((0, 0, 5, 1, False))).missed == [0]
+    assert judge(found_of(), truth_of(), 0.5).f1 == 100
+    assert judge(found_of((0, 0, 5, 1, 0.9)), truth_of(), 0.5).f1 == 0
+    assert judge(found_of(), truth_of((0, 0, 5, 1, False)), None).missed == [0]
 
 
 def test_without_the_extra_it_is_refused_in_a_line(monkeypatch):

@@ -69,3 +69,9 @@ def test_only_losses_that_span_much_are_logarithmic(key, values, log):
 def test_the_axis_covers_all_epochs_or_counts_rows():
     assert epoch_range([{"epoch": 3}, {"epoch": 7}]) == (3.0, 7.0)
     assert epoch_range([{}, {}, {}]) == (0.0, 2.0)
+
+
+def test_losses_of_detection_have_their_names():
+    row = {f"train/{name}": 1.0 for name in ("classification", "bbox_regression", "bbox_ctrness", "soft")}
+    titles = [panel.title for panel in panels([{"epoch": 1, **row}])]
+    assert sorted(titles) == ["Centre-ness loss", "Focal loss", "GIoU loss", "Term “soft”"]

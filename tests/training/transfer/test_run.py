@@ -83,8 +83,15 @@ def test_the_report_shows_the_scores_and_the_pictures(finished):
     assert '<section id="task"' in page
     assert re.search("Worst pictures.*Best pictures", page, re.DOTALL)
     assert "scene" in page
-    assert page.count('<image width="96"') == 8 * (2 if task == "detect" else 3)
+    assert f"<h2>{'Boxes' if task == 'detect' else 'Masks'}</h2>" in page
+    # None of the best has a score of 0.
+    shown = 4 + len(re.findall("<h4[^>]*>", page[page.index("Best pictures") :]))
+    assert page.count('<image width="96"') == shown * (2 if task == "detect" else 3)
     assert "No accuracy was measured" not in page
+    if task == "detect":
+        assert all(text in page for text in ("AR@100", "boxes in training", "Focal loss", "GIoU loss"))
+        assert re.search(r"with which F1 over all pictures is largest|No box is right", page)
+        assert "bbox_" not in page
 
 
 STEP = "isometry.training.transfer.dense:DenseTrainer.train_step"

@@ -116,6 +116,9 @@ class DenseEvaluation(Protocol):
 
     def __iter__(self) -> Iterator[DenseBatch]: ...
 
+    def read(self, indices: list[int]) -> DenseBatch:
+        """Some images of the part, read by this process."""
+
     def prefetch(self) -> None:
         """Lets the workers read the first batches now."""
 

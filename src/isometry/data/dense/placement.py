@@ -82,6 +82,21 @@ class Placement:
         inner = values[None, :, top:bottom, left:right]
         return torch.nn.functional.interpolate(inner, size=(height, width), mode="bilinear")[0]
 
+    def classes_to_image(self, logits_KHW: torch.Tensor) -> torch.Tensor:
+        """The most probable class of each pixel of the whole image, int64 (height, width), of :meth:`map_to_image`."""
+        best_HW = classes_HW = None
+        # One class after another: of a large image the logits of all classes would take gigabytes.
+        for number, logits_HW in enumerate(logits_KHW):
+            values_HW = self.map_to_image(logits_HW[None])[0]
+            if best_HW is None or classes_HW is None:
+                best_HW, classes_HW = values_HW, torch.zeros_like(values_HW, dtype=torch.int64)
+                continue
+            larger_HW = values_HW > best_HW
+            best_HW = torch.where(larger_HW, values_HW, best_HW)
+            classes_HW[larger_HW] = number
+        assert classes_HW is not None
+        return classes_HW
+
     def _map(self) -> tuple[np.ndarray, np.ndarray]:
         """Factor and summand (4,) from the image to the input, before flips."""
         scale, shift = np.empty(4), np.empty(4)

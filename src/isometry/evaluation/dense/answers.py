@@ -1,8 +1,9 @@
-"""Answers of a detector or segmentation network to a split: their scores, and the best and worst pictures."""
+"""Answers of a detector or segmentation network to the images of a split, and their scores."""
 
-import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,145 +13,104 @@ from torch import Tensor
 from isometry.data import Preprocess
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.batches import DenseBatch, box_tensors
-from isometry.data.dense.placement import Placement
-from isometry.evaluation.dense.detection import average_precision, judge
+from isometry.evaluation.dense.detection import Judged, average_precision, judge
+from isometry.evaluation.dense.score_threshold import Threshold, best_threshold
 from isometry.evaluation.dense.segmentation import class_iou, class_pixels, confusion, iou_scores
 from isometry.models.dense.network import DenseNetwork
 
 Row = dict[str, Any]
-Answer = Any
-"""Detections of a picture, as in :mod:`isometry.evaluation.dense.detection`, or its mask (H, W)."""
-
-EXAMPLES = 4
-"""Pictures that are kept of the best, and as many of the worst."""
 
 
 @dataclass(frozen=True)
-class Example:
-    """A picture as the network saw it, with its truth and the answer, both in pixels of the network's input.
+class PictureScore:
+    """How well a picture was answered: ``place`` among those that were answered, its ``index`` in the part, its
+    ``score`` (percent) and the number of its ``objects``, or of the classes of its mask."""
 
-    ``score`` is F1 of the boxes that are shown, or the mean IoU of the picture's classes; percent. ``pixels`` are uint8
-    (C, H, W).
-    """
-
+    place: int
     index: int
     score: float
-    pixels: Tensor
-    truth: Any
-    answer: Answer
+    objects: int
 
 
-@dataclass
-class Best:
-    """The best and the worst pictures so far; of equal ones the first."""
-
-    kept: int = EXAMPLES
-    _best: list[tuple[float, int, Example]] = field(default_factory=list)
-    _worst: list[tuple[float, int, Example]] = field(default_factory=list)
-
-    def add(self, example: Example) -> None:
-        """Keeps the picture if it is among them."""
-        # Twice as many of the worst, since the best are taken out of them.
-        for heap, sign, most in ((self._best, 1, self.kept), (self._worst, -1, 2 * self.kept)):
-            heapq.heappush(heap, (sign * example.score, -example.index, example))
-            if len(heap) > most:
-                heapq.heappop(heap)
-
-    @property
-    def groups(self) -> dict[str, list[Example]]:
-        """By "worst" and "best", each from its end on; none is in both."""
-        best = [example for *_, example in sorted(self._best, reverse=True)]
-        taken = {example.index for example in best}
-        worst = [example for *_, example in sorted(self._worst, reverse=True) if example.index not in taken]
-        return {"worst": worst[: self.kept], "best": best}
-
-
-@torch.no_grad()
-def evaluate_answers(
-    network: DenseNetwork,
-    batches: Iterable[DenseBatch],
-    preprocess: Preprocess,
-    examples: Best | None = None,
-    intervals: bool = True,
-) -> Row:
-    """Scores of the answers to a split, compared with the truth in pixels of the images themselves.
-
-    The network answers in eval mode, and is in its mode again afterwards. ``examples`` takes the best and the worst
-    pictures; without ``intervals`` those of average precision, which take seconds, are left out.
-
-    Returns:
-        As :func:`average_precision` or :func:`iou_scores`.
-    """
-    mode = network.training
-    network.eval()
-    tally = _Tally(network)
-    for batch in batches:
-        images, _ = preprocess.normalise(batch)
-        answers = list(network(images))
-        tally.add(batch, answers)
-        if examples is not None:
-            for example in _examples(network, batch, answers):
-                examples.add(example)
-    network.train(mode)
-    return tally.scores(intervals)
-
-
-class _Tally:
-    """What scores are computed from: boxes of every picture, or pixels of each class."""
+class Answers:
+    """What scores are computed from, in pixels of the images themselves: boxes of every picture, or pixels of each
+    class. Pictures are in the order in which they were added."""
 
     def __init__(self, network: DenseNetwork) -> None:
         self.task, self.names = network.task, network.class_names
+        self.indices: list[int] = []
         self.found: list[dict[str, Tensor]] = []
         self.truths: list[dict[str, Tensor]] = []
         self.pixels: list[np.ndarray] = []
 
-    def add(self, batch: DenseBatch, answers: list[Any]) -> None:
+    def add(self, batch: DenseBatch, answers: Iterable[Any]) -> None:
+        """The answers to a batch."""
+        self.indices += batch.indices.tolist()
         for answer, placement, truth in zip(answers, batch.placements, batch.truths, strict=True):
             if isinstance(truth, Boxes):
                 found = {name: value.cpu() for name, value in answer.items()}
                 self.found.append({**found, "boxes": placement.to_image(found["boxes"])})
                 self.truths.append(box_tensors(truth))
             else:
-                mask_HW = classes_in_image(answer.float(), placement).cpu()
+                mask_HW = placement.classes_to_image(answer.float()).cpu()
                 counts_KK = confusion(mask_HW, torch.from_numpy(truth), len(self.names))
                 self.pixels.append(class_pixels(counts_KK))
 
-    def scores(self, intervals: bool) -> Row:
+    def scores(self, intervals: bool = True) -> Row:
+        """As :func:`isometry.evaluation.dense.detection.average_precision` or
+        :func:`isometry.evaluation.dense.segmentation.iou_scores`; without ``intervals`` those of average precision,
+        which take seconds, are left out."""
         if self.task == "detect":
             return average_precision(self.found, self.truths, self.names, intervals)
         pixels_I3K = np.array(self.pixels, dtype=np.int64).reshape(-1, 3, len(self.names))
         return iou_scores(pixels_I3K, self.names)
 
+    @cached_property
+    def threshold(self) -> Threshold | None:
+        """From which score on boxes are shown; None where none is right."""
+        return best_threshold(self.found, self.truths, len(self.names))
 
-def classes_in_image(logits_KHW: Tensor, placement: Placement) -> Tensor:
-    """The most probable class of each pixel of the whole image, int64 (height, width)."""
-    best_HW = answer_HW = None
-    # One class after another: of a large image the logits of all classes would take gigabytes.
-    for number, logits_HW in enumerate(logits_KHW):
-        values_HW = placement.map_to_image(logits_HW[None])[0]
-        if best_HW is None or answer_HW is None:
-            best_HW, answer_HW = values_HW, torch.zeros_like(values_HW, dtype=torch.int64)
-            continue
-        larger_HW = values_HW > best_HW
-        best_HW = torch.where(larger_HW, values_HW, best_HW)
-        answer_HW[larger_HW] = number
-    assert answer_HW is not None
-    return answer_HW
+    def judged(self, place: int) -> Judged:
+        """The boxes of a picture that are shown."""
+        return judge(self.found[place], self.truths[place], self.threshold and self.threshold.least)
 
-
-def _examples(network: DenseNetwork, batch: DenseBatch, answers: list[Any]) -> Iterator[Example]:
-    for place, (answer, truth) in enumerate(zip(answers, batch.annotations, strict=True)):
-        if network.task == "detect":
-            answer = {name: value.cpu() for name, value in answer.items()}
-            score = judge(answer, truth).f1
-        else:
-            answer = answer.argmax(0).cpu()
-            score = _picture_iou(answer, truth, len(network.class_names))
-        yield Example(int(batch.indices[place]), score, batch.images[place].clone(), truth, answer)
+    def by_picture(self) -> list[PictureScore]:
+        """F1 of the boxes that are shown, or the mean IoU of the mask's classes (100 where no pixel counts)."""
+        places = enumerate(self.indices)
+        if self.task == "detect":
+            judged = [(place, index, self.judged(place)) for place, index in places]
+            return [PictureScore(place, index, each.f1, each.objects) for place, index, each in judged]
+        return [PictureScore(place, index, *_mask_score(self.pixels[place])) for place, index in places]
 
 
-def _picture_iou(answer_HW: Tensor, mask_HW: Tensor, classes: int) -> float:
-    """Mean IoU of the classes of one mask, percent; 100 where no pixel counts."""
-    pixels_3K = class_pixels(confusion(answer_HW, mask_HW, classes))
+@contextmanager
+def answering(network: DenseNetwork) -> Iterator[None]:
+    """The network answers, in eval mode and without gradients; it is in its mode again afterwards."""
+    mode = network.training
+    network.eval()
+    with torch.no_grad():
+        yield
+    network.train(mode)
+
+
+def answers_to(network: DenseNetwork, batches: Iterable[DenseBatch], preprocess: Preprocess) -> Answers:
+    """The network's answers to a split, see :func:`answering`."""
+    answers = Answers(network)
+    with answering(network):
+        for batch in batches:
+            images, _ = preprocess.normalise(batch)
+            answers.add(batch, network(images))
+    return answers
+
+
+def evaluate_answers(
+    network: DenseNetwork, batches: Iterable[DenseBatch], preprocess: Preprocess, intervals: bool = True
+) -> Row:
+    """Scores of the answers to a split, see :func:`answers_to` and :meth:`Answers.scores`."""
+    return answers_to(network, batches, preprocess).scores(intervals)
+
+
+def _mask_score(pixels_3K: np.ndarray) -> tuple[float, int]:
+    """Mean IoU of the classes that a mask has, percent, and their number."""
     there = pixels_3K[1] > 0
-    return 100 * float(class_iou(pixels_3K)[there].mean()) if there.any() else 100.0
+    return (100 * float(class_iou(pixels_3K)[there].mean()) if there.any() else 100.0), int(there.sum())

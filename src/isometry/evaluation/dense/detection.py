@@ -21,8 +21,8 @@ Row = dict[str, Any]
 Boxes = Mapping[str, Tensor]
 """Of one picture: detections or truth."""
 
-SHOWN_FROM = 0.5
-"""Least score of a detection that a picture shows, and that a person would act on."""
+SHOWN_WITHOUT = 3
+"""Detections of a picture that are shown, those of the highest scores, where no least score is given."""
 OVERLAP = 0.5
 """Least IoU with a box of the truth at which a detection is right, as in AP50."""
 KEYS = {
@@ -32,6 +32,7 @@ KEYS = {
     "ap_small": "map_small",
     "ap_medium": "map_medium",
     "ap_large": "map_large",
+    "ar100": "mar_100",
 }
 """Our keys and those of torchmetrics."""
 
@@ -56,10 +57,11 @@ def average_precision(
     faster-coco-eval, which gives pycocotools' figures.
 
     Returns:
-        ``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` (None without objects of that size); with
+        ``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` (None without objects of that size);
+        ``ar100``, the average recall of at most 100 detections of a picture, over the same classes and overlaps; with
         ``intervals`` those of AP and AP50, :func:`isometry.evaluation.dense.precision_intervals.precision_intervals`;
         ``images``, and ``classes``, a row each in the order of ``class_names``: ``name``, ``objects`` (without crowds)
-        and ``value`` (None without objects).
+        and its AP ``value``, ``ap50`` and ``ar100`` (None without objects).
 
     Raises:
         UserError: the libraries are not installed.
@@ -73,16 +75,25 @@ def average_precision(
         rec_thresholds=np.linspace(0, 1, 101).tolist(),
         backend="faster_coco_eval",
         class_metrics=True,
+        extended_summary=True,
     )
     metric.warn_on_many_detections = False
     metric.update([_detected(found) for found in detections], [_true(truth) for truth in truths])
     figures = metric.compute()
-    values = dict(
-        zip(figures["classes"].view(-1).tolist(), figures["map_per_class"].view(-1).tolist(), strict=True)
+    # By overlap, recall, class, range of areas (first of all) and most detections (last 100).
+    ap50_K = figures["precision"][0, :, :, 0, -1].mean(0)
+    by_class = zip(
+        *(
+            each.view(-1).tolist()
+            for each in (figures["map_per_class"], ap50_K, figures["mar_100_per_class"])
+        ),
+        strict=True,
     )
+    values = dict(zip(figures["classes"].view(-1).tolist(), by_class, strict=True))
     counts = _objects(truths, len(class_names))
     rows = [
-        {"name": name, "objects": counts[index], "value": _percent(values.get(index, -1.0))}
+        {"name": name, "objects": counts[index]}
+        | dict(zip(("value", "ap50", "ar100"), map(_percent, values.get(index, (-1.0,) * 3)), strict=True))
         for index, name in enumerate(class_names)
     ]
     scores: Row = {key: _percent(float(figures[theirs])) for key, theirs in KEYS.items()}
@@ -141,8 +152,8 @@ class Judged:
         return 200 * right / total if total else 100.0
 
 
-def judge(found: Boxes, truth: Boxes) -> Judged:
-    """Which detections of a score from :data:`SHOWN_FROM` on are right.
+def judge(found: Boxes, truth: Boxes, least: float | None) -> Judged:
+    """Which detections of a score from ``least`` on are right; with None the :data:`SHOWN_WITHOUT` of the highest ones.
 
     From the highest score on, a detection takes the object of its class with which its IoU is largest, if that is at
     least :data:`OVERLAP` and no other has taken it. One that takes none has the wrong class if it overlaps as much with
@@ -151,7 +162,8 @@ def judge(found: Boxes, truth: Boxes) -> Judged:
     from torchvision.ops import box_iou  # torchvision takes a second to import
 
     order = found["scores"].argsort(descending=True, stable=True).tolist()
-    order = [place for place in order if found["scores"][place] >= SHOWN_FROM]
+    reaching = order if least is None else [place for place in order if found["scores"][place] >= least]
+    order = reaching[: SHOWN_WITHOUT if least is None else None]
     overlaps_NM = box_iou(found["boxes"].float(), truth["boxes"].float())
     overlaps_NM = overlaps_NM * (overlaps_NM >= OVERLAP)
     same_NM = found["labels"][:, None] == truth["labels"][None]

@@ -28,11 +28,12 @@ TOGETHER = 2**22
 class Matches:
     """The detections of one class in all pictures, from the highest score on, and the pictures' objects.
 
-    ``pictures`` int64 (D,): where each is. ``right`` bool (T, D): it takes an object; ``ignored`` bool (T, D): it falls
-    on a crowd, and counts neither way. ``objects`` int64 (I,), without crowds.
+    ``pictures`` int64 (D,): where each is; ``scores`` float (D,). ``right`` bool (T, D): it takes an object;
+    ``ignored`` bool (T, D): it falls on a crowd, and counts neither way. ``objects`` int64 (I,), without crowds.
     """
 
     pictures: np.ndarray
+    scores: np.ndarray
     right: np.ndarray
     ignored: np.ndarray
     objects: np.ndarray
@@ -87,10 +88,11 @@ def _match_class(
         scores.append(scores_N[order])
         right.append(right_TN)
         ignored.append(ignored_TN)
-    ranked = np.argsort(-np.concatenate(scores), kind="stable")
+    scores_D = np.concatenate(scores)
+    ranked = np.argsort(-scores_D, kind="stable")
     pictures_D = np.repeat(np.arange(len(scores)), [len(each) for each in scores])
     right_TD, ignored_TD = (np.concatenate(each, 1)[:, ranked] for each in (right, ignored))
-    return Matches(pictures_D[ranked], right_TD, ignored_TD, np.array(objects))
+    return Matches(pictures_D[ranked], scores_D[ranked], right_TD, ignored_TD, np.array(objects))
 
 
 def overlaps(found_N4: np.ndarray, true_M4: np.ndarray, crowd_M: np.ndarray) -> np.ndarray:

@@ -14,8 +14,12 @@ from isometry.report.records.data import DrawnBox, Mask, Picture
 
 WIDTH = 300
 """CSS pixels that a picture is drawn for."""
-LETTER = 11
+LETTER = 9
 """CSS pixels of the text at a box."""
+CHARACTER = 0.6
+"""Width of a character of it, in letters."""
+LINE = 1.15
+"""Height of it, in letters."""
 OPACITY = 0.6
 """Of a class over the picture."""
 IGNORED = 255
@@ -43,10 +47,39 @@ STYLES = {
 
 def boxes_svg(pixels: Picture, boxes: Sequence[DrawnBox], label: str) -> Markup:
     """A picture with boxes and their texts; ``label`` is its text alternative."""
-    width = pixels.shape[1]
+    height, width = pixels.shape[:2]
     unit = width / WIDTH
-    drawn = Markup("").join(_box(box, unit, width) for box in boxes)
-    return _svg(pixels, label, drawn)
+    # Texts lie over all lines.
+    drawn = [_line(box, unit) for box in boxes]
+    drawn += [
+        _letters(_text(box), place, unit)
+        for box, place in zip(boxes, text_places(boxes, width, height), strict=True)
+    ]
+    return _svg(pixels, label, Markup("").join(drawn))
+
+
+def text_places(boxes: Sequence[DrawnBox], width: int, height: int) -> list[tuple[float, ...]]:
+    """Where the texts of the boxes lie on a picture, (left, top, right, bottom) in its pixels.
+
+    Each is above its box, inside it or below, at its left or its right side: the first place that is inside the picture
+    and where no earlier text is, or else the one that hides least of these.
+    """
+    size = LETTER * width / WIDTH
+    taken: list[tuple[float, ...]] = []
+    for box in boxes:
+        wide, high = CHARACTER * size * len(_text(box)), LINE * size
+        left, top, right, bottom = box.corners
+        lefts = [max(0.0, min(start, width - wide)) for start in (left, right - wide)]
+        tops = [y for y in (top - high, top, bottom - high, bottom) if 0 <= y <= height - high] or [0.0]
+        places = [(x, y, x + wide, y + high) for y in tops for x in lefts]
+        taken.append(min(places, key=lambda place: sum(_shared(place, other) for other in taken)))
+    return taken
+
+
+def _shared(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two rectangles share."""
+    sides = [min(one[2 + axis], other[2 + axis]) - max(one[axis], other[axis]) for axis in range(2)]
+    return max(0.0, sides[0]) * max(0.0, sides[1])
 
 
 def mask_svg(pixels: Picture, mask: Mask, label: str) -> Markup:
@@ -88,22 +121,26 @@ def _coloured(pixels: Picture, mask: Mask) -> Picture:
     return shown.round().astype(np.uint8)
 
 
-def _box(box: DrawnBox, unit: float, width: int) -> Markup:
+def _text(box: DrawnBox) -> str:
+    return f"{STYLES[box.verdict].sign}{box.text}"
+
+
+def _line(box: DrawnBox, unit: float) -> Markup:
     style, (left, top, right, bottom) = STYLES[box.verdict], box.corners
     dashes = " ".join(f"{float(part) * unit:.3g}" for part in style.dashes.split())
-    text, size = f"{style.sign}{box.text}", LETTER * unit
-    # Above the box, or inside it at the picture's upper edge; never beyond the right one.
-    baseline = top - 0.3 * size if top > 1.3 * size else top + size
-    start = min(left, max(0.0, width - 0.6 * size * len(text)))
     line = (
         f'<rect x="{left:g}" y="{top:g}" width="{right - left:.4g}" height="{bottom - top:.4g}" fill="none" '
         f'stroke="var(--{style.colour})" stroke-width="{2 * unit:.3g}"'
     )
-    letters = (
-        f'<text x="{start:.4g}" y="{baseline:.4g}" font-size="{size:.3g}" fill="#fff" stroke="#000" '
-        f'stroke-width="{3 * unit:.3g}" paint-order="stroke">{xml(text)}</text>'
+    return Markup(line + (f' stroke-dasharray="{dashes}"' if dashes else "") + "/>")
+
+
+def _letters(text: str, place: tuple[float, ...], unit: float) -> Markup:
+    size = LETTER * unit
+    return Markup(
+        f'<text x="{place[0]:.4g}" y="{place[1] + 0.9 * size:.4g}" font-size="{size:.3g}" fill="#fff" stroke="#000" '
+        f'stroke-width="{2.5 * unit:.3g}" paint-order="stroke">{xml(text)}</text>'
     )
-    return Markup(line + (f' stroke-dasharray="{dashes}"' if dashes else "") + "/>" + letters)
 
 
 def _svg(pixels: Picture, label: str, over: Markup) -> Markup:

@@ -69,6 +69,8 @@ def line_chart(
         first, last = epochs
         margin = 0.02 * (last - first) or 0.5
         axes.set_xlim(first - margin, last + margin)
+        if first == last:
+            axes.set_xticks([first])
         _draw_marks(axes, marks)
         if reference:
             value, label = reference
@@ -108,6 +110,10 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
         if line.last:
             axes.plot(*line.last, "o", color=colour, ms=5, clip_on=False, zorder=4)
     axes.margins(y=0.08)
+    points = [value for line in panel.series for value in line.values]
+    if len(points) == 1 and points[0] > 0:
+        # Around a single point, matplotlib's axis is of a width that means nothing.
+        axes.set_ylim(0, 1.25 * points[0])
     if span := panel.log_span:
         # An interval may reach below 0, which a logarithmic axis does not have.
         axes.set(yscale="log", ylim=span)

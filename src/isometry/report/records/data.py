@@ -185,9 +185,9 @@ class TaskPicture:
 class TaskData:
     """How well a network finds boxes or masks on a ``part`` of the data.
 
-    ``scores`` are in percent, by key: "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "miou", and the ends
-    of their intervals, such as "ap_low" and "ap_high"; None where nothing was there to find. ``classes`` has a row
-    each: "name", "value", and "objects" or "pixels".
+    ``scores`` are in percent, by key: "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100", "miou", and
+    the ends of their intervals, such as "ap_low" and "ap_high"; None where nothing was there to find. ``classes`` has a
+    row each: "name", "value", and "pixels", or "ap50", "ar100", "objects" and "train" (boxes of the training part).
     """
 
     task: Literal["detect", "segment"]
@@ -196,6 +196,13 @@ class TaskData:
     scores: dict[str, float | None]
     classes: Classes
     pictures: list[TaskPicture] = field(default_factory=list)
+    zeros: int = 0
+    """Pictures of the part whose score is 0."""
+    least_score: float | None = 50.0
+    """Of the boxes that pictures show, percent: the one with which F1 over the part is largest; None where no box is
+    right, and some are shown of any score."""
+    f1: float | None = None
+    """F1 over the part with it, percent; None in reports of older versions, too, which show boxes from 50 % on."""
 
 
 @closed

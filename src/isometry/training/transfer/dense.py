@@ -47,8 +47,11 @@ from isometry.training.transfer.changes import note_changes, validation_fingerpr
 VALIDATIONS = 10
 """Most validations of a run: average precision takes as long as a part of an epoch."""
 
-TERMS = {"detect": ("classification", "bbox_regression", "bbox_ctrness"), "segment": ()}
-"""Losses of each task that are summed."""
+TERMS: dict[str, dict[str, str]] = {
+    "detect": {"classification": "focal", "bbox_regression": "GIoU", "bbox_ctrness": "centre-ness"},
+    "segment": {},
+}
+"""Losses of each task that are summed, and what they are called."""
 SCORES = {"detect": ("ap", "ap50"), "segment": ("miou",)}
 """What a row of metrics has of a validation; the first decides which epoch is best."""
 

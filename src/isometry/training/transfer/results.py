@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from torch import nn
 from isometry.config import RunConfig
 from isometry.data import ImageSpec
 from isometry.data.dense.sources import DenseSources
-from isometry.evaluation.dense.answers import Best, evaluate_answers
+from isometry.evaluation.dense.answers import answers_to
+from isometry.evaluation.dense.examples import read_examples
 from isometry.evaluation.dense.pictures import task_data
 from isometry.evaluation.environment import machine, versions
 from isometry.files import write_atomically
@@ -35,7 +35,7 @@ from isometry.training.loggers import open_loggers
 from isometry.training.memory_layout import lay_out
 from isometry.training.progress import add_notes
 from isometry.training.results import Row, RunResult
-from isometry.training.transfer.dense import DenseTrainer
+from isometry.training.transfer.dense import TERMS, DenseTrainer
 
 STUDENT, NETWORK = "student", "model"
 """Folders of the backbone and of the whole network."""
@@ -79,10 +79,12 @@ def finish_dense(trainer: DenseTrainer) -> RunResult:
         config_yaml=config_to_yaml(replace(run.config, resume=False)),
     )
     if loader is not None:
-        examples = Best()
-        scores = evaluate_answers(network, loader, trainer.preprocess, examples)
+        answers = answers_to(network, loader, trainer.preprocess)
+        scores = answers.scores()
+        examples = read_examples(network, loader, trainer.preprocess, answers)
         rows[0] |= table_figures(scores) | {"part": part}
-        data = replace(data, task=task_data(network, scores, part, examples, _names(run.sources, part)))
+        where = _names(run.sources, part)
+        data = replace(data, task=task_data(answers, scores, part, examples, where, run.sources.train))
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
     write_record(folder.path, data)
     report = folder.path / "report.html"
@@ -137,12 +139,12 @@ def skipped_images(trainer: DenseTrainer, most: int = 20) -> list[str]:
 
 def _facts(trainer: DenseTrainer) -> list[tuple[str, str]]:
     run, config = trainer.run, trainer.config
-    names: Iterable[str] = trainer.names[1:] or ["cross-entropy"]
+    names = TERMS[trainer.network.task].values() or ["cross-entropy"]
     return [
         ("Data", run.sources.description),
         ("Backbone", f"{parameter_count(trainer.network.backbone):,} parameters"),
         ("Backbone before", run.weights.description + (", frozen" if config.freeze else "")),
-        ("Terms", ", ".join(name.replace("_", " ") for name in names)),
+        ("Losses", ", ".join(names)),
         ("Epoch shown", f"{trainer.state.best_epoch} of {config.epochs}"),
         ("Seed", str(config.seed)),
         ("Device", f"{trainer.world.device}, {torch.get_num_threads()} threads"),

@@ -24,12 +24,14 @@ from reproduction.command import ReproduceConfig
 from torch.distributed.run import get_args_parser
 
 import isometry
+from helpers.dense_networks import dense_network
 from helpers.pages import DOCS, PAGES, ROOT, Block, apply_diff, code_blocks, page_name
 from isometry.cli.arguments import leading, parse, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.compare_plan import CompareConfig
 from isometry.cli.main import main
 from isometry.config import RunConfig, canonical
+from isometry.models.dense.saving import save_dense
 from isometry.recipes import read_recipe
 from isometry.training import results
 
@@ -277,6 +279,8 @@ def prepared(tmp_path_factory) -> Path:
     with mock.patch.object(results, "images_per_second", return_value=1.0):
         for name, words in runs.items():
             assert main([*words.split(), *small, "--out", str(folder / "runs" / name)]) == 0
+    for task, name in (("detect", "detector"), ("segment", "masks")):
+        save_dense(dense_network(task), folder / "runs" / name / "model")
     return folder
 
 

@@ -1,11 +1,13 @@
 """Where an image lies in a network's input, so that boxes and masks can be moved there and predictions back."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
+Answer = Any
+"""Detections of an image, a dict of tensors with ``boxes``; or a tensor of masks."""
 Rectangle = tuple[int, int, int, int]
 """Left, top, right and bottom, in whole pixels."""
 
@@ -96,6 +98,17 @@ class Placement:
             classes_HW[larger_HW] = number
         assert classes_HW is not None
         return classes_HW
+
+    def answer_to_image(self, answer: Answer) -> Answer:
+        """What a network answers to its input, in pixels of the whole image.
+
+        Args:
+            answer: detections, of which ``boxes`` (M,4) are moved; or logits (K,H,W), which become
+                :meth:`classes_to_image`.
+        """
+        if isinstance(answer, torch.Tensor):
+            return self.classes_to_image(answer.float())
+        return {**answer, "boxes": self.to_image(answer["boxes"])}
 
     def _map(self) -> tuple[np.ndarray, np.ndarray]:
         """Factor and summand (4,) from the image to the input, before flips."""

@@ -49,10 +49,10 @@ class Answers:
         for answer, placement, truth in zip(answers, batch.placements, batch.truths, strict=True):
             if isinstance(truth, Boxes):
                 found = {name: value.cpu() for name, value in answer.items()}
-                self.found.append({**found, "boxes": placement.to_image(found["boxes"])})
+                self.found.append(placement.answer_to_image(found))
                 self.truths.append(box_tensors(truth))
             else:
-                mask_HW = placement.classes_to_image(answer.float()).cpu()
+                mask_HW = placement.answer_to_image(answer).cpu()
                 counts_KK = confusion(mask_HW, torch.from_numpy(truth), len(self.names))
                 self.pixels.append(class_pixels(counts_KK))
 

@@ -1,12 +1,16 @@
 """What detectors and segmentation networks share: a backbone of timm and a feature pyramid."""
 
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
+import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from isometry.data import ImageSpec
 from isometry.data.dense.annotations import Task
 from isometry.models.dense.pyramid import build_pyramid
+from isometry.models.image_reading import Reading
 from isometry.models.taps import stage_maps, stage_shapes
 
 
@@ -18,6 +22,9 @@ class DenseNetwork(nn.Module):
         class_names: of the classes, K of them.
         spec: the images that it takes; all have this size.
         channels: of each level of the pyramid, a multiple of 32.
+
+    Attributes:
+        reading: how :meth:`predict` reads pictures: ``exif`` and ``pixel_range`` of the run.
 
     Raises:
         UserError: timm gives no feature maps of the backbone's architecture.
@@ -34,6 +41,7 @@ class DenseNetwork(nn.Module):
         stages = stage_shapes(backbone, type(backbone).__name__, spec.input_size)
         self.pyramid, self.blocks = build_pyramid(stages, self.size, channels)
         self.frozen = False
+        self.reading: Reading = {"exif": "upright", "pixel_range": None}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,6 +51,36 @@ class DenseNetwork(nn.Module):
     def levels(self, images_BCHW: Tensor) -> list[Tensor]:
         """Maps (B, channels, h, w) of the pyramid, from fine to coarse."""
         return self.pyramid(stage_maps(self.backbone, images_BCHW, self.blocks))
+
+    @torch.no_grad()
+    def predict(self, picture: str | Path | Image.Image) -> Any:
+        """The answer to a picture, in its own pixels, as evaluation has it.
+
+        The picture is turned by its EXIF orientation, scaled to fit the network's size with its shape kept, padded with
+        the mean colour and normalised; the network answers in eval mode, and is in its mode again afterwards.
+
+        Args:
+            picture: of any size; a file is read as evaluation reads it, an image of Pillow is decoded whole.
+
+        Returns:
+            On the CPU, of a detector a dict, by falling score: ``boxes`` float32 (M, 4), x1, y1, x2, y2 in pixels of
+            the upright picture; ``scores`` float32 (M,) in 0..1; ``labels`` int64 (M,), places in ``class_names``. Of
+            a segmentation network the class of each pixel, int64 (height, width).
+
+        Raises:
+            UserError: the picture can't be read.
+        """
+        # Imported here: networks are built in processes that read no pictures.
+        from isometry.models.dense.prediction import network_input
+
+        images_1CHW, placement = network_input(picture, self.spec, self.reading)
+        mode = self.training
+        self.eval()
+        (answer,) = self(images_1CHW.to(next(self.parameters()).device))
+        self.train(mode)
+        if self.task == "segment":
+            return placement.answer_to_image(answer).cpu()
+        return placement.answer_to_image({name: value.cpu() for name, value in answer.items()})
 
     def freeze_backbone(self) -> Self:
         """Trains the pyramid and the heads alone.

@@ -125,7 +125,7 @@ def _is_dense(folder: Path, *, damaged: bool) -> bool:
 
 
 def load_dense(folder: str | Path, *, flag: str = "isometry.load") -> DenseNetwork:
-    """A saved detector or segmentation network in eval mode, on the CPU.
+    """A saved detector or segmentation network in eval mode, on the CPU; :func:`isometry.load` says how it is called.
 
     Args:
         folder: of :func:`save_dense`, or of a run that has it in ``model``.
@@ -149,6 +149,7 @@ def load_dense(folder: str | Path, *, flag: str = "isometry.load") -> DenseNetwo
             f"{where}: {WEIGHTS} does not fit {CONFIG} ({first_line(error)}); copy both files from one run"
         ) from error
     check_weights_given(network, where)
+    network.reading = config.get("isometry_images", network.reading)
     return network.eval()
 
 

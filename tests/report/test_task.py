@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from isometry.data.dense import annotations
 from isometry.report.drawing.boxes import (
@@ -19,6 +21,7 @@ from isometry.report.drawing.boxes import (
 from isometry.report.page import render_report
 from isometry.report.records.data import DrawnBox, ReportData, TaskData, TaskPicture
 from isometry.report.records.record import RecordError, read_record, write_record
+from isometry.report.tables import rich_table
 from isometry.report.task import (
     box_words,
     choice,
@@ -136,11 +139,20 @@ def test_a_page_shows_scores_classes_and_pictures_and_is_the_same_from_its_recor
 
 def test_a_size_without_objects_has_a_dash_and_classes_have_their_training_boxes():
     header, rows = scores_grid(detected())
-    assert header == ["part", "AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR@100"]
+    assert header == ["part", "AP", "AP50", "AP75", "small", "medium", "large", "AR@100"]
     assert rows == [["test", "41.2 %", "60.0 %", "40.0 %", "41.2 %", "–", "–", "51.0 %"]]
     header, rows = classes_grid(detected())
     assert header == ["class", "AP", "AP50", "AR@100", "objects", "boxes in training"]
     assert rows == [["cat", "50.0 %", "71.0 %", "61.0 %", "7", "1,234"], [EVIL, "–", "–", "–", "0", "5"]]
+
+
+def test_the_tables_fit_a_terminal_of_80_columns():
+    console = Console(width=80, file=StringIO())
+    console.print(rich_table(scores_grid(detected(part="val"))))
+    console.print(rich_table(classes_grid(detected())))
+    said = console.file.getvalue()
+    assert "validation" in said
+    assert all(heading in said for heading in ("medium", "AR@100", "boxes in training"))
 
 
 def test_the_page_says_which_boxes_and_which_pictures_it_shows():

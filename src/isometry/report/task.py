@@ -12,9 +12,9 @@ from isometry.report.tables import TASK_FIGURES, Grid, figure, grid
 
 EXPLAINED = {
     "detect": "AP is COCO's average precision: the mean over classes and over the overlaps (IoU) 0.50 to 0.95 that a "
-    "box needs to be right; AP50 and AP75 are those at one overlap. Small objects have fewer than 32² pixels, large "
-    "ones 96² or more. AR@100 is the average recall: the share of the objects that at most 100 boxes of a picture "
-    "find, as a mean over the same overlaps.",
+    "box needs to be right; AP50 and AP75 are those at one overlap, and small, medium and large that of objects of one "
+    "size: small ones have fewer than 32² pixels, large ones 96² or more. AR@100 is the average recall: the share of "
+    "the objects that at most 100 boxes of a picture find, as a mean over the same overlaps.",
     "segment": "IoU of a class: pixels that are right, by those that the mask or the answer have of it; mIoU is the "
     "mean over classes.",
 }
@@ -24,8 +24,8 @@ MARKS = {
     "segment": "The last picture of each row has the wrong pixels striped. Class 0 has no colour.",
 }
 TITLES = {"detect": "Boxes", "segment": "Masks"}
-FIGURES = {**TASK_FIGURES, "ar100": "AR@100"}
-"""Scores of a part with their headings."""
+FIGURES = {key: name.removeprefix("AP ") for key, name in TASK_FIGURES.items()} | {"ar100": "AR@100"}
+"""Scores of a part with their headings, which fit a terminal of 80 columns."""
 INTERVAL = "95 % interval over pictures"
 SCORES = {"detect": "F1", "segment": "mean IoU"}
 """What the score of a picture is."""

@@ -49,10 +49,11 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
         backbone is kept.
 
     Raises:
-        UserError: no whole network, other classes than its own, no test or validation part, or an option for
+        UserError: no whole network, data with classes that it lacks, no test or validation part, or an option for
             classifiers.
     """
     from isometry.data.dense.batches import dense_loaders
+    from isometry.data.dense.class_match import with_classes
     from isometry.data.dense.sources import find_dense_sources
     from isometry.evaluation.dense.answers import evaluate_answers
     from isometry.models.dense.saving import dense_folder, load_dense
@@ -69,12 +70,9 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     place = Path(getattr(options, "out", "") or saved.place)
     check_replaceable(place / FIGURES)
     config = images_named(saved, options, command="evaluate")
-    sources = find_dense_sources(config, network.task)
-    if sources.class_names != network.class_names:
-        raise UserError(
-            f"evaluate {name}: the network has the classes {', '.join(network.class_names)} and the data "
-            f"{', '.join(sources.class_names)}; give data of its classes with --data-dir or --dataset"
-        )
+    sources = with_classes(
+        find_dense_sources(config, network.task), network.class_names, who=f"evaluate {name}"
+    )
     part = "test" if sources.test is not None else "val"
     device = join_world(options.device).device
     with closing(dense_loaders(sources, config, network.spec, 0)) as loaders:

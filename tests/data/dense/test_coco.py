@@ -376,3 +376,36 @@ def test_pipes_deep_json_and_odd_names_do_no_harm(tmp_path):
     (root / "train.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="is no COCO JSON of boxes"):
         opened(root)
+
+
+def roboflow(parent: str = "objects") -> dict:
+    """As Roboflow writes it: the category 0 groups the others, and has no box."""
+    others = [{"id": each, "name": f"class {each}", "supercategory": parent} for each in (3, 7)]
+    return coco(4) | {"categories": [{"id": 0, "name": "objects", "supercategory": "none"}, *others]}
+
+
+def test_a_category_that_groups_others_and_has_no_annotation_is_left_out(tmp_path):
+    sources = opened(one_file(tmp_path, roboflow()))
+    assert sources.class_names == ["class 3", "class 7"]
+    (note,) = sources.notes
+    assert "categories left out (they group others, and have no annotation): 1, e.g. objects" in note
+    plain = opened(one_file(tmp_path, coco(4)))
+    for part, same in ((sources.train, plain.train), (sources.val, plain.val)):
+        for number in range(len(part)):
+            assert part.boxes(number).labels.tolist() == same.boxes(number).labels.tolist()
+
+
+def test_a_category_that_groups_others_is_a_class_where_it_has_annotations(tmp_path):
+    root = one_file(tmp_path, roboflow())
+    validation = roboflow()
+    validation["annotations"].append(box(1, [1, 1, 5, 5], category_id=0))
+    write_coco(root / "val.json", validation, root / "images")
+    assert opened(root).class_names == ["objects", "class 3", "class 7"]
+
+
+def test_a_category_that_groups_only_itself_or_nothing_keeps_its_place(tmp_path):
+    content = roboflow(parent="animal")
+    content["categories"][0]["supercategory"] = "objects"  # as COCO's person
+    content["categories"].append({"id": 8, "name": "class 8", "supercategory": 5})
+    sources = opened(one_file(tmp_path, content))
+    assert sources.class_names == ["objects", "class 3", "class 7", "class 8"]

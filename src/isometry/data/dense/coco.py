@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
+from isometry.data.dense.coco_categories import Category, category_names
 from isometry.data.dense.findings import Findings, shown
 from isometry.data.dense.splitting import SPLITS, DenseSplits, is_regular, split_of
 from isometry.errors import UserError, printable, reason, some_of
@@ -44,17 +45,12 @@ class _Annotation(TypedDict):
     iscrowd: NotRequired[bool | None]
 
 
-class _Category(TypedDict):
-    id: int
-    name: str
-
-
 class Coco(TypedDict):
     """The parts of COCO's JSON that boxes need."""
 
     images: list[_Image]
     annotations: list[_Annotation]
-    categories: list[_Category]
+    categories: list[Category]
 
 
 def find_coco(root: Path, config: DataConfig) -> dict[str, Path]:
@@ -88,10 +84,16 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
         UserError: broken JSON, missing pictures (without ``--skip-bad-images``), or nothing that can be used.
     """
     read = {split: _read(path, optional=split == "test") for split, path in files.items()}
-    names = _names({files[split]: coco for split, coco in read.items() if coco is not None})
+    known = {files[split]: coco for split, coco in read.items() if coco is not None}
+    about_all = Findings(root)
+    names = category_names(
+        {path: coco["categories"] for path, coco in known.items()},
+        {each["category_id"] for coco in known.values() for each in coco["annotations"]},
+        about_all,
+    )
     classes = {number: index for index, number in enumerate(names)}
     parts: dict[str, BoxFiles] = {}
-    notes: list[str] = []
+    notes: list[str] = about_all.notes
     for split, coco in read.items():
         findings = Findings(files[split])
         if coco is None:
@@ -140,22 +142,6 @@ def _has_annotations(path: Path) -> bool:
     return bool(content.get("annotations"))
 
 
-def _names(files: Mapping[Path, Coco]) -> dict[int, str]:
-    """COCO's id -> name, in the order of ids, over all splits."""
-    names: dict[int, str] = {}
-    for path, coco in files.items():
-        for category in coco["categories"]:
-            name = names.setdefault(category["id"], category["name"])
-            if name != category["name"]:
-                raise UserError(
-                    f"{path}: category {shown(category['id'])} is {shown(category['name'])!r}, and {shown(name)!r} "
-                    "before; give each category one id, the same in all files"
-                )
-    if not names:
-        raise UserError(f"{next(iter(files))}: names no categories")
-    return dict(sorted(names.items()))
-
-
 def _part(
     coco: Coco, path: Path, root: Path, classes: Mapping[int, int], config: DataConfig, findings: Findings
 ) -> BoxFiles:
@@ -193,7 +179,7 @@ def _part(
         findings.add("boxes of crowds (iscrowd, neither trained nor judged)", *_crowds(files))
         why = "; ".join(note.removeprefix(f"{path}: ") for note in findings.notes)
         raise UserError(f"{path}: has no box that can be used{f' ({why})' if why else ''}")
-    lacking = [each["name"] for each in coco["categories"] if classes[each["id"]] not in used]
+    lacking = [each["name"] for each in coco["categories"] if classes.get(each["id"]) not in {*used, None}]
     findings.add("categories without a box", some_of([*map(shown, lacking)], 5), len(lacking))
     ids: dict[str, set[int]] = defaultdict(set)
     for each in coco["categories"]:

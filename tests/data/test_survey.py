@@ -26,12 +26,12 @@ def turn(path: Path) -> None:
     Image.open(path).copy().save(path, exif=exif)
 
 
-def deep(root: Path, values: np.ndarray, images: int = 4) -> Path:
+def deep(root: Path, values: np.ndarray, images: int = 4, darker: float = 0.1) -> Path:
     """Two classes of images of these values, scaled down a little more from one to the next."""
     for name in ("a", "b"):
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(images):
-            scaled = (values * (1 - 0.1 * number)).astype(values.dtype)
+            scaled = (values * (1 - darker * number)).astype(values.dtype)
             Image.fromarray(scaled).save(root / name / f"{number}{values.dtype}.tif")
     return root
 
@@ -143,9 +143,24 @@ def test_greys_that_can_not_be_used_are_told_before_the_run_meets_them(
     ],
 )
 def test_greys_far_above_black_are_told_by_their_spread(tmp_path: Path, values: np.ndarray, said: str):
-    found = look(deep(tmp_path, values.astype(np.uint16), images=1))
+    found = look(deep(tmp_path, values.astype(np.uint16), darker=0))
     (warning,) = found.notes(None)
     assert mentions(warning, said)
+
+
+def test_the_range_of_two_images_alone_is_not_advised(tmp_path: Path):
+    """Of bits it is: two images of 12 bits in a type of 16 are as dark as a hundred."""
+    flat = look(deep(tmp_path / "flat", (RAMP * 15000 + 22000).astype(np.uint16), images=1))
+    assert flat.greys[65535].images == 2
+    assert flat.notes(None) == []
+    dark = look(deep(tmp_path / "dark", (RAMP * 4071).astype(np.uint16), images=1))
+    assert mentions(*dark.notes(None), "such as --pixel-range 0,4095, or")
+
+
+def test_the_range_that_is_the_default_is_not_advised(tmp_path: Path):
+    found = look(deep(tmp_path, (RAMP * 30000 + 20000).astype(np.uint16), darker=0))
+    assert found.greys[65535].spread == 30000  # less than half of the range, and not far above black
+    assert found.notes(None) == []
 
 
 @pytest.mark.parametrize(

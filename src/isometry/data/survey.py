@@ -35,6 +35,9 @@ TRIMMED = 0.002
 PIXELS = 2**16
 """Most pixels of an image that its range is taken from."""
 
+FEWEST = 5
+"""Images from which on their own range is advised; the contrast of fewer says little about all others."""
+
 TYPES = {65535.0: "of 16 bits", 1.0: "of floats"}
 """Deep grey images by their white."""
 
@@ -125,10 +128,8 @@ class Survey:
                 f"--pixel-range auto: {found_range}, in a sample of {self.looked} training images{reach}"
             )
         for white, found in self.greys.items() if pixel_range is None else ():
-            advice = (
-                f"give the values of black and white, such as --pixel-range {_suggested(found, white)}, or "
-                "--pixel-range auto"
-            )
+            suggested, of_bits = _suggested(found, white)
+            advice = f"give the values of black and white, such as --pixel-range {suggested}, or --pixel-range auto"
             if found.least < 0 or found.greatest > white:
                 # Integers beyond 16 bits are read with the same white.
                 kind = "floats" if white == 1 else "integers"
@@ -136,7 +137,9 @@ class Survey:
                     f"grey images of {kind} can't be used: values of a sample of {found.images} are "
                     f"{found.least:g} to {found.greatest:g}, and not all in 0 to {white:g}; {advice}"
                 )
-            elif 0 < found.spread < DARK * white:
+            elif 0 < found.spread < DARK * white and (
+                suggested != f"0,{white:g}" if of_bits else found.images >= FEWEST
+            ):
                 share = 100 * found.spread / white
                 said.append(
                     f"grey images {TYPES[white]} come out dark or flat: values of a sample of {found.images} are "
@@ -223,10 +226,10 @@ def _opened(part: MapPart, index: int) -> tuple[Image.Image, bool]:
     return image, says and turn_of(image) is not None
 
 
-def _suggested(found: DeepGreys, white: float) -> str:
-    """The range of the fewest bits that hold the values, where they begin near 0; else that of the sample."""
+def _suggested(found: DeepGreys, white: float) -> tuple[str, bool]:
+    """The range of the fewest bits that hold the values, where they begin near 0, and True; else that of the sample."""
     tops = FLOAT_TOPS if white == 1 else [2 ** int(found.high).bit_length() - 1]
     top = next((top for top in tops if DARK * top < found.high <= top), None)
     if top is None or found.low < 0 or found.low > found.spread:
-        return f"{found.low:.9g},{found.high:.9g}"
-    return f"0,{top}"
+        return f"{found.low:.9g},{found.high:.9g}", False
+    return f"0,{top}", True

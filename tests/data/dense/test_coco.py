@@ -133,8 +133,9 @@ def test_faulty_boxes_are_counted_and_named(tmp_path, fault):
     sources = opened(one_file(tmp_path, content))
     assert len(sources.notes) == 1
     assert note in sources.notes[0]
-    assert len(sources.notes[0]) < 300 + len(str(tmp_path))
-    assert sources.notes[0].startswith(f"{tmp_path / 'train.json'}: ")
+    assert len(sources.notes[0]) < 200
+    assert sources.notes[0].startswith("train.json: ")
+    assert str(tmp_path) not in sources.notes[0]
     parts = (sources.train, sources.val)
     kept = np.concatenate([part.load(n)[1].xyxy for part in parts for n in range(len(part))])
     assert len(kept) == 4 + {"clipped": 1, "twice": 1, "same id": 2}.get(fault, 0)
@@ -176,9 +177,7 @@ def test_categories_of_one_name_are_named(tmp_path):
         each["name"] = "cat"
     sources = opened(one_file(tmp_path, content))
     assert sources.class_names == ["cat", "cat"]
-    assert sources.notes == [
-        f"{tmp_path / 'train.json'}: names of several categories (kept apart): 1, e.g. cat"
-    ]
+    assert sources.notes == ["train.json: names of several categories (kept apart): 1, e.g. cat"]
 
 
 def test_a_width_of_many_digits_is_cut_in_the_note(tmp_path):
@@ -197,7 +196,7 @@ def test_categories_without_images_are_named_and_keep_their_place(tmp_path):
     content["categories"].insert(0, {"id": 1, "name": "unicorn"})
     sources = opened(one_file(tmp_path, content))
     assert sources.class_names == ["unicorn", "class 3", "class 7"]
-    assert sources.notes == [f"{tmp_path / 'train.json'}: categories without a box: 1, e.g. unicorn"]
+    assert sources.notes == ["train.json: categories without a box: 1, e.g. unicorn"]
 
 
 def test_pictures_without_boxes_are_kept(tmp_path):

@@ -81,7 +81,7 @@ def test_voc_lists_name_the_pictures(tmp_path):
     sources = opened(tmp_path)
     assert [sources.train.where(n)[-10:] for n in range(len(sources.train))] == ["2007_0.jpg", "2007_2.jpg"]
     assert len(sources.val) == 1
-    assert sources.notes == [f"{tmp_path}: listed names left out (without picture and mask): 1, e.g. 2007_9"]
+    assert sources.notes == ["listed names left out (without picture and mask): 1, e.g. 2007_9"]
 
 
 def test_names_of_classes_are_read_beside(tmp_path):
@@ -175,8 +175,8 @@ def test_pictures_and_masks_without_each_other_are_left_out_and_named(tmp_path):
     sources = opened(root)
     assert (len(sources.train), len(sources.val)) == (3, 3)
     assert sources.notes == [
-        f"{root}: pictures left out (without a mask): 1, e.g. {root / 'images/train/1.jpg'}",
-        f"{root}: masks left out (without a picture): 1, e.g. {root / 'masks/val/2.png'}",
+        "pictures left out (without a mask): 1, e.g. images/train/1.jpg",
+        "masks left out (without a picture): 1, e.g. masks/val/2.png",
     ]
 
 
@@ -221,7 +221,7 @@ def test_named_classes_without_a_pixel_are_noted(tmp_path):
     root = write_masks(tmp_path)
     (root / "classes.txt").write_text("a\nb\nc\nd\n")
     (note,) = opened(root).notes
-    assert note == f"{root}: classes without a pixel in the training masks: 1, e.g. d"
+    assert note == "classes without a pixel in the training masks: 1, e.g. d"
 
 
 def test_masks_of_colours_are_named_and_refused_where_all_are(tmp_path):
@@ -264,7 +264,7 @@ def test_a_value_that_the_sample_missed_is_an_error_when_it_is_read(tmp_path, mo
     monkeypatch.setattr("isometry.data.dense.mask_files.DECODED", 2)
     root = write_masks(tmp_path)
     sources = opened(root)
-    assert sources.notes[0].startswith(f"{root}: masks whose values were looked at, of 8: 2")
+    assert sources.notes[0].startswith("masks whose values were looked at, of 8: 2")
     assert sources.class_names == ["0", "1"]
     with pytest.raises(ValueError, match="has the value 2, and the 2 classes are 0-1; name all"):
         sources.train.load(1)

@@ -50,7 +50,7 @@ def test_a_path_and_lists_of_pictures_are_obeyed(tmp_path):
     (tmp_path / "here.yaml").write_text("path: set\ntrain: some.txt\nval: [images/val]\nnames: [cat, dog]\n")
     sources = opened(tmp_path / "here.yaml")
     assert [sources.train.where(n)[-5:] for n in range(len(sources.train))] == ["0.png", "2.png"]
-    assert sources.notes[0].startswith(f"{tmp_path / 'here.yaml'}: pictures left out (not found): 1, e.g. ")
+    assert sources.notes[0] == "train: pictures left out (not found): 1, e.g. set/images/train/9.png"
 
 
 def test_without_data_yaml_names_are_those_of_classes_txt_or_numbers(tmp_path):
@@ -60,7 +60,7 @@ def test_without_data_yaml_names_are_those_of_classes_txt_or_numbers(tmp_path):
     (root / "classes.txt").write_text("cat\ndog\nbird\n")
     sources = opened(root)
     assert sources.class_names == ["cat", "dog", "bird"]
-    assert "classes without a box in the train part: 1, e.g. bird" in sources.notes[0]
+    assert "train: classes without a box: 1, e.g. bird" in sources.notes[0]
 
 
 @pytest.mark.parametrize("form", ["[{}, {}, {}, {}, {}]", "{{0: {}, 1: {}, 2: {}, 3: {}, 4: {}}}"])
@@ -118,8 +118,7 @@ def test_pictures_that_share_a_label_file_are_named(tmp_path):
     sources = opened(root)
     assert len(sources.train) == 5
     assert sources.notes == [
-        f"{root / 'data.yaml'}: pictures that share a label file (their names differ in the ending alone): 2, e.g. "
-        f"{root / 'images/train/0.jpg'}"
+        "train: pictures that share a label file (their names differ in the ending alone): 2, e.g. images/train/0.jpg"
     ]
 
 
@@ -129,7 +128,7 @@ def test_a_huge_class_makes_no_names_up_to_it(tmp_path):
     (root / "labels/train/0.txt").write_text("0 0.25 0.25 0.5 0.5\n2000000000 0.5 0.5 0.1 0.1\n")
     sources = opened(root)
     assert sources.class_names == ["0", "1"]
-    assert "lines left out (not a class and numbers from 0 to 1): 1, e.g. line 2 of" in sources.notes[0]
+    assert "(they don't begin with the number of a class): 1, e.g. line 2 of" in sources.notes[0]
 
 
 def test_validation_is_split_off_where_it_is_missing(tmp_path):
@@ -140,18 +139,20 @@ def test_validation_is_split_off_where_it_is_missing(tmp_path):
 
 
 LINES = {
-    "words": (
-        "cat 0.5 0.5 0.1 0.1",
-        "lines left out (not a class and numbers from 0 to 1): 1, e.g. line 2 of",
+    "words": ("cat 0.5 0.5 0.1 0.1", "(they don't begin with the number of a class): 1, e.g. line 2 of"),
+    "infinite class": ("inf 0.5 0.5 0.1 0.1", "(they don't begin with the number of a class): 1"),
+    "overflowing class": ("1e400 0.5 0.5 0.1 0.1", "(they don't begin with the number of a class): 1"),
+    "half a class": ("0.5 0.5 0.5 0.1 0.1", "(they don't begin with the number of a class): 1"),
+    "no class": ("-1 0.5 0.5 0.1 0.1", "(they don't begin with the number of a class): 1"),
+    "too few": ("0 0.5 0.5 0.1", "(neither the four numbers of a box nor the points of a polygon): 1"),
+    "too many": (
+        "0 0.5 0.5 0.1 0.1 0.9",
+        "(neither the four numbers of a box nor the points of a polygon): 1",
     ),
-    "too few": ("0 0.5 0.5 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "too many": ("0 0.5 0.5 0.1 0.1 0.9", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "pixels": ("0 30 20 10 10", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "NaN": ("0 nan 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "infinite class": ("inf 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "overflowing class": ("1e400 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "half a class": ("0.5 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
-    "no class": ("-1 0.5 0.5 0.1 0.1", "lines left out (not a class and numbers from 0 to 1): 1"),
+    "NaN": ("0 nan 0.5 0.1 0.1", "(neither the four numbers of a box nor the points of a polygon): 1"),
+    "a word": ("0 0.5 0.5 0.1 wide", "(neither the four numbers of a box nor the points of a polygon): 1"),
+    "pixels": ("0 30 20 10 10", "(coordinates that are not from 0 to 1, such as pixels): 1, e.g. line 2 of"),
+    "pixels of a polygon": ("0 3 2 9 2 9 7", "(coordinates that are not from 0 to 1, such as pixels): 1"),
     "beyond the names": ("7 0.5 0.5 0.1 0.1", "lines left out (a class without a name): 1, e.g. line 2 of"),
     "twice": ("0 0.25 0.25 0.5 0.5", "lines left out (written twice): 1, e.g. line 2 of"),
     "no area": ("0 0.5 0.5 0 0.1", "boxes left out (of no area): 1, e.g. line 2 of"),
@@ -168,7 +169,8 @@ def test_faulty_lines_are_counted_and_named(tmp_path, fault):
     sources = opened(root)
     assert len(sources.notes) == 1
     assert note in sources.notes[0]
-    assert str(root / "labels/train/0.txt") in sources.notes[0]
+    assert sources.notes[0].startswith("train: ")
+    assert "e.g. line 2 of labels/train/0.txt" in sources.notes[0]
     assert sources.train.boxes(0).xyxy.tolist() == [[0, 0, 30, 20]]
 
 
@@ -181,10 +183,15 @@ def test_boxes_that_reach_out_are_clipped(tmp_path):
     assert "boxes clipped (they reach out of their picture): 1" in sources.notes[0]
 
 
-def test_polygons_become_their_boxes(tmp_path):
+def test_polygons_become_their_boxes_and_are_counted(tmp_path):
     root = write_yolo(tmp_path)
     (root / "labels/train/0.txt").write_text("1 0.5 0.1 0.9 0.5 0.5 0.9 0.1 0.5\n")
-    np.testing.assert_allclose(opened(root).train.boxes(0).xyxy, [[6, 4, 54, 36]], atol=1e-4)
+    (root / "labels/train/2.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.1 0.2 0.4 0.2 0.3 0.6\n")
+    sources = opened(root)
+    np.testing.assert_allclose(sources.train.boxes(0).xyxy, [[6, 4, 54, 36]], atol=1e-4)
+    np.testing.assert_allclose(sources.train.boxes(2).xyxy, [[15, 10, 45, 30], [6, 8, 24, 24]], atol=1e-4)
+    (note,) = sources.notes
+    assert "polygons (the box around each is used): 2, e.g. line 1 of" in note
 
 
 @pytest.mark.parametrize("exif", ["upright", "ignore"])
@@ -205,9 +212,8 @@ def test_missing_and_superfluous_label_files_are_counted(tmp_path):
     assert len(sources.train) == 4
     assert len(sources.train.boxes(1)) == 0
     assert sources.notes == [
-        f"{root / 'data.yaml'}: pictures without a label file (taken as without objects): 1, e.g. "
-        f"{root / 'images/train/1.png'}",
-        f"{root / 'data.yaml'}: label files without a picture: 1, e.g. {root / 'labels/val/cat.txt'}",
+        "train: pictures without a label file (taken as without objects): 1, e.g. images/train/1.png",
+        "val: label files without a picture: 1, e.g. labels/val/cat.txt",
     ]
 
 

@@ -85,7 +85,8 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
     """
     read = {split: _read(path, optional=split == "test") for split, path in files.items()}
     known = {files[split]: coco for split, coco in read.items() if coco is not None}
-    about_all = Findings(root)
+    folder = root.parent if root.is_file() else root
+    about_all = Findings(folder)
     names = category_names(
         {path: coco["categories"] for path, coco in known.items()},
         {each["category_id"] for coco in known.values() for each in coco["annotations"]},
@@ -95,11 +96,11 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
     parts: dict[str, BoxFiles] = {}
     notes: list[str] = about_all.notes
     for split, coco in read.items():
-        findings = Findings(files[split])
+        findings = Findings(folder, files[split])
         if coco is None:
-            notes.append(f"{files[split]}: the test pictures are left out (they have no annotations)")
-            continue
-        parts[split or "train"] = _part(coco, files[split], root, classes, config, findings)
+            findings.say("the test pictures are left out (they have no annotations)")
+        else:
+            parts[split or "train"] = _part(coco, files[split], root, classes, config, findings)
         notes += findings.notes
     return DenseSplits(f"COCO boxes in {root}", parts, list(names.values()), notes)
 
@@ -177,7 +178,7 @@ def _part(
     used = {label for _, boxes in files.files for label in boxes.labels[~boxes.crowd].tolist()}
     if not used:
         findings.add("boxes of crowds (iscrowd, neither trained nor judged)", *_crowds(files))
-        why = "; ".join(note.removeprefix(f"{path}: ") for note in findings.notes)
+        why = "; ".join(findings.reasons)
         raise UserError(f"{path}: has no box that can be used{f' ({why})' if why else ''}")
     lacking = [each["name"] for each in coco["categories"] if classes.get(each["id"]) not in {*used, None}]
     findings.add("categories without a box", some_of([*map(shown, lacking)], 5), len(lacking))

@@ -174,7 +174,7 @@ def _checked(split: str, files: Paths, root: Path, config: DataConfig, findings:
     looked = look([picture for _, picture, _ in whole]), look([mask for *_, mask in whole])
     pairs = [pair for both in zip(*looked, strict=True) if (pair := _pair(*both, config, findings))]
     if not pairs:
-        why = "; ".join(note.removeprefix(f"{root}: ") for note in findings.notes)
+        why = "; ".join(findings.reasons)
         raise UserError(f"{root}: the {split} part has no picture with a mask ({why or 'it is empty'})")
     return pairs
 

@@ -1,10 +1,5 @@
-"""Boxes in YOLO's text files: a data.yaml with names, pictures in ``images/``, files of the same names in ``labels/``.
+"""Boxes in YOLO's text files: a data.yaml with names, pictures in ``images/``, files of their names in ``labels/``."""
 
-A line is ``class x y width height``, or ``class x1 y1 x2 y2 x3 y3 ...`` for the polygon around an object, of which the
-box is taken; all in shares of the upright picture's width and height, with x, y the middle of the box.
-"""
-
-import math
 import os
 import re
 from collections import Counter
@@ -15,11 +10,11 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from isometry.config import DataConfig
-from isometry.data.class_map import MOST_CLASSES
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
 from isometry.data.dense.findings import Findings
 from isometry.data.dense.splitting import DenseSplits, is_regular, split_of
+from isometry.data.dense.yolo_labels import read_labels
 from isometry.data.folder_listing import list_images
 from isometry.data.image_files import natural_order
 from isometry.errors import UserError, printable, reason
@@ -29,9 +24,6 @@ from isometry.parsing import LONGEST, TextLoader, read_yaml, validate
 IMAGES, LABELS = "images", "labels"
 NAMES = ("classes.txt", "labels.txt", "obj.names")
 """Files with a class a line, where there is no data.yaml."""
-MOST_BEYOND = 0.5
-"""Share of a picture's side by which coordinates may reach out of it; numbers beyond are pixels, or mistakes."""
-BAD_LINES = "lines left out (not a class and numbers from 0 to 1)"
 
 
 class YoloData(TypedDict):
@@ -61,7 +53,7 @@ def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
         UserError: a data.yaml that can't be used, a split without pictures or without labels.
     """
     names, folders = _of_yaml(place) if place.is_file() else _of_folders(root, config)
-    findings = {split: Findings(place) for split in folders}
+    findings = {split: Findings(root, split) for split in folders}
     read = {
         split: _annotated(split, paths, place, names, findings[split]) for split, paths in folders.items()
     }
@@ -73,11 +65,9 @@ def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
         used = {int(label) for _, boxes in parts[split].files for label in boxes.labels}
         lacking = [printable(name) for index, name in enumerate(classes) if index not in used]
         if not used:
-            why = "; ".join(findings[split].notes)
+            why = "; ".join(findings[split].reasons)
             raise UserError(f"{place}: the {split} part has no box that can be used ({why or 'no labels'})")
-        findings[split].add(
-            f"classes without a box in the {split} part", ", ".join(lacking[:5]), len(lacking)
-        )
+        findings[split].add("classes without a box", ", ".join(lacking[:5]), len(lacking))
         notes += findings[split].notes
     return DenseSplits(f"YOLO boxes in {root}", parts, classes, notes)
 
@@ -189,7 +179,7 @@ def _annotated(
         if sharing[label_of[path]] > 1:
             findings.add("pictures that share a label file (their names differ in the ending alone)", path)
         if os.path.exists(label_of[path]):
-            corners, labels, lines = _read_labels(label_of[path], names, findings)
+            corners, labels, lines = read_labels(label_of[path], names, findings)
         else:
             findings.add("pictures without a label file (taken as without objects)", path)
             corners, labels, lines = [], [], []
@@ -226,51 +216,6 @@ def _label_folder(folder: str) -> str:
 def _label_file(path: str, folder_of: Mapping[str, str]) -> str:
     folder, name = os.path.split(path)
     return os.path.join(folder_of[folder], f"{os.path.splitext(name)[0]}.txt")
-
-
-def _read_labels(
-    path: str, names: list[str] | None, findings: Findings
-) -> tuple[list[list[float]], list[int], list[str]]:
-    """Corners in shares, classes, and where each stands."""
-    try:
-        check_regular(os.stat(path))
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
-    except (OSError, ValueError) as error:
-        findings.add("label files that can't be read", f"{path} ({reason(error)})")
-        return [], [], []
-    found: dict[tuple[float, ...], str] = {}
-    for number, line in enumerate(lines, start=1):
-        where = f"line {number} of {path}"
-        if not line.split():
-            continue
-        parsed = _parsed(line.split())
-        if parsed is None:
-            findings.add(BAD_LINES, where)
-        elif names is not None and parsed[0] >= len(names):
-            findings.add("lines left out (a class without a name)", f"{where} (class {parsed[0]:.0f})")
-        elif parsed in found:
-            findings.add("lines left out (written twice)", where)
-        else:
-            found[parsed] = f"line {number}"
-    return [list(each[1:]) for each in found], [int(each[0]) for each in found], list(found.values())
-
-
-def _parsed(words: Sequence[str]) -> tuple[float, float, float, float, float] | None:
-    """Class and corners of a line; None if it is neither a box nor a polygon in shares."""
-    try:
-        label, *numbers = map(float, words)
-    except ValueError:
-        return None
-    inside = all(-MOST_BEYOND <= number <= 1 + MOST_BEYOND for number in numbers)
-    if not (0 <= label < MOST_CLASSES and label == math.floor(label) and inside):
-        return None
-    if len(numbers) == 4:
-        x, y, width, height = numbers
-        return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    if len(numbers) >= 6 and len(numbers) % 2 == 0:
-        return label, min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
-    return None
 
 
 def _numbered(read: Iterable[Sequence[Annotated]]) -> list[str]:

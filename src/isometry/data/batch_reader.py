@@ -111,10 +111,10 @@ class BatchReader(Dataset[Batch | UserError]):
                 where = self.part.where(candidate)
                 if not self.skip_bad_images:
                     raise UserError(
-                        f"cannot read the image {where} ({error}): "
+                        f"cannot read {error.subject or f'the image {where}'} ({error}): "
                         "repair or remove it, or continue without it with --skip-bad-images"
                     ) from error
-                unreadable.append(where)
+                unreadable.append(f"{where} ({error.subject})" if error.subject else where)
         raise UserError(
             f"none of the {len(self.part)} images can be read, e.g. {unreadable[0]}: check the files"
         )

@@ -52,7 +52,14 @@ class Reading:
 
 
 class DecodeError(Exception):
-    """An image can't be decoded; the message says why, without the image's path."""
+    """An image can't be decoded; the message says why, without the image's path.
+
+    ``subject`` names what can't be, such as ``the mask PATH``, where it is not the image itself.
+    """
+
+    def __init__(self, why: str, subject: str = "") -> None:
+        super().__init__(why)
+        self.subject = subject
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from PIL import Image
 from helpers.dense_files import quarter_mask, write_mask, write_masks, write_picture
 from isometry.config import DataConfig
 from isometry.data import ImageSpec
-from isometry.data.decoding import Reading, read_pixels
+from isometry.data.decoding import DecodeError, Reading, read_pixels
 from isometry.data.dense.batches import dense_loaders
-from isometry.data.dense.mask_files import values_in
+from isometry.data.dense.mask_reading import values_in
 from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.errors import UserError
 
@@ -21,6 +21,11 @@ SPEC = ImageSpec((3, 32, 32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 def opened(root: Path, **options: object) -> DenseSources:
     return find_dense_sources(DataConfig(data_dir=str(root), workers=0, **options), "segment")
+
+
+def unnamed(values: str) -> str:
+    """The note where there is no classes.txt."""
+    return f"no classes.txt: the classes are named by the values that occur, {values}"
 
 
 def move(root: Path, places: dict[str, str]) -> None:
@@ -52,7 +57,7 @@ def test_layouts_are_found(tmp_path, layout):
     sources = opened(root)
     assert (len(sources.train), len(sources.val), sources.test) == (4, 4, None)
     assert sources.class_names == ["0", "1", "2"]
-    assert sources.notes == []
+    assert sources.notes == [unnamed("0-2")]
     image, mask = sources.val.load(3)
     assert image.size == (60, 40)
     np.testing.assert_array_equal(mask, quarter_mask(value=2))
@@ -81,7 +86,10 @@ def test_voc_lists_name_the_pictures(tmp_path):
     sources = opened(tmp_path)
     assert [sources.train.where(n)[-10:] for n in range(len(sources.train))] == ["2007_0.jpg", "2007_2.jpg"]
     assert len(sources.val) == 1
-    assert sources.notes == ["listed names left out (without picture and mask): 1, e.g. 2007_9"]
+    assert sources.notes == [
+        "listed names left out (without picture and mask): 1, e.g. 2007_9",
+        unnamed("0-1"),
+    ]
 
 
 def test_names_of_classes_are_read_beside(tmp_path):
@@ -100,9 +108,7 @@ def test_without_names_the_values_that_occur_are_the_classes(tmp_path):
     write_mask(root / "masks/val/3.png", ignoring)
     sources = opened(root)
     assert sources.class_names == ["0", "7", "128", "254"]
-    (note,) = sources.notes
-    assert "values that no pixel has, and that are no classes (0, 7, 128 and 254 are; " in note
-    assert note.endswith(": 251, e.g. 1-6, 8-127 and 129-253")
+    assert sources.notes == [unnamed("0, 7, 128 and 254")]
     np.testing.assert_array_equal(sources.train.load(1)[1], quarter_mask(value=2))
     expected = quarter_mask(value=3)
     expected[-1] = 255
@@ -122,14 +128,12 @@ def test_lossy_masks_are_refused(tmp_path):
     for path in sorted(root.glob("masks/*/*.jpg"))[1:]:
         write_mask(path.with_suffix(".png"), quarter_mask())
         path.unlink()
-    sources = opened(root)
-    assert "masks that can't be used: 1, e.g. " in sources.notes[0]
-    with pytest.raises(ValueError, match="is a JPEG"):
-        sources.train.load(0)
+    with pytest.raises(UserError, match=r"of 8 masks, 1 can't be used, e\.g\. .*0\.jpg \(is a JPEG"):
+        opened(root)
 
 
 def test_values_of_a_mask_are_those_of_all_its_rows(monkeypatch):
-    monkeypatch.setattr("isometry.data.dense.mask_files.CHUNK", 8)
+    monkeypatch.setattr("isometry.data.dense.mask_reading.CHUNK", 8)
     mask = np.arange(60, dtype=np.uint8).reshape(20, 3) * 4
     assert values_in(mask) == {4 * value for value in range(60)}
     assert values_in(np.zeros((0, 3), np.uint8)) == set()
@@ -177,6 +181,7 @@ def test_pictures_and_masks_without_each_other_are_left_out_and_named(tmp_path):
     assert sources.notes == [
         "pictures left out (without a mask): 1, e.g. images/train/1.jpg",
         "masks left out (without a picture): 1, e.g. masks/val/2.png",
+        unnamed("0-2"),
     ]
 
 
@@ -193,17 +198,25 @@ def test_values_beyond_the_named_classes_are_refused(tmp_path):
     root = write_masks(tmp_path)
     (root / "classes.txt").write_text("a\nb\n")
     with pytest.raises(
-        UserError, match=r"names 2 classes, and 4 masks have values above 1, e\.g\. .*1\.png \(2\)"
+        UserError, match=r"names the values 0-1, and 4 masks have others, e\.g\. .*1\.png \(2\); name all"
     ):
         opened(root)
 
 
-def test_masks_of_0_and_255_alone_are_refused(tmp_path):
+@pytest.mark.parametrize("indexed", [False, True])
+def test_masks_of_0_and_255_alone_are_refused_with_a_line_that_mends_them(tmp_path, indexed):
     root = write_masks(tmp_path)
     for path in root.glob("masks/*/*.png"):
-        write_mask(path, quarter_mask(value=255))
-    with pytest.raises(UserError, match="have the values 0 and 255 alone, and 255 is ignored"):
+        write_mask(path, quarter_mask(value=255), indexed)
+    with pytest.raises(UserError, match="have the values 0 and 255 alone, and 255 is ignored; if") as caught:
         opened(root)
+    message = str(caught.value)
+    line = message[message.index("from PIL") :]
+    for path in root.glob("masks/*/*.png"):
+        exec(line, {"path": path})
+    sources = opened(root)
+    assert sources.class_names == ["0", "1"]
+    np.testing.assert_array_equal(sources.train.load(0)[1], quarter_mask())
 
 
 @pytest.mark.parametrize(("value", "named"), [(0, False), (0, True), (255, True), (3, False)])
@@ -224,40 +237,58 @@ def test_named_classes_without_a_pixel_are_noted(tmp_path):
     assert note == "classes without a pixel in the training masks: 1, e.g. d"
 
 
-def test_masks_of_colours_are_named_and_refused_where_all_are(tmp_path):
+UNUSABLE = {
+    "colours": (lambda path: Image.new("RGB", (60, 40)).save(path), "is of mode RGB, not of one channel"),
+    "deep": (
+        lambda path: Image.fromarray(np.full((40, 60), 300, np.uint16)).save(path),
+        "has values of 300 to 300, not all in 0 to 255",
+    ),
+    "no picture": (lambda path: path.write_bytes(b"no picture"), "of no image format that is read"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-30]), "truncated"),
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+@pytest.mark.parametrize("place", ["masks/train/0.png", "masks/val/1.png"])
+def test_masks_that_cannot_be_used_are_refused_or_left_out_with_their_pictures(tmp_path, fault, place):
     root = write_masks(tmp_path)
-    paths = sorted(root.glob("masks/*/*.png"))
-    Image.new("RGB", (60, 40)).save(paths[0])
-    (note,) = opened(root).notes
-    assert "masks that can't be used: 1" in note
-    assert "is of mode RGB, not of one channel" in note
-    for path in paths:
-        Image.new("RGB", (60, 40)).save(path)
-    with pytest.raises(UserError, match=r"no mask can be used, e.g. .*is of mode RGB"):
+    damage, why = UNUSABLE[fault]
+    damage(root / place)
+    with pytest.raises(UserError, match=r"of 8 masks, 1 can't be used, e\.g\. ") as caught:
         opened(root)
-
-
-def test_deep_values_are_refused(tmp_path):
-    root = write_masks(tmp_path)
-    Image.fromarray(np.full((40, 60), 300, np.uint16)).save(root / "masks/train/0.png")
-    (note,) = opened(root).notes
-    assert "has values of 300 to 300, not all in 0 to 255" in note
-
-
-def test_a_bad_mask_is_an_error_when_it_is_read_or_left_out(tmp_path):
-    root = write_masks(tmp_path)
-    (root / "masks/val/1.png").write_bytes(b"no picture")
-    sources = opened(root)
-    assert "masks that can't be used: 1" in sources.notes[0]
+    assert f"{root / place} (" in str(caught.value)
+    assert why in str(caught.value)
+    assert "with --skip-bad-images" in str(caught.value)
+    sources = opened(root, skip_bad_images=True)
+    picture = place.replace("masks", "images").replace("png", "jpg")
+    note = next(note for note in sources.notes if "can't be used" in note)
+    assert note.startswith(f"pictures left out (their masks can't be used): 1, e.g. {picture} ({place}: ")
+    assert len(sources.train) + len(sources.val) == 7
     config = DataConfig(workers=0, batch_size=4)
-    with pytest.raises(
-        UserError, match=r"cannot read the image .*1\.jpg \(its mask .*1\.png: of no image format"
-    ):
+    assert sum(len(batch.indices) for batch in dense_loaders(sources, config, SPEC, 0).val) == len(
+        sources.val
+    )
+    for path in root.glob("masks/*/*.png"):
+        damage(path)
+    with pytest.raises(UserError, match=r"no mask can be used, e\.g\. "):
+        opened(root, skip_bad_images=True)
+
+
+def test_a_mask_that_the_sample_missed_is_named_when_it_is_read(tmp_path, monkeypatch):
+    """Not its picture, which is fine."""
+    monkeypatch.setattr("isometry.data.dense.mask_files.DECODED", 2)
+    root = write_masks(tmp_path)
+    path = root / "masks/val/1.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    sources = opened(root)
+    config = DataConfig(workers=0, batch_size=4)
+    with pytest.raises(UserError, match=r"cannot read the mask .*masks/val/1\.png \(.*truncated"):
         list(dense_loaders(sources, config, SPEC, 0).val)
     config = DataConfig(workers=0, batch_size=4, skip_bad_images=True)
     (batch,) = dense_loaders(sources, config, SPEC, 0).val
     assert batch.annotations.shape == (3, 32, 32)
-    assert len(batch.unreadable) == 1
+    assert batch.unreadable == [f"{root / 'images/val/1.jpg'} (the mask {path})"]
 
 
 def test_a_value_that_the_sample_missed_is_an_error_when_it_is_read(tmp_path, monkeypatch):
@@ -266,7 +297,7 @@ def test_a_value_that_the_sample_missed_is_an_error_when_it_is_read(tmp_path, mo
     sources = opened(root)
     assert sources.notes[0].startswith("masks whose values were looked at, of 8: 2")
     assert sources.class_names == ["0", "1"]
-    with pytest.raises(ValueError, match="has the value 2, and the 2 classes are 0-1; name all"):
+    with pytest.raises(DecodeError, match="has the value 2, and the 2 classes are 0-1; name all"):
         sources.train.load(1)
 
 
@@ -293,7 +324,7 @@ def test_masks_follow_the_orientation_of_their_picture(tmp_path, of, orientation
     assert found.shape == read.shape[:2]
     assert ((read[..., 0] > 127) == (found == 1)).mean() > 0.98
     turned = (of == "stored") == (exif == "upright")
-    assert len(sources.notes) == turned
+    assert len(sources.notes) == turned + 1
 
 
 def test_no_masks_say_what_is_wanted(tmp_path):

@@ -1,9 +1,12 @@
 """Sizes and orientations of picture files, by their headers, before training begins."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+
+from PIL import Image
 
 from isometry.data.decoding import DecodeError, decode_errors
 from isometry.data.image_formats import open_picture
@@ -43,18 +46,18 @@ class Picture:
         return self.upright if upright else INVERSE.get(self.upright, self.upright)
 
 
-def look(paths: Sequence[str]) -> list[Picture]:
-    """The headers of all files, read by threads; of a file that can't be read, its fault."""
+def look(paths: Sequence[str], check: Callable[[Image.Image], None] = check_size) -> list[Picture]:
+    """The headers of all files, read by threads; of a file that can't be read, or that ``check`` refuses, its fault."""
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(_look, paths))
+        return list(pool.map(partial(_look, check=check), paths))
 
 
-def _look(path: str) -> Picture:
+def _look(path: str, check: Callable[[Image.Image], None]) -> Picture:
     try:
         with decode_errors():
             check_regular(os.stat(path))
             with open(path, "rb") as stream, open_picture(stream) as image:
-                check_size(image)
+                check(image)
                 return Picture(path, image.size, turn_of(image))
     except DecodeError as error:
         return Picture(path, fault=str(error))

@@ -302,7 +302,7 @@ def test_test_pictures_without_annotations_are_left_out(tmp_path):
 
 def test_folders_without_boxes_say_what_is_wanted(tmp_path):
     write_picture(tmp_path / "a.png")
-    with pytest.raises(UserError, match="has no boxes; give COCO's annotations"):
+    with pytest.raises(UserError, match="has no boxes; give a folder with COCO's annotations"):
         opened(tmp_path)
     with pytest.raises(UserError, match=r"--dataset digits has no boxes; give digit-scenes"):
         find_dense_sources(DataConfig(dataset="digits"), "detect")
@@ -408,3 +408,29 @@ def test_a_category_that_groups_only_itself_or_nothing_keeps_its_place(tmp_path)
     content["categories"].append({"id": 8, "name": "class 8", "supercategory": 5})
     sources = opened(one_file(tmp_path, content))
     assert sources.class_names == ["objects", "class 3", "class 7", "class 8"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_alone_finds_its_pictures_and_names_the_others(tmp_path, layout):
+    file, pictures = LAYOUTS[layout]
+    other = "valid" if layout == "roboflow" else "val"
+    write_coco(tmp_path / file.format("train"), coco(4), tmp_path / pictures.format("train"))
+    alone = opened(tmp_path / file.format("train"))
+    assert (len(alone.train) + len(alone.val), alone.notes) == (4, [])
+    write_coco(tmp_path / file.format(other), coco(2), tmp_path / pictures.format(other))
+    sources = opened(tmp_path / file.format("train"))
+    assert len(sources.train) + len(sources.val) == 4
+    (note,) = sources.notes
+    name = Path(file.format("train")).name
+    assert note == f"{name} alone is read; give --data-dir {tmp_path} to use {file.format(other)} too"
+    both = opened(tmp_path)
+    assert (len(both.train), len(both.val), both.notes) == (4, 2, [])
+
+
+def test_pictures_that_are_all_missing_are_no_matter_of_single_ones(tmp_path):
+    write_coco(tmp_path / "train.json", coco(4), tmp_path / "elsewhere")
+    for options in ({}, {"skip_bad_images": True}):
+        with pytest.raises(
+            UserError, match=r"none of its 4 pictures can be found, e\.g\. .*0\.png; give --data-dir"
+        ):
+            opened(tmp_path, **options)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from helpers.dense_files import quarter_mask, write_mask, write_masks, write_picture
+from helpers.pages import ROOT, code_blocks
 from isometry.config import DataConfig
 from isometry.data import ImageSpec
 from isometry.data.decoding import DecodeError, Reading, read_pixels
@@ -334,3 +335,20 @@ def test_no_masks_say_what_is_wanted(tmp_path):
     (tmp_path / "masks").mkdir()
     with pytest.raises(UserError, match=r"the train part has no picture with a mask \(pictures left out"):
         opened(tmp_path)
+
+
+def test_the_lines_of_the_documentation_write_masks_of_colours_as_classes(tmp_path, monkeypatch):
+    """Of the page's tree; colours that it does not list become 255."""
+    root = write_masks(tmp_path / "street")
+    for path in root.glob("masks/*/*.png"):
+        mask = quarter_mask()
+        mask[-1] = 2
+        Image.fromarray(np.array([(0, 0, 0), (128, 0, 0), (1, 2, 3)], np.uint8)[mask]).save(path)
+    with pytest.raises(UserError, match=r"is of mode RGB, .* as docs/transfer\.md shows"):
+        opened(root)
+    monkeypatch.chdir(tmp_path)
+    (block,) = (each for each in code_blocks(ROOT / "docs" / "transfer.md") if each.language == "python")
+    exec(block.text, {})
+    expected = quarter_mask()
+    expected[-1] = 255
+    np.testing.assert_array_equal(opened(root).train.load(0)[1], expected)

@@ -104,7 +104,7 @@ def test_masks_and_boxes_are_not_taken_for_each_other(tmp_path):
     write_masks(tmp_path / "masks")
     with pytest.raises(UserError, match="has no masks; give a folder"):
         find_dense_sources(DataConfig(data_dir=str(tmp_path / "boxes")), "segment")
-    with pytest.raises(UserError, match="has no boxes; give COCO's"):
+    with pytest.raises(UserError, match="has no boxes; give a folder with COCO's"):
         find_dense_sources(DataConfig(data_dir=str(tmp_path / "masks")), "detect")
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -94,6 +95,8 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
     )
     classes = {number: index for index, number in enumerate(names)}
     parts: dict[str, BoxFiles] = {}
+    if root.is_file():
+        _say_what_is_beside(root, config, about_all)
     notes: list[str] = about_all.notes
     for split, coco in read.items():
         findings = Findings(folder, files[split])
@@ -149,6 +152,11 @@ def _part(
     folder = _folder_of([image["file_name"] for image in coco["images"]], path, root)
     images, file_of = _listed(coco["images"], path, folder, findings)
     gone = [name for name in images if not os.path.exists(name)]
+    if gone and len(gone) == len(images):
+        raise UserError(
+            f"{path}: none of its {len(images):,} pictures can be found, e.g. {printable(gone[0])}; give "
+            "--data-dir FOLDER that holds the JSON and the pictures"
+        )
     if gone and not config.skip_bad_images:
         raise UserError(
             f"{path}: of {len(images):,} pictures, {len(gone):,} can't be found, e.g. {printable(gone[0])}; add them, "
@@ -256,13 +264,27 @@ def _boxes_of(
 
 def _folder_of(names: Sequence[str], path: Path, root: Path) -> Path:
     """The folder of a file's pictures: of the usual ones, the one that has most of the first pictures."""
-    root = path.parent if root.is_file() else root
     stem = path.stem.lower()
     words = [re.sub(r"^(instances|annotations)_", "", stem), *re.findall(r"[a-z]+", stem)]
-    usual = [path.parent, root, root / "images"]
-    usual += [folder / word for word in dict.fromkeys(words) for folder in (root, root / "images")]
+    usual = [path.parent]
+    # A file that is given alone may lie in annotations/.
+    for above in (path.parent, path.parent.parent) if root.is_file() else (root,):
+        usual += [above, above / "images"]
+        usual += [folder / word for word in dict.fromkeys(words) for folder in (above, above / "images")]
     usual += [path.parent / "images", path.parent.parent]
     some = names[:: max(1, len(names) // LOOKED)]
     return max(
         usual, key=lambda folder: sum(os.path.exists(folder / name) for name in some if "\0" not in name)
     )
+
+
+def _say_what_is_beside(file: Path, config: DataConfig, findings: Findings) -> None:
+    """Notes the files of other splits, which are not read where one file alone is given."""
+    for folder in (file.parent.parent, file.parent):
+        with suppress(UserError):
+            found = list(find_coco(folder, config).values())
+            others = [path for path in found if path != file]
+            if others and file in found:
+                names = some_of([os.path.relpath(path, folder) for path in others], 3)
+                findings.say(f"{file.name} alone is read; give --data-dir {folder} to use {names} too")
+                return

@@ -90,8 +90,8 @@ def _boxes(root: Path, config: DataConfig) -> DenseSplits:
     if (place := find_yolo(root)) is not None:
         return open_yolo(place, root if root.is_dir() else root.parent, config)
     raise UserError(
-        f"--data-dir {root}: has no boxes; give COCO's annotations/instances_train.json, a JSON in each split's "
-        "folder, or YOLO's data.yaml with images/ and labels/"
+        f"--data-dir {root}: has no boxes; give a folder with COCO's annotations/instances_train.json, with a JSON in "
+        "each split's folder, or with YOLO's images/ and labels/"
     )
 
 
@@ -100,7 +100,7 @@ def _masks(root: Path, config: DataConfig) -> DenseSplits:
     found = find_masks(root, config, findings) if root.is_dir() else {}
     if not found:
         raise UserError(
-            f"--data-dir {root}: has no masks; give a folder with images/ and masks/, or with train/images/ and "
-            "train/masks/"
+            f"--data-dir {root}: has no masks; give a folder with images/ and masks/, with train/images/ and "
+            "train/masks/, or with VOC's JPEGImages/, SegmentationClass/ and ImageSets/"
         )
     return open_masks(found, root, config, findings)

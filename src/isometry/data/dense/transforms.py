@@ -18,7 +18,8 @@ from isometry.data.dense.placement import Placement
 from isometry.data.image_spec import ImageSpec
 
 AREAS = (0.25, 1.0)
-"""Range of a training crop's area, where ``--scale`` is not given: its default is for images of one object."""
+"""Range of a training crop's area for boxes and masks; the default of ``--scale``, for images of one object, means it
+too, as in saved runs of older versions."""
 LEAST_LEFT = 0.1
 """Share of a box's area that a crop must leave; what remains of a smaller one can hardly be told."""
 LEAST_SIDE = 1
@@ -64,7 +65,7 @@ class TrainTransform(EvalTransform):
     """A random window of the image, flips, and changes of colour: draws from the global generators.
 
     The window's area is a share of the square (of the input's shape) that just holds the image, drawn evenly from
-    ``--scale`` (:data:`AREAS` if not given; above 1 it zooms out), and its aspect ratio, to the input's, from
+    ``--scale`` (:data:`AREAS` for its default; above 1 it zooms out), and its aspect ratio, to the input's, from
     ``--ratio``, evenly in the logarithm. Along each axis it lies inside the image, or holds all of it. Boxes of which
     less than :data:`LEAST_LEFT` is in the window are dropped, and so are crowds. With ``--no-aug`` images are fitted as
     for evaluation.

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from isometry.config import RunConfig, out_of_range
+from isometry.config import DataConfig, RunConfig, out_of_range
 from isometry.config.paths import absolute_paths
 from isometry.data import ImageSpec
 from isometry.data.dense.annotations import Task
 from isometry.data.dense.sources import DenseSources, find_dense_sources
+from isometry.data.dense.transforms import AREAS
 from isometry.data.option_checks import AUTO
 from isometry.data.splits import MapPart
 from isometry.data.survey import survey
@@ -62,11 +63,12 @@ def assemble_dense(config: RunConfig, world: World) -> DenseRun:
     if (begun := begun_as(config)) is not None and config.pixel_range == AUTO:
         # What it found then, also if other images were added.
         config = replace(config, pixel_range=begun.pixel_range)
-    config = absolute_paths(config)
+    notes: list[str] = []
+    config = absolute_paths(replace(config, scale=_scale(config, begun, notes)))
     model = replace(student_spec(config, config.prune), num_classes=0)
     check_name(model, "transfer")
     sources = find_dense_sources(config, task)
-    notes = list(sources.notes)
+    notes += sources.notes
     sample = survey(MapPart(cast(Any, sources.train)))
     notes += sample.notes(config.pixel_range)
     seed_global_generators(derive_seed(config.seed, "model"))
@@ -91,6 +93,20 @@ def assemble_dense(config: RunConfig, world: World) -> DenseRun:
         device=str(world.device),
     )
     return DenseRun(config, sources, spec, network, weights, notes)
+
+
+def _scale(config: RunConfig, begun: RunConfig | None, notes: list[str]) -> list[float]:
+    """``--scale`` as it is used; folders of older versions have the default of classification, which meant AREAS."""
+    of_classes = DataConfig().scale
+    if begun is not None and begun.scale == of_classes and config.scale == list(AREAS):
+        return of_classes
+    if config.scale == of_classes and begun is None:
+        low, high = AREAS
+        notes.append(
+            f"--scale {of_classes[0]:g} {of_classes[1]:g} is for images of one object: {low:g} {high:g} is used"
+        )
+        return list(AREAS)
+    return config.scale
 
 
 def _warmup_epochs(config: RunConfig, notes: list[str]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from isometry.config import RunConfig
+from isometry.data.dense.transforms import AREAS
 from isometry.errors import UserError
 from isometry.evaluation.saved_network import SavedNetwork, names_folder, open_folder
 from isometry.models.dense.build import backbone_arguments
@@ -32,6 +33,7 @@ DENSE_TRAINING: dict[str, Any] = {
     "weight_decay": 0.05,
     "clip_grad": 1.0,
     "color_jitter": 0.2,
+    "scale": list(AREAS),
 }
 """For boxes and masks, whose pyramid and head are new: a larger rate, and gradients that are clipped."""
 

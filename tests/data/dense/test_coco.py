@@ -427,6 +427,29 @@ def test_a_file_alone_finds_its_pictures_and_names_the_others(tmp_path, layout):
     assert (len(both.train), len(both.val), both.notes) == (4, 2, [])
 
 
+def test_the_folder_of_the_files_alone_finds_the_pictures_beside_it(tmp_path):
+    for split, count in (("train", 4), ("val", 2)):
+        file = tmp_path / f"annotations/instances_{split}2017.json"
+        write_coco(file, coco(count), tmp_path / f"{split}2017")
+    sources = opened(tmp_path / "annotations")
+    assert (len(sources.train), len(sources.val), sources.notes) == (4, 2, [])
+
+
+def test_notes_begin_with_the_name_of_the_file_or_with_its_path_where_names_are_alike(tmp_path):
+    content = coco(4)
+    content["annotations"].append(box(1, [70, 5, 10, 10]))
+    for split in ("train", "valid"):
+        write_coco(tmp_path / f"one/annotations/instances_{split}.json", content, tmp_path / "one/images")
+        write_coco(tmp_path / f"two/{split}/_annotations.coco.json", content, tmp_path / f"two/{split}")
+    starts = {
+        "one": ("instances_train.json", "instances_valid.json"),
+        "two": ("train/_annotations.coco.json", "valid/_annotations.coco.json"),
+    }
+    for name, wanted in starts.items():
+        notes = opened(tmp_path / name).notes
+        assert [note.split(": ")[0] for note in notes] == list(wanted)
+
+
 def test_pictures_that_are_all_missing_are_no_matter_of_single_ones(tmp_path):
     write_coco(tmp_path / "train.json", coco(4), tmp_path / "elsewhere")
     for options in ({}, {"skip_bad_images": True}):

@@ -99,7 +99,8 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
         _say_what_is_beside(root, config, about_all)
     notes: list[str] = about_all.notes
     for split, coco in read.items():
-        findings = Findings(folder, files[split])
+        alike = [path for path in files.values() if path.name == files[split].name]
+        findings = Findings(folder, files[split] if len(alike) > 1 else files[split].name)
         if coco is None:
             findings.say("the test pictures are left out (they have no annotations)")
         else:
@@ -267,8 +268,8 @@ def _folder_of(names: Sequence[str], path: Path, root: Path) -> Path:
     stem = path.stem.lower()
     words = [re.sub(r"^(instances|annotations)_", "", stem), *re.findall(r"[a-z]+", stem)]
     usual = [path.parent]
-    # A file that is given alone may lie in annotations/.
-    for above in (path.parent, path.parent.parent) if root.is_file() else (root,):
+    # A file, or its folder, may be given alone, and lie in annotations/.
+    for above in dict.fromkeys((path.parent if root.is_file() else root, path.parent.parent)):
         usual += [above, above / "images"]
         usual += [folder / word for word in dict.fromkeys(words) for folder in (above, above / "images")]
     usual += [path.parent / "images", path.parent.parent]

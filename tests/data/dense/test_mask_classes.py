@@ -60,10 +60,11 @@ def test_sparse_values_get_their_names(tmp_path):
         opened(root)
 
 
-@pytest.mark.parametrize(("value", "named"), [(200, True), (3, False)])
-def test_a_value_in_few_masks_far_from_others_is_named(tmp_path, value, named):
+@pytest.mark.parametrize(("value", "masks", "named"), [(200, 1, True), (3, 1, False), (200, 2, False)])
+def test_a_value_in_few_masks_far_from_others_is_named(tmp_path, value, masks, named):
     root = write_masks(tmp_path, images=10)
-    write_mask(root / "masks/train/4.png", quarter_mask(value=value))
+    for number in range(4, 4 + masks):
+        write_mask(root / f"masks/train/{number}.png", quarter_mask(value=value))
     sources = opened(root)
     assert sources.class_names == ["0", "1", "2", str(value)]
     rare = [note for note in sources.notes if "values in few masks" in note]

@@ -17,8 +17,10 @@ from isometry.data.dense.yolo import read_names
 from isometry.errors import UserError, printable
 
 NAMES = ("classes.txt", "labels.txt")
-RARE = 0.1
-"""Share of the masks; a value that fewer have, and that has no neighbour, may be damage."""
+RARE = 0.01
+"""Share of the masks, at least one; a value that no more of them have, and that has no neighbour, may be damage."""
+ENOUGH = 10
+"""Masks from which on a value can be called rare."""
 BINARY = "from PIL import Image; Image.open(path).point(lambda value: value // 255).save(path)"
 """Writes 1 for 255 in a grey mask."""
 
@@ -68,7 +70,7 @@ def read_value_names(path: Path) -> dict[int, str]:
         UserError: as :func:`read_names`; a value twice, or none that a class can have.
     """
     lines = read_names(path)
-    numbered = [re.fullmatch(r"(\d{1,9})[:,\s]\s*(\S.*)", line) for line in lines]
+    numbered = [re.fullmatch(r"([0-9]{1,9})[:,\s]\s*(\S.*)", line) for line in lines]
     found = [(int(each[1]), each[2]) for each in numbered if each and int(each[1]) != IGNORED]
     if not all(numbered):
         found = list(enumerate(lines))
@@ -92,9 +94,11 @@ def _too_few(place: Path, trained: set[int]) -> str:
 
 
 def _note_rare(seen: Values, values: Collection[int], findings: Findings) -> None:
+    if len(seen) < ENOUGH:
+        return
     counts = Counter(value for own in seen.values() for value in own)
     for value in values:
-        if counts[value] <= RARE * len(seen) and not {value - 1, value + 1} & {*values}:
+        if counts[value] <= max(1, RARE * len(seen)) and not {value - 1, value + 1} & {*values}:
             path = next(path for path, own in seen.items() if value in own)
             findings.add(
                 "values in few masks, far from others (each is a class; mend the masks if that is wrong)",

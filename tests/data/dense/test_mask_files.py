@@ -347,7 +347,7 @@ def test_the_lines_of_the_documentation_write_masks_of_colours_as_classes(tmp_pa
     with pytest.raises(UserError, match=r"is of mode RGB, .* as docs/transfer\.md shows"):
         opened(root)
     monkeypatch.chdir(tmp_path)
-    (block,) = (each for each in code_blocks(ROOT / "docs" / "transfer.md") if each.language == "python")
+    (block,) = (each for each in code_blocks(ROOT / "docs" / "transfer.md") if "as_classes" in each.text)
     exec(block.text, {})
     expected = quarter_mask()
     expected[-1] = 255

@@ -78,7 +78,11 @@ def read_config(kind: type[Config], path: str | Path, *, pipe: bool = False) -> 
         UserError: no such file, a recipe for another command, an unknown key (near names are given), or a value of
             another type.
     """
-    values = read_recipe(path, pipe=pipe)
+    return config_of(kind, read_recipe(path, pipe=pipe), path)
+
+
+def config_of(kind: type[Config], values: dict[str, Any], path: str | Path) -> Config:
+    """:func:`read_config` of the options that :func:`read_recipe` found at ``path``."""
     command = _other_command(kind, values)
     if command:
         raise UserError(

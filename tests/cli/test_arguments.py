@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import pytest
 
-from isometry.cli.arguments import parse, recipe_named
+from isometry.cli.arguments import parse, parse_given, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.compare_plan import CompareConfig
 from isometry.cli.help import help_text
@@ -260,3 +260,11 @@ def test_a_folder_with_a_network_is_a_model(given, meant, tmp_path):
 
 def test_an_absolute_folder_stays_so(folders):
     assert run_config(f"--model {folders}/run").model == f"local-dir:{folders}/run/student"
+
+
+def test_what_is_given_is_known_also_where_it_is_the_default(tmp_path):
+    recipe = tmp_path / "some.yaml"
+    recipe.write_text("epochs: 300\nstudent: resnet18\n", encoding="utf-8")
+    config, given = parse_given(RunConfig, ["--config", str(recipe), "-b", "128", "--losses.ce", "1"])
+    assert (config.epochs, config.batch_size) == (RunConfig.epochs, RunConfig.batch_size)
+    assert given == {"epochs", "model", "batch_size", "losses"}

@@ -10,7 +10,7 @@ from isometry.cli.help import Option, option_groups
 from isometry.config import ON_COMMAND_LINE_ONLY, canonical
 from isometry.config.paths import expand_path
 from isometry.errors import UserError
-from isometry.recipes import Config, find_recipe, parse_value, read_config, with_typed
+from isometry.recipes import Config, config_of, find_recipe, parse_value, read_recipe, with_typed
 
 OPTION = re.compile(r"--?[A-Za-z]")
 """How an option begins; a negative number is a value."""
@@ -25,11 +25,17 @@ def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
         UserError: an unknown option or key of the recipe (near names are given), or a value of another type; the
             permission to start programs without the option that names them.
     """
-    given = list(_by_option(arguments))
+    return parse_given(kind, arguments)[0]
+
+
+def parse_given(kind: type[Config], arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
+    """:func:`parse`, and the options that are given, on the command line or by the recipe: names of fields."""
+    words = list(_by_option(arguments))
     recipe = recipe_named(arguments)
-    config = read_config(kind, recipe, pipe=True) if recipe else kind()
+    recipe_values = read_recipe(recipe, pipe=True) if recipe else {}
+    config = config_of(kind, recipe_values, recipe) if recipe else kind()
     values, changed = asdict(config), set()  # type: ignore[call-overload]
-    for word, texts in given:
+    for word, texts in words:
         if word != "--config":
             for path, value in _assignments(kind, word, texts):
                 _put(values, path, value)
@@ -37,7 +43,8 @@ def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
     if ON_COMMAND_LINE_ONLY in changed and "data_dir" not in changed:
         # Else the permission would hold for what a recipe says.
         raise UserError("--allow-commands: is for a --data-dir on the command line; give that there too")
-    return with_typed(config, {name: values[name] for name in changed})
+    typed = with_typed(config, {name: values[name] for name in changed})
+    return typed, frozenset(changed | recipe_values.keys())
 
 
 def leading(words: list[str]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """`isometry check`: what a run would do and need, without training."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,8 +14,8 @@ from isometry.config import RunConfig
 from isometry.data.inventory import take_inventory
 from isometry.data.shared_memory import small_shared_memory
 from isometry.distributed import join_world, local_processes
-from isometry.errors import UserError, counted
-from isometry.files import format_bytes, nearest
+from isometry.errors import counted
+from isometry.files import format_bytes
 from isometry.functional.gates import number_kept
 from isometry.models.cost import macs, parameter_count
 from isometry.models.spec import image_spec, label_names
@@ -29,7 +28,7 @@ from isometry.report import formats
 from isometry.report.terminal import plain, say, say_under, shortened
 from isometry.training.assemble import Run, assemble, enter_stage
 from isometry.training.checkpoint.files import has_checkpoint, load_checkpoint
-from isometry.training.checkpoint.run_folder import RunFolder
+from isometry.training.checkpoint.run_folder import RunFolder, folder_to_resume
 from isometry.training.checkpoint.run_state import SavedState, fitting
 from isometry.training.data_changes import check_classes, check_images
 from isometry.training.grids import grid_advice
@@ -82,8 +81,14 @@ def check(config: RunConfig, console: Console) -> None:
     say_under(console, "Memory of a step", memory_text(needed))
     for warning in warnings(run):
         say_under(console, "Warning", shortened(warning))
-    for note in _refuse_folder(run):
+    folder = folder_to_resume(run.config)
+    for note in _refuse_resume(run, folder) if folder else []:
         say_under(console, "Warning", note)
+    say_startable(config, console)
+
+
+def say_startable(config: RunConfig, console: Console) -> None:
+    """The last line of a check that found nothing in the way."""
     folder = "" if config.out else " once --out names its folder, e.g. --out runs/first"
     say(console, f"This run can start{folder}.", "green")
 
@@ -173,15 +178,7 @@ def memory_text(memory: StepMemory) -> str:
 
 def warnings(run: Run) -> list[str]:
     """Settings that work, but are perhaps not intended."""
-    found = list(run.notes)
-    images, batch = len(run.sources.train), run.config.batch_size
-    if images < batch:
-        found.append(
-            f"an epoch has only 1 step: the {images} training images are fewer than --batch-size {batch}"
-        )
-    elif images < 10 * batch:
-        steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
-        found.append(f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more")
+    found = [*run.notes, *short_epochs(len(run.sources.train), run.config.batch_size)]
     found += small_shared_memory(run.config, run.spec, run.sources.val is not None, local_processes())
     found += slow_average(run.config, run.schedule.stages[-1], _steps_per_epoch(run))
     if run.sources.val is None:
@@ -194,6 +191,16 @@ def warnings(run: Run) -> list[str]:
     return found
 
 
+def short_epochs(images: int, batch: int) -> list[str]:
+    """A note on epochs of few steps."""
+    if images < batch:
+        return [f"an epoch has only 1 step: the {images} training images are fewer than --batch-size {batch}"]
+    if images < 10 * batch:
+        steps = "1 step" if images < 2 * batch else f"{images // batch} steps"
+        return [f"an epoch has only {steps} at --batch-size {batch}; a smaller batch gives more"]
+    return []
+
+
 def _refuse_schedule(run: Run) -> None:
     """Raises the UserError of a run whose optimizer or schedule can't be built."""
     build_schedule(run.config, build_optimizer(run.config, run.objective), _steps_per_epoch(run))
@@ -203,29 +210,6 @@ def _steps_per_epoch(run: Run) -> int:
     config = run.config
     images = (config.global_batch_size or config.batch_size) * config.grad_accum_steps
     return max(1, len(run.sources.train) // images)
-
-
-def _refuse_folder(run: Run) -> list[str]:
-    """Raises the UserError of a run that can't use its folder, or can't resume from it; creates none.
-
-    Returns:
-        Notes on options, see :meth:`isometry.training.checkpoint.run_folder.RunFolder.begin`.
-    """
-    if not run.config.out:
-        return []
-    folder = RunFolder(run.config)
-    existing = nearest(folder.path)
-    if not existing.is_dir():
-        raise UserError(f"--out {folder.path}: can't be written ({existing} is not a folder)")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"--out {folder.path}: can't be written (no permission to write to {existing})")
-    if existing == folder.path:
-        folder.refuse_other_contents()
-        if folder.config.is_file():
-            return _refuse_resume(run, folder)
-    elif run.config.resume:
-        raise UserError(f"--resume: there is no run in {folder.path} (no such folder)")
-    return []
 
 
 def _refuse_resume(run: Run, folder: RunFolder) -> list[str]:
@@ -250,17 +234,17 @@ def _models_table(run: Run) -> Table:
     models = [("student", run.config.model, figures(run.student, run.config.img_size))]
     if run.teacher is not None:
         models.append(("teacher", run.config.teacher, figures(run.teacher, None, run.teacher_macs)))
-    return _table(
+    return table(
         ("", "model", "input", "parameters", "MACs"),
         [
-            (side, name, _sides(found["input"]), formats.params(found["params"]), formats.macs(found["macs"]))
+            (side, name, sides(found["input"]), formats.params(found["params"]), formats.macs(found["macs"]))
             for side, name, found in models
         ],
     )
 
 
 def _plan_table(rows: list[dict[str, Any]]) -> Table:
-    return _table(
+    return table(
         ("stage", "network", "made by", "epochs", "share", "parameters", "MACs"),
         [
             (
@@ -278,22 +262,24 @@ def _plan_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _taps_table(run: Run) -> Table:
-    return _table(
+    return table(
         ("student block", "grid", "width", "teacher block", "grid", "width", "aligned"),
         [(*_shape(pair.student), *_shape(pair.teacher), pair.alignment) for pair in run.objective.pairs],
     )
 
 
 def _shape(block: BlockShape) -> tuple[str, str, str]:
-    return str(block.block), _sides(block.grid), str(block.width)
+    return str(block.block), sides(block.grid), str(block.width)
 
 
-def _sides(sizes: Sequence[int]) -> str:
+def sides(sizes: Sequence[int]) -> str:
+    """Sizes as text: ``3×224×224``."""
     return "×".join(map(str, sizes))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*heads, box=None, pad_edge=False, header_style="dim")
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows below faint headings."""
+    shown = Table(*heads, box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        table.add_row(*map(plain, row))
-    return table
+        shown.add_row(*map(plain, row))
+    return shown

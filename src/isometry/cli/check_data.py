@@ -29,7 +29,10 @@ def check_data(config: RunConfig, console: Console) -> None:
     found = survey_files(sources)
     say_under(console, "Data", sources.description)
     if sources.class_names:
-        console.print(_classes_table(sources.class_names, found.files))
+        counts: dict[str, Counter[int]] = {}
+        for file in found.files:
+            counts.setdefault(file.split, Counter())[file.label] += 1
+        console.print(classes_table(sources.class_names, counts))
     for head, text in facts(config, sources, found):
         say_under(console, head, text)
     for note in [*sources.notes, *sources.class_notes, *survey(sources.train).notes(config.pixel_range)]:
@@ -79,26 +82,23 @@ def classes_text(counts: Mapping[str, int] | None) -> str:
     )
 
 
-def _classes_table(names: Sequence[str], files: Sequence[FileFacts]) -> Table:
-    """The files of each class in each split, the largest class first."""
-    counts = Counter((file.split, file.label) for file in files)
-    splits = list(dict.fromkeys(file.split for file in files))
+def classes_table(names: Sequence[str], counts: Mapping[str, Mapping[int, int]]) -> Table:
+    """What each class has in each split, by its index, and their sums; the largest class of the first split first."""
+    first = next(iter(counts.values()))
     table = Table("class", box=None, pad_edge=False, header_style="dim")
-    for split in splits:
+    for split in counts:
         table.add_column(split, justify="right")
-    order = sorted(range(len(names)), key=lambda label: -counts[splits[0], label])
+    order = sorted(range(len(names)), key=lambda label: -first.get(label, 0))
     some = order
     if len(order) > MOST_CLASSES:
         half = MOST_CLASSES // 2
         some = [*order[:half], UNLABELLED, *order[-half:]]
     for label in some:
         if label == UNLABELLED:
-            table.add_row(f"... {len(order) - MOST_CLASSES:,} more", *[""] * len(splits))
+            table.add_row(f"... {len(order) - MOST_CLASSES:,} more", *[""] * len(counts))
         else:
-            table.add_row(plain(names[label]), *(f"{counts[split, label]:,}" for split in splits))
-    table.add_row(
-        "together", *(f"{sum(file.split == split for file in files):,}" for split in splits), style="dim"
-    )
+            table.add_row(plain(names[label]), *(f"{each.get(label, 0):,}" for each in counts.values()))
+    table.add_row("together", *(f"{sum(each.values()):,}" for each in counts.values()), style="dim")
     return table
 
 

@@ -62,6 +62,19 @@ def _show(result: RunResult, console: Console) -> None:
     say(console, f"Report   {result.report}")
 
 
+def _check(call: Invocation) -> None:
+    if call.config.task == "classify":
+        (check_data if call.config.data else check)(call.config, call.console)
+        return
+    # torchvision's detectors take a while to load.
+    from isometry.cli.check_transfer import check_dense_data, check_transfer
+
+    if call.config.data:
+        check_dense_data(call.config, call.console)
+    else:
+        check_transfer(call.config, call.given, call.console)
+
+
 def _list(call: Invocation) -> None:
     for line in listing(call.names):
         say(call.console, line)
@@ -119,10 +132,11 @@ COMMANDS: dict[str, Command] = {
     "check": Command(
         CheckConfig,
         "Show what a run would do and which errors it would meet; nothing is trained.",
-        lambda call: (check_data if call.config.data else check)(call.config, call.console),
+        _check,
         (
             "isometry check --teacher cait_s24_224 --student deit_tiny_patch16_224 --data-dir photos",
             "isometry check --data --data-dir photos",
+            "isometry check --task detect --model runs/tiny --data-dir coco",
         ),
     ),
     "bench": Command(

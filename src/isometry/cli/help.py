@@ -31,6 +31,8 @@ class Invocation(NamedTuple):
     recipe: str
     """The file that ``--config`` names, or an empty string."""
     console: Console
+    given: frozenset[str] = frozenset()
+    """The options that the command line or its recipe gives: names of fields."""
 
 
 class Command(NamedTuple):

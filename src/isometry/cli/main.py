@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from isometry import __version__
-from isometry.cli.arguments import as_typed, leading, parse, recipe_named
+from isometry.cli.arguments import as_typed, leading, parse_given, recipe_named
 from isometry.cli.commands import COMMANDS
 from isometry.cli.help import Invocation, help_text
 from isometry.cli.output import write
@@ -97,8 +97,9 @@ def _run(words: list[str], console: Console) -> None:
     if not _as_many(names, command.names.split()):
         raise UserError(f"{name}: expected {command.names} first, e.g. {command.examples[0]}")
     try:
-        config: Any = parse(command.kind, options)
-        command.action(Invocation(names, config, recipe_named(options), console))
+        kind: Any = command.kind
+        config, given = parse_given(kind, options)
+        command.action(Invocation(names, config, recipe_named(options), console, given))
     except UserError as error:
         raise UserError(as_typed(str(error), options)) from error
 

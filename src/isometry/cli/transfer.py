@@ -1,5 +1,6 @@
 """`isometry transfer`: a finished network learns another task: classes of other images, boxes, or masks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,10 +84,23 @@ def transfer(name: str, options: TransferConfig, console: Console) -> RunResult:
     """
     if options.task is None:
         raise UserError("--task: not given; give classify, detect or segment")
-    network = named_network(name, random_weights=options.random_weights)
     given = {key: value for key, value in vars(options).items() if key not in OWN and value is not None}
-    network["model_kwargs"] = network.get("model_kwargs", {}) | given.pop("model_kwargs")
-    return run_transfer(transfer_config(network, given, options.overrides), console)
+    config = planned_transfer(name, given, options.overrides, random_weights=options.random_weights)
+    return run_transfer(config, console)
+
+
+def planned_transfer(
+    name: str, given: Mapping[str, Any], overrides: Mapping[str, Any], *, random_weights: bool = False
+) -> RunConfig:
+    """The run that trains the network in a folder, or of a timm name, for ``given["task"]``; what is not ``given`` has
+    the task's own default.
+
+    Raises:
+        UserError: as :func:`transfer`.
+    """
+    network = named_network(name, random_weights=random_weights)
+    arguments = network.get("model_kwargs", {}) | given.get("model_kwargs", {})
+    return transfer_config(network, {**given, "model_kwargs": arguments}, overrides)
 
 
 def run_transfer(config: RunConfig, console: Console, label: str = "") -> RunResult:

@@ -85,7 +85,8 @@ class DeepGreys:
 class Survey:
     """What was found in ``looked`` of ``total`` images, taken at equal distances.
 
-    ``greys`` are by the type's white; ``broken`` counts images with pixels that are NaN or infinite.
+    ``greys`` are by the type's white; ``broken`` counts images with pixels that are NaN or infinite; ``size`` is the
+    median (width, height) as stored, by the longer side.
     """
 
     total: int
@@ -94,6 +95,7 @@ class Survey:
     unreadable: int = 0
     broken: int = 0
     greys: Mapping[float, DeepGreys] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
 
     def resolved(self, pixel_range: str | None) -> str | None:
         """``--pixel-range`` with the range of the sample for ``auto``; None where that has no deep greys.
@@ -183,11 +185,13 @@ def survey(part: Part, *, looks: bool = True) -> Survey:
     looked = min(len(part), SAMPLE)
     turned = unreadable = broken = 0
     greys: dict[float, list[np.ndarray]] = defaultdict(list)
+    sizes: list[tuple[int, int]] = []
     for number in range(looked):
         try:
             with decode_errors():
                 image, is_turned = _opened(part, number * len(part) // looked)
                 turned += is_turned
+                sizes.append(image.size)
                 if not is_deep(image):
                     continue
                 values = np.asarray(image)
@@ -199,7 +203,8 @@ def survey(part: Part, *, looks: bool = True) -> Survey:
         if finite.size:
             greys[white_of(image)].append(_some_of(finite))
     found = {white: DeepGreys.of(images) for white, images in greys.items()}
-    return Survey(len(part), looked, turned, unreadable, broken, found)
+    size = sorted(sizes, key=max)[len(sizes) // 2] if sizes else (0, 0)
+    return Survey(len(part), looked, turned, unreadable, broken, found, size)
 
 
 def _some_of(values: np.ndarray) -> np.ndarray:

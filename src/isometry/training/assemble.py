@@ -32,7 +32,7 @@ from isometry.training.batch_size import check_batch_norms, share_batch
 from isometry.training.checkpoint.run_folder import begun_as
 from isometry.training.communication import accumulation_note, communication_note
 from isometry.training.frozen import FrozenObjective
-from isometry.training.image_trial import try_images
+from isometry.training.image_trial import pixels_in_no_patch, try_images
 from isometry.training.memory_layout import set_memory_format
 from isometry.training.objective import Objective, Taps
 from isometry.training.option_checks import check_options
@@ -127,7 +127,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     try_images(student, images, "--model", plan.spec)
     channels, _, side = images.input_size
     plan = replace(plan, spec=replace(plan.spec, img_size=side, in_chans=channels))
-    notes += plan.check_growth(config.model_ema)
+    notes += pixels_in_no_patch(student, images, "--model") + plan.check_growth(config.model_ema)
     config = replace(config, num_classes=classes, img_size=side, in_chans=channels)
     taps = _taps_at_full_size(config.taps, plan.schedule.target, teacher, terms)
     config = replace(config, grow=plan.schedule.resolved(config.grow), taps=taps)
@@ -135,6 +135,7 @@ def assemble(config: RunConfig, world: World) -> Run:
     if teacher is not None:
         teacher_spec = ModelSpec(config.teacher or "", config.teacher_kwargs)
         teacher_macs = try_images(teacher, image_spec(teacher), "--teacher", teacher_spec)
+        notes += pixels_in_no_patch(teacher, image_spec(teacher), "--teacher")
         check_label_names(config.teacher, teacher, sources, terms)
         set_dtype(teacher, config, world)
         shard_teacher(teacher, config, world, notes)

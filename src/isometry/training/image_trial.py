@@ -1,12 +1,13 @@
 """One image through a network before anything is trained: whether it takes it, and answers with a number a class."""
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 
 from torch import nn
 
 from isometry.data import ImageSpec
-from isometry.errors import UserError, first_line
+from isometry.errors import UserError, counted, first_line
 from isometry.models.build import build_model
 from isometry.models.cost import macs_and_answer
 from isometry.models.spec import ModelSpec, image_spec
@@ -49,6 +50,35 @@ def try_images(model: nn.Module, images: ImageSpec, flag: str, spec: ModelSpec) 
             f"each of its {classes} classes; leave out arguments such as global_pool"
         )
     return found
+
+
+def pixels_in_no_patch(model: nn.Module, images: ImageSpec, flag: str) -> list[str]:
+    """A note on rows and columns of pixels at the edge of images that a network cuts into patches and that are in none,
+    with the nearest sizes that would do; empty where there are none, and for a network of another kind.
+
+    A network cuts images into patches where its first convolution has a stride of its kernel's size and no padding.
+    """
+    first = next((each for each in model.modules() if isinstance(each, nn.Conv2d)), None)
+    padded = any(getattr(each, "dynamic_img_pad", False) for each in model.modules())
+    if first is None or padded or first.kernel_size != first.stride or any(map(_pads, first.padding)):
+        return []
+    (rows, columns), (high, wide) = images.input_size[1:], first.stride
+    below, right = rows % high, columns % wide
+    if not (below or right):
+        return []
+    role, option = ROLES[flag]
+    edges = [f"{counted(below, 'row')} of pixels at the bottom"] * bool(below)
+    edges += [f"{counted(right, 'column')} on the right"] * bool(right)
+    side, step = rows, math.lcm(high, wide)
+    sizes = [str(size) for size in (side // step * step, -(-side // step) * step) if size]
+    return [
+        f"{role} cuts images of {rows}×{columns} into patches of {high}×{wide}, and {' and '.join(edges)} are in none, "
+        f"so they are not seen; all are seen with {option}{' or '.join(dict.fromkeys(sizes))}"
+    ]
+
+
+def _pads(padding: int | str) -> bool:
+    return padding not in (0, "0", "valid")
 
 
 def _wrong_argument(spec: ModelSpec) -> str | None:

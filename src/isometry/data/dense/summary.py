@@ -4,11 +4,34 @@ from collections import Counter
 
 import numpy as np
 
+from isometry.data.decoding import DecodeError, decode_errors
+from isometry.data.dense.annotations import IGNORED, DenseImages
 from isometry.data.dense.sources import DenseSources
 from isometry.errors import printable
 
 SMALL, LARGE = 32**2, 96**2
 """Areas in pixels below which COCO calls an object small, and from which on large; medium lies between."""
+
+
+def class_counts(images: DenseImages) -> tuple[Counter[int], int]:
+    """Boxes of each class, crowds left out, or pixels of each, those that are ignored left out; and how many images
+    can't be read. Decodes every mask."""
+    counts, unreadable = Counter[int](), 0
+    for number in range(len(images)):
+        boxes = images.boxes(number)
+        if boxes is not None:
+            counts.update(boxes.labels[~boxes.crowd].tolist())
+            continue
+        try:
+            with decode_errors():
+                mask = images.load(number)[1]
+        except DecodeError:
+            unreadable += 1
+            continue
+        labels, pixels = np.unique(np.asarray(mask), return_counts=True)
+        counts.update(dict(zip(labels.tolist(), pixels.tolist(), strict=True)))
+    counts.pop(IGNORED, None)
+    return counts, unreadable
 
 
 def summary(sources: DenseSources) -> list[tuple[str, str]]:

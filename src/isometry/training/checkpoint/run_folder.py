@@ -1,6 +1,7 @@
 """A run's folder, locked by one process at a time: the resolved config, and what is refused there."""
 
 import fcntl
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from isometry.files import (
     OUTPUTS,
     check_replaceable,
     inside,
+    nearest,
     new_path,
     open_own,
     write_atomically,
@@ -50,6 +52,28 @@ def begun_as(config: RunConfig) -> RunConfig | None:
     """
     path = config_path(config.out)
     return read_saved(path)[0] if config.resume and path.is_file() else None
+
+
+def folder_to_resume(config: RunConfig) -> "RunFolder | None":
+    """The folder of the run that ``config`` would go on with; None for one that would begin. Creates nothing.
+
+    Raises:
+        UserError: the run can't use its folder.
+    """
+    if not config.out:
+        return None
+    folder = RunFolder(config)
+    existing = nearest(folder.path)
+    if not existing.is_dir():
+        raise UserError(f"--out {folder.path}: can't be written ({existing} is not a folder)")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"--out {folder.path}: can't be written (no permission to write to {existing})")
+    if existing == folder.path:
+        folder.refuse_other_contents()
+        return folder if folder.config.is_file() else None
+    if config.resume:
+        raise UserError(f"--resume: there is no run in {folder.path} (no such folder)")
+    return None
 
 
 class RunFolder:

@@ -11,7 +11,7 @@ from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.data.dense.transforms import AREAS
 from isometry.data.option_checks import AUTO
 from isometry.data.splits import MapPart
-from isometry.data.survey import survey
+from isometry.data.survey import Survey, survey
 from isometry.distributed import World
 from isometry.errors import UserError
 from isometry.evaluation.dense.detection import check_installed
@@ -23,7 +23,10 @@ from isometry.models.spec import image_spec, student_spec
 from isometry.models.weights import WeightSource
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.checkpoint.run_folder import begun_as
-from isometry.training.image_trial import try_images
+from isometry.training.image_trial import pixels_in_no_patch, try_images
+
+SHRUNK = 2
+"""How many times larger than the network's input pictures may be without a word."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class DenseRun:
         spec: the images that the network takes.
         network: on the CPU.
         weights: where the backbone's came from.
+        sample: a look at some of the training images.
         notes: for the user and the report.
     """
 
@@ -44,6 +48,7 @@ class DenseRun:
     spec: ImageSpec
     network: DenseNetwork
     weights: WeightSource
+    sample: Survey
     notes: list[str]
 
 
@@ -75,6 +80,7 @@ def assemble_dense(config: RunConfig, world: World) -> DenseRun:
     backbone, weights = build_model(model, flag="transfer")
     spec = image_spec(backbone, config.img_size)
     try_images(backbone, spec, "--model", model)
+    notes += pixels_in_no_patch(backbone, spec, "--model") + _shrunk(config, spec, sample)
     seed_global_generators(derive_seed(config.seed, "head"))
     network = build_dense(task, backbone, sources.class_names, spec)
     if config.freeze:
@@ -92,7 +98,19 @@ def assemble_dense(config: RunConfig, world: World) -> DenseRun:
         validation_batch_size=config.validation_batch_size or config.batch_size,
         device=str(world.device),
     )
-    return DenseRun(config, sources, spec, network, weights, notes)
+    return DenseRun(config, sources, spec, network, weights, sample, notes)
+
+
+def _shrunk(config: RunConfig, spec: ImageSpec, sample: Survey) -> list[str]:
+    """A note on pictures that are much larger than the input size, where nobody chose that."""
+    side, (width, height) = max(spec.input_size[1:]), sample.size
+    if config.img_size is not None or max(width, height) <= SHRUNK * side:
+        return []
+    return [
+        f"--img-size: not given, so images are seen at the network's own {side} pixels; the pictures are "
+        f"{width}×{height} (the median of {sample.looked}), so objects shrink to {side / max(width, height):.2g} of "
+        "their size; a larger --img-size shows small ones, and costs more"
+    ]
 
 
 def _scale(config: RunConfig, begun: RunConfig | None, notes: list[str]) -> list[float]:

@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import NonNegativeInt
 from rich.console import Console
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from isometry.data import Preprocess
 from isometry.data.dense.batches import DenseBatch, dense_loaders
 from isometry.data.dense.inventory import dense_inventory
 from isometry.distributed import World
-from isometry.errors import UserError
 from isometry.evaluation.dense.answers import evaluate_answers
 from isometry.models.dense.network import DenseNetwork
 from isometry.models.finite import all_finite
-from isometry.parsing import validate
 from isometry.seeding import derive_seed, seed_global_generators
 from isometry.training.checkpoint.files import (
     has_checkpoint,
@@ -42,7 +38,7 @@ from isometry.training.optim import build_optimizer, build_schedule, take_step
 from isometry.training.progress import add_notes, reporter
 from isometry.training.signals import Interrupted, StopRequest
 from isometry.training.transfer.assemble import DenseRun
-from isometry.training.transfer.changes import note_changes, validation_fingerprint
+from isometry.training.transfer.changes import data_text, note_changes, saved_state, validation_fingerprint
 
 VALIDATIONS = 10
 """Most validations of a run: average precision takes as long as a part of an epoch."""
@@ -54,15 +50,6 @@ TERMS: dict[str, dict[str, str]] = {
 """Losses of each task that are summed, and what they are called."""
 SCORES = {"detect": ("ap", "ap50"), "segment": ("miou",)}
 """What a row of metrics has of a validation; the first decides which epoch is best."""
-
-
-class SavedState(TypedDict):
-    """The state in ``last/checkpoint.json``."""
-
-    data: str
-    loop: LoopState
-    metrics: dict[str, NonNegativeInt]
-    optimizer: dict[str, dict[str, dict[str, Any]]]
 
 
 class Trained:
@@ -247,16 +234,12 @@ class DenseTrainer:
             figures = {"epoch": state.epoch, "step": state.step, "score": state.best}
             save_checkpoint(self.folder.best, {"model": parts["model"]}, figures, f"epoch{state.epoch}")
         record = {
-            "data": self._data,
+            "data": data_text(self.run.sources),
             "loop": asdict(state) | {"validation": validation_fingerprint(self.inventory)},
             "metrics": self.folder.metrics.sizes(),
             "optimizer": rest,
         }
         save_checkpoint(self.folder.last, parts, record, f"step{state.step}")
-
-    @property
-    def _data(self) -> str:
-        return f"{self.run.sources.description}: {', '.join(self.run.sources.class_names)}"
 
     def restore(self) -> None:
         """Restores the folder's last checkpoint, if there is one.
@@ -273,12 +256,7 @@ class DenseTrainer:
         if found.note:
             add_notes(self.run.notes, [found.note], self.console)
         with fitting(last):
-            state: SavedState = validate(found.state, SavedState)
-            if state["data"] != self._data:
-                raise UserError(
-                    f"--resume: the data is not that of the run in {self.folder.path}: it was {state['data']}, and is "
-                    f"{self._data} now; put it back, or start a new run with another --out"
-                )
+            state = saved_state(found, self.run.sources, self.folder.path)
             self.network.load_state_dict(found.parts["model"])
             join_optimizer_state(self.optimizer, found.parts.get("optimizer", {}), state["optimizer"])
             if found.note:

@@ -104,7 +104,7 @@ def test_pixels_by_class(told, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*SCENES, "--mixup", "1"], "--mixup: is no option of --task detect"),
+        ([*SCENES, "--mixup", "1"], "--mixup: --task detect has no such option"),
         ([*SCENES, "--img-size", "8"], "can't take images"),
         ([*SCENES, "--epochs", "0"], "--epochs 0: must be at least 1"),
         ([*SCENES, "--out", "nowhere", "--resume"], "--resume: there is no run in nowhere"),

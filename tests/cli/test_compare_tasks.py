@@ -300,7 +300,7 @@ TASK = COMPARISON["tasks"]["boxes"]
         ({"tasks": {"a": {"dataset": "digit-scenes"}}}, "tasks.a: has no task; give classify, detect or"),
         ({"tasks": {"a": {**TASK, "task": "find"}}}, "scenes.yaml: tasks.a: --task find: expected"),
         ({"tasks": {"a": {**TASK, "epoch": 2}}}, "tasks.a: epoch: no such key; did you mean epochs"),
-        ({"tasks": {"a": {**TASK, "mixup": 1}}}, "--mixup: is no option of --task detect"),
+        ({"tasks": {"a": {**TASK, "mixup": 1}}}, "tasks.a: mixup: --task detect has no such option"),
         ({"tasks": {"a": {**TASK, "dataset": "digits"}}}, "--dataset digits has no boxes"),
         ({"tasks": {"../a": TASK}}, "a task can't be called '../a'"),
         ({"variants": {"tasks": {}}, "baseline": "tasks"}, "a variant can't be called tasks"),

@@ -1,16 +1,19 @@
 """`isometry report`: a run's page again without data, and one page of several; as a person would ask for them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from helpers.compared_runs import compared_run
 from helpers.runs import TINY_STUDENT, run
 from isometry.cli.main import main
-from isometry.cli.report import ReportConfig, report
+from isometry.cli.report import ReportConfig, other_tasks, report
 from isometry.errors import UserError
 from isometry.files import OUTPUTS
+from isometry.report.records.data import TaskData
 
 CONSOLE = Console(quiet=True)
 
@@ -131,3 +134,23 @@ def test_a_damaged_record_is_said_aloud_and_still_makes_a_page(runs, tmp_path):
     assert ended.code == 0, ended.err
     assert "report.json: " in ended.out
     assert "report.json: " in (tmp_path / "x.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("out", "page"), [("both", "both.html"), ("there", "there/report.html"), ("b.c", "b.c")]
+)
+def test_a_page_has_an_ending_or_a_folder(out, page, runs, tmp_path):
+    (tmp_path / "there").mkdir()
+    assert report([str(runs)], ReportConfig(out=str(tmp_path / out)), CONSOLE) == tmp_path / page
+    assert (tmp_path / page).read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+
+
+def test_runs_of_different_tasks_are_noted():
+    plain = compared_run("a", 90.0)
+    boxes, masks = (
+        replace(plain, data=replace(plain.data, task=TaskData(task, "test", 3, {}, [])))
+        for task in ("detect", "segment")
+    )
+    assert other_tasks([boxes, boxes]) == other_tasks([plain, plain]) == []
+    (note,) = other_tasks([boxes, masks, plain])
+    assert note.endswith("whose scores don't compare: boxes, masks, classes")

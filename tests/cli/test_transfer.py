@@ -35,12 +35,16 @@ def refused(capsys, *words):
         (["--task", "detect", "--data-dir", "nowhere"], "nowhere"),
         (["--task", "segment", "--dataset", "digits"], "digits"),
         (
+            ["--task", "detect"],
+            "--data-dir: not given; give the folder of images with boxes, or --dataset digit-scenes",
+        ),
+        (
             ["--task", "detect", "--dataset", "digit-scenes", "--epochs", "0"],
             "--epochs 0: must be at least 1",
         ),
         (
             ["--task", "detect", "--dataset", "digit-scenes", "--overrides", "mixup=1"],
-            "--mixup: is no option",
+            "--overrides: mixup: --task detect has no such option",
         ),
         (["--task", "detect", "--dataset", "digit-scenes", "--img-size", "8"], "8"),
         (["--task", "detect", "--dataset", "digit-scenes", "--resume"], "--resume: there is no run"),

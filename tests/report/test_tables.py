@@ -10,6 +10,7 @@ from isometry.report.tables import (
     figures_grid,
     markdown_table,
     models_grid,
+    models_shown,
     rich_table,
 )
 
@@ -166,3 +167,43 @@ def test_correlations_are_told_with_their_intervals_and_numbers():
         {"boxes": {"figure": "kept", "score": "AP", "students": found, "variants": none}}
     )
     assert grid.rows == [["boxes: AP", "0.87 (−0.10 to 0.95)", "35", "–", "2"]]
+
+
+DETECTOR = {
+    "model": "vit_tiny_patch16_224",
+    "role": "student",
+    "task": "detect",
+    **{"ap": 100.0, "ap50": 21.7, "ap75": 1.2, "ap_small": 0.4, "ap_medium": 7.1, "ap_large": None},
+    **{
+        "ap_low": 3.1,
+        "ap_high": 9.2,
+        "part": "val",
+        "params": 419_852,
+        "macs": 176_000_000,
+        "seconds": 723.0,
+    },
+}
+
+
+def test_a_narrow_terminal_shows_the_main_columns_whole_and_the_others_below():
+    table, rest = models_shown([DETECTOR], 80)
+    lines = shown(table, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = [[cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines]
+    assert ["model", "AP", "AP50", "params", "MACs", "training"] in cells
+    assert ["vit_tiny_patch16_224", "100.0 %", "21.7 %", "420 k", "176 M", "12 min 03 s"] in cells
+    assert rest == ["vit_tiny_patch16_224: AP75 1.2 %, AP small 0.4 %, AP medium 7.1 %, part validation"]
+
+
+def test_a_wide_terminal_shows_all_columns():
+    table, rest = models_shown([DETECTOR], 140)
+    assert rest == []
+    for name in ("AP75", "AP medium", "part", "training"):
+        assert name in shown(table)
+
+
+def test_a_table_of_classifiers_is_whole_at_80_columns():
+    row = {"model": "deit_tiny_patch16_224", "top1": 91.4, "top1_part": "test", "params": 5_717_416}
+    assert (
+        models_shown([{**row, "macs": 1_258_000_000, "images_per_s": 1234.0, "seconds": 64.0}], 80)[1] == []
+    )

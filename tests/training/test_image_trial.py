@@ -89,7 +89,7 @@ def test_a_vit_of_any_size_refuses_one_that_its_patches_do_not_divide():
     arguments = {**SMALL, "patch_size": 8, "dynamic_img_size": True}
     model = timm.create_model("vit_tiny_patch16_224", **arguments)
     spec = replace(image_spec(model), input_size=(3, 100, 100))
-    with pytest.raises(UserError, match="100×100.*divisible by patch size"):
+    with pytest.raises(UserError, match=r"100×100.*divisible by patch size"):
         try_images(model, spec, "--model", ModelSpec("vit_tiny_patch16_224", arguments, img_size=100))
 
 

@@ -21,7 +21,7 @@ from isometry.errors import UserError
 from isometry.evaluation.benchmark import BenchConfig, bench
 from isometry.export.hub import PushConfig, push
 from isometry.report.growth import growth_sentence
-from isometry.report.tables import models_grid, rich_table
+from isometry.report.tables import models_shown
 from isometry.report.task import intervals_text
 from isometry.report.terminal import say
 from isometry.report.times import times_sentence
@@ -44,7 +44,10 @@ def _trains(accepts: Callable[[RunConfig], object], otherwise: str) -> Callable[
 
 
 def _show(result: RunResult, console: Console) -> None:
-    console.print(rich_table(models_grid(result.rows)))
+    table, rest = models_shown(result.rows, console.width)
+    console.print(table)
+    for line in rest:
+        say(console, line)
     if intervals := intervals_text(result.rows[0]):
         say(console, intervals)
     if result.stages:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager as Context
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from isometry.config import RunConfig
 from isometry.data import Batch, Preprocess, find_sources
 from isometry.distributed import World
+from isometry.errors import UserError
 from isometry.evaluation.changed_images import changed_images
 from isometry.evaluation.saved_network import (
     ImagesConfig,
@@ -45,8 +47,9 @@ def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> I
     """The network in a folder or of a timm name, with the options' images, else those of its run, else random ones.
 
     Raises:
-        UserError: no network of that name, or a folder without matching images.
+        UserError: no network of that name, a detector or segmentation network, or a folder without matching images.
     """
+    _refuse_dense(name)
     saved = open_named(name, command="bench")
     dense, note = before_pruning(saved.network, saved.folder, saved.config) if saved.folder else (None, "")
     images, data, notes = _images(saved, options, device)
@@ -60,6 +63,20 @@ def benchmark_input(name: str, options: ImagesConfig, device: torch.device) -> I
             untrained=[DENSE] if note else [],
             notes=[*saved.notes, *([note] if note else []), *notes],
         )
+
+
+def _refuse_dense(name: str) -> None:
+    """Raises UserError for a network of boxes or masks: its folder's backbone would be measured in its place."""
+    from isometry.models.dense.saving import dense_folder  # loads torchvision, which takes a while
+
+    folder = Path(name.removeprefix("local-dir:"))
+    if not folder.is_dir() or (network := dense_folder(folder)) is None:
+        return
+    backbone = network.absolute().parent / "student"
+    instead = f"give its backbone instead: {backbone}" if backbone.is_dir() else "give its backbone alone"
+    raise UserError(
+        f"bench {name}: finds boxes or masks; {instead}; isometry export {name} --to onnx times the whole network"
+    )
 
 
 def _images(

@@ -104,7 +104,7 @@ def _class(row: Row) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    return [formats.percent(row["value"]), f"{row['low']:.1f} to {row['high']:.1f} %"]
+    return [formats.percent(row["value"]), f"{formats.fixed(row['low'])} to {formats.percent(row['high'])}"]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:

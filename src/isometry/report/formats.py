@@ -46,8 +46,11 @@ def macs(count: float | None) -> str:
 
 
 def fixed(value: float | None, decimals: int = 1, unit: str = "") -> str:
-    """A figure with so many decimals: 91.42 -> "91.4"."""
-    return f"{value:.{decimals}f}{unit}" if is_number(value) else MISSING
+    """A figure with so many decimals: 91.42 -> "91.4", and -0.04 -> "0.0"."""
+    if not is_number(value):
+        return MISSING
+    text = f"{value:.{decimals}f}"
+    return f"{text.removeprefix('-') if float(text) == 0 else text}{unit}"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:

@@ -122,6 +122,32 @@ def models_grid(rows: Sequence[Row]) -> Grid:
     return grid([*columns, *(figure(key, key, _any_value) for key in others)], rows)
 
 
+NARROW = {"model", "top1", "ap", "ap50", "miou", "params", "macs", "seconds"}
+"""Columns of the table of models that fit a terminal of 80 columns, by key."""
+
+
+def models_shown(rows: Sequence[Row], width: int) -> tuple[Table, list[str]]:
+    """`models_grid` for a terminal so wide, and lines with the figures that it has no room for, one a row."""
+    whole = models_grid(rows)
+    if _least_width(whole) <= width:
+        return rich_table(whole), []
+    columns = model_columns(common_part(rows))
+    first = grid([column for column in columns if column.key in NARROW], rows)
+    rest = [number for number, heading in enumerate(whole.header) if heading not in first.header]
+    lines = [
+        f"{line[0]}: {', '.join(f'{whole.header[number]} {line[number]}' for number in rest)}"
+        for line in whole.rows
+    ]
+    return rich_table(first), lines if rest else []
+
+
+def _least_width(table: Grid) -> int:
+    """How wide a table is whose names and figures stay whole, and whose headings are wrapped."""
+    words = [max(map(len, heading.split()), default=0) for heading in table.header]
+    cells = [max((len(row[number]) for row in table.rows), default=0) for number in range(len(words))]
+    return sum(map(max, words, cells)) + 3 * len(words) + 1
+
+
 def comparison_grid(rows: Sequence[Row], score: str = "top-1") -> Grid:
     """The table of `isometry compare` from rows of `comparison_row` (the baseline's gains are None), which may have
     `comparison_times` and `gains_over_untrained` too; ``score`` is the name of what was measured."""

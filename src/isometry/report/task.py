@@ -80,7 +80,9 @@ def intervals_text(scores: Row) -> str:
 
 def _ends(scores: Row, key: str) -> str:
     low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
-    return f"{low:.1f} to {high:.1f} %" if formats.is_number(low) and formats.is_number(high) else ""
+    if not (formats.is_number(low) and formats.is_number(high)):
+        return ""
+    return f"{formats.fixed(low)} to {formats.percent(high)}"
 
 
 def shown_boxes(data: TaskData) -> str:

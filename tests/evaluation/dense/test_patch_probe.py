@@ -1,5 +1,6 @@
 """The linear probe on patches: classes of patches and mIoU by loops, and probes that can and can't succeed."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def test_colours_are_found_by_features_of_colour_only(tmp_path):
     write_masks(tmp_path, {"train": 30, "val": 12})
     rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False)), TEACHER: Seeing(Colours(True))})
     assert set(rows) == {TRAINED, TEACHER}
+    # The masks' classes are others than those of labelled images.
+    assert re.search(r"patch probe: .*, \d+ classes of pixels, 0 is the first$", notes[0])
     row = rows[TRAINED]
     assert (row["figure"], row["images"]) == (FIGURE, 12)
     # The borders of squares are blurred by patches.

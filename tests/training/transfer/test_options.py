@@ -25,7 +25,7 @@ def test_defaults_are_those_of_the_task():
 )
 def test_options_that_would_do_nothing_are_refused(option):
     (name,) = option
-    with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: is no option of --task detect"):
+    with pytest.raises(UserError, match=f"--overrides: {name}: --task detect has no such option"):
         transfer_config(NETWORK, {"task": "detect"}, option)
     assert transfer_config(NETWORK, {"task": "classify"}, option)
 

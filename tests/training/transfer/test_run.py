@@ -44,6 +44,10 @@ def test_what_a_run_leaves(finished):
     assert all(0 <= each[f"val/{score}"] <= 100 for each in rows)
     assert rows[1]["train/loss"] < rows[0]["train/loss"]
     assert f"Network  {folder / 'model'}" in ended.out
+    assert set(json.loads((folder / "data.json").read_text())["inventory"]["images"]) >= {
+        "training",
+        "validation",
+    }
     config: RunConfig = read_saved(folder / "config.yaml")[0]
     assert (config.task, config.hflip, config.img_size, config.in_chans) == (task, 0, 96, 1)
 

@@ -59,6 +59,10 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
         raise UserError(
             f"--dataset {config.dataset} has no {KINDS[task]}; give digit-scenes, or --data-dir alone"
         )
+    elif not config.data_dir:
+        raise UserError(
+            f"--data-dir: not given; give the folder of images with {KINDS[task]}, or --dataset digit-scenes"
+        )
     else:
         place = Path(config.data_dir or "").expanduser()
         root = place if place.is_file() else existing_folder(config.data_dir)

@@ -51,7 +51,11 @@ def patch_probe(
     judged = sources.test if sources.test is not None else sources.val
     if judged is None:
         return [], ["the masks have no test or validation split, so the patch probe is left out"]
-    notes = [f"patch probe: {sources.description}", *sources.notes]
+    # The images themselves may have labels of their own, without the class 0.
+    notes = [
+        f"patch probe: {sources.description} of pixels, {sources.class_names[0]} is the first",
+        *sources.notes,
+    ]
 
     def batches(images: DenseImages, most: int) -> Iterator[DenseBatch]:
         chosen = np.random.default_rng(derive_seed("patch probe")).permutation(len(images))[:most]

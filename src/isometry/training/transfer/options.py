@@ -1,10 +1,10 @@
 """The run that transfers a finished network to a task: its network, and options that differ from other training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
 from typing import Any
 
-from isometry.config import RunConfig
+from isometry.config import RunConfig, canonical
 from isometry.data.dense.transforms import AREAS
 from isometry.errors import UserError
 from isometry.evaluation.saved_network import SavedNetwork, names_folder, open_folder
@@ -94,7 +94,7 @@ def transfer_config(
         defaults["hflip"] = 0.0
     config = with_overrides(RunConfig(**{**defaults, **network, **given}), overrides, where)
     if config.task != "classify":
-        _refuse_others(config)
+        _refuse_others(config, {canonical(str(name)) for name in overrides}, where)
     return config
 
 
@@ -134,8 +134,9 @@ def saved_network(saved: SavedNetwork) -> dict[str, Any]:
     return {"model": f"local-dir:{saved.folder}"}
 
 
-def _refuse_others(config: RunConfig) -> None:
+def _refuse_others(config: RunConfig, overrides: Set[str], where: str) -> None:
     default = RunConfig()
     for name in (field.name for field in fields(RunConfig)):
         if name not in DENSE_OPTIONS and getattr(config, name) != getattr(default, name):
-            raise UserError(f"--{name.replace('_', '-')}: is no option of --task {config.task}; leave it out")
+            option = f"{where}: {name}" if name in overrides else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option}: --task {config.task} has no such option; leave it out")

@@ -64,7 +64,7 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
             f"--data-dir: not given; give the folder of images with {KINDS[task]}, or --dataset digit-scenes"
         )
     else:
-        place = Path(config.data_dir or "").expanduser()
+        place = Path(config.data_dir).expanduser()
         root = place if place.is_file() else existing_folder(config.data_dir)
         splits = (_boxes if task == "detect" else _masks)(root, config).with_validation(config)
     counts = ", ".join(f"{len(part):,} {COUNTED[split]}" for split, part in splits.parts.items())

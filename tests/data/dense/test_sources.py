@@ -110,7 +110,7 @@ def test_masks_and_boxes_are_not_taken_for_each_other(tmp_path):
 
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_no_data_and_no_such_folder_are_said(tmp_path, task):
-    with pytest.raises(UserError, match="no data: give --data-dir FOLDER"):
+    with pytest.raises(UserError, match="--data-dir: not given; give the folder of images"):
         find_dense_sources(DataConfig(), task)
     with pytest.raises(UserError, match="does not exist: check the path"):
         find_dense_sources(DataConfig(data_dir=str(tmp_path / "gone")), task)

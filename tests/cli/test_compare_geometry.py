@@ -17,7 +17,7 @@ from isometry.cli.compare_geometry import FILE, Geometry, compare_geometry
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.data.dense import digit_scenes
-from isometry.evaluation.dense.seeing import TEACHER
+from isometry.evaluation.dense.feature_extractor import TEACHER
 from isometry.evaluation.inference import labelled_batches
 from isometry.files import write_atomically
 from isometry.models.build import save_model

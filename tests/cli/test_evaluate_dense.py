@@ -21,7 +21,7 @@ from isometry.config import RunConfig
 from isometry.data import ImageSpec, find_sources
 from isometry.distributed import World
 from isometry.evaluation.dense import patch_probe
-from isometry.evaluation.dense.seeing import Seeing
+from isometry.evaluation.dense.feature_extractor import FeatureExtractor
 from isometry.evaluation.saved_network import open_folder
 from isometry.files import write_output
 from isometry.models.build import save_model
@@ -177,8 +177,8 @@ def test_the_teacher_sees_the_pixels_that_it_saw_in_training(tmp_path, monkeypat
             seen.setdefault(tuple(shown.shape[1:]), []).append(shown)
         return made
 
-    features = Seeing.features
-    monkeypatch.setattr(Seeing, "features", keep)
+    features = FeatureExtractor.features
+    monkeypatch.setattr(FeatureExtractor, "features", keep)
     for name, more in (("plain", []), ("original", ["--teacher-pixels", "original"])):
         ended = run("distill", *words, *more, "--out", str(tmp_path / name), said=tmp_path / "said")
         assert ended.code == 0, ended.err

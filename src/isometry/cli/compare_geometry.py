@@ -16,8 +16,14 @@ from isometry.data import find_sources
 from isometry.data.inventory import fingerprint, take_inventory
 from isometry.distributed import join_world
 from isometry.errors import UserError, reason
+from isometry.evaluation.dense.feature_extractor import (
+    TEACHER,
+    TRAINED,
+    CachedFeatureExtractor,
+    FeatureExtractor,
+    Features,
+)
 from isometry.evaluation.dense.figures import dense_figures
-from isometry.evaluation.dense.seeing import TEACHER, TRAINED, Features, Remembering, Seeing
 from isometry.evaluation.inference import labelled_batches
 from isometry.files import sha256_of, write_atomically
 from isometry.models.spec import image_spec
@@ -127,7 +133,7 @@ class _Measurement:
         }
         self.notes: list[str] = []
         self.network: nn.Module | None = None
-        self.memory: dict[bytes, Features] = {}
+        self.cache: dict[bytes, Features] = {}
 
     def figures(self, run: Path, label: str, console: Console) -> tuple[list[Figure], list[str]]:
         """Of the network of a run, and notes on them; both are kept in its folder, unless they could not be computed.
@@ -164,7 +170,10 @@ class _Measurement:
         view = student_view(self.config, ours, theirs, notes)
         spec = ours if view is None else view.images
         adapter = InputAdapter(spec, theirs).to(self.device)
-        networks = {TRAINED: Seeing(network, view), TEACHER: Remembering(self.network, adapter, self.memory)}
+        networks = {
+            TRAINED: FeatureExtractor(network, view),
+            TEACHER: CachedFeatureExtractor(self.network, adapter, self.cache),
+        }
         unreadable: set[str] = set()
         with labelled_batches(part, self.sources, spec, self.config, self.device, unreadable) as pairs:
             figures, left_out = dense_figures(networks, pairs, spec, self.sources.labelled)

@@ -12,9 +12,9 @@ from isometry.config import DataConfig, RunConfig
 from isometry.data import ImageSpec
 from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.errors import UserError
+from isometry.evaluation.dense.feature_extractor import BEFORE, TEACHER, TRAINED, FeatureExtractor
 from isometry.evaluation.dense.figures import dense_figures
 from isometry.evaluation.dense.patch_probe import patch_probe
-from isometry.evaluation.dense.seeing import BEFORE, TEACHER, TRAINED, Seeing
 from isometry.evaluation.inference import Pairs
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row
@@ -73,12 +73,12 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
     before, known = before_training(saved, notes), teacher_of(saved, teacher, notes)
     view = None if known is None else student_view(saved.config, images.spec, image_spec(known), notes)
     spec = images.spec if view is None else view.images
-    networks = {TRAINED: Seeing(saved.network, view)}
+    networks = {TRAINED: FeatureExtractor(saved.network, view)}
     if before is not None:
-        networks[BEFORE] = Seeing(_ready(before, images.device), view)
+        networks[BEFORE] = FeatureExtractor(_ready(before, images.device), view)
     if known is not None:
         adapter = InputAdapter(spec, image_spec(known)).to(images.device)
-        networks[TEACHER] = Seeing(_ready(known, images.device), adapter)
+        networks[TEACHER] = FeatureExtractor(_ready(known, images.device), adapter)
         found["teacher"] = architecture(known)
     with images.read(spec) as pairs:
         rows, left_out = dense_figures(networks, pairs, spec, images.labelled)

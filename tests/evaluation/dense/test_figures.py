@@ -12,8 +12,8 @@ from isometry.data import ImageSpec
 from isometry.errors import UserError
 from isometry.evaluation.dense import figures
 from isometry.evaluation.dense.correspondence import draw_views, right_patches, seen
+from isometry.evaluation.dense.feature_extractor import BEFORE, TEACHER, TRAINED, FeatureExtractor
 from isometry.evaluation.dense.figures import dense_figures
-from isometry.evaluation.dense.seeing import BEFORE, TEACHER, TRAINED, Seeing
 from isometry.models.teacher import InputAdapter
 from oracles import dense as oracle
 
@@ -28,13 +28,13 @@ def vit(seed: int, **more: Any) -> torch.nn.Module:
     return timm.create_model("vit_tiny_patch16_224", **{**VIT, "img_size": 32, **more}).eval()
 
 
-def networks() -> dict[str, Seeing]:
+def networks() -> dict[str, FeatureExtractor]:
     """A teacher of 6×6 patches over a student of 4×4."""
     teacher = vit(2, embed_dim=36, img_size=48)
     return {
-        TRAINED: Seeing(vit(0)),
-        BEFORE: Seeing(vit(1)),
-        TEACHER: Seeing(teacher, InputAdapter(SPEC, THEIRS)),
+        TRAINED: FeatureExtractor(vit(0)),
+        BEFORE: FeatureExtractor(vit(1)),
+        TEACHER: FeatureExtractor(teacher, InputAdapter(SPEC, THEIRS)),
     }
 
 
@@ -46,11 +46,11 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def found_in(
-    seeing: dict[str, Seeing], labelled: bool = True
+    extractors: dict[str, FeatureExtractor], labelled: bool = True
 ) -> tuple[dict[tuple[str, str], dict], list[str]]:
     images, labels = pictures()
     batches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
-    rows, notes = dense_figures(seeing, batches, SPEC, labelled)
+    rows, notes = dense_figures(extractors, batches, SPEC, labelled)
     return {(row["figure"], row["of"]): row for row in rows}, notes
 
 
@@ -75,14 +75,14 @@ def as_teacher(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_all_figures_are_those_of_loops():
-    seeing = networks()
-    rows, notes = found_in(seeing)
+    extractors = networks()
+    rows, notes = found_in(extractors)
     images, labels = pictures()
     own: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        name: as_teacher if name == TEACHER else (lambda same: same) for name in seeing
+        name: as_teacher if name == TEACHER else (lambda same: same) for name in extractors
     }
-    pooled = {name: means(each.network, own[name](images)) for name, each in seeing.items()}
-    for name in seeing:
+    pooled = {name: means(each.network, own[name](images)) for name, each in extractors.items()}
+    for name in extractors:
         recall, precision, _ = oracle.retrieval(pooled[name], labels.tolist())
         assert rows["recall@1", name]["value"] == pytest.approx(100 * recall[1])
         assert rows["recall@5", name]["value"] == pytest.approx(100 * recall[5])
@@ -92,11 +92,11 @@ def test_all_figures_are_those_of_loops():
         shares = oracle.agreement(pooled[name], pooled[TEACHER], 10)
         assert (row["value"], row["k"]) == (pytest.approx(100 * np.mean(shares)), 10)
         assert row["chance"] == pytest.approx(1000 / 23)
-    patches = {name: tokens(each.network, own[name](images)).tolist() for name, each in seeing.items()}
+    patches = {name: tokens(each.network, own[name](images)).tolist() for name, each in extractors.items()}
     shares = [oracle.agreement(*pair, 7) for pair in zip(patches[TRAINED], patches[TEACHER], strict=True)]
     row = rows["kept neighbours, patches", TRAINED]
     assert (row["value"], row["k"]) == (pytest.approx(100 * np.mean(shares)), 7)
-    for name, each in seeing.items():
+    for name, each in extractors.items():
         row = rows["correspondence", name]
         assert row["value"] == pytest.approx(100 * correspondence(each.network, own[name], images))
         assert row["chance"] == 100 / 16
@@ -122,21 +122,21 @@ def correspondence(network: torch.nn.Module, own: Callable, images: torch.Tensor
 
 def test_patches_of_several_images_together(monkeypatch):
     monkeypatch.setattr(figures, "PATCHES_TOGETHER", 50)
-    seeing = networks()
-    rows, _ = found_in(seeing)
+    extractors = networks()
+    rows, _ = found_in(extractors)
     row = rows["kept neighbours, all patches", TRAINED]
     assert (row["images"], row["k"], row["chance"]) == (3, 10, pytest.approx(1000 / 47))
     order = [0, 8, 16]
     images, _ = pictures()
-    ours = tokens(seeing[TRAINED].network, images)[order].flatten(0, 1).tolist()
-    theirs = tokens(seeing[TEACHER].network, as_teacher(images))[order].flatten(0, 1).tolist()
+    ours = tokens(extractors[TRAINED].network, images)[order].flatten(0, 1).tolist()
+    theirs = tokens(extractors[TEACHER].network, as_teacher(images))[order].flatten(0, 1).tolist()
     assert row["value"] == pytest.approx(100 * np.mean(oracle.agreement(ours, theirs, 10)))
 
 
 def test_a_sample_of_the_images_is_the_same_for_all_networks(monkeypatch):
     monkeypatch.setattr(figures, "IMAGES_OF_PATCHES", 6)
     monkeypatch.setattr(figures, "BATCH", 4)
-    rows, notes = found_in({TRAINED: Seeing(vit(0)), TEACHER: Seeing(vit(0))})
+    rows, notes = found_in({TRAINED: FeatureExtractor(vit(0)), TEACHER: FeatureExtractor(vit(0))})
     assert rows["kept neighbours, patches", TRAINED]["value"] == 100
     assert rows["kept neighbours, images", TRAINED]["value"] == 100
     assert rows["correspondence", TRAINED]["images"] == 6
@@ -146,14 +146,14 @@ def test_a_sample_of_the_images_is_the_same_for_all_networks(monkeypatch):
 
 
 def test_without_labels_and_teacher():
-    rows, notes = found_in({TRAINED: Seeing(vit(0))}, labelled=False)
+    rows, notes = found_in({TRAINED: FeatureExtractor(vit(0))}, labelled=False)
     assert set(rows) == {("correspondence", TRAINED)}
     assert notes == ["the images have no labels, so retrieval is left out"]
 
 
 def test_one_patch_is_too_few():
     network = timm.create_model("resnet18", channels=(4, 4, 4, 4), layers=(1, 1, 1, 1)).eval()
-    rows, notes = found_in({TRAINED: Seeing(network)})
+    rows, notes = found_in({TRAINED: FeatureExtractor(network)})
     assert {figure for figure, _ in rows} == {"recall@1", "recall@5", "mAP"}
     assert "1×1 patches, too few" in notes[0]
 
@@ -161,28 +161,28 @@ def test_one_patch_is_too_few():
 def test_classes_of_one_image_are_counted():
     images, labels = pictures()
     labels[:2] = torch.tensor([7, 8])
-    rows, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images, labels)], SPEC, True)
+    rows, notes = dense_figures({TRAINED: FeatureExtractor(vit(0))}, [(images, labels)], SPEC, True)
     assert rows[0]["images"] == 22
     assert notes == ["retrieval: 2 of 24 images are alone in their class: no queries"]
-    _, notes = dense_figures({TRAINED: Seeing(vit(0))}, [(images[:3], torch.arange(3))], SPEC, True)
+    _, notes = dense_figures({TRAINED: FeatureExtractor(vit(0))}, [(images[:3], torch.arange(3))], SPEC, True)
     assert notes == ["no class has two images, so retrieval is left out"]
 
 
 def test_what_can_not_be_compared_is_refused():
     images, labels = pictures()
     with pytest.raises(UserError, match="need 3 images, and the split has 2"):
-        dense_figures({TRAINED: Seeing(vit(0))}, [(images[:2], labels[:2])], SPEC, True)
+        dense_figures({TRAINED: FeatureExtractor(vit(0))}, [(images[:2], labels[:2])], SPEC, True)
     broken = vit(0)
     broken.norm.bias.data[3] = float("nan")
     with pytest.raises(UserError, match=r"trained.*not all finite"):
-        dense_figures({TRAINED: Seeing(broken)}, [(images, labels)], SPEC, True)
+        dense_figures({TRAINED: FeatureExtractor(broken)}, [(images, labels)], SPEC, True)
 
 
 def test_every_image_is_as_likely_in_the_sample(monkeypatch):
     monkeypatch.setattr(figures, "IMAGES_OF_PATCHES", 20)
     images = torch.arange(400.0).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     batches = [(images[start : start + 30], torch.zeros(30)[: 400 - start]) for start in range(0, 400, 30)]
-    found = figures._see({TRAINED: Seeing(Plain())}, batches)
+    found = figures._see({TRAINED: FeatureExtractor(Plain())}, batches)
     assert found.indices == sorted(set(found.indices))
     assert len(found.indices) == 20
     assert found.sample[:, 0, 0, 0].tolist() == found.indices
@@ -202,7 +202,7 @@ class Plain(torch.nn.Module):
 
 
 def test_an_architecture_without_blocks_has_figures_of_images():
-    rows, notes = found_in({TRAINED: Seeing(Plain()), TEACHER: Seeing(Plain())})
+    rows, notes = found_in({TRAINED: FeatureExtractor(Plain()), TEACHER: FeatureExtractor(Plain())})
     assert rows["kept neighbours, images", TRAINED]["value"] == 100
     assert ("correspondence", TRAINED) not in rows
     assert "no intermediate features of the network (trained)" in notes[0]

@@ -16,6 +16,7 @@ from isometry.config import RunConfig
 from isometry.data import ImageSpec
 from isometry.data.dense.annotations import IGNORED
 from isometry.data.dense.sources import find_dense_sources
+from isometry.evaluation.dense.feature_extractor import TEACHER, TRAINED, FeatureExtractor
 from isometry.evaluation.dense.patch_probe import (
     FIGURE,
     choose_probe,
@@ -24,7 +25,6 @@ from isometry.evaluation.dense.patch_probe import (
     patch_classes,
     patch_probe,
 )
-from isometry.evaluation.dense.seeing import TEACHER, TRAINED, Seeing
 
 SPEC = ImageSpec((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), crop_pct=1.0)
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ class Colours(nn.Module):
         return last
 
 
-def probed(folder: Path, **networks: Seeing) -> tuple[dict[str, dict], list[str]]:
+def probed(folder: Path, **networks: FeatureExtractor) -> tuple[dict[str, dict], list[str]]:
     config = RunConfig(data_dir=str(folder), workers=0, batch_size=7)
     sources = find_dense_sources(config, "segment")
     rows, notes = patch_probe(networks, sources, config, SPEC, CPU)
@@ -105,7 +105,9 @@ def probed(folder: Path, **networks: Seeing) -> tuple[dict[str, dict], list[str]
 
 def test_colours_are_found_by_features_of_colour_only(tmp_path):
     write_masks(tmp_path, {"train": 30, "val": 12})
-    rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False)), TEACHER: Seeing(Colours(True))})
+    rows, notes = probed(
+        tmp_path, **{TRAINED: FeatureExtractor(Colours(False)), TEACHER: FeatureExtractor(Colours(True))}
+    )
     assert set(rows) == {TRAINED, TEACHER}
     # The masks' classes are others than those of labelled images.
     assert re.search(r"patch probe: .*, \d+ classes of pixels, 0 is the first$", notes[0])
@@ -118,13 +120,13 @@ def test_colours_are_found_by_features_of_colour_only(tmp_path):
     assert rows[TEACHER]["value"] == pytest.approx(100 / 9, abs=2)
     assert rows[TEACHER]["value"] == pytest.approx(row["chance"], abs=0.5)
     assert "30 training" in notes[0]
-    again, _ = probed(tmp_path, **{TRAINED: Seeing(Colours(False))})
+    again, _ = probed(tmp_path, **{TRAINED: FeatureExtractor(Colours(False))})
     assert again[TRAINED] == row
 
 
 def test_too_few_training_images_are_a_note(tmp_path):
     write_masks(tmp_path, {"train": 3, "val": 2})
-    rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False))})
+    rows, notes = probed(tmp_path, **{TRAINED: FeatureExtractor(Colours(False))})
     assert rows == {}
     assert "needs five training images" in notes[-1]
 
@@ -133,7 +135,7 @@ def test_masks_that_are_all_ignored_judge_nothing(tmp_path):
     write_masks(tmp_path, {"train": 6, "val": 1})
     (mask,) = (tmp_path / "val" / "masks").iterdir()
     Image.fromarray(np.full((40, 40), IGNORED, np.uint8)).save(mask)
-    rows, notes = probed(tmp_path, **{TRAINED: Seeing(Colours(False))})
+    rows, notes = probed(tmp_path, **{TRAINED: FeatureExtractor(Colours(False))})
     assert rows == {}
     assert "ignored" in notes[-1]
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from isometry.data import ImageSpec
 from isometry.errors import UserError
 from isometry.evaluation.dense.correspondence import matches
+from isometry.evaluation.dense.feature_extractor import TEACHER, TRAINED, FeatureExtractor, common_grid
 from isometry.evaluation.dense.intervals import mean_share, pooled_share
 from isometry.evaluation.dense.kept_geometry import neighbours_compared, patch_agreement, shared
 from isometry.evaluation.dense.neighbours import nearest
 from isometry.evaluation.dense.retrieval import figures as retrieval_figures
 from isometry.evaluation.dense.retrieval import rank
-from isometry.evaluation.dense.seeing import TEACHER, TRAINED, Seeing, common_grid
 from isometry.evaluation.scores import Row
 from isometry.models.taps import Grid
 from isometry.seeding import derive_seed
@@ -45,7 +45,7 @@ class Seen:
 
 @torch.no_grad()
 def dense_figures(
-    networks: Mapping[str, Seeing],
+    networks: Mapping[str, FeatureExtractor],
     pairs: Iterable[tuple[Tensor, Tensor]],
     spec: ImageSpec,
     labelled: bool,
@@ -56,7 +56,7 @@ def dense_figures(
     95 % interval, and ``chance`` (percent); ``images``; for kept geometry ``k``, the number of neighbours.
 
     Args:
-        networks: by the names in :mod:`isometry.evaluation.dense.seeing`; the trained one is needed.
+        networks: by the names in :mod:`isometry.evaluation.dense.feature_extractor`; the trained one is needed.
         pairs: all images, normalised for the first network, and their labels, in batches.
         spec: of the images.
         labelled: whether the labels are known.
@@ -83,7 +83,7 @@ def dense_figures(
     return sorted(rows, key=lambda row: order.index(row["figure"])), notes
 
 
-def _see(networks: Mapping[str, Seeing], pairs: Iterable[tuple[Tensor, Tensor]]) -> Seen:
+def _see(networks: Mapping[str, FeatureExtractor], pairs: Iterable[tuple[Tensor, Tensor]]) -> Seen:
     random = np.random.default_rng(derive_seed("images of patches"))
     pooled: dict[str, list[Tensor]] = {name: [] for name in networks}
     labels: list[int] = []
@@ -131,7 +131,9 @@ def _retrieval(seen: Seen, notes: list[str]) -> Iterator[Row]:
             yield {"figure": figure, "of": name, **row}
 
 
-def _correspondence(networks: Mapping[str, Seeing], seen: Seen, spec: ImageSpec, grid: Grid) -> Iterator[Row]:
+def _correspondence(
+    networks: Mapping[str, FeatureExtractor], seen: Seen, spec: ImageSpec, grid: Grid
+) -> Iterator[Row]:
     maps = {name: partial(network.map_on, grid) for name, network in networks.items()}
     right, trials_N = matches(maps, seen.batches(), spec, grid)
     chance = 100 / (grid[0] * grid[1])
@@ -148,7 +150,7 @@ def _kept_of_images(seen: Seen) -> Iterator[Row]:
             yield _kept("images", name, shared(nearest(features_ND, count), theirs_NK), count, others)
 
 
-def _kept_of_patches(networks: Mapping[str, Seeing], seen: Seen, grid: Grid) -> Iterator[Row]:
+def _kept_of_patches(networks: Mapping[str, FeatureExtractor], seen: Seen, grid: Grid) -> Iterator[Row]:
     tokens = {
         name: torch.cat([network.map_on(grid, images).flatten(2).mT.cpu() for images, _ in seen.batches()])
         for name, network in networks.items()

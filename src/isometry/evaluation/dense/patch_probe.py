@@ -19,8 +19,8 @@ from isometry.data import ImageSpec, Preprocess
 from isometry.data.dense.annotations import IGNORED, DenseImages, DensePart
 from isometry.data.dense.batches import DenseBatch, dense_loaders
 from isometry.data.dense.sources import DenseSources
+from isometry.evaluation.dense.feature_extractor import FeatureExtractor, common_grid
 from isometry.evaluation.dense.intervals import bootstrap
-from isometry.evaluation.dense.seeing import Seeing, common_grid
 from isometry.evaluation.probes import HELD_OUT, INVERSE_PENALTIES, fit_linear
 from isometry.evaluation.scores import Row
 from isometry.models.taps import Grid
@@ -35,7 +35,7 @@ FIGURE = "patch mIoU"
 
 @torch.no_grad()
 def patch_probe(
-    networks: Mapping[str, Seeing],
+    networks: Mapping[str, FeatureExtractor],
     sources: DenseSources,
     config: DataConfig,
     spec: ImageSpec,
@@ -148,7 +148,10 @@ def mean_iou(sums_3K: np.ndarray) -> float:
 
 
 def _training_patches(
-    networks: Mapping[str, Seeing], grid: Grid, batches: Iterator[DenseBatch], preprocess: Preprocess
+    networks: Mapping[str, FeatureExtractor],
+    grid: Grid,
+    batches: Iterator[DenseBatch],
+    preprocess: Preprocess,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Features (N, D) of each network, classes (N,) and images (N,) of patches that are drawn from each image."""
     features: dict[str, list[np.ndarray]] = {name: [] for name in networks}

@@ -1,11 +1,11 @@
-"""A network that remembers what it saw tells the same as one that does not."""
+"""A cached feature extractor returns what one without a cache does."""
 
 import pytest
 import timm
 import torch
 
-from isometry.evaluation.dense import seeing
-from isometry.evaluation.dense.seeing import Remembering, Seeing
+from isometry.evaluation.dense import feature_extractor
+from isometry.evaluation.dense.feature_extractor import CachedFeatureExtractor, FeatureExtractor
 
 
 @pytest.fixture
@@ -16,15 +16,18 @@ def network() -> torch.nn.Module:
 
 
 @torch.no_grad()
-def test_features_are_remembered_by_their_pixels_after_the_adapter(network):
+def test_features_are_cached_by_their_pixels_after_the_adapter(network):
     calls: list[int] = []
     network.blocks[0].register_forward_hook(lambda *_: calls.append(1))
     doubled = torch.nn.Module()
     doubled.forward = lambda images: 2 * images
-    memory: dict = {}
-    first, second = Remembering(network, None, memory), Remembering(network, doubled, memory)
+    cache: dict = {}
+    first, second = (
+        CachedFeatureExtractor(network, None, cache),
+        CachedFeatureExtractor(network, doubled, cache),
+    )
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    wanted = Seeing(network).features(images)
+    wanted = FeatureExtractor(network).features(images)
     calls.clear()
     for seen, given in ((first, images), (second, images / 2), (first, images.clone())):
         found = seen.features(given)
@@ -40,9 +43,9 @@ def test_features_are_remembered_by_their_pixels_after_the_adapter(network):
 
 @torch.no_grad()
 def test_beyond_the_limit_nothing_is_kept(network, monkeypatch):
-    monkeypatch.setattr(seeing, "MOST_BYTES", 4 * (2 * 24 * 16 + 2 * 24))
-    found = Remembering(network)
+    monkeypatch.setattr(feature_extractor, "MOST_BYTES", 4 * (2 * 24 * 16 + 2 * 24))
+    found = CachedFeatureExtractor(network)
     for seed in (0, 1, 2):
         images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-        assert torch.equal(found.features(images)[1], Seeing(network).features(images)[1])
-    assert len(found.memory) == 1
+        assert torch.equal(found.features(images)[1], FeatureExtractor(network).features(images)[1])
+    assert len(found.cache) == 1

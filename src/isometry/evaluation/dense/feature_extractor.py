@@ -1,4 +1,4 @@
-"""Networks that see the same images: what each makes of them, and the grid that their patches are compared on."""
+"""Features of several networks for the same images, and the grid that their patches are compared on."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ TRAINED, BEFORE, TEACHER = "trained", "before training", "teacher"
 """The network that is evaluated, the same before its first step, and its teacher."""
 LEAST_PATCHES = 4
 MOST_BYTES = 2**30
-"""Of the features that a :class:`Remembering` keeps."""
+"""Of the features that a :class:`CachedFeatureExtractor` keeps."""
 Features = tuple[Tensor | None, Tensor]
 """Of :func:`isometry.models.taps.last_features`."""
 
 
 @dataclass(frozen=True)
-class Seeing:
-    """A network in eval mode, and how images that are normalised for the evaluated network, but perhaps larger, become
-    those that it takes."""
+class FeatureExtractor:
+    """A network in eval mode. ``adapter`` turns images that are normalised for the evaluated network, perhaps larger
+    ones, into those that this network takes."""
 
     network: nn.Module
     adapter: Callable[[Tensor], Tensor] | None = None
@@ -44,23 +44,23 @@ class Seeing:
 
 
 @dataclass(frozen=True)
-class Remembering(Seeing):
-    """A network that is compared with several others: its features of a batch, told by the hash of its pixels, are
+class CachedFeatureExtractor(FeatureExtractor):
+    """A network that is compared with several others: its features of a batch, identified by a hash of the pixels, are
     computed once.
 
-    Those beyond :data:`MOST_BYTES` are computed each time. ``memory`` is shared by all with the same network.
+    Features beyond :data:`MOST_BYTES` are computed each time. ``cache`` is shared by extractors of the same network.
     """
 
-    memory: dict[bytes, Features] = field(default_factory=dict)
+    cache: dict[bytes, Features] = field(default_factory=dict)
 
     def _last(self, images_BCHW: Tensor) -> Features:
         pixels = images_BCHW.cpu().contiguous()
         key = hashlib.blake2b(pixels.numpy().tobytes(), key=repr(tuple(pixels.shape)).encode()).digest()
-        if key in self.memory:
-            return self.memory[key]
+        if key in self.cache:
+            return self.cache[key]
         found = super()._last(images_BCHW)
-        if sum(map(_size, self.memory.values())) + _size(found) <= MOST_BYTES:
-            self.memory[key] = found
+        if sum(map(_size, self.cache.values())) + _size(found) <= MOST_BYTES:
+            self.cache[key] = found
         return found
 
 
@@ -69,7 +69,9 @@ def _size(features: Features) -> int:
 
 
 @torch.no_grad()
-def common_grid(networks: Mapping[str, Seeing], images_BCHW: Tensor, notes: list[str]) -> Grid | None:
+def common_grid(
+    networks: Mapping[str, FeatureExtractor], images_BCHW: Tensor, notes: list[str]
+) -> Grid | None:
     """The coarsest grid of the networks' last blocks; None, with a note, if one has no map, or too few patches."""
     maps = {name: network.features(images_BCHW)[0] for name, network in networks.items()}
     lacking = [name for name, found in maps.items() if found is None]

@@ -67,7 +67,7 @@ def compare(config: CompareConfig, recipe: str, console: Console) -> list[Row]:
 
 
 def _untrained(plan: Plan, config: CompareConfig) -> str:
-    """The variant that gains are told over, too."""
+    """The untrained variant that gains are also measured against; empty without one."""
     return next((name for name in plan.variants if name in plan.untrained - {config.baseline}), "")
 
 

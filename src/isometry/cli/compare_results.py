@@ -46,7 +46,7 @@ OUTPUTS = (*TABLES, "comparison.png", "geometry.png", AGREEMENT)
 """Files that are written, beside ``plan.yaml``."""
 
 KEPT = "kept neighbours, all patches"
-"""The figure whose rank correlation with scores is told."""
+"""The figure whose rank correlation with scores is computed."""
 CORRELATED = f"Rank correlation of {KEPT}, with scores"
 
 SCORES = {"classify": ("top1", "top-1"), "detect": ("ap", "AP"), "segment": ("miou", "mIoU")}

@@ -34,8 +34,7 @@ def answers_everywhere(name: str) -> bool:
     """Whether a folder has a detector or a segmentation network, of its own or as the ``model`` of a run."""
     from isometry.models.dense.saving import dense_folder  # loads torchvision, which takes a while
 
-    folder = Path(name.removeprefix("local-dir:"))
-    return folder.is_dir() and dense_folder(folder) is not None
+    return dense_folder(name.removeprefix("local-dir:")) is not None
 
 
 def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:

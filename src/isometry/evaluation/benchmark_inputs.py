@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager as Context
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -69,8 +68,7 @@ def _refuse_dense(name: str) -> None:
     """Raises UserError for a network of boxes or masks: its folder's backbone would be measured in its place."""
     from isometry.models.dense.saving import dense_folder  # loads torchvision, which takes a while
 
-    folder = Path(name.removeprefix("local-dir:"))
-    if not folder.is_dir() or (network := dense_folder(folder)) is None:
+    if (network := dense_folder(name.removeprefix("local-dir:"))) is None:
         return
     backbone = network.absolute().parent / "student"
     instead = f"give its backbone instead: {backbone}" if backbone.is_dir() else "give its backbone alone"

@@ -7,7 +7,7 @@ import pytest
 
 from isometry.config import DataConfig
 from isometry.data import find_sources
-from isometry.data.dense.digit_scenes import CANVAS, MOST_HIDDEN, DigitScenes, open_scenes
+from isometry.data.dense.digit_scenes import CANVAS, MOST_HIDDEN, SceneBoxes, open_scenes
 from isometry.data.dense.sources import find_dense_sources
 from isometry.data.digits import open_digits
 
@@ -97,7 +97,7 @@ def test_scenes_vary_and_are_functions_of_part_seed_and_index():
     pictures = {train.load(index)[0].tobytes() for index in range(20)} | {val.load(0)[0].tobytes()}
     assert len(pictures) == 21
     assert train.load(3)[0].tobytes() == open_scenes("detect")[0][0].load(3)[0].tobytes()
-    other = DigitScenes(train.digits, train.numbers, train.part, train.count, seed=1)
+    other = SceneBoxes(train.digits, train.numbers, train.part, train.count, seed=1)
     assert other.picture(3)[0].tobytes() != train.load(3)[0].tobytes()
     counts = {len(train.boxes(index)) for index in range(100)}
     sides = np.concatenate([np.ptp(train.boxes(index).xyxy[:, 1::2], axis=1) for index in range(100)])

@@ -24,7 +24,7 @@ def test_boxes_are_judged_in_pixels_of_the_image():
         "ap50": scores["ap50"],
         "ar100": scores["ar100"],
     }
-    assert [(each.index, each.score, each.objects) for each in answers.by_picture()] == [
+    assert [(each.index, each.score, each.objects) for each in answers.pictures] == [
         (index, 100.0, int(index < 4)) for index in range(5)
     ]
     assert answers.threshold == (1.0, 100.0)
@@ -37,5 +37,5 @@ def test_masks_are_judged_in_pixels_of_the_image():
     assert sum(row["pixels"] for row in scores["classes"]) == pixels
     assert scores["miou"] > 85
     assert scores == evaluated("segment", 5)[0]
-    assert [each.objects for each in answers.by_picture()] == [2, 2, 2, 2, 1]
-    assert all(80 < each.score <= 100 for each in answers.by_picture())
+    assert [each.objects for each in answers.pictures] == [2, 2, 2, 2, 1]
+    assert all(80 < each.score <= 100 for each in answers.pictures)

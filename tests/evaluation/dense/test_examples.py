@@ -41,7 +41,7 @@ def test_chosen_pictures_are_those_that_were_answered(task):
     assert sorted(each.picture.index for each in examples) == list(range(5))
     for each in examples:
         assert torch.equal(each.pixels, pixels[each.picture.index])
-        assert each.picture == answers.by_picture()[each.picture.place]
+        assert each.picture == answers.pictures[each.picture.place]
         if task == "segment":
             assert torch.equal(each.truth, masks[each.picture.index])
             counted = each.truth != 255

@@ -7,9 +7,10 @@ import pytest
 from helpers.squares import SIZES, Squares, squares
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import BoxFiles
+from isometry.data.dense.summary import class_counts
 from isometry.evaluation.dense.answers import answers_to
 from isometry.evaluation.dense.examples import read_examples
-from isometry.evaluation.dense.pictures import box_counts, task_data
+from isometry.evaluation.dense.pictures import task_data
 
 TRAIN = BoxFiles(
     [
@@ -30,7 +31,7 @@ def drawn(task):
 
 def test_boxes_of_each_class_are_counted_without_crowds():
     train: Any = TRAIN
-    assert box_counts(train) == {0: 1, 1: 2}
+    assert class_counts(train) == ({0: 1, 1: 2}, 0)
 
 
 def test_boxes_are_drawn_where_they_lie_in_the_input():

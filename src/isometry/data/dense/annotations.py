@@ -78,7 +78,7 @@ class DenseImages(Protocol):
         """The boxes of an image that are known without decoding it; None if they are not."""
 
     def annotation_id(self, number: int) -> str:
-        """A text that is another for another annotation, as far as that is known without decoding."""
+        """A text that differs where annotations differ, as far as that is known without decoding."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ made steeper; its ink is lighter than the background, by an amount that varies. 
 later one is placed anew, or left out. Boxes are those of what is visible, as COCO's are.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,7 +71,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class DigitScenes:
+class DigitScenes(ABC):
     """``count`` scenes of the digits ``numbers`` of ``digits``; ``part`` is the name of the part.
 
     A scene that was loaded is kept, at most 20 kB each: composing it takes longer than augmenting it.
@@ -107,9 +108,9 @@ class DigitScenes:
         image, truth = self._loaded[index]
         return image.copy(), truth
 
+    @abstractmethod
     def truth(self, scene: Scene) -> Any:
         """What is to be learnt of a scene."""
-        raise NotImplementedError
 
     @cached_property
     def _loaded(self) -> dict[int, tuple[Image.Image, Any]]:
@@ -161,7 +162,7 @@ class SceneBoxes(DigitScenes):
 
     def boxes(self, index: int) -> Boxes:
         """The boxes of scene ``index``."""
-        return self.scene(index).boxes()
+        return self.load(index)[1]
 
 
 class SceneMasks(DigitScenes):

@@ -74,7 +74,8 @@ class Answers:
         """The boxes of a picture that are shown."""
         return judge(self.found[place], self.truths[place], self.threshold and self.threshold.least)
 
-    def by_picture(self) -> list[PictureScore]:
+    @cached_property
+    def pictures(self) -> list[PictureScore]:
         """F1 of the boxes that are shown, or the mean IoU of the mask's classes (100 where no pixel counts)."""
         places = enumerate(self.indices)
         if self.task == "detect":
@@ -88,9 +89,11 @@ def answering(network: DenseNetwork) -> Iterator[None]:
     """The network answers, in eval mode and without gradients; it is in its mode again afterwards."""
     mode = network.training
     network.eval()
-    with torch.no_grad():
-        yield
-    network.train(mode)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(mode)
 
 
 def answers_to(network: DenseNetwork, batches: Iterable[DenseBatch], preprocess: Preprocess) -> Answers:

@@ -5,7 +5,7 @@ Boxes are (x1, y1, x2, y2) in pixels. A picture's detections are a dict of ``box
 and ``area`` float32 (M,). Labels are 0..K-1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from isometry.errors import UserError
-from isometry.evaluation.dense.precision_intervals import precision_intervals
+from isometry.evaluation.dense.precision_intervals import Boxes, precision_intervals
 
 Row = dict[str, Any]
-Boxes = Mapping[str, Tensor]
-"""Of one picture: detections or truth."""
-
 SHOWN_WITHOUT = 3
 """Detections of a picture that are shown, those of the highest scores, where no least score is given."""
 OVERLAP = 0.5

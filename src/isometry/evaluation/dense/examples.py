@@ -49,7 +49,7 @@ def read_examples(
     with answering(network):
         return {
             name: [_read(network, loader, preprocess, picture) for picture in group]
-            for name, group in extremes(answers.by_picture()).items()
+            for name, group in extremes(answers.pictures).items()
         }
 
 

@@ -1,6 +1,5 @@
 """Answers to pictures as the report draws them: boxes with their verdicts, or masks."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from isometry.data.dense.annotations import DenseImages
+from isometry.data.dense.summary import class_counts
 from isometry.evaluation.dense.answers import Answers, Row
 from isometry.evaluation.dense.examples import Example
 from isometry.report.records.data import DrawnBox, TaskData, TaskPicture, Verdict
@@ -32,24 +32,15 @@ def task_data(
         for group, found in examples.items()
         for example in found
     ]
-    zeros = sum(each.score == 0 for each in answers.by_picture())
+    zeros = sum(each.score == 0 for each in answers.pictures)
     chosen: dict[str, Any] = {"zeros": zeros}
     classes = scores["classes"]
     if answers.task == "detect":
         best = answers.threshold
         chosen |= {"least_score": best and 100 * best.least, "f1": best and best.f1}
-        counts = box_counts(train)
+        counts, _ = class_counts(train)
         classes = [{**row, "train": counts[label]} for label, row in enumerate(classes)]
     return TaskData(answers.task, part, scores["images"], rest, classes, pictures, **chosen)
-
-
-def box_counts(images: DenseImages) -> Counter[int]:
-    """How many boxes each class has, by its label, without crowds; no picture is decoded."""
-    counts: Counter[int] = Counter()
-    for number in range(len(images)):
-        if (boxes := images.boxes(number)) is not None:
-            counts.update(boxes.labels[~boxes.crowd].tolist())
-    return counts
 
 
 def _picture(answers: Answers, example: Example, group: Any, name: str) -> TaskPicture:

@@ -15,6 +15,7 @@ from isometry.evaluation.dense.intervals import multiplicities
 
 Row = dict[str, Any]
 Boxes = Mapping[str, Tensor]
+"""Of one picture: detections or truth."""
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)

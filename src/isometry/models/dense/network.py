@@ -76,8 +76,10 @@ class DenseNetwork(nn.Module):
         images_1CHW, placement = network_input(picture, self.spec, self.reading)
         mode = self.training
         self.eval()
-        (answer,) = self(images_1CHW.to(next(self.parameters()).device))
-        self.train(mode)
+        try:
+            (answer,) = self(images_1CHW.to(next(self.parameters()).device))
+        finally:
+            self.train(mode)
         if self.task == "segment":
             return placement.answer_to_image(answer).cpu()
         return placement.answer_to_image({name: value.cpu() for name, value in answer.items()})

@@ -34,11 +34,12 @@ DYNAMIC_PRUNING = """@inproceedings{tang2021manidp,
 
 
 def papers(config: TeacherConfig, grow: GrowConfig, prune: PruneConfig) -> list[str]:
-    """BibTeX of the methods that a run used: manifold distillation, growth, pruning by gates."""
-    terms = {term.name for term in parse_terms(config.losses)}
+    """BibTeX of the methods that a run used: manifold distillation, growth, pruning by gates, papers of other terms."""
+    terms = parse_terms(config.losses) if config.teacher else []
     used = {
-        MANIFOLD: bool(config.teacher) and bool(terms & RELATIONS),
+        MANIFOLD: any(term.name in RELATIONS for term in terms),
         EXPANSION: grow.wanted,
         DYNAMIC_PRUNING: prune.wanted and prune.method == "gates",
     }
-    return [paper for paper, is_used in used.items() if is_used]
+    cited = [term.loss.citation for term in terms if term.loss.citation]
+    return [paper for paper, is_used in used.items() if is_used] + cited

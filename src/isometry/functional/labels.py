@@ -24,7 +24,7 @@ def soft_label_loss(student_BK: Tensor, teacher_BK: Tensor, temperature: float =
     Raises:
         ValueError: shapes differ, or the temperature is not positive.
     """
-    _check_same_classes(student_BK, teacher_BK)
+    check_same_classes(student_BK, teacher_BK)
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     student_log_BK = F.log_softmax(student_BK.float() / temperature, dim=-1)
@@ -37,11 +37,12 @@ def hard_label_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
 
     Args and errors as in :func:`soft_label_loss`; returns a float32 scalar (nats), averaged over the batch.
     """
-    _check_same_classes(student_BK, teacher_BK)
+    check_same_classes(student_BK, teacher_BK)
     return F.cross_entropy(student_BK.float(), teacher_BK.argmax(dim=-1))
 
 
-def _check_same_classes(student_BK: Tensor, teacher_BK: Tensor) -> None:
+def check_same_classes(student_BK: Tensor, teacher_BK: Tensor) -> None:
+    """Raises ValueError unless both are logits (B, K) of the same images and classes."""
     if student_BK.shape != teacher_BK.shape or student_BK.ndim != 2:
         raise ValueError(
             f"student logits {tuple(student_BK.shape)} and teacher logits {tuple(teacher_BK.shape)} "

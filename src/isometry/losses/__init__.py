@@ -2,10 +2,13 @@
 
 from isometry.losses.base import BatchLoss, Loss, available, build_loss, find_loss
 from isometry.losses.ce import CrossEntropy
+from isometry.losses.dkd import DecoupledKD
 from isometry.losses.embedding import Embedding
 from isometry.losses.hard import HardLabel
 from isometry.losses.inter import InterImage
 from isometry.losses.intra import IntraImage
+from isometry.losses.nkd import NormalisedKD
+from isometry.losses.orthogonal import OrthogonalProjection
 from isometry.losses.random import RandomPatches
 from isometry.losses.similarity import Similarity
 from isometry.losses.soft import SoftLabel
@@ -15,11 +18,14 @@ from isometry.losses.whole import WholeBatch
 __all__ = [
     "BatchLoss",
     "CrossEntropy",
+    "DecoupledKD",
     "Embedding",
     "HardLabel",
     "InterImage",
     "IntraImage",
     "Loss",
+    "NormalisedKD",
+    "OrthogonalProjection",
     "RandomPatches",
     "Similarity",
     "SoftLabel",

@@ -80,6 +80,8 @@ class Loss(nn.Module):
 
     The objective then calls the loss once for all blocks of equal shapes on a GPU, where each launch costs time.
     """
+    citation: ClassVar[str] = ""
+    """BibTeX of a paper that model cards of students are to cite."""
     scale_invariant: ClassVar[bool] = False
     """Whether tokens are compared up to scale: scaling those of either side changes nothing, and equal ones cost 0."""
 
@@ -155,6 +157,12 @@ def values_of_calls(losses: Iterable[Loss], calls: list[tuple[Tensor, ...]]) -> 
     # Neighbours only, so that losses that draw at random draw in the order of the blocks.
     groups = groupby(calls, key=lambda given: [(each.shape, each.dtype) for each in given])
     return torch.cat([losses[0](*map(torch.stack, zip(*group, strict=True))) for _, group in groups])
+
+
+def check_range(name: str, value: float, least: float, most: float = 1000) -> None:
+    """Raises ValueError unless an option's value is in its range."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be at least {least:g} and at most {most:g}, not {value}")
 
 
 def check_same_tokens(student_BNC: Tensor, teacher_BNC: Tensor) -> None:

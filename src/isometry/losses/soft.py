@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from isometry.functional.labels import soft_label_loss
-from isometry.losses.base import Loss
+from isometry.losses.base import Loss, check_range
 
 
 class SoftLabel(Loss):
@@ -16,8 +16,7 @@ class SoftLabel(Loss):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0.001 <= temperature <= 1000:
-            raise ValueError(f"temperature must be at least 0.001 and at most 1000, not {temperature}")
+        check_range("temperature", temperature, 0.001)
         self.temperature = temperature
 
     def forward(self, student_BK: Tensor, teacher_BK: Tensor) -> Tensor:

@@ -108,8 +108,9 @@ def with_typed(config: Config, options: Mapping[str, Any], where: str = "") -> C
 
 
 def _refuse_permission(values: Mapping[str, Any], where: str) -> None:
-    if values.get(ON_COMMAND_LINE_ONLY, False) is not False:
-        raise UserError(f"{where}{ON_COMMAND_LINE_ONLY}: is for the command line alone; take it out")
+    for permission in ON_COMMAND_LINE_ONLY:
+        if values.get(permission, False) is not False:
+            raise UserError(f"{where}{permission}: is for the command line alone; take it out")
 
 
 SWITCHES = {"log_tensorboard": ("log", "tensorboard"), "log_wandb": ("log", "wandb")}
@@ -202,8 +203,8 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def saved_options(config: RunConfig) -> dict[str, Any]:
-    """All options of a run that are saved, by name: not the permission to start programs."""
-    return {name: value for name, value in asdict(config).items() if name != ON_COMMAND_LINE_ONLY}
+    """All options of a run that are saved, by name: no permission to run what others name."""
+    return {name: value for name, value in asdict(config).items() if name not in ON_COMMAND_LINE_ONLY}
 
 
 def config_to_yaml(config: RunConfig) -> str:

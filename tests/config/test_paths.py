@@ -107,6 +107,8 @@ def test_what_a_run_reads_is_stored_with_absolute_paths(home: Path):
         out="runs/a",
     )
     assert absolute_paths(config) == config
+    Path("net").mkdir()
+    assert absolute_paths(RunConfig(teacher="transformers:net")).teacher == f"transformers:{here}/net"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_what_a_run_reads_is_stored_with_absolute_paths(home: Path):
         RunConfig(data_dir="https://host/shards", teacher_weights="none"),
         RunConfig(data_dir="s3://bucket/shards"),
         RunConfig(data_dir="/photos", class_map="in-the-photos.txt", model="hf-hub:me/x"),
+        RunConfig(teacher="transformers:me/x"),
     ],
 )
 def test_what_is_no_path_here_is_stored_as_it_is(home: Path, config: RunConfig):

@@ -40,9 +40,11 @@ def parse_given(kind: type[Config], arguments: Sequence[str]) -> tuple[Config, f
             for path, value in _assignments(kind, word, texts):
                 _put(values, path, value)
                 changed.add(path[0])
-    if ON_COMMAND_LINE_ONLY in changed and "data_dir" not in changed:
-        # Else the permission would hold for what a recipe says.
-        raise UserError("--allow-commands: is for a --data-dir on the command line; give that there too")
+    for permission, named in ON_COMMAND_LINE_ONLY.items():
+        if permission in changed and named not in changed:
+            # Else the permission would hold for what a recipe says.
+            option, place = (f"--{name.replace('_', '-')}" for name in (permission, named))
+            raise UserError(f"{option}: is for a {place} on the command line; give that there too")
     typed = with_typed(config, {name: values[name] for name in changed})
     return typed, frozenset(changed | recipe_values.keys())
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, former_figures, masks_named
+from isometry.cli.evaluate_dense import DenseInputs, evaluate_dense, former_figures, masks_named, teacher_of
 from isometry.cli.evaluate_task import answers_everywhere, evaluate_task
 from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
@@ -63,7 +63,9 @@ class EvaluateConfig(ImagesConfig):
     dense_masks: str = ""
     """Folder of images with masks, for a linear probe on patches, with --dense; digit-scenes has its own."""
     teacher: str = ""
-    """Teacher of --dense, a timm name or the folder of a run; that of the run if not given."""
+    """Teacher of --dense, a timm name, the folder of a run or any other --teacher; that of the run if not given."""
+    trust_remote_code: bool = False
+    """Run the code that comes with a --teacher of torchhub:, python: or transformers:."""
     transfer: list[str] = field(default_factory=list)
     """Folders of labelled images to fine-tune on, each in a run in OUT/transfer."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -165,10 +167,11 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
             device,
             masks,
         )
+        teacher = teacher_of(saved, options.teacher, options.trust_remote_code, notes)
         found["dense"] = {
             "data": sources.description,
             "part": split,
-            **evaluate_dense(saved, options.teacher, inputs, notes),
+            **evaluate_dense(saved, teacher, inputs, notes),
         }
     if unreadable:
         few = ", ".join(sorted(unreadable)[:5])

@@ -18,14 +18,15 @@ from isometry.evaluation.dense.patch_probe import patch_probe
 from isometry.evaluation.inference import Pairs
 from isometry.evaluation.saved_network import SavedNetwork
 from isometry.evaluation.scores import Row
-from isometry.models.build import build_model, check_on_disk
+from isometry.models.build import check_on_disk
+from isometry.models.libraries.base import library_of
 from isometry.models.spec import ModelSpec, architecture, image_spec, student_spec
 from isometry.models.teacher import InputAdapter, StudentView, is_enlarged
 from isometry.parsing import read_json
 from isometry.report.records.run_folders import EVALUATION
 from isometry.report.records.schema import Evaluation
 from isometry.training.student import plan_student
-from isometry.training.teacher import build_teacher
+from isometry.training.teacher import build_teacher, named_teacher
 from isometry.training.teacher_cache.identity import hash_weights
 
 
@@ -58,8 +59,10 @@ def masks_named(config: DataConfig, folder: str) -> DenseSources | None:
     return find_dense_sources(config, "segment") if config.dataset == "digit-scenes" else None
 
 
-def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes: list[str]) -> Row:
-    """The dense figures of a network.
+def evaluate_dense(
+    saved: SavedNetwork, known: nn.Module | None, images: DenseInputs, notes: list[str]
+) -> Row:
+    """The dense figures of a network, beside its ``known`` teacher if there is one.
 
     Returns:
         ``figures`` and ``notes`` of :func:`isometry.evaluation.dense.figures.dense_figures` and, where there are masks,
@@ -67,10 +70,10 @@ def evaluate_dense(saved: SavedNetwork, teacher: str, images: DenseInputs, notes
         ``teacher``, its name, if there is one. ``notes`` of the evaluation get these and others.
 
     Raises:
-        UserError: a teacher that was named and can't be opened; or as there.
+        UserError: as there.
     """
     found: Row = {"weights": hash_weights(saved.network)}
-    before, known = before_training(saved, notes), teacher_of(saved, teacher, notes)
+    before = before_training(saved, notes)
     view = None if known is None else student_view(saved.config, images.spec, image_spec(known), notes)
     spec = images.spec if view is None else view.images
     networks = {TRAINED: FeatureExtractor(saved.network, view)}
@@ -149,7 +152,7 @@ def before_training(saved: SavedNetwork, notes: list[str]) -> nn.Module | None:
         return None
 
 
-def teacher_of(saved: SavedNetwork, name: str, notes: list[str]) -> nn.Module | None:
+def teacher_of(saved: SavedNetwork, name: str, trusted: bool, notes: list[str]) -> nn.Module | None:
     """The teacher that ``name`` names, or the run's own; None, with a note, if it has none or that can't be opened.
 
     Only a teacher that is named here is downloaded from the hub: a run's folder may come from elsewhere.
@@ -158,7 +161,7 @@ def teacher_of(saved: SavedNetwork, name: str, notes: list[str]) -> nn.Module | 
         UserError: the named teacher can't be opened.
     """
     if name:
-        return build_model(ModelSpec(name, weights="pretrained"), flag="--teacher")[0]
+        return named_teacher(ModelSpec(name, weights="pretrained"), notes, trusted=trusted)[0]
     config = saved.config
     if config is None or not config.teacher:
         notes.append("there is no teacher, so kept geometry is left out; name one with --teacher")
@@ -171,6 +174,8 @@ def teacher_of(saved: SavedNetwork, name: str, notes: list[str]) -> nn.Module | 
 
 
 def _own_teacher(config: RunConfig, saved: SavedNetwork, notes: list[str]) -> nn.Module | None:
+    if library_of(config.teacher):
+        raise UserError(f"{config.teacher} is of another library than timm; name it with --teacher")
     check_on_disk(ModelSpec(config.teacher, config.teacher_kwargs, config.teacher_weights), "--teacher")
     classes = int(saved.network.num_classes)  # type: ignore[arg-type]
     with torch.random.fork_rng():

@@ -47,9 +47,12 @@ class TeacherConfig:
     """Teacher and losses."""
 
     teacher: str = ""
-    """timm name, folder of a run, local-dir:PATH or hf-hub:NAME; no teacher if not given."""
+    """timm name, folder of a run, local-dir:PATH or hf-hub:NAME; transformers:NAME, open_clip:MODEL/TAG,
+    torchhub:OWNER/REPOSITORY:NAME or python:MODULE.FUNCTION; no teacher if not given."""
+    trust_remote_code: bool = False
+    """Run the code of a --teacher of torchhub:, python: or transformers:. Both on the command line only."""
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of timm.create_model, e.g. `img_size=256`; the teacher gets images of its own size."""
+    """Arguments of timm.create_model (or of the library), e.g. `img_size=256`; images are scaled to its size."""
     teacher_pixels: Literal["student", "original"] = "student"
     """What a teacher of larger images sees: the student's, scaled up, or the same crop of the original picture."""
     teacher_weights: str = "pretrained"

@@ -17,6 +17,8 @@ STORED = frozenset(
 PATHS = STORED | {"base", "dense_masks", "out", "start_recipe", "teacher_recipe", "transfer"}
 """All options that are paths, or may be."""
 LOCAL = "local-dir:"
+FOLDERS = (LOCAL, "transformers:")
+"""What stands before a folder, or may stand before one, in the name of a network."""
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 """How a URL begins (RFC 3986)."""
 
@@ -73,15 +75,16 @@ def _folder_name(name: str) -> str:
 
 
 def _absolute(name: str, value: str | None) -> str | None:
-    if not value or (name in ("model", "teacher") and not value.startswith(LOCAL)):
+    prefix = next((each for each in FOLDERS if (value or "").startswith(each)), "")
+    if not value or (name in ("model", "teacher") and not prefix):
         return value
-    path = Path(os.path.expanduser(value.removeprefix(LOCAL)))
+    path = Path(os.path.expanduser(value.removeprefix(prefix)))
     # A class map may be a name in the folder of the images, weights may be "pretrained", and data an address.
     may_be_another = name in ("class_map", "initial_checkpoint", "teacher_weights")
-    may_be_another |= bool(ADDRESS.match(value)) and not value.startswith(LOCAL)
+    may_be_another |= bool(ADDRESS.match(value)) and prefix != LOCAL
     if may_be_another and not path.exists():
         return value
-    return f"{LOCAL * value.startswith(LOCAL)}{_normalised(path.absolute())}"
+    return f"{prefix}{_normalised(path.absolute())}"
 
 
 def _normalised(path: Path) -> Path:

@@ -50,7 +50,7 @@ ALIASES = {
 
 FREE_ON_RESUME = (
     frozenset({"resume", "out", "device", "workers", "pin_mem", "log_interval", "recovery_interval", "log"})
-    | {"data_changed", "allow_commands"}
+    | {"data_changed", "allow_commands", "trust_remote_code"}
     | {"skip_bad_images"}  # a run that has got so far has met none
     | {"teacher_shard", "teacher_cache", "teacher_cache_size", "grad_checkpointing"}
     | {"validation_batch_size"}
@@ -58,11 +58,14 @@ FREE_ON_RESUME = (
 )
 """Options that do not change what a run computes, so they may differ when it resumes."""
 
-NOT_KEPT_ON_RESUME = frozenset({"resume", "data_changed", "allow_commands", "out", "batch_size"})
+NOT_KEPT_ON_RESUME = frozenset(
+    {"resume", "data_changed", "allow_commands", "trust_remote_code", "out", "batch_size"}
+)
 """Those of them that a run's ``config.yaml`` keeps as it began: of one command, or following from others."""
 
-ON_COMMAND_LINE_ONLY = "allow_commands"
-"""The permission to start programs: no recipe and no saved run gives it."""
+ON_COMMAND_LINE_ONLY = {"allow_commands": "data_dir", "trust_remote_code": "teacher"}
+"""Permissions to start programs and to run code, each with the option that names them: no recipe and no saved run gives
+one, nor a command line that does not name them itself."""
 
 FORMER_DEFAULTS: dict[str, Any] = {"model_ema_warmup": False, "exif": "ignore"}
 """Defaults of an earlier version, which a run that it began keeps."""

@@ -13,6 +13,7 @@ from isometry.errors import UserError, first_line
 from isometry.losses.base import Term, inputs_of
 from isometry.models.build import build_model
 from isometry.models.image_reading import Reading, reading_of, saved_reading
+from isometry.models.libraries.base import build_external, library_of
 from isometry.models.sharding import shard
 from isometry.models.spec import ModelSpec, image_spec, label_names
 from isometry.models.teacher import is_enlarged
@@ -38,10 +39,25 @@ def build_teacher(
         )
         if "num_classes" not in config.teacher_kwargs:
             spec = replace(spec, num_classes=classes)
-    else:
+    elif not library_of(config.teacher):
         notes += _reading_notes(spec, reading_of(config))
     seed_global_generators(derive_seed(seed, "teacher"))
-    return build_model(spec, flag="--teacher")
+    return named_teacher(spec, notes, trusted=config.trust_remote_code)
+
+
+def named_teacher(
+    spec: ModelSpec, notes: list[str], *, trusted: bool = False
+) -> tuple[nn.Module, WeightSource]:
+    """The teacher of timm or of another library that a spec names, and where its weights come from.
+
+    Raises:
+        UserError: as :func:`build_model`, or as :func:`isometry.models.libraries.base.build_external`.
+    """
+    if not library_of(spec.name):
+        return build_model(spec, flag="--teacher")
+    built = build_external(spec.name, spec.kwargs, spec.weights, trusted=trusted)
+    notes += built.notes
+    return built.model, built.weights
 
 
 def _reading_notes(teacher: ModelSpec, here: Reading) -> list[str]:

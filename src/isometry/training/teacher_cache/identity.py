@@ -30,7 +30,14 @@ IRRELEVANT = (
     # Validation and labels, which the teacher does not get.
     | {"validation_batch_size", "crop_pct", "smoothing"}
     # Origin of the teacher, whose weights are hashed, and use of its outputs.
-    | {"teacher", "teacher_weights", "teacher_shard", "teacher_cache", "teacher_cache_size"}
+    | {
+        "teacher",
+        "trust_remote_code",
+        "teacher_weights",
+        "teacher_shard",
+        "teacher_cache",
+        "teacher_cache_size",
+    }
     | {"losses", "reduction", "relations", "taps"}
 )
 """Data and teacher options that do not change the outputs; new options count as relevant."""

@@ -20,6 +20,7 @@ from isometry.cli.report import PAGE
 from isometry.data import Sources, find_sources
 from isometry.data.splits import Part
 from isometry.data.survey import exif_text
+from isometry.data.unreadable import left_out_of_figures
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.changed_images import changed_images
@@ -173,11 +174,7 @@ def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device
             "part": split,
             **evaluate_dense(saved, teacher, inputs, notes),
         }
-    if unreadable:
-        few = ", ".join(sorted(unreadable)[:5])
-        more = ", ..." if len(unreadable) > 5 else ""
-        images = "image is" if len(unreadable) == 1 else "images are"
-        notes.append(f"{len(unreadable)} unreadable {images} left out of the figures: {few}{more}")
+    notes += left_out_of_figures(unreadable)
     return found
 
 

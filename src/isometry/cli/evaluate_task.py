@@ -11,6 +11,7 @@ from rich.console import Console
 
 from isometry.cli.evaluate_dense import former_figures
 from isometry.data import Preprocess
+from isometry.data.unreadable import left_out_of_figures
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, environment_text
@@ -54,7 +55,7 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     from isometry.data.dense.batches import dense_loaders
     from isometry.data.dense.class_match import with_classes
     from isometry.data.dense.sources import find_dense_sources
-    from isometry.evaluation.dense.answers import evaluate_answers
+    from isometry.evaluation.dense.answers import answers_to
     from isometry.models.dense.saving import dense_folder, load_dense
 
     for option in FOR_CLASSIFIERS:
@@ -81,7 +82,7 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
                 f"evaluate {name}: the data has no test or validation part; give other with --data-dir"
             )
         preprocess = Preprocess(config, network.spec, None, device)
-        scores = evaluate_answers(network.to(device), batches, preprocess)
+        answers = answers_to(network.to(device), batches, preprocess)
     result: Row = {
         "model": architecture(network.backbone),
         "name": name,
@@ -92,8 +93,8 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
         "command": " ".join(["isometry", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "conditions": environment(device),
-        "notes": [*saved.notes, *sources.notes],
-        "scores": scores,
+        "notes": [*saved.notes, *sources.notes, *left_out_of_figures(answers.unreadable)],
+        "scores": answers.scores(),
     }
     if (former := former_figures(place, network.backbone, result["notes"])) is not None:
         result["dense"] = former

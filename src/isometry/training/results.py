@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isometry.data import Loaders, make_loaders
+from isometry.data.unreadable import skipped
 from isometry.distributed import cores_per_process
 from isometry.evaluation.accuracy import accuracy, tabled
 from isometry.evaluation.channel_usage import pruning_report
@@ -276,17 +277,7 @@ def closing_notes(trainer: Trainer, folder: RunFolder) -> list[str]:
         row = next(row for row in folder.metrics.rows() if row["epoch"] == state.best_epoch)
         # Older runs always delivered the average.
         notes.append(delivered(row, state.best_is_average is not False))
-    return notes + skipped_images(trainer)
-
-
-def skipped_images(trainer: Trainer, most: int = 20) -> list[str]:
-    """A note that counts and names the unreadable images, if there were any."""
-    names = sorted(set(trainer.batches.unreadable))
-    if not names:
-        return []
-    more = ", ..." if len(names) > most else ""
-    images = "image was" if len(names) == 1 else "images were"
-    return [f"{len(names)} unreadable {images} skipped: {', '.join(names[:most])}{more}"]
+    return notes + skipped(trainer.batches.unreadable)
 
 
 def _representations(trainer: Trainer) -> dict[str, Any]:

@@ -96,8 +96,10 @@ class Colours(nn.Module):
         return last
 
 
-def probed(folder: Path, **networks: FeatureExtractor) -> tuple[dict[str, dict], list[str]]:
-    config = RunConfig(data_dir=str(folder), workers=0, batch_size=7)
+def probed(
+    folder: Path, *, skip_bad_images: bool = False, **networks: FeatureExtractor
+) -> tuple[dict[str, dict], list[str]]:
+    config = RunConfig(data_dir=str(folder), workers=0, batch_size=7, skip_bad_images=skip_bad_images)
     sources = find_dense_sources(config, "segment")
     rows, notes = patch_probe(networks, sources, config, SPEC, CPU)
     return {row["of"]: row for row in rows}, notes
@@ -129,6 +131,18 @@ def test_too_few_training_images_are_a_note(tmp_path):
     rows, notes = probed(tmp_path, **{TRAINED: FeatureExtractor(Colours(False))})
     assert rows == {}
     assert "needs five training images" in notes[-1]
+
+
+def test_pictures_that_can_not_be_read_are_named(tmp_path):
+    write_masks(tmp_path, {"train": 6, "val": 2})
+    broken = [tmp_path / split / "images" / "1.png" for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    networks = {TRAINED: FeatureExtractor(Colours(False))}
+    rows, notes = probed(tmp_path, skip_bad_images=True, **networks)
+    assert rows[TRAINED]["images"] == 1
+    left_out = "patch probe: 2 unreadable images are left out of the figures"
+    assert notes[-1] == f"{left_out}: {broken[0]}, {broken[1]}"
 
 
 def test_masks_that_are_all_ignored_judge_nothing(tmp_path):

@@ -34,11 +34,12 @@ class PictureScore:
 
 class Answers:
     """What scores are computed from, in pixels of the images themselves: boxes of every picture, or pixels of each
-    class. Pictures are in the order in which they were added."""
+    class. Pictures are in the order in which they were added; ``unreadable`` names those that were left out."""
 
     def __init__(self, network: DenseNetwork) -> None:
         self.task, self.names = network.task, network.class_names
         self.indices: list[int] = []
+        self.unreadable: list[str] = []
         self.found: list[dict[str, Tensor]] = []
         self.truths: list[dict[str, Tensor]] = []
         self.pixels: list[np.ndarray] = []
@@ -46,6 +47,7 @@ class Answers:
     def add(self, batch: DenseBatch, answers: Iterable[Any]) -> None:
         """The answers to a batch."""
         self.indices += batch.indices.tolist()
+        self.unreadable += batch.unreadable
         for answer, placement, truth in zip(answers, batch.placements, batch.truths, strict=True):
             if isinstance(truth, Boxes):
                 found = {name: value.cpu() for name, value in answer.items()}
@@ -104,13 +106,6 @@ def answers_to(network: DenseNetwork, batches: Iterable[DenseBatch], preprocess:
             images, _ = preprocess.normalise(batch)
             answers.add(batch, network(images))
     return answers
-
-
-def evaluate_answers(
-    network: DenseNetwork, batches: Iterable[DenseBatch], preprocess: Preprocess, intervals: bool = True
-) -> Row:
-    """Scores of the answers to a split, see :func:`answers_to` and :meth:`Answers.scores`."""
-    return answers_to(network, batches, preprocess).scores(intervals)
 
 
 def _mask_score(pixels_3K: np.ndarray) -> tuple[float, int]:

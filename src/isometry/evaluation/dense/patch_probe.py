@@ -19,6 +19,7 @@ from isometry.data import ImageSpec, Preprocess
 from isometry.data.dense.annotations import IGNORED, DenseImages, DensePart
 from isometry.data.dense.batches import DenseBatch, dense_loaders
 from isometry.data.dense.sources import DenseSources
+from isometry.data.unreadable import left_out_of_figures
 from isometry.evaluation.dense.feature_extractor import FeatureExtractor, common_grid
 from isometry.evaluation.dense.intervals import bootstrap
 from isometry.evaluation.probes import HELD_OUT, INVERSE_PENALTIES, fit_linear
@@ -56,13 +57,16 @@ def patch_probe(
         f"patch probe: {sources.description} of pixels, {sources.class_names[0]} is the first",
         *sources.notes,
     ]
+    unreadable: set[str] = set()
 
     def batches(images: DenseImages, most: int) -> Iterator[DenseBatch]:
         chosen = np.random.default_rng(derive_seed("patch probe")).permutation(len(images))[:most]
         part: Any = DensePart(images, np.sort(chosen).tolist())
         with closing(dense_loaders(replace(sources, val=part), config, spec, seed=0)) as loaders:
             assert loaders.val is not None
-            yield from loaders.val
+            for batch in loaders.val:
+                unreadable.update(batch.unreadable)
+                yield batch
 
     preprocess = Preprocess(config, spec, None, device)
     first = next(batches(sources.train, 1))
@@ -95,6 +99,7 @@ def patch_probe(
             *notes,
             "patch probe: left out, since all pixels of the masks that it is judged by are ignored",
         ]
+    notes += [f"patch probe: {note}" for note in left_out_of_figures(unreadable)]
     chance = 100 * mean_iou(np.sum(counts.pop(""), 0).ravel())
     return [_row(name, np.stack(found), chance) for name, found in counts.items()], notes
 

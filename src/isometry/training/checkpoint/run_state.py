@@ -44,9 +44,9 @@ class LoopState:
     """Position of the training loop; all that a checkpoint needs besides tensors.
 
     ``step`` counts optimizer steps, ``seen`` the epoch's images so far, over all processes; ``sums`` are their losses,
-    ``seconds`` the time in the loop, ``unreadable`` the images that were replaced. ``scores`` are the last epoch's
-    validation scores; ``best`` is the best score, of the weights or of their moving average. ``growths`` has an entry
-    for each stage after the first, ``validation`` the fingerprint of the images that scores are of.
+    ``seconds`` the time in the loop, ``unreadable`` the images that were replaced or left out. ``scores`` are the last
+    epoch's validation scores; ``best`` is the best score, of the weights or of their moving average. ``growths`` has an
+    entry for each stage after the first, ``validation`` the fingerprint of the images that scores are of.
     """
 
     step: int = 0

@@ -15,7 +15,7 @@ from isometry.data import Preprocess
 from isometry.data.dense.batches import DenseBatch, dense_loaders
 from isometry.data.dense.inventory import dense_inventory
 from isometry.distributed import World
-from isometry.evaluation.dense.answers import evaluate_answers
+from isometry.evaluation.dense.answers import answers_to
 from isometry.models.dense.network import DenseNetwork
 from isometry.models.finite import all_finite
 from isometry.seeding import derive_seed, seed_global_generators
@@ -140,7 +140,7 @@ class DenseTrainer:
         seed_global_generators(derive_seed(self.config.seed, "step", state.step))
         losses = self._losses(batch)
         losses["loss"].backward()
-        state.unreadable += batch.unreadable
+        self.add_unreadable(batch.unreadable)
         self.meter.add(state.step, self.meter.mean([losses]), batch.indices.tolist())
         if self.world.device.type == "cpu" or (state.step + 1) % self.config.log_interval == 0:
             # On a CPU there is no device to wait for: losses are checked while the weights are still good.
@@ -213,10 +213,16 @@ class DenseTrainer:
         assert self.loaders.val is not None
         seed_global_generators(derive_seed(self.config.seed, "evaluate", self.state.epoch))
         batches = takewhile(lambda _: not self.stop.received, self.loaders.val)
-        scores = evaluate_answers(self.network, batches, self.preprocess, intervals=False)
+        answers = answers_to(self.network, batches, self.preprocess)
         if self.stop.received:
             self._interrupt()
+        self.add_unreadable(answers.unreadable)
+        scores = answers.scores(intervals=False)
         return {f"val/{name}": scores[name] for name in SCORES[self.network.task]}
+
+    def add_unreadable(self, names: list[str]) -> None:
+        """Adds images that could not be read to those of the state, each once."""
+        self.state.unreadable = [*dict.fromkeys([*self.state.unreadable, *names])]
 
     def _interrupt(self) -> None:
         message = f"stopped at step {self.state.step} of {self.total_steps}, saved; go on with --resume"

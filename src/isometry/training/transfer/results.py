@@ -13,6 +13,7 @@ from torch import nn
 from isometry.config import RunConfig
 from isometry.data import ImageSpec
 from isometry.data.dense.sources import DenseSources
+from isometry.data.unreadable import skipped
 from isometry.evaluation.dense.answers import answers_to
 from isometry.evaluation.dense.examples import read_examples
 from isometry.evaluation.dense.pictures import task_data
@@ -75,16 +76,17 @@ def finish_dense(trainer: DenseTrainer) -> RunResult:
         facts=_facts(trainer),
         epochs=folder.metrics.rows(),
         models=rows,
-        notes=[*run.notes, *skipped_images(trainer)],
         config_yaml=config_to_yaml(replace(run.config, resume=False)),
     )
     if loader is not None:
         answers = answers_to(network, loader, trainer.preprocess)
+        trainer.add_unreadable(answers.unreadable)
         scores = answers.scores()
         examples = read_examples(network, loader, trainer.preprocess, answers)
         rows[0] |= table_figures(scores) | {"part": part}
         where = _names(run.sources, part)
         data = replace(data, task=task_data(answers, scores, part, examples, where, run.sources.train))
+    data = replace(data, notes=[*run.notes, *skipped(trainer.state.unreadable)])
     write_atomically(folder.path / "summary.json", json.dumps(rows, indent=1))
     write_record(folder.path, data)
     report = folder.path / "report.html"
@@ -125,16 +127,6 @@ def _save_backbone(network: DenseNetwork, spec: ImageSpec, config: RunConfig, fo
     names = ("input_size", "mean", "std", "interpolation", "crop_mode", "crop_pct")
     data_config: dict[str, Any] = {name: getattr(spec, name) for name in names}
     save_model(network.backbone, folder, None, data_config, {KEY: reading_of(config)})
-
-
-def skipped_images(trainer: DenseTrainer, most: int = 20) -> list[str]:
-    """A note that counts and names the unreadable training images, if there were any."""
-    names = sorted(set(trainer.state.unreadable))
-    if not names:
-        return []
-    more = ", ..." if len(names) > most else ""
-    images = "image was" if len(names) == 1 else "images were"
-    return [f"{len(names)} unreadable {images} skipped: {', '.join(names[:most])}{more}"]
 
 
 def _facts(trainer: DenseTrainer) -> list[tuple[str, str]]:

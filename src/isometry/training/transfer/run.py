@@ -10,6 +10,7 @@ from rich.console import Console
 
 from isometry.config import RunConfig
 from isometry.data.dense.summary import summary
+from isometry.data.unreadable import skipped
 from isometry.data.worker_failures import worker_deaths
 from isometry.distributed import join_world
 from isometry.errors import UserError
@@ -22,7 +23,7 @@ from isometry.training.run import save_advice
 from isometry.training.signals import sigterm_interrupts
 from isometry.training.transfer.assemble import assemble_dense
 from isometry.training.transfer.dense import DenseTrainer
-from isometry.training.transfer.results import finish_dense, skipped_images
+from isometry.training.transfer.results import finish_dense
 
 
 def execute_dense(config: RunConfig, console: Console, label: str = "") -> RunResult:
@@ -54,7 +55,7 @@ def execute_dense(config: RunConfig, console: Console, label: str = "") -> RunRe
             trainer.fit()
             with disk_errors(folder.path, "make room and go on with --resume"):
                 result = finish_dense(trainer)
-        print_notes(console, skipped_images(trainer))
+        print_notes(console, skipped(trainer.state.unreadable))
         return result
 
 

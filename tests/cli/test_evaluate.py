@@ -242,8 +242,10 @@ def test_images_that_could_not_be_read_are_named_and_leave_the_count(dense, digi
     config = RunConfig(model="cifar_resnet20", data_dir=str(tmp_path / "some"), img_size=16, losses={"ce": 1})
     (dense / "config.yaml").write_text(config_to_yaml(config))
     assert f"cannot read the image {broken}" in refused(capsys, str(dense), "--device", "cpu")
+    allowed = evaluated(str(dense), "--device", "cpu", "--skip-bad-images")
     (dense / "config.yaml").write_text(config_to_yaml(replace(config, skip_bad_images=True)))
     result = evaluated(str(dense), "--device", "cpu")
+    assert (allowed["notes"], allowed["scores"]) == (result["notes"], result["scores"])
     assert result["notes"][0] == f"1 unreadable image is left out of the figures: {broken}"
     images = [image for image in (tmp_path / "some" / "test").rglob("*") if image.is_file()]
     assert result["scores"]["top1"]["images"] == len(images) - 1

@@ -1,8 +1,8 @@
-"""`isometry evaluate` of a detector on data whose classes are its own, but in another order, fewer or more."""
+"""`isometry evaluate` of a detector or segmentation network: other classes, and pictures that can't be read."""
 
 import json
 
-from helpers.dense_files import write_yolo
+from helpers.dense_files import write_masks, write_yolo
 from helpers.dense_networks import dense_network
 from isometry.cli.main import main
 from isometry.models.dense.saving import save_dense
@@ -38,3 +38,20 @@ def test_classes_of_other_data_are_matched_by_name(tmp_path, capsys):
     (root / "labels/val/0.txt").write_text("0 0.25 0.25 0.5 0.5\n")
     assert main([*words, "--device", "cpu"]) == 2
     assert "the validation images have boxes of unicorn" in capsys.readouterr().err
+
+
+def test_what_the_error_of_an_unreadable_picture_advises_can_be_done(tmp_path, capsys):
+    save_dense(dense_network("segment"), tmp_path / "model")
+    root = write_masks(tmp_path / "data")
+    (root / "classes.txt").write_text("cat\ndog\neel\n")
+    broken = root / "images" / "val" / "1.jpg"
+    broken.write_bytes(b"no picture")
+    words = ["evaluate", str(tmp_path / "model"), "--data-dir", str(root), "--device", "cpu"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"cannot read the image {broken}" in line
+    assert line.endswith("or continue without it with --skip-bad-images")
+    assert main([*words, "--skip-bad-images"]) == 0
+    evaluation = json.loads((tmp_path / "model" / "evaluation.json").read_text())
+    assert evaluation["notes"][-1] == f"1 unreadable image is left out of the figures: {broken}"
+    assert evaluation["scores"]["images"] == 3

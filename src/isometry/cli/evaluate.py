@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,8 @@ class EvaluateConfig(ImagesConfig):
     """Folders of labelled images to fine-tune on, each in a run in OUT/transfer."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Options of these runs, e.g. `--overrides epochs=100 lr=1e-4`; 30 epochs at 3e-4 if not given."""
+    skip_bad_images: bool = False
+    """Leave unreadable images out of the figures, and name them, instead of stopping; as the run did if not given."""
     out: str = ""
     """Folder for evaluation.json and .svg; that of the run if not given."""
 
@@ -123,7 +125,8 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
     if options.transfer:
         saved.network.to("cpu")
         folders, out = options.transfer, inside(place, "transfer")
-        result["transfer"] = fine_tune_each(saved, folders, out, options.overrides, options.device, console)
+        overrides = {"skip_bad_images": options.skip_bad_images, **options.overrides}
+        result["transfer"] = fine_tune_each(saved, folders, out, overrides, options.device, console)
     _show(result, console)
     if former is not None:
         result["dense"] = former
@@ -138,6 +141,7 @@ def evaluate(name: str, options: EvaluateConfig, console: Console) -> Row:
 def _evaluate(saved: SavedNetwork, options: EvaluateConfig, device: torch.device, notes: list[str]) -> Row:
     """The part of the result that depends on the named images."""
     config = images_named(saved, options, command="evaluate")
+    config = replace(config, skip_bad_images=options.skip_bad_images or config.skip_bad_images)
     sources = find_sources(config)
     if not sources.labelled and (options.probe or not options.dense):
         raise UserError(

@@ -3,9 +3,10 @@
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from isometry.data.unreadable import left_out_of_figures
 from isometry.distributed import join_world
 from isometry.errors import UserError
 from isometry.evaluation.environment import environment, environment_text
-from isometry.evaluation.saved_network import ImagesConfig, SavedNetwork, images_named
+from isometry.evaluation.saved_network import SavedNetwork, images_named
 from isometry.files import check_replaceable, write_output
 from isometry.models.spec import architecture
 from isometry.recipes import read_saved
@@ -23,6 +24,9 @@ from isometry.report.records.data import PARTS, TaskData
 from isometry.report.tables import rich_table
 from isometry.report.task import classes_grid, intervals_text, scores_grid
 from isometry.report.terminal import print_notes, say
+
+if TYPE_CHECKING:
+    from isometry.cli.evaluate import EvaluateConfig
 
 Row = dict[str, Any]
 
@@ -38,7 +42,7 @@ def answers_everywhere(name: str) -> bool:
     return dense_folder(name.removeprefix("local-dir:")) is not None
 
 
-def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
+def evaluate_task(name: str, options: "EvaluateConfig", console: Console) -> Row:
     """Evaluates the detector or segmentation network in a folder on the test part of its run, or of the named data, and
     writes ``evaluation.json``.
 
@@ -59,7 +63,7 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     from isometry.models.dense.saving import dense_folder, load_dense
 
     for option in FOR_CLASSIFIERS:
-        if getattr(options, option, None):
+        if getattr(options, option):
             raise UserError(
                 f"--{option}: {name} finds boxes or masks; give its backbone instead: {Path(name) / 'student'}"
             )
@@ -67,9 +71,10 @@ def evaluate_task(name: str, options: ImagesConfig, console: Console) -> Row:
     assert folder is not None
     network = load_dense(folder, flag="evaluate")
     saved = _saved(name, network, folder)
-    place = Path(getattr(options, "out", "") or saved.place)
+    place = Path(options.out or saved.place)
     check_replaceable(place / FIGURES)
     config = images_named(saved, options, command="evaluate")
+    config = replace(config, skip_bad_images=options.skip_bad_images or config.skip_bad_images)
     sources = with_classes(
         find_dense_sources(config, network.task), network.class_names, who=f"evaluate {name}"
     )

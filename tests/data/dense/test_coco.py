@@ -337,8 +337,23 @@ def test_boxes_follow_the_orientation_of_their_picture(tmp_path, of, orientation
     read = read_pixels(image, Reading("RGB", upright=exif == "upright"))
     assert boxes.xyxy.tolist() == [list(red(read))]
     turned = (of == "stored") == (exif == "upright")
-    assert len(sources.notes) == turned + 1
-    assert ("turned along with them (EXIF): 1" in sources.notes[0]) == turned
+    hidden = orientation < 5
+    assert len(sources.notes) == hidden + turned + 1
+    assert ("pictures with an EXIF orientation (their boxes are taken to be of" in sources.notes[0]) == hidden
+    assert ("turned along with them (EXIF): 1" in sources.notes[hidden]) == turned
+
+
+@pytest.mark.parametrize(("size", "said"), [((60, 40), 2), ((40, 40), 3)])
+def test_boxes_whose_size_does_not_tell_their_orientation_are_counted(tmp_path, size, said):
+    """Mirrored pictures, square ones, and those whose size is not given; not those without boxes."""
+    content = coco(4, annotations=coco(3)["annotations"])
+    upright = ((2, size), (6, size[::-1]), (6, (None, None)), (3, size))
+    for listed, (orientation, (width, height)) in zip(content["images"], upright, strict=True):
+        listed |= {"width": width, "height": height}
+        write_picture(tmp_path / "images" / listed["file_name"], size, orientation)
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    note = next(note for note in opened(tmp_path).notes if "since no size tells" in note)
+    assert note.endswith(f"exiftool -Orientation= FILE): {said}, e.g. images/0.png")
 
 
 def red(image) -> tuple[int, int, int, int]:

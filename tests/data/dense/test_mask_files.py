@@ -325,7 +325,9 @@ def test_masks_follow_the_orientation_of_their_picture(tmp_path, of, orientation
     assert found.shape == read.shape[:2]
     assert ((read[..., 0] > 127) == (found == 1)).mean() > 0.98
     turned = (of == "stored") == (exif == "upright")
-    assert len(sources.notes) == turned + 1
+    hidden = orientation < 5
+    assert len(sources.notes) == hidden + turned + 1
+    assert any("masks are taken to be of the upright picture" in note for note in sources.notes) == hidden
 
 
 def test_no_masks_say_what_is_wanted(tmp_path):

@@ -200,8 +200,11 @@ def test_boxes_are_shares_of_the_upright_picture(tmp_path, exif):
     # Turned by 90°, the red quarter lies at the right and top of a picture of 40×60.
     write_picture(root / "images/train/0.png", (60, 40), orientation=6)
     (root / "labels/train/0.txt").write_text("0 0.75 0.25 0.5 0.5\n")
-    boxes = opened(root, exif=exif).train.boxes(0)
+    sources = opened(root, exif=exif)
+    boxes = sources.train.boxes(0)
     assert boxes.xyxy.tolist() == [[20, 0, 40, 30] if exif == "upright" else [0, 0, 30, 20]]
+    # Shares are the same of either size.
+    assert "train: pictures with an EXIF orientation (their boxes are taken to be of" in sources.notes[0]
 
 
 def test_missing_and_superfluous_label_files_are_counted(tmp_path):

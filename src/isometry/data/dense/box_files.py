@@ -10,7 +10,7 @@ from PIL import Image
 from isometry.data.decoding import open_image
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.findings import Findings, shown
-from isometry.data.dense.pictures import Picture, Size, look
+from isometry.data.dense.pictures import TAKEN_AS_UPRIGHT, Picture, Size, look
 from isometry.data.image_formats import read_bytes
 from isometry.data.orientation import Turn, turned_box
 from isometry.errors import printable
@@ -100,6 +100,8 @@ def _checked(each: Annotated, picture: Picture, upright: bool, findings: Finding
     if each.shares:
         corners = corners * (annotated_size * 2)
         areas = (corners[:, 2:] - corners[:, :2]).prod(1)
+    if len(boxes) and picture.hides_turn(each.size):
+        findings.add(TAKEN_AS_UPRIGHT.format("boxes"), each.path)
     if turn is not None and len(boxes):
         findings.add("pictures whose boxes were turned along with them (EXIF)", each.path)
         corners = turned_corners(corners, annotated_size, turn)

@@ -16,7 +16,7 @@ from isometry.data.dense.findings import Findings
 from isometry.data.dense.mask_classes import mask_classes
 from isometry.data.dense.mask_layouts import Paths
 from isometry.data.dense.mask_reading import check_mask, ranges, read_mask, values_in
-from isometry.data.dense.pictures import Picture, look
+from isometry.data.dense.pictures import TAKEN_AS_UPRIGHT, Picture, look
 from isometry.data.dense.splitting import DenseSplits
 from isometry.data.image_formats import read_bytes
 from isometry.data.orientation import Turn
@@ -182,6 +182,8 @@ def _pair(picture: Picture, mask: Picture, config: DataConfig, findings: Finding
             "pictures left out (their masks are of another size)", f"{picture.path} ({sizes} with its mask)"
         )
         return None
+    if picture.hides_turn(mask.size):
+        findings.add(TAKEN_AS_UPRIGHT.format("masks"), picture.path)
     turn = picture.turn_for(mask.size, config.exif == "upright")
     if turn is not None:
         findings.add("masks that were turned along with their pictures (EXIF)", mask.path)

@@ -17,6 +17,12 @@ from isometry.files import check_regular
 Size = tuple[int, int]
 """Width and height."""
 
+TAKEN_AS_UPRIGHT = (
+    "pictures with an EXIF orientation (their {} are taken to be of the upright picture, since no size tells; if they "
+    "are of the stored one, remove the orientation: exiftool -Orientation= FILE)"
+)
+"""What is said of boxes or masks where :meth:`Picture.hides_turn`."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -31,6 +37,13 @@ class Picture:
     def read_size(self, upright: bool) -> Size:
         """Its size as it is read: turned upright, or as stored."""
         return turned_size(self.size, self.upright) if upright else self.size
+
+    def hides_turn(self, annotated: Size | None) -> bool:
+        """Whether the size that an annotation gives, or None, does not tell if it is of the picture as stored or
+        upright."""
+        return self.upright is not None and (
+            annotated is None or turned_size(self.size, self.upright) == self.size
+        )
 
     def turn_for(self, annotated: Size | None, upright: bool) -> Turn | None:
         """What turns an annotation of the picture along with it, None where nothing does.

@@ -89,6 +89,9 @@ def test_boxes_by_class_and_faults_are_named(told, tmp_path):
         assert ["together", "5", "4"] in rows
         assert "boxes left out (of no area): 1, e.g. annotation 0" in text
         assert "median 60×40 of 6 images" in text
+        # All of the same red quarter.
+        first = tmp_path / "data" / "train" / "0.png"
+        assert f"Duplicates  9 files equal another one; 1 in several splits: {first} = " in text
 
 
 def test_pixels_by_class(told, tmp_path):

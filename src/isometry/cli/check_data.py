@@ -65,7 +65,8 @@ def facts(config: RunConfig, sources: Sources, found: FileSurvey) -> list[tuple[
     faults = [file for file in found.files if file.fault]
     looked = f"by the headers of all and the pixels of {found.decoded:,}"
     lines.append(("Unreadable", f"{_named(faults)} ({looked})" if faults else f"none ({looked})"))
-    lines.append(("Duplicates", _duplicates_text(found)))
+    across = {"split": "in several splits", "label": "in several classes"}
+    lines.append(("Duplicates", duplicates_text(found, across)))
     return lines
 
 
@@ -102,12 +103,13 @@ def classes_table(names: Sequence[str], counts: Mapping[str, Mapping[int, int]])
     return table
 
 
-def _duplicates_text(found: FileSurvey) -> str:
+def duplicates_text(found: FileSurvey, across: Mapping[str, str]) -> str:
+    """How many files equal another one, and which of them differ in a field of ``across``, whose meaning it has."""
     if not found.duplicates:
         return "no two files are equal"
     extra = sum(len(group) - 1 for group in found.duplicates)
     text = counted(extra, "file equals another one", "files equal another one")
-    for name, meaning in (("split", "in several splits"), ("label", "in several classes")):
+    for name, meaning in across.items():
         groups = found.duplicates_across(name)
         if groups:
             pairs = "; ".join(

@@ -13,13 +13,15 @@ from isometry.cli.check import (
     table,
     weights_text,
 )
-from isometry.cli.check_data import classes_table
+from isometry.cli.check_data import classes_table, duplicates_text
 from isometry.cli.transfer import planned_transfer
 from isometry.config import RunConfig
 from isometry.config.paths import absolute_paths
 from isometry.data.dense.annotations import Task
+from isometry.data.dense.duplicates import equal_pictures
 from isometry.data.dense.inventory import dense_inventory
 from isometry.data.dense.sources import DenseSources, dense_survey, find_dense_sources
+from isometry.data.dense.splitting import SPLITS
 from isometry.data.dense.summary import class_counts, summary
 from isometry.data.survey import Survey
 from isometry.distributed import join_world
@@ -92,8 +94,12 @@ def check_dense_data(config: CheckConfig, console: Console) -> None:
 def _say_data(sources: DenseSources, sample: Survey, config: RunConfig, console: Console) -> None:
     for head, text in summary(sources):
         say_under(console, head, text)
-    parts = {"train": sources.train, "val": sources.val, "test": sources.test}
-    found = {split: class_counts(images) for split, images in parts.items() if images is not None}
+    parts = {
+        split: images
+        for split, images in zip(SPLITS, (sources.train, sources.val, sources.test), strict=True)
+        if images is not None
+    }
+    found = {split: class_counts(images) for split, images in parts.items()}
     shown = classes_table(sources.class_names, {split: counts for split, (counts, _) in found.items()})
     shown.columns[0].header = plain(f"{COUNTED[sources.task]} of class")
     console.print(shown)
@@ -103,6 +109,9 @@ def _say_data(sources: DenseSources, sample: Survey, config: RunConfig, console:
         say_under(
             console, "Pixels", f"median {width}×{height} of {counted(sample.looked, 'image')} looked at"
         )
+    if (surveyed := equal_pictures(parts)).files:
+        text = duplicates_text(surveyed, {"split": "in several splits"})
+        say_under(console, "Duplicates", text)
     if unreadable := sum(count for _, count in found.values()):
         say_under(console, "Unreadable", counted(unreadable, "image or its mask", "images or their masks"))
 

@@ -84,7 +84,7 @@ def survey_files(sources: Sources) -> FileSurvey:
     step = max(1, -(-len(listed) // DECODED))
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         files = list(pool.map(_look, listed, (number % step == 0 for number in range(len(listed)))))
-    return FileSurvey(files, len(range(0, len(listed), step)), list(_duplicates(files)))
+    return FileSurvey(files, len(range(0, len(listed), step)), list(duplicates(files)))
 
 
 def _listed(split: str, part: MapPart, images: ImageFiles) -> Iterator[FileFacts]:
@@ -117,8 +117,8 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _duplicates(files: Iterable[FileFacts]) -> Iterator[list[FileFacts]]:
-    """Files of equal content: of equal size, then of equal ends, and then of equal SHA-256."""
+def duplicates(files: Iterable[FileFacts]) -> Iterator[list[FileFacts]]:
+    """The groups of files without a fault that have equal content: equal size, then equal ends, then equal SHA-256."""
     readable = [file for file in files if not file.fault]
     for same_size in _alike(readable, lambda file: file.bytes):
         for same_ends in _alike(same_size, _ends):

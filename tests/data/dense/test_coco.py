@@ -439,7 +439,9 @@ def test_a_file_alone_finds_its_pictures_and_names_the_others(tmp_path, layout):
     name = Path(file.format("train")).name
     assert note == f"{name} alone is read; give --data-dir {tmp_path} to use {file.format(other)} too"
     both = opened(tmp_path)
-    assert (len(both.train), len(both.val), both.notes) == (4, 2, [])
+    assert (len(both.train), len(both.val)) == (4, 2)
+    shared = ["pictures in training and in validation"] * (layout == "one folder of pictures")
+    assert [note.partition(" (")[0] for note in both.notes] == shared
 
 
 def test_the_folder_of_the_files_alone_finds_the_pictures_beside_it(tmp_path):
@@ -462,7 +464,7 @@ def test_notes_begin_with_the_name_of_the_file_or_with_its_path_where_names_are_
     }
     for name, wanted in starts.items():
         notes = opened(tmp_path / name).notes
-        assert [note.split(": ")[0] for note in notes] == list(wanted)
+        assert [note.split(": ")[0] for note in notes if "boxes" in note] == list(wanted)
 
 
 def test_pictures_that_are_all_missing_are_no_matter_of_single_ones(tmp_path):

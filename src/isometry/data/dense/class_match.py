@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from isometry.data.dense.annotations import IGNORED, Annotation, Boxes, DenseImages
-from isometry.data.dense.sources import COUNTED, DenseSources
+from isometry.data.dense.sources import DenseSources
+from isometry.data.dense.splitting import COUNTED
 from isometry.errors import UserError, printable, some_of
 
 UNKNOWN = -1

@@ -8,10 +8,11 @@ from isometry.config import DataConfig
 from isometry.data.dense.annotations import DenseImages, Task
 from isometry.data.dense.coco import find_coco, open_coco
 from isometry.data.dense.digit_scenes import open_scenes
+from isometry.data.dense.duplicates import shared_pictures
 from isometry.data.dense.findings import Findings
 from isometry.data.dense.mask_files import open_masks
 from isometry.data.dense.mask_layouts import find_masks
-from isometry.data.dense.splitting import SPLITS, DenseSplits
+from isometry.data.dense.splitting import COUNTED, SPLITS, DenseSplits
 from isometry.data.dense.yolo import find_yolo, open_yolo
 from isometry.data.folders import existing_folder
 from isometry.data.option_checks import check_options
@@ -21,8 +22,6 @@ from isometry.errors import UserError
 
 KINDS = {"detect": "boxes", "segment": "masks"}
 """What the images of a task have."""
-COUNTED = {"train": "training", "val": "validation", "test": "test"}
-
 
 NOT_USED = ("class_map", "train_crop_mode", "aa", "reprob", "mixup", "cutmix", "smoothing", "crop_pct")
 """Options of classification that boxes and masks have no use for."""
@@ -52,6 +51,7 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
         UserError: invalid options, or data that can't be used.
     """
     check_options(config)
+    shared: list[str] = []
     if config.dataset == "digit-scenes":
         scenes, names = open_scenes(task)
         splits = DenseSplits("digit-scenes", dict(zip(SPLITS, scenes, strict=True)), names)
@@ -67,11 +67,12 @@ def find_dense_sources(config: DataConfig, task: Task) -> DenseSources:
         place = Path(config.data_dir).expanduser()
         root = place if place.is_file() else existing_folder(config.data_dir)
         splits = (_boxes if task == "detect" else _masks)(root, config).with_validation(config)
+        shared = shared_pictures(splits.parts, root if root.is_dir() else root.parent)
     counts = ", ".join(f"{len(part):,} {COUNTED[split]}" for split, part in splits.parts.items())
     text = f"{splits.what}: {counts} images with {KINDS[task]}, {len(splits.class_names)} classes"
     train, val, test = (splits.parts.get(split) for split in SPLITS)
     assert train is not None
-    notes = [*splits.notes, *_not_used(config)]
+    notes = [*splits.notes, *shared, *_not_used(config)]
     return DenseSources(task, train, val, test, splits.class_names, text, notes)
 
 

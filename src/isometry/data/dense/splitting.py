@@ -12,6 +12,8 @@ from isometry.data.splits import split_off
 from isometry.errors import UserError
 
 SPLITS = ("train", "val", "test")
+COUNTED = {"train": "training", "val": "validation", "test": "test"}
+"""What their images are called in messages."""
 
 PartT = TypeVar("PartT", bound=DenseImages)
 

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from isometry.cli.evaluate_dense import former_figures
+from isometry.config import RunConfig
 from isometry.data import Preprocess
+from isometry.data.dense.sources import DenseSources, find_dense_sources
 from isometry.data.unreadable import left_out_of_figures
 from isometry.distributed import join_world
 from isometry.errors import UserError
+from isometry.evaluation.changed_images import changed_images
 from isometry.evaluation.environment import environment, environment_text
 from isometry.evaluation.saved_network import SavedNetwork, images_named
 from isometry.files import check_replaceable, write_output
@@ -58,7 +61,6 @@ def evaluate_task(name: str, options: "EvaluateConfig", console: Console) -> Row
     """
     from isometry.data.dense.batches import dense_loaders
     from isometry.data.dense.class_match import with_classes
-    from isometry.data.dense.sources import find_dense_sources
     from isometry.evaluation.dense.answers import answers_to
     from isometry.models.dense.saving import dense_folder, load_dense
 
@@ -75,9 +77,8 @@ def evaluate_task(name: str, options: "EvaluateConfig", console: Console) -> Row
     check_replaceable(place / FIGURES)
     config = images_named(saved, options, command="evaluate")
     config = replace(config, skip_bad_images=options.skip_bad_images or config.skip_bad_images)
-    sources = with_classes(
-        find_dense_sources(config, network.task), network.class_names, who=f"evaluate {name}"
-    )
+    found = find_dense_sources(config, network.task)
+    sources = with_classes(found, network.class_names, who=f"evaluate {name}")
     part = "test" if sources.test is not None else "val"
     device = join_world(options.device).device
     with closing(dense_loaders(sources, config, network.spec, 0)) as loaders:
@@ -98,7 +99,12 @@ def evaluate_task(name: str, options: "EvaluateConfig", console: Console) -> Row
         "command": " ".join(["isometry", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "conditions": environment(device),
-        "notes": [*saved.notes, *sources.notes, *left_out_of_figures(answers.unreadable)],
+        "notes": [
+            *saved.notes,
+            *sources.notes,
+            *_changes(saved, config, found),
+            *left_out_of_figures(answers.unreadable),
+        ],
         "scores": answers.scores(),
     }
     if (former := former_figures(place, network.backbone, result["notes"])) is not None:
@@ -114,6 +120,14 @@ def _saved(name: str, network: Any, folder: Path) -> SavedNetwork:
     if not (folder.name == "model" and (run / "config.yaml").is_file()):
         return SavedNetwork(name, network, folder)
     return SavedNetwork(name, network, folder, run, read_saved(run / "config.yaml")[0])
+
+
+def _changes(saved: SavedNetwork, config: RunConfig, found: DenseSources) -> list[str]:
+    """As :func:`isometry.evaluation.changed_images.changed_images`; ``found`` are the images that ``config`` names."""
+    if saved.config is not None and saved.config.exif != config.exif:
+        # Boxes of turned photographs are others then.
+        found = find_dense_sources(replace(config, exif=saved.config.exif), found.task)
+    return changed_images(saved, config, found)
 
 
 def _show(result: Row, place: Path, console: Console) -> None:

@@ -3,6 +3,8 @@
 from isometry.config import RunConfig
 from isometry.config.paths import absolute_paths
 from isometry.data import Sources
+from isometry.data.dense.inventory import dense_inventory
+from isometry.data.dense.sources import DenseSources
 from isometry.data.inventory import (
     DRAWN_ANEW,
     OTHER_DATES,
@@ -14,16 +16,17 @@ from isometry.data.inventory import (
 from isometry.evaluation.saved_network import SavedNetwork
 
 
-def changed_images(saved: SavedNetwork, config: RunConfig, sources: Sources) -> list[str]:
-    """A note, with counts, if the image files of the run are not those that it was trained with.
+def changed_images(saved: SavedNetwork, config: RunConfig, sources: Sources | DenseSources) -> list[str]:
+    """A note, with counts, if the image files of the run, their boxes or masks are not those that it was trained with.
 
     None for images that are not the run's, and for runs of versions that kept no list of theirs. The images are told
-    apart as :func:`isometry.data.inventory.take_inventory` does.
+    apart as :func:`isometry.data.inventory.take_inventory` and
+    :func:`isometry.data.dense.inventory.dense_inventory` do.
 
     Args:
         saved: the network.
         config: with the place of the images, of :func:`isometry.evaluation.saved_network.images_named`.
-        sources: these images.
+        sources: these images; with boxes, as the run read them, with its own ``--exif``.
 
     Raises:
         UserError: the run's list is damaged.
@@ -32,7 +35,10 @@ def changed_images(saved: SavedNetwork, config: RunConfig, sources: Sources) -> 
         return []
     if (record := read_record(saved.run)) is None:
         return []
-    now = take_inventory(sources, config.data_dir)
+    if isinstance(sources, DenseSources):
+        now = dense_inventory(sources, config.data_dir)
+    else:
+        now = take_inventory(sources, config.data_dir)
     changes = other_images(record["inventory"]["images"], now["images"])
     dates = other_dates(record["inventory"], now)
     touched = [f"{saved.run} has image files of the {OTHER_DATES}: {dates}"] if dates else []

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.dense_files import write_yolo
+from helpers.dense_files import write_picture, write_yolo
 from helpers.scenes import NETWORK
 from isometry.cli.main import main
 
-EXTRA = ["--overrides", "val_fraction=0.5"]
 BROKEN = ["images/test/0.png", "images/train/3.png", "images/val/2.png"]
 
 
@@ -50,3 +49,23 @@ def test_unreadable_pictures_of_all_splits_are_counted_and_named(tmp_path, trans
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["notes"][-1] == left_out
     assert evaluation["scores"]["images"] == 3
+
+
+def test_data_that_changed_since_is_said_by_an_evaluation_and_by_a_finished_run(
+    tmp_path, transferred, capsys
+):
+    data, run = write_yolo(tmp_path / "data"), str(tmp_path / "run")
+    # Its boxes are others where it is not turned.
+    write_picture(data / "images/val/0.png", (60, 40), orientation=6)
+    transferred()
+    (data / "labels/val/1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    for words in ([], ["--exif", "ignore"]):
+        assert main(["evaluate", run, "--device", "cpu", *words]) == 0
+        said = capsys.readouterr().out
+        changed = f"the image files of {run} have changed since it was trained: validation 4 images, 4 now"
+        assert f"{changed} (images/val/ 4, but of other names, sizes or labels)" in said
+    said = transferred("--resume")
+    assert "resumed with other images: validation 4 images, 4 now" in said
+    assert "resumed with other images" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert main(["evaluate", run, "--device", "cpu", "--exif", "ignore"]) == 0
+    assert "have changed" not in capsys.readouterr().out

@@ -30,9 +30,10 @@ def shared_pictures(parts: Mapping[str, DenseImages], root: Path) -> list[str]:
 
 
 def equal_pictures(parts: Mapping[str, DenseImages]) -> FileSurvey:
-    """The picture files of all splits that may be read, and those of equal content; a path that several splits have is of the first.
+    """The picture files of all splits that may be read, and those of equal content.
 
-    Reads the ends of files of equal size, and all of those with equal ends.
+    A path that several splits have counts once, for the first. Reads the ends of files of equal size, and all of those
+    with equal ends.
     """
     split_of: dict[str, str] = {}
     for split, images in parts.items():

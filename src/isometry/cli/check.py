@@ -220,8 +220,8 @@ def _refuse_resume(run: Run, folder: RunFolder) -> list[str]:
     if has_checkpoint(folder.last):
         with fitting(folder.last):
             state: SavedState = validate(load_checkpoint(folder.last).state, SavedState)
-        begun = state["loop"].seen > 0
-        notes += check_images(out, now, begun=begun, allowed=run.config.data_changed)[1]
+        begun, ended = state["loop"].seen > 0, state["loop"].epoch >= run.config.epochs
+        notes += check_images(out, now, begun=begun, ended=ended, allowed=run.config.data_changed)[1]
     return notes
 
 

@@ -136,5 +136,6 @@ def _refuse_resume(run: DenseRun, folder: RunFolder) -> list[str]:
         with fitting(folder.last):
             state = saved_state(load_checkpoint(folder.last), run.sources, folder.path)
         now = dense_inventory(run.sources, run.config.data_dir)
-        notes += check_images(run.config.out, now, begun=state["loop"].seen > 0, allowed=True)[1]
+        begun, ended = state["loop"].seen > 0, state["loop"].epoch >= run.config.epochs
+        notes += check_images(run.config.out, now, begun=begun, ended=ended, allowed=True)[1]
     return notes

@@ -28,13 +28,16 @@ def check_classes(out: str, now: Inventory) -> None:
         raise UserError(f"--resume: the classes are not those of the run in {out}, they {changes}; {RESTART}")
 
 
-def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tuple[Record, list[str]]:
+def check_images(
+    out: str, now: Inventory, *, begun: bool, ended: bool, allowed: bool
+) -> tuple[Record, list[str]]:
     """Compares the images with those that the run in ``out`` had.
 
     Args:
         out: the run's folder.
         now: the data.
         begun: whether the run stopped inside an epoch, whose order of images depends on all of them.
+        ended: whether the run had taken all its steps, so that no epoch is chosen anew.
         allowed: whether such an epoch may go on with other images.
 
     Returns:
@@ -61,7 +64,11 @@ def check_images(out: str, now: Inventory, *, begun: bool, allowed: bool) -> tup
         )
     note = f"resumed {'inside an epoch ' * begun}with other images: {said}"
     if "validation" in changes:
-        note += "; the best epoch is chosen anew, since earlier scores are of other images"
+        note += (
+            "; the best epoch is the one that was chosen on those of before"
+            if ended
+            else "; the best epoch is chosen anew, since earlier scores are of other images"
+        )
         if len(changes) > 1:
             note += f". {DRAWN_ANEW}"
     notes = [*record["notes"], note, *touched]

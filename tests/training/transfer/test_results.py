@@ -66,6 +66,7 @@ def test_data_that_changed_since_is_said_by_an_evaluation_and_by_a_finished_run(
         assert f"{changed} (images/val/ 4, but of other names, sizes or labels)" in said
     said = transferred("--resume")
     assert "resumed with other images: validation 4 images, 4 now" in said
+    assert "the best epoch is the one that was chosen on those of before" in said
     assert "resumed with other images" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert main(["evaluate", run, "--device", "cpu", "--exif", "ignore"]) == 0
     assert "have changed" not in capsys.readouterr().out

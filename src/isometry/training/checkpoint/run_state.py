@@ -222,8 +222,9 @@ class RunState:
         if (now := self.run.inventory) is None:
             return
         out, begun = self.config.out, loop.seen > 0
-        record, notes = check_images(out, now, begun=begun, allowed=self.config.data_changed)
-        if loop.validation not in (0, self._validation) and loop.epoch < self.config.epochs:
+        ended = loop.epoch >= self.config.epochs
+        record, notes = check_images(out, now, begun=begun, ended=ended, allowed=self.config.data_changed)
+        if loop.validation not in (0, self._validation) and not ended:
             loop.best = loop.best_epoch = None
         add_notes(self.run.notes, notes, console)
         # Not while another process still reads the record.

@@ -57,8 +57,9 @@ def note_changes(config: RunConfig, now: Inventory, state: LoopState) -> list[st
 
     There must be as many as before, so that the order of images in an epoch stays the same.
     """
-    record, notes = check_images(config.out, now, begun=state.seen > 0, allowed=True)
-    if state.validation not in (0, validation_fingerprint(now)) and state.epoch < config.epochs:
+    ended = state.epoch >= config.epochs
+    record, notes = check_images(config.out, now, begun=state.seen > 0, ended=ended, allowed=True)
+    if state.validation not in (0, validation_fingerprint(now)) and not ended:
         state.best = state.best_epoch = None
     write_record(config.out, record)
     return notes

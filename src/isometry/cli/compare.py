@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from isometry.cli.compare_agreement import agreements, draw_agreement
+from isometry.cli.compare_folder import claim
 from isometry.cli.compare_geometry import compare_geometry
-from isometry.cli.compare_plan import START, TASKS, TEACHER, CompareConfig, Plan, claim, make_plan
+from isometry.cli.compare_plan import START, TASKS, TEACHER, CompareConfig, Plan, make_plan, takes_teacher
 from isometry.cli.compare_results import (
     AGREEMENT,
     CORRELATED,
@@ -23,7 +24,6 @@ from isometry.cli.compare_runs import check_tasks, result, task_result, train_te
 from isometry.config import RunConfig
 from isometry.errors import UserError
 from isometry.files import inside
-from isometry.losses import find_loss
 from isometry.report.records.intervals import mean_row
 from isometry.report.tables import comparison_table, correlations_grid, figures_grid, models_grid, rich_table
 from isometry.report.terminal import print_notes, say
@@ -148,7 +148,7 @@ class _Runs:
 
 def _need_teacher(losses: Collection[str]) -> bool:
     # The default losses do.
-    return not losses or any("teacher" in name for loss in losses for name in find_loss(loss).inputs)
+    return not losses or any(map(takes_teacher, losses))
 
 
 def _print_paths(console: Console, out: Path, last: str) -> None:

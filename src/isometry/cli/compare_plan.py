@@ -1,29 +1,15 @@
-"""The recipe of a comparison -> the runs of it, without their seeds and folders; and the folder that is its own."""
+"""The recipe of a comparison -> the runs of it, without their seeds and folders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
 from isometry.cli.compare_results import OUTPUTS
-from isometry.config import RunConfig
+from isometry.config import RunConfig, canonical
 from isometry.errors import UserError
-from isometry.files import check_replaceable, disk_errors, write_atomically
-from isometry.parsing import read_yaml
-from isometry.recipes import (
-    changed_options,
-    find_recipe,
-    read_config,
-    recipe_path,
-    saved_config,
-    saved_options,
-    with_former_defaults,
-    with_overrides,
-)
-from isometry.report.terminal import print_notes
+from isometry.losses import find_loss
+from isometry.losses.base import parse_terms
+from isometry.recipes import find_recipe, read_config, recipe_path, with_overrides
 from isometry.training.transfer.options import DENSE_OPTIONS, transfer_config
 
 START, TEACHER, TASKS = "start", "teacher", "tasks"
@@ -36,6 +22,11 @@ LONGEST_NAME = 200
 """Most bytes of a variant's name; file systems take 255."""
 OF_DISTILLATION = frozenset({"losses", "taps"})
 """Options that `--overrides` changes in variants alone."""
+WEIGHTS = "the network of each variant"
+OF_ALL_RUNS = {"out": "a folder inside --out", "resume": "a run that was stopped goes on"}
+OF_VARIANTS = OF_ALL_RUNS | {"seed": "--first-seed and those after it"}
+OF_TASKS = OF_VARIANTS | {"model": WEIGHTS, "pretrained": WEIGHTS, "initial_checkpoint": WEIGHTS}
+"""Options that a comparison gives its runs, and what they are there; a recipe can't give others."""
 
 
 @dataclass
@@ -92,6 +83,11 @@ def make_plan(config: CompareConfig, recipe: str) -> Plan:
         UserError: a comparison without variants, names that can't be folders, options that are wrong.
     """
     _check(config, recipe)
+    _refuse(OF_ALL_RUNS, config.overrides, "--overrides")
+    for name, options in config.variants.items():
+        _refuse(OF_VARIANTS, options, f"{recipe}: variants.{name}")
+    for name, options in config.tasks.items():
+        _refuse(OF_TASKS, options, f"{recipe}: tasks.{name}")
     base = _recipe(config.base, recipe, config.overrides)
     given = {name: dict(options) for name, options in config.variants.items()}
     untrained = frozenset(name for name, options in given.items() if options.pop(UNTRAINED, False))
@@ -111,53 +107,11 @@ def make_plan(config: CompareConfig, recipe: str) -> Plan:
     )
 
 
-def claim(out: Path, plan: Plan, config: CompareConfig, console: Console) -> None:
-    """Writes ``plan.yaml``; a folder belongs to one comparison, whose seeds and tasks may become more.
-
-    The variants and tasks of ``plan`` get the defaults of the version that began it.
-    """
-    recipes = {"teacher_recipe": config.teacher_recipe, "start_recipe": config.start_recipe}
-    path, notes, tasks = out / "plan.yaml", list[str](), dict[str, Any]()
-    if path.is_file():
-        saved = read_yaml(path, str(path))
-        tasks = saved.pop(TASKS, {})
-        same = {key: saved.pop(key, None) for key in recipes} == recipes
-        same = same and saved.keys() == plan.variants.keys()
-        same = same and isinstance(tasks, dict) and plan.untrained == _take_untrained(saved)
-        same = same and _unchanged(saved, plan.variants, str(path), notes)
-        same = same and _unchanged(tasks, plan.tasks, str(path), notes)
-        if not same:
-            raise UserError(
-                f"--out {out}: holds a comparison of other variants or options (plan.yaml); give another --out"
-            )
-    for name in OUTPUTS:
-        check_replaceable(out / name)
-    print_notes(console, dict.fromkeys(notes))
-    tasks |= {name: saved_options(run) for name, run in plan.tasks.items()}
-    variants = {
-        name: saved_options(run) | ({UNTRAINED: True} if name in plan.untrained else {})
-        for name, run in plan.variants.items()
-    }
-    with disk_errors(out, "choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, yaml.safe_dump({**recipes, **({TASKS: tasks} if tasks else {}), **variants}))
-
-
-def _take_untrained(saved: Mapping[str, Any]) -> set[str]:
-    """Takes the key out of the variants in ``plan.yaml``, whose other keys are options of a run."""
-    variants = [(name, options) for name, options in saved.items() if isinstance(options, dict)]
-    return {name for name, options in variants if options.pop(UNTRAINED, False)}
-
-
-def _unchanged(saved: Mapping[str, Any], now: dict[str, RunConfig], where: str, notes: list[str]) -> bool:
-    """Whether the runs that were saved compute what those of the same names do ``now``, which get former defaults."""
-    for name in [name for name in now if name in saved]:
-        begun, lacking = saved_config(saved[name], where)
-        notes += lacking
-        if changed_options(begun, now[name]):
-            return False
-        now[name] = with_former_defaults(now[name], begun)
-    return True
+def _refuse(own: Mapping[str, str], options: Mapping[str, Any], where: str) -> None:
+    """Refuses options that the comparison itself gives, and that would have no effect."""
+    for key in options:
+        if (name := canonical(str(key))) in own:
+            raise UserError(f"{where}: {key}: compare sets it ({own[name]}); leave it out")
 
 
 def _check(config: CompareConfig, recipe: str) -> None:
@@ -232,6 +186,7 @@ def _teacher(config: CompareConfig, recipe: str) -> list[RunConfig]:
         if isinstance(step, str):
             found.append(_recipe(step, recipe, shared))
         elif isinstance(step, dict):
+            _refuse(OF_ALL_RUNS, step, where)
             found.append(_transfer(step, shared, where))
         else:
             raise UserError(f"{where}: {step!r} is neither a recipe nor options of isometry transfer")
@@ -248,9 +203,27 @@ def _transfer(options: Mapping[str, Any], overrides: Mapping[str, Any], where: s
         raise UserError(f"{where}: has no task; give classify, detect or segment")
     decides = {key: options[key] for key in ("task", "dataset") if isinstance(options.get(key), str)}
     config = transfer_config({}, decides, options, where)
+    if config.task == "classify":
+        _check_terms(config, where)
     kept = {
         key: value
         for key, value in overrides.items()
         if key not in OF_DISTILLATION and (config.task == "classify" or key in DENSE_OPTIONS)
     }
     return with_overrides(config, kept, "--overrides")
+
+
+def _check_terms(config: RunConfig, where: str) -> None:
+    """Refuses terms that would end the run, which begins after hours."""
+    try:
+        terms = [term.name for term in parse_terms(config.losses)]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    needing = [name for name in terms if takes_teacher(name)]
+    if needing and not config.teacher:
+        raise UserError(f"{where}: losses.{needing[0]} needs a teacher; leave it out, or add the key teacher")
+
+
+def takes_teacher(loss: str) -> bool:
+    """Whether a loss, by its name, compares with a teacher."""
+    return any("teacher" in name for name in find_loss(loss).inputs)

@@ -47,15 +47,24 @@ def check_tasks(plan: Plan) -> None:
     """Opens the data of every transfer, so that none fails after hours of training.
 
     Raises:
-        UserError: no such data, or not of the task.
+        UserError: no such data, or not of the task; the message begins with where it stands in the recipe.
     """
-    for run in [*plan.tasks.values(), *plan.teacher]:
-        if run.task == "detect":
-            check_installed()
-        if run.task == "classify":
-            find_sources(run)
-        else:
-            find_dense_sources(run, run.task)
+    tasks = {f"tasks.{name}": run for name, run in plan.tasks.items()}
+    steps = {f"teacher_recipe, step {number}": run for number, run in enumerate(plan.teacher, start=1)}
+    for where, run in {**tasks, **steps}.items():
+        try:
+            _check_data(run)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+
+def _check_data(run: RunConfig) -> None:
+    if run.task == "detect":
+        check_installed()
+    if run.task == "classify":
+        find_sources(run)
+    else:
+        find_dense_sources(run, run.task)
 
 
 def train_teacher(plan: Plan, out: Path, console: Console) -> Teacher | None:

@@ -94,7 +94,7 @@ def transfer_config(
         defaults["hflip"] = 0.0
     config = with_overrides(RunConfig(**{**defaults, **network, **given}), overrides, where)
     if config.task != "classify":
-        _refuse_others(config, {canonical(str(name)) for name in overrides}, where)
+        _refuse_others(config, {canonical(str(name)).partition(".")[0] for name in overrides}, where)
     return config
 
 

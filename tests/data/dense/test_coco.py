@@ -72,6 +72,21 @@ def test_ids_are_mapped_in_their_order_and_alike_in_all_splits(tmp_path):
     assert [int(sources.val.load(n)[1].labels[0]) for n in range(2)] == [2, 1]
 
 
+def test_a_class_that_has_another_id_in_validation_is_matched_by_its_name(tmp_path):
+    write_coco(tmp_path / "train.json", coco(4, (3, 7)), tmp_path / "images")
+    other = coco(2, (11, 12))
+    other["categories"] = [{"id": 12, "name": "class 3"}, {"id": 11, "name": "class 7"}]
+    write_coco(tmp_path / "val.json", other, tmp_path / "images")
+    sources = opened(tmp_path)
+    assert sources.class_names == ["class 3", "class 7"]
+    assert [int(sources.train.boxes(n).labels[0]) for n in range(4)] == [0, 1, 0, 1]
+    assert [int(sources.val.boxes(n).labels[0]) for n in range(2)] == [1, 0]
+    (note,) = sources.notes
+    assert note == (
+        "categories that have another id in another file (matched by name): 2, e.g. class 3 (3, 12), class 7 (7, 11)"
+    )
+
+
 def test_crowds_and_areas_are_kept(tmp_path):
     content = coco(2)
     content["annotations"][0] |= {"iscrowd": 1, "area": 123.5}
@@ -120,6 +135,14 @@ FAULTS = {
     ),
     "no box": ([box(1, None), box(2, [1, 2, 3])], "(without a box of four numbers): 2, e.g. annotation 101"),
     "twice": ([box(1, [1, 1, 5, 5]), box(1, [1, 1, 5, 5])], "annotations left out (listed twice): 1"),
+    "twice with other ids": (
+        [box(1, [1, 1, 5, 5]), box(2, [1, 1, 5, 5]), box(3, [1, 1, 5, 5], category_id=7)],
+        "boxes that another annotation repeats (kept): 1, e.g. annotation 102",
+    ),
+    "an id as text": (
+        [box(1, [1, 1, 5, 5], image_id="10")],
+        "image ids that are a number in one place and text in another (taken as one): 1, e.g. 10",
+    ),
     "same id": ([box(1, [1, 1, 5, 5]), box(1, [2, 2, 5, 5])], "with the id of another one (kept): 1"),
 }
 
@@ -138,7 +161,8 @@ def test_faulty_boxes_are_counted_and_named(tmp_path, fault):
     assert str(tmp_path) not in sources.notes[0]
     parts = (sources.train, sources.val)
     kept = np.concatenate([part.load(n)[1].xyxy for part in parts for n in range(len(part))])
-    assert len(kept) == 4 + {"clipped": 1, "twice": 1, "same id": 2}.get(fault, 0)
+    more_kept = {"clipped": 1, "twice": 1, "twice with other ids": 3, "an id as text": 1, "same id": 2}
+    assert len(kept) == 4 + more_kept.get(fault, 0)
     assert (kept[:, 2:] > kept[:, :2]).all()
     assert (kept[:, 2:] <= (60, 40)).all()
     if fault == "clipped":
@@ -250,6 +274,12 @@ REFUSED = {
     "one id, two images": (
         json.dumps(coco(1) | {"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]}),
         r"the image id 1 is that of .*a\.png and of .*b\.png",
+    ),
+    "one id as a number and as text, two images": (
+        json.dumps(
+            coco(1) | {"images": [{"id": 0, "file_name": "a.png"}, {"id": "0", "file_name": "b.png"}]}
+        ),
+        r"the image id 0 is that of .*a\.png and of .*b\.png",
     ),
     "one id with an escape": (
         json.dumps(

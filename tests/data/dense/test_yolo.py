@@ -194,6 +194,33 @@ def test_polygons_become_their_boxes_and_are_counted(tmp_path):
     assert "polygons (the box around each is used): 2, e.g. line 1 of" in note
 
 
+POSE = "1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 0"
+"""A box with two key points, each with how well it is seen."""
+
+
+def test_of_a_pose_the_box_is_read_and_no_polygon(tmp_path):
+    root = write_yolo(tmp_path)
+    with (root / "data.yaml").open("a") as file:
+        file.write("kpt_shape: [2, 3]\n")
+    (root / "labels/train/0.txt").write_text(f"{POSE}\n0 0.25 0.25 0.5 0.5\n1 0.1 0.2 0.4 0.2 0.3 0.6\n")
+    sources = opened(root)
+    assert sources.train.boxes(0).xyxy.tolist() == [[15, 10, 45, 30], [0, 0, 30, 20]]
+    assert sources.notes == [
+        "train: lines with key points (the box before them is used): 1, e.g. line 1 of labels/train/0.txt",
+        "train: lines left out (neither the four numbers of a box nor the points of a polygon): 1, e.g. line 3 of "
+        "labels/train/0.txt",
+    ]
+
+
+def test_a_number_of_classes_that_is_not_that_of_the_names_is_said(tmp_path):
+    root = write_yolo(tmp_path)
+    with (root / "data.yaml").open("a") as file:
+        file.write("nc: 3\n")
+    sources = opened(root)
+    assert sources.class_names == ["cat", "dog"]
+    assert sources.notes == ["data.yaml: nc is 3, and 2 classes have names: those are used"]
+
+
 @pytest.mark.parametrize("exif", ["upright", "ignore"])
 def test_boxes_are_shares_of_the_upright_picture(tmp_path, exif):
     root = write_yolo(tmp_path)
@@ -233,6 +260,7 @@ REFUSED = {
     ),
     "no training": ("names: [a, b]\nval: images/val\n", "has no train part"),
     "no pictures": ("names: [a, b]\ntrain: empty\n", "the train part has no pictures"),
+    "key points": ("names: [a]\ntrain: images/train\nkpt_shape: [0, 3]\n", "kpt_shape: give the number of"),
     "a number": ("names: [a]\ntrain: 3\n", r"is no data.yaml of YOLO's \(train"),
 }
 

@@ -54,6 +54,17 @@ def found_of(*boxes):
     return {**truth, "scores": torch.tensor([float(score) for *_, score in boxes])}
 
 
+@pytest.mark.parametrize("intervals", [True, False])
+def test_of_no_pictures_every_figure_is_unknown(intervals):
+    none = average_precision([], [], ["cat"], intervals)
+    truth = truth_of((0, 0, 5, 0, False)) | {"area": torch.tensor([25.0])}
+    one = average_precision([found_of()], [truth], ["cat"], intervals)
+    assert none.keys() == one.keys()
+    assert none["classes"] == [{"name": "cat", "objects": 0, "value": None, "ap50": None, "ar100": None}]
+    assert none["images"] == 0
+    assert {none[key] for key in none.keys() - {"images", "classes"}} == {None}
+
+
 def test_right_and_wrong_boxes():
     truth = truth_of(
         (0, 0, 10, 1, False), (20, 0, 10, 2, False), (50, 50, 30, 1, True), (80, 0, 10, 0, False)

@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NotRequired
-
-from typing_extensions import TypedDict
+from typing import Any
 
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import Boxes
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
-from isometry.data.dense.coco_categories import Category, category_names
+from isometry.data.dense.coco_categories import category_numbers
+from isometry.data.dense.coco_records import Coco, boxes_by_path, listed_images
 from isometry.data.dense.findings import Findings, shown
 from isometry.data.dense.splitting import SPLITS, DenseSplits, is_regular, split_of
 from isometry.errors import UserError, printable, reason, some_of
@@ -25,33 +24,6 @@ from isometry.parsing import read_json
 
 LOOKED = 50
 """Pictures by which their folder is found."""
-
-Number = int | str
-"""COCO's ids are whole numbers; some programs write text."""
-
-
-class _Image(TypedDict):
-    id: Number
-    file_name: str
-    width: NotRequired[int | None]
-    height: NotRequired[int | None]
-
-
-class _Annotation(TypedDict):
-    id: NotRequired[Number | None]
-    image_id: Number
-    category_id: int
-    bbox: NotRequired[list[float] | None]
-    area: NotRequired[float | None]
-    iscrowd: NotRequired[bool | None]
-
-
-class Coco(TypedDict):
-    """The parts of COCO's JSON that boxes need."""
-
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[Category]
 
 
 def find_coco(root: Path, config: DataConfig) -> dict[str, Path]:
@@ -88,12 +60,11 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
     known = {files[split]: coco for split, coco in read.items() if coco is not None}
     folder = root.parent if root.is_file() else root
     about_all = Findings(folder)
-    names = category_names(
+    names, classes = category_numbers(
         {path: coco["categories"] for path, coco in known.items()},
         {each["category_id"] for coco in known.values() for each in coco["annotations"]},
         about_all,
     )
-    classes = {number: index for index, number in enumerate(names)}
     parts: dict[str, BoxFiles] = {}
     if root.is_file():
         _say_what_is_beside(root, config, about_all)
@@ -106,7 +77,7 @@ def open_coco(files: Mapping[str, Path], root: Path, config: DataConfig) -> Dens
         else:
             parts[split or "train"] = _part(coco, files[split], root, classes, config, findings)
         notes += findings.notes
-    return DenseSplits(f"COCO boxes in {root}", parts, list(names.values()), notes)
+    return DenseSplits(f"COCO boxes in {root}", parts, names, notes)
 
 
 def _split_in(stem: str, config: DataConfig) -> str | None:
@@ -151,7 +122,9 @@ def _part(
     coco: Coco, path: Path, root: Path, classes: Mapping[int, int], config: DataConfig, findings: Findings
 ) -> BoxFiles:
     folder = _folder_of([image["file_name"] for image in coco["images"]], path, root)
-    images, file_of = _listed(coco["images"], path, folder, findings)
+    images, file_of = listed_images(
+        coco["images"], path, folder, root.parent if root.is_file() else root, findings
+    )
     gone = [name for name in images if not os.path.exists(name)]
     if gone and len(gone) == len(images):
         raise UserError(
@@ -166,7 +139,7 @@ def _part(
     for name in gone:
         findings.add("pictures left out (not found)", name)
         del images[name]
-    found = _boxes_of(coco["annotations"], file_of, classes, findings)
+    found = boxes_by_path(coco["annotations"], file_of, classes, findings)
     annotated = []
     for name, size in images.items():
         boxes = found.get(name, [])
@@ -203,64 +176,6 @@ def _crowds(files: BoxFiles) -> tuple[str, int]:
     """A picture with crowds, and how many crowds there are."""
     with_crowds = [path for path, boxes in files.files if boxes.crowd.any()]
     return next(iter(with_crowds), ""), sum(int(boxes.crowd.sum()) for _, boxes in files.files)
-
-
-def _listed(
-    listed: Sequence[_Image], path: Path, folder: Path, findings: Findings
-) -> tuple[dict[str, tuple[int, int] | None], dict[Number, str]]:
-    """Path -> size of each picture, and its path by id; a picture under several ids has the annotations of all."""
-    images: dict[str, tuple[int, int] | None] = {}
-    file_of: dict[Number, str] = {}
-    for image in listed:
-        name = os.path.normpath(folder / image["file_name"])
-        if "\0" in name:
-            raise UserError(f"{path}: the image {shown(image['id'])} has a control character in its name")
-        before = file_of.setdefault(image["id"], name)
-        if before != name:
-            raise UserError(
-                f"{path}: the image id {shown(image['id'])} is that of {printable(before)} and of {printable(name)}; "
-                "give each image an id of its own"
-            )
-        if name in images:
-            findings.add("pictures that are listed again (their annotations are joined)", name)
-        width, height = image.get("width"), image.get("height")
-        images[name] = (width, height) if width and height else None
-    return images, file_of
-
-
-def _boxes_of(
-    annotations: Sequence[_Annotation],
-    file_of: Mapping[Number, str],
-    classes: Mapping[int, int],
-    findings: Findings,
-) -> dict[str, list[tuple[list[float], _Annotation]]]:
-    """Path -> the corners of each box, and its annotation."""
-    found: dict[str, list[tuple[list[float], _Annotation]]] = defaultdict(list)
-    seen: dict[Number, _Annotation] = {}
-    for each in annotations:
-        number, box = each.get("id"), each.get("bbox")
-        before = seen.setdefault(number, each) if number is not None else each
-        if before is not each and before == each:
-            findings.add("annotations left out (listed twice)", f"annotation {shown(number)}")
-        elif each["image_id"] not in file_of:
-            findings.add(
-                "annotations left out (of images that are not listed)", f"image id {shown(each['image_id'])}"
-            )
-        elif each["category_id"] not in classes:
-            findings.add(
-                "annotations left out (of categories that are not listed)",
-                f"category {shown(each['category_id'])}",
-            )
-        elif box is None or len(box) != 4:
-            findings.add(
-                "annotations left out (without a box of four numbers)", f"annotation {shown(number)}"
-            )
-        else:
-            if before is not each:
-                findings.add("annotations with the id of another one (kept)", f"annotation {shown(number)}")
-            left, top, width, height = box
-            found[file_of[each["image_id"]]].append(([left, top, left + width, top + height], each))
-    return found
 
 
 def _folder_of(names: Sequence[str], path: Path, root: Path) -> Path:

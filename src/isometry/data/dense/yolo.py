@@ -5,35 +5,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired
-
-from typing_extensions import TypedDict
 
 from isometry.config import DataConfig
 from isometry.data.dense.annotations import Boxes
+from isometry.data.dense.bounds import leads_out
 from isometry.data.dense.box_files import Annotated, BoxFiles, checked_boxes
 from isometry.data.dense.findings import Findings
 from isometry.data.dense.splitting import DenseSplits, is_regular, split_of
 from isometry.data.dense.yolo_labels import read_labels
+from isometry.data.dense.yolo_yaml import YoloFolders, read_folders
 from isometry.data.folder_listing import list_images
 from isometry.data.image_files import natural_order
 from isometry.errors import UserError, printable, reason
 from isometry.files import check_regular
-from isometry.parsing import LONGEST, TextLoader, read_yaml, validate
+from isometry.parsing import LONGEST, read_yaml
 
 IMAGES, LABELS = "images", "labels"
 NAMES = ("classes.txt", "labels.txt", "obj.names")
 """Files with a class a line, where there is no data.yaml."""
-
-
-class YoloData(TypedDict):
-    """The parts of data.yaml that are read; others, such as ``download``, are not obeyed."""
-
-    names: list[str] | dict[int, str]
-    path: NotRequired[str | None]
-    train: NotRequired[str | list[str] | None]
-    val: NotRequired[str | list[str] | None]
-    test: NotRequired[str | list[str] | None]
 
 
 def find_yolo(root: Path) -> Path | None:
@@ -52,14 +41,12 @@ def open_yolo(place: Path, root: Path, config: DataConfig) -> DenseSplits:
     Raises:
         UserError: a data.yaml that can't be used, a split without pictures or without labels.
     """
-    names, folders = _of_yaml(place) if place.is_file() else _of_folders(root, config)
-    findings = {split: Findings(root, split) for split in folders}
-    read = {
-        split: _annotated(split, paths, place, names, findings[split]) for split, paths in folders.items()
-    }
-    classes = names or _numbered(read.values())
+    found = read_folders(place) if place.is_file() else _of_folders(root, config)
+    findings = {split: Findings(root, split) for split in found.places}
+    read = {split: _annotated(split, place, root, found, findings[split]) for split in found.places}
+    classes = found.names or _numbered(read.values())
     parts: dict[str, BoxFiles] = {}
-    notes: list[str] = []
+    notes = list(found.notes)
     for split, annotated in read.items():
         parts[split] = checked_boxes(annotated, config.exif == "upright", findings[split])
         used = {int(label) for _, boxes in parts[split].files for label in boxes.labels}
@@ -83,45 +70,7 @@ def _has_names(path: Path) -> bool:
         return False
 
 
-def _of_yaml(path: Path) -> tuple[list[str], dict[str, list[Path]]]:
-    """The classes, and the folders or lists of pictures of each split."""
-    try:
-        names_as_written = read_yaml(path, str(path), loader=TextLoader).get("names")
-        data: YoloData = validate({**read_yaml(path, str(path)), "names": names_as_written}, YoloData)
-    except ValueError as error:
-        raise UserError(f"{path}: is no data.yaml of YOLO's ({reason(error)})") from error
-    names = _class_names(path, data["names"])
-    folders: dict[str, list[Path]] = {}
-    for split, given in (("train", data.get("train")), ("val", data.get("val")), ("test", data.get("test"))):
-        wanted = [given] if isinstance(given, str) else given or []
-        found = [_place_of(path, data.get("path") or "", each) for each in wanted]
-        gone = [each for each, place in zip(wanted, found, strict=True) if place is None]
-        if gone and split != "test":
-            raise UserError(f"{path}: {split}: {printable(gone[0])} can't be found; correct the path")
-        places = [place for place in found if place is not None]
-        if places:
-            folders[split] = places
-    return names, folders
-
-
-def _class_names(path: Path, names: list[str] | dict[int, str]) -> list[str]:
-    by_index = dict(enumerate(names)) if isinstance(names, list) else names
-    if not by_index or min(by_index) < 0 or max(by_index) >= 10 * len(by_index) + 100:
-        raise UserError(f"{path}: names: give a list of classes, or a mapping from 0, 1, ... to their names")
-    return [by_index.get(index, str(index)) for index in range(max(by_index) + 1)]
-
-
-def _place_of(path: Path, base: str, given: str) -> Path | None:
-    """Where a folder or list of data.yaml is: Roboflow's begin with ``../``, though they lie beside the file."""
-    for start in (path.parent / base, path.parent):
-        for each in (given, given.removeprefix("../")):
-            # Unlike Path.exists, False for a name that is too long.
-            if os.path.exists(start / each):
-                return Path(os.path.normpath(start / each))
-    return None
-
-
-def _of_folders(root: Path, config: DataConfig) -> tuple[list[str] | None, dict[str, list[Path]]]:
+def _of_folders(root: Path, config: DataConfig) -> YoloFolders:
     """The same from ``images/train``, ``train/images`` or ``images``, and classes.txt if there is one."""
     images, labels = _inner(root, IMAGES), _inner(root, LABELS)
     places = [path for folder in (root, labels) for name in NAMES if is_regular(path := folder / name)]
@@ -133,7 +82,7 @@ def _of_folders(root: Path, config: DataConfig) -> tuple[list[str] | None, dict[
             if split is not None:
                 inner = _inner(folder, IMAGES)
                 folders.setdefault(split, [inner if inner.is_dir() else folder])
-    return names, folders or {"train": [images if images.is_dir() else root]}
+    return YoloFolders(names, folders or {"train": [images if images.is_dir() else root]})
 
 
 def _inner(folder: Path, name: str) -> Path:
@@ -163,23 +112,28 @@ def read_names(path: Path) -> list[str]:
 
 
 def _annotated(
-    split: str, places: Sequence[Path], place: Path, names: list[str] | None, findings: Findings
+    split: str, place: Path, root: Path, found: YoloFolders, findings: Findings
 ) -> list[Annotated]:
-    pictures = sorted({path for each in places for path in _pictures(each)}, key=natural_order)
+    places = found.places[split]
+    named = [root, found.base or root]
+    pictures = sorted({path for each in places for path in _pictures(each, named)}, key=natural_order)
     if not pictures:
         raise UserError(f"{place}: the {split} part has no pictures in {', '.join(map(str, places))}")
     folder_of = {folder: _label_folder(folder) for folder in {os.path.dirname(path) for path in pictures}}
     label_of = {path: _label_file(path, folder_of) for path in pictures}
     sharing = Counter(label_of.values())
+    elsewhere = {folder for folder in folder_of if leads_out(folder, [root])}
     annotated = []
     for path in pictures:
+        if os.path.dirname(path) in elsewhere:
+            findings.add(f"pictures outside of the folder (read where {place.name} says)", path)
         if not os.path.exists(path):
             findings.add("pictures left out (not found)", path)
             continue
         if sharing[label_of[path]] > 1:
             findings.add("pictures that share a label file (their names differ in the ending alone)", path)
         if os.path.exists(label_of[path]):
-            corners, labels, lines = read_labels(label_of[path], names, findings)
+            corners, labels, lines = read_labels(label_of[path], found.names, findings, found.key_points)
         else:
             findings.add("pictures without a label file (taken as without objects)", path)
             corners, labels, lines = [], [], []
@@ -193,13 +147,24 @@ def _annotated(
     return annotated
 
 
-def _pictures(place: Path) -> Iterator[str]:
-    """The pictures in a folder, or those that a text file lists, a path a line."""
+def _pictures(place: Path, named: Sequence[Path]) -> Iterator[str]:
+    """The pictures in a folder, or those that a text file lists, a path a line, inside the ``named`` folders.
+
+    Raises:
+        UserError: a line that leads elsewhere.
+    """
     if place.is_dir():
         yield from (path for path, _ in list_images(place).images)
         return
-    for line in read_names(place):
-        yield os.path.normpath(place.parent / line)
+    for number, line in enumerate(read_names(place), start=1):
+        path = os.path.normpath(place.parent / line)
+        may_lead_out = os.path.isabs(line) or ".." in line
+        if may_lead_out and leads_out(path, [*named, place.parent]):
+            raise UserError(
+                f"{place}: line {number}, {printable(line)}, leads out of {named[0]}; correct it, or name the folder "
+                "of the pictures in data.yaml, as path:"
+            )
+        yield path
 
 
 def _label_folder(folder: str) -> str:

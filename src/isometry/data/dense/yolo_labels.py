@@ -1,7 +1,8 @@
 """YOLO's label files: a line for each object of a picture.
 
 A line is ``class x y width height``, or ``class x1 y1 x2 y2 x3 y3 ...`` for the polygon around an object, of which the
-box is taken; all in shares of the upright picture's width and height, with x, y the middle of the box.
+box is taken; all in shares of the upright picture's width and height, with x, y the middle of the box. Of a pose, the
+numbers of key points follow those of its box.
 """
 
 import math
@@ -19,15 +20,18 @@ NO_CLASS = "lines left out (they don't begin with the number of a class)"
 NO_BOX = "lines left out (neither the four numbers of a box nor the points of a polygon)"
 NO_SHARES = "lines left out (coordinates that are not from 0 to 1, such as pixels)"
 POLYGONS = "polygons (the box around each is used)"
+KEY_POINTS = "lines with key points (the box before them is used)"
 
+BOX = 5
+"""Words of a class and its box."""
 Line = tuple[float, float, float, float, float]
 """Class, left, top, right and bottom."""
 
 
 def read_labels(
-    path: str, names: Sequence[str] | None, findings: Findings
+    path: str, names: Sequence[str] | None, findings: Findings, key_points: int | None = None
 ) -> tuple[list[list[float]], list[int], list[str]]:
-    """Corners in shares, classes, and where each stands."""
+    """Corners in shares, classes, and where each stands; ``key_points`` numbers may follow a box, then no polygon."""
     try:
         check_regular(os.stat(path))
         with open(path, encoding="utf-8-sig") as file:
@@ -40,7 +44,7 @@ def read_labels(
         where, words = f"line {number} of {path}", line.split()
         if not words:
             continue
-        parsed = _parsed(words)
+        parsed = _parsed(words, key_points)
         if isinstance(parsed, str):
             findings.add(parsed, where)
         elif names is not None and parsed[0] >= len(names):
@@ -50,16 +54,17 @@ def read_labels(
         else:
             found[parsed] = f"line {number}"
             if len(words) > len(parsed):
-                findings.add(POLYGONS, where)
+                findings.add(POLYGONS if key_points is None else KEY_POINTS, where)
     return [list(each[1:]) for each in found], [int(each[0]) for each in found], list(found.values())
 
 
-def _parsed(words: Sequence[str]) -> Line | str:
+def _parsed(words: Sequence[str], key_points: int | None) -> Line | str:
     """Class and corners of a line, or what is wrong with it."""
-    label, *numbers = map(_number, words)
+    of_pose = key_points is not None and len(words) == BOX + key_points
+    label, *numbers = map(_number, words[:BOX] if of_pose else words)
     if not (0 <= label < MOST_CLASSES and label == math.floor(label)):
         return NO_CLASS
-    of_polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
+    of_polygon = key_points is None and len(numbers) >= 6 and len(numbers) % 2 == 0
     if not (len(numbers) == 4 or of_polygon) or any(map(math.isnan, numbers)):
         return NO_BOX
     if not all(-MOST_BEYOND <= number <= 1 + MOST_BEYOND for number in numbers):

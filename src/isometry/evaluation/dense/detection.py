@@ -64,6 +64,8 @@ def average_precision(
         UserError: the libraries are not installed.
     """
     check_installed()
+    if not truths:
+        return _of_no_pictures(class_names, intervals)
     from torchmetrics.detection import MeanAveragePrecision  # takes seconds to import
 
     metric = MeanAveragePrecision(
@@ -97,6 +99,14 @@ def average_precision(
     if intervals:
         scores |= precision_intervals(detections, truths, len(class_names))
     return {**scores, "images": len(truths), "classes": rows}
+
+
+def _of_no_pictures(class_names: Sequence[str], intervals: bool) -> Row:
+    rows = [{"name": name, "objects": 0, "value": None, "ap50": None, "ar100": None} for name in class_names]
+    scores: Row = dict.fromkeys(KEYS)
+    if intervals:
+        scores |= precision_intervals([], [], len(class_names))
+    return {**scores, "images": 0, "classes": rows}
 
 
 def _detected(found: Boxes) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ IMAGES, STUDENT, TEACHER = 8, 10, 14
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "whole": ("whole", {}, 6),
     "whole, summed": ("whole", {"reduction": "paper"}, 6),
+    "whole, centred": ("whole", {"centre": True}, 6),
     "inter, positions that divide": ("inter", {}, 8),
     "inter, positions that do not": ("inter", {}, 7),
     "inter, summed": ("inter", {"reduction": "paper"}, 7),
@@ -80,6 +81,11 @@ def on_rank_as_on_a_gpu(rank: int, rendezvous: str, folder: Path) -> None:
         dist.destroy_process_group()
 
 
+def close_to(wanted: Tensor, of_weights: Tensor) -> float:
+    """An absolute tolerance, of the largest entry; of biases also that of the weights, as it may be zero in all."""
+    return 1e-5 * float(max(wanted.abs().max(), of_weights.abs().max() if wanted.ndim == 1 else 0))
+
+
 def test_processes_relate_the_joined_batch_of_several_blocks_at_once(tmp_path: Path) -> None:
     in_processes(2, on_rank_as_on_a_gpu, tmp_path, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -88,7 +94,7 @@ def test_processes_relate_the_joined_batch_of_several_blocks_at_once(tmp_path: P
         values = step_of_two_blocks(name, options, model, *sides(tokens), at_once=False)
         for rank in found:
             for ours, wanted in zip(rank[case], (values, model.weight.grad, model.bias.grad), strict=True):
-                atol = 1e-5 * float(wanted.abs().max())
+                atol = close_to(wanted, model.weight.grad)
                 torch.testing.assert_close(
                     ours, wanted, rtol=1e-5, atol=atol, msg=lambda m, c=case: f"{c}: {m}"
                 )
@@ -121,12 +127,11 @@ def test_processes_relate_the_joined_batch(ranks: int, tmp_path: Path) -> None:
         value = step(name, options, model, *sides(tokens))
         for rank in found:
             for ours, wanted in zip(rank[case], (value, model.weight.grad, model.bias.grad), strict=True):
-                # Of the largest gradient: an entry may be zero in all.
                 torch.testing.assert_close(
                     ours,
                     wanted,
                     rtol=1e-5,
-                    atol=1e-5 * float(wanted.abs().max()),
+                    atol=close_to(wanted, model.weight.grad),
                     msg=lambda m, c=case: f"{c}: {m}",
                 )
 

@@ -92,3 +92,13 @@ def test_the_whole_map_holds_the_two_partial_ones():
     student, teacher = torch.randn(4, 3, 5, generator=generator), torch.randn(4, 3, 6, generator=generator)
     parts = 4 * IntraImage("paper")(student, teacher) + 3 * InterImage("paper")(student, teacher)
     assert WholeBatch("paper")(student, teacher) >= parts * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_centred_tokens_are_compared_without_what_they_share(tokens, blocks):
+    student, teacher = tokens
+    shifted = student + torch.randn(CS), teacher + torch.randn(CT)
+    expected = oracle.whole(student - student.mean((0, 1)), teacher - teacher.mean((0, 1)))
+    given = [torch.stack([side] * blocks) if blocks else side for side in shifted]
+    value = WholeBatch("paper", centre=True)(*given)
+    torch.testing.assert_close(value.double(), expected.expand(value.shape), rtol=1e-4, atol=1e-5)

@@ -60,7 +60,7 @@ def test_refusals_leave_no_folder(words, message, tmp_path, capsys, monkeypatch)
 def test_without_the_extra_detection_is_refused_before_anything_is_trained(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(detection, "find_spec", lambda name: None)
     line = refused(capsys, *TINY, "--task", "detect", "--out", str(tmp_path / "out"))
-    assert "torchmetrics is not installed" in line
+    assert "faster_coco_eval is not installed" in line
     assert "isometry[detect]" in line
     assert not (tmp_path / "out").exists()
 

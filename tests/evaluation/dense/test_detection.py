@@ -95,5 +95,7 @@ def test_nothing_to_find_and_nothing_found_is_right():
 
 def test_without_the_extra_it_is_refused_in_a_line(monkeypatch):
     monkeypatch.setattr(detection, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--task detect: torchmetrics is not installed.*isometry\[detect\]"):
+    with pytest.raises(
+        UserError, match=r"--task detect: faster_coco_eval is not installed.*isometry\[detect\]"
+    ):
         detection.check_installed()

@@ -22,23 +22,17 @@ SHOWN_WITHOUT = 3
 """Detections of a picture that are shown, those of the highest scores, where no least score is given."""
 OVERLAP = 0.5
 """Least IoU with a box of the truth at which a detection is right, as in AP50."""
-KEYS = {
-    "ap": "map",
-    "ap50": "map_50",
-    "ap75": "map_75",
-    "ap_small": "map_small",
-    "ap_medium": "map_medium",
-    "ap_large": "map_large",
-    "ar100": "mar_100",
-}
-"""Our keys and those of torchmetrics."""
+AREAS = {"ap": 0, "ap_small": 1, "ap_medium": 2, "ap_large": 3}
+"""Figures over all overlaps, and the range of areas that each is of, by its place in COCO's evaluation."""
+OVERLAPS = {"ap50": 0, "ap75": 5}
+"""Figures at one overlap, by its place."""
 
 
 def check_installed() -> None:
-    """Raises UserError if the libraries that compute average precision are not installed."""
-    if missing := [name for name in ("torchmetrics", "faster_coco_eval") if find_spec(name) is None]:
+    """Raises UserError if the library that computes average precision is not installed."""
+    if find_spec("faster_coco_eval") is None:
         raise UserError(
-            f"--task detect: {missing[0]} is not installed, which computes COCO's average precision; "
+            "--task detect: faster_coco_eval is not installed, which computes COCO's average precision; "
             "pip install 'isometry[detect]'"
         )
 
@@ -50,7 +44,7 @@ def average_precision(
 
     AP is the mean over classes and over IoU thresholds 0.50, 0.55, ..., 0.95 of the precision, interpolated at 101
     recalls; at most 100 detections of a picture count, those of the highest scores. Small are objects of an ``area``
-    below 32² pixels, large those from 96² on. A detection that falls on a crowd counts neither way. By torchmetrics on
+    below 32² pixels, large those from 96² on. A detection that falls on a crowd counts neither way. The library is
     faster-coco-eval, which gives pycocotools' figures.
 
     Returns:
@@ -61,65 +55,66 @@ def average_precision(
         and its AP ``value``, ``ap50`` and ``ar100`` (None without objects).
 
     Raises:
-        UserError: the libraries are not installed.
+        UserError: the library is not installed.
     """
     check_installed()
-    if not truths:
-        return _of_no_pictures(class_names, intervals)
-    from torchmetrics.detection import MeanAveragePrecision  # takes seconds to import
-
-    metric = MeanAveragePrecision(
-        # torchmetrics' own are rounded to float32, and a recall that equals one falls on its other side.
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-        rec_thresholds=np.linspace(0, 1, 101).tolist(),
-        backend="faster_coco_eval",
-        class_metrics=True,
-        extended_summary=True,
-    )
-    metric.warn_on_many_detections = False
-    metric.update([_detected(found) for found in detections], [_true(truth) for truth in truths])
-    figures = metric.compute()
-    # By overlap, recall, class, range of areas (first of all) and most detections (last 100).
-    ap50_K = figures["precision"][0, :, :, 0, -1].mean(0)
-    by_class = zip(
-        *(
-            each.view(-1).tolist()
-            for each in (figures["map_per_class"], ap50_K, figures["mar_100_per_class"])
-        ),
-        strict=True,
-    )
-    values = dict(zip(figures["classes"].view(-1).tolist(), by_class, strict=True))
+    precision, recall = _evaluated(detections, truths, len(class_names))
     counts = _objects(truths, len(class_names))
     rows = [
-        {"name": name, "objects": counts[index]}
-        | dict(zip(("value", "ap50", "ar100"), map(_percent, values.get(index, (-1.0,) * 3)), strict=True))
+        {
+            "name": name,
+            "objects": counts[index],
+            "value": _percent(precision[:, :, index, 0]),
+            "ap50": _percent(precision[0, :, index, 0]),
+            "ar100": _percent(recall[:, index, 0]),
+        }
         for index, name in enumerate(class_names)
     ]
-    scores: Row = {key: _percent(float(figures[theirs])) for key, theirs in KEYS.items()}
+    scores: Row = {key: _percent(precision[..., place]) for key, place in AREAS.items()}
+    scores |= {key: _percent(precision[place, ..., 0]) for key, place in OVERLAPS.items()}
+    scores["ar100"] = _percent(recall[..., 0])
     if intervals:
         scores |= precision_intervals(detections, truths, len(class_names))
     return {**scores, "images": len(truths), "classes": rows}
 
 
-def _of_no_pictures(class_names: Sequence[str], intervals: bool) -> Row:
-    rows = [{"name": name, "objects": 0, "value": None, "ap50": None, "ar100": None} for name in class_names]
-    scores: Row = dict.fromkeys(KEYS)
-    if intervals:
-        scores |= precision_intervals([], [], len(class_names))
-    return {**scores, "images": 0, "classes": rows}
+def _evaluated(
+    detections: Sequence[Boxes], truths: Sequence[Boxes], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision by overlap, recall, class and range of areas, and the largest recall by overlap, class and range.
+
+    -1 where there is nothing to find.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster  # takes a second to import
+
+    head = {"images": [{"id": index} for index in range(len(truths))]}
+    head["categories"] = [{"id": label} for label in range(classes)]
+    sides = [COCO({**head, "annotations": _annotations(pictures)}) for pictures in (truths, detections)]
+    found = COCOeval_faster(*sides, iouType="bbox")
+    # Those of the library may be rounded, and a recall that equals one falls on its other side.
+    found.params.iouThrs, found.params.recThrs = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+    found.evaluate()
+    found.accumulate()
+    # By most detections, too, of which the last is 100.
+    return found.eval["precision"][..., -1], found.eval["recall"][..., -1]
 
 
-def _detected(found: Boxes) -> dict[str, Tensor]:
-    return {"boxes": found["boxes"].float(), "scores": found["scores"].float(), "labels": found["labels"]}
-
-
-def _true(truth: Boxes) -> dict[str, Tensor]:
-    return {
-        "boxes": truth["boxes"].float(),
-        "labels": truth["labels"],
-        "iscrowd": truth["crowd"].long(),
-        "area": truth["area"].float(),
-    }
+def _annotations(pictures: Sequence[Boxes]) -> list[dict[str, Any]]:
+    """COCO's annotations of the objects or detections of all pictures."""
+    made: list[dict[str, Any]] = []
+    for index, picture in enumerate(pictures):
+        boxes_N4 = picture["boxes"].float()
+        sizes_N2 = boxes_N4[:, 2:] - boxes_N4[:, :2]
+        places = torch.cat([boxes_N4[:, :2], sizes_N2], dim=1).tolist()
+        areas = picture.get("area", sizes_N2.prod(1)).tolist()
+        crowds = picture.get("crowd", torch.zeros(len(places))).tolist()
+        scores = picture.get("scores", torch.zeros(len(places))).tolist()
+        labels = picture["labels"].tolist()
+        for box, area, crowd, score, label in zip(places, areas, crowds, scores, labels, strict=True):
+            one = {"image_id": index, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            # 0 means "no object" to COCO's evaluation.
+            made.append({"id": len(made) + 1, "score": score, **one})
+    return made
 
 
 def _objects(truths: Sequence[Boxes], classes: int) -> list[int]:
@@ -128,9 +123,10 @@ def _objects(truths: Sequence[Boxes], classes: int) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _percent(value: float) -> float | None:
-    """COCO writes -1 where there is nothing to find."""
-    return None if value < 0 else 100 * value
+def _percent(values: np.ndarray) -> float | None:
+    """The mean of what there is; COCO writes -1 where there is nothing to find."""
+    known = values[values > -1]
+    return 100 * float(known.mean()) if known.size else None
 
 
 Verdict = Literal["right", "wrong class", "no object"]

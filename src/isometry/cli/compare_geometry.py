@@ -14,6 +14,7 @@ from isometry.cli.evaluate_dense import student_view
 from isometry.config import RunConfig
 from isometry.data import find_sources
 from isometry.data.inventory import fingerprint, take_inventory
+from isometry.data.unreadable import left_out_of_figures
 from isometry.distributed import join_world
 from isometry.errors import UserError, reason
 from isometry.evaluation.dense.feature_extractor import (
@@ -178,9 +179,7 @@ class _Measurement:
         with labelled_batches(part, self.sources, spec, self.config, self.device, unreadable) as pairs:
             figures, left_out = dense_figures(networks, pairs, spec, self.sources.labelled)
         notes += left_out
-        if unreadable:
-            notes.append(f"{len(unreadable)} unreadable images are left out of the dense figures")
-        return figures, notes
+        return figures, notes + left_out_of_figures(unreadable)
 
 
 def _digest(folder: Path) -> str:

@@ -49,6 +49,30 @@ def check_rounded(cell: str, value: float) -> None:
 # --- figures that benchmarks have written ------------------------------------------------------------------------
 
 
+def test_scenes_of_both_seeds():
+    figures = results("scenes")["figures"]
+    table = table_with("dense", "variant", "mIoU, frozen")
+    assert [row[0] for row in table.rows] == list(figures)
+    keys = ["segment, frozen miou", "segment miou", "detect, frozen ap", "detect ap"]
+    keys += ["dense correspondence", "dense kept neighbours, all patches"]
+    for name, *cells in table.rows:
+        for cell, key in zip(cells, keys, strict=True):
+            for text, value in zip(
+                cell.split() if key in figures[name] else [], figures[name].get(key, []), strict=True
+            ):
+                check_rounded(text, value)
+    gains = {
+        key: [own - base for own, base in zip(figures["whole+intra"][key], figures["soft"][key], strict=True)]
+        for key in keys
+    }
+    (said,) = [
+        line
+        for line in prose(DOCS / "dense.md")
+        if line.startswith("whole with intra gains") or "`whole` with `intra` gains" in line
+    ]
+    assert numbers(said)[:4] == [round(gain, 1) for key in keys[:2] for gain in gains[key]]
+
+
 def test_costs_of_the_exact_map():
     figures = results("relations")["figures"]
     costs = table_with("distil", "what", "measured").rows

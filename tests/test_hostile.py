@@ -229,36 +229,16 @@ def comparison(ground: Path, change: dict[str, Any]) -> list[str]:
         ({"base": "pipe"}, "not a regular file"),
         ({"base": "../../../../../../../../etc/passwd"}, "passwd"),
         ({"variants": {"a": ["b"]}}, "--variants"),
-        ({"variants": {"a": {"out": "../../evil", "seed": "x"}}}, "--seed"),
-        ({"overrides": {"out": "../../evil", "epochs": "x"}}, "--epochs"),
+        ({"variants": {"a": {"out": "../../evil"}}}, "variants.a: out"),
+        ({"variants": {"a": {"epochs": "x"}}}, "--epochs"),
+        ({"overrides": {"out": "../../evil"}}, "--overrides: out"),
+        ({"overrides": {"epochs": "x"}}, "--epochs"),
     ],
 )
 def test_a_comparison_of_wrong_values(
     ground: Path, refused_here: Callable[..., None], change: dict[str, Any], why: str
 ):
     refused_here(*comparison(ground, change), why=why)
-
-
-def test_a_variant_does_not_choose_its_own_folder(ground: Path):
-    """Nor does what overrides all."""
-    small = {
-        "img_size": 8,
-        "in_chans": 1,
-        "epochs": 1,
-        "workers": 0,
-        "device": "cpu",
-        "out": str(ground / "evil"),
-    }
-    small["model_kwargs"] = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    change = {"variants": {"a": {"out": "../../evil"}}, "overrides": small, "seeds": 1}
-    words = comparison(ground, change)
-    before = seen(ground)
-    ended = run(*words, said=ground / "said")
-    assert ended.code == 0, ended.err
-    assert (ground / "place" / "run" / "a" / "seed-0" / "summary.json").is_file()
-    assert all(
-        name.startswith("place/run/") or name == "place/run" for name in seen(ground).keys() - before.keys()
-    )
 
 
 # --- the folder of a run

@@ -233,7 +233,7 @@ def test_metadata_of_onnx(ground: Path, trained: Path):
 
 
 def test_compare(ground: Path):
-    variants = {name: {"seed": 1} for name in NAMES if name.isprintable() and "/" not in name}
+    variants = {name: {"epochs": 1} for name in NAMES if name.isprintable() and "/" not in name}
     small = dict(
         dataset="digits", model=NETWORK[1], img_size=8, in_chans=1, epochs=1, device="cpu", workers=0
     )

@@ -101,7 +101,6 @@ class ExternalTeacher(nn.Module):
         """Logits, or ``pre_logits`` the mean of the last patches, from what :meth:`forward_intermediates` returned."""
         return last.pooled if pre_logits or last.logits is None else last.logits
 
-    @torch.compiler.disable
     def forward_intermediates(
         self,
         input_BCHW: Tensor,
@@ -122,6 +121,8 @@ class ExternalTeacher(nn.Module):
         features = maps if output_fmt == "NCHW" else [each.flatten(2).mT for each in maps]
         return features if intermediates_only else (answer, features)
 
+    # Hooks that come and go would be compiled anew at each pass.
+    @torch.compiler.disable
     def _run(self, input_BCHW: Tensor, chosen: list[int]) -> tuple[Answer, list[Tensor]]:
         """The answer, and the maps (B, C, H, W) of the chosen blocks."""
         found: dict[int, Tensor] = {}

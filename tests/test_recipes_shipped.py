@@ -105,7 +105,7 @@ def shrink(path: Path, images: Path, cifar10: Path) -> list[str]:
         sizes = [f"{key}={value}" for key, value in config.model_kwargs.items()]
         words += ["--teacher", config.model, "--teacher-weights", "none", "--teacher-kwargs", *sizes]
         # Of a CNN the size is no argument.
-        words += [f"img_size={config.img_size}"] if "vit" in config.model else []
+        words += [f"img_size={config.img_size}"] if "resnet" not in config.model else []
         words += [f"in_chans={config.in_chans}"]
         # Such a teacher has the student's blocks.
         if config.taps.student is not None:

@@ -79,7 +79,7 @@ def test_features_become_maps_and_tokens_of_patches_alone():
     patches = torch.arange(24.0).view(1, 24, 1)
     given = torch.cat([torch.full((1, 2, 1), -1.0), patches, torch.full((1, 1, 1), -2.0)], dim=1)
     layout = PatchLayout("BNC", (4, 6), 2)
-    assert torch.equal(layout.as_tokens(given), patches)
+    assert torch.equal(layout.as_map(given).flatten(2).mT, patches)
     assert torch.equal(layout.as_map(given)[0, 0], torch.arange(24.0).view(4, 6))
     assert PatchLayout("BHWC", (4, 6)).as_map(torch.zeros(2, 4, 6, 3)).shape == (2, 3, 4, 6)
 

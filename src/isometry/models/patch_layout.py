@@ -46,10 +46,6 @@ class PatchLayout:
         patches_BNC = features[:, self.first : self.first + grid[0] * grid[1]]
         return patches_BNC.mT.unflatten(2, grid)
 
-    def as_tokens(self, features: Tensor) -> Tensor:
-        """Features of a block in this layout -> tokens (B, N, C) of patches alone; errors as :meth:`as_map`."""
-        return self.as_map(features).flatten(2).mT
-
     def _grid_of(self, features: Tensor) -> Grid:
         rows, columns = self.grid
         own = features.shape[1] if features.ndim == 3 else 0
